@@ -1,1 +1,35 @@
-//! event
+//! What an event is, and how the body of a request becomes events.
+//!
+//! # What it promises
+//!
+//! - `data` is the text as it was sent, byte for byte; nothing is parsed into numbers and printed again.
+//! - Every event read ends as a row or as a [`Rejection`] with a stable [`Code`], a place and a sentence that says what to do:
+//!   `received = rows + rejected_total`, always.
+//! - Only JSON by RFC 8259 in valid UTF-8 becomes a row. A time that is there and cannot be read rejects its event.
+//!
+//! # What it does not do
+//!
+//! No I/O, no async, no clock: the time of receipt is given. It gives no positions and makes no ids; the engine does.
+//!
+//! Reading order: [`events_schema`] the columns, [`read`] a body, `json` the scanner under it, `time`, `key`, [`decompress`].
+
+mod schema;
+mod code;
+mod framing;
+mod read;
+mod fields;
+mod columns;
+mod json;
+mod time;
+mod key;
+mod decompress;
+
+pub use code::{Code, Rejection};
+pub use decompress::{ContentEncoding, DecompressError, UnknownEncoding, decompress, decompressed_bytes_max, encodings_of};
+pub use fields::{BadPointer, FieldNames};
+pub use framing::{Framing, UnsupportedMediaType, framing_of};
+pub use jiff::tz::TimeZone;
+pub use key::{BadKeys, Key, keys_from_bytes, keys_to_bytes, made_id};
+pub use read::{Batch, Limits, ReadError, ReadOptions, read};
+pub use schema::{batch_schema, events_schema};
+pub use time::{TimeError, format_time, parse_time, time_zone};

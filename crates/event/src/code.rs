@@ -1,0 +1,47 @@
+//! Why an event was rejected: one table of codes, and the rejection itself.
+
+/// One rejected event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// Its index in the batch, from 0.
+    pub index: u64,
+    /// Why, by a name that never changes.
+    pub code: Code,
+    /// The field at fault, as a JSON pointer (RFC 6901).
+    pub pointer: Option<String>,
+    /// Why, and what to do.
+    pub reason: String,
+}
+
+macro_rules! codes {
+    ($($variant:ident $name:literal $meaning:literal, $advice:literal;)*) => {
+        /// Why an event was rejected.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Code { $(#[doc = $meaning] $variant,)* }
+
+        impl Code {
+            /// All codes, in the order of the documentation.
+            pub const ALL: &'static [Code] = &[$(Code::$variant,)*];
+            /// The name in answers; it never changes.
+            pub fn name(self) -> &'static str { match self { $(Code::$variant => $name,)* } }
+            /// What it means.
+            pub fn meaning(self) -> &'static str { match self { $(Code::$variant => $meaning,)* } }
+            /// What to do.
+            pub fn advice(self) -> &'static str { match self { $(Code::$variant => $advice,)* } }
+        }
+    };
+}
+
+codes! {
+    InvalidJson "invalid_json" "The event is not JSON by RFC 8259", "Mend the syntax at the place the reason names.";
+    InvalidUtf8 "invalid_utf8" "The event is not valid UTF-8", "Send text as UTF-8.";
+    LoneSurrogate "lone_surrogate" "A string has a lone surrogate such as \\ud800", "Send both halves of the pair, or U+FFFD in its place.";
+    NotAnObject "not_an_object" "The event is not a JSON object", "Wrap the value: {\"value\": 1}.";
+    EventTooLarge "event_too_large" "The event is larger than an event may be", "Split it, or raise `events.event_bytes_max`.";
+    NestingTooDeep "nesting_too_deep" "The event is nested deeper than it may be", "Flatten it, or raise `events.nesting_max`.";
+    InvalidTime "invalid_time" "The time is there and cannot be read", "Send RFC 3339 with a zone, or an epoch number.";
+    TimeWithoutZone "time_without_zone" "The time has no zone and none is set", "Add Z or an offset, or set time_zone=Europe/Berlin.";
+    InvalidId "invalid_id" "The id cannot be used", "Send a string that is not empty, or a number.";
+    InvalidType "invalid_type" "The type cannot be used", "Send a string.";
+    InvalidSubject "invalid_subject" "The subject cannot be used", "Send a string.";
+}

@@ -1,0 +1,167 @@
+//! Bodies that were compressed on the way: gzip, deflate and zstd, one after another if need be.
+//!
+//! It promises that no body grows beyond its bound, by size or by ratio, before it is refused: at most [`RATIO_MAX`] times its
+//! length and 64 KiB. `deflate` is read with or without its zlib header, as senders disagree; zstd windows go up to 8 MiB (RFC 9659).
+
+use std::io::{self, Read};
+
+/// A body may grow to at most this many times its compressed length (and 64 KiB).
+const RATIO_MAX: usize = 1000;
+const SMALL_BYTES: usize = 64 << 10;
+const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+const ENCODINGS_MAX: usize = 3;
+
+/// How a body is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContentEncoding {
+    /// RFC 1952.
+    Gzip,
+    /// RFC 1950, or RFC 1951 without a header.
+    Deflate,
+    /// RFC 8878.
+    Zstd,
+}
+
+/// A content encoding that is not known.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the content encoding {0:?} is not understood: send the body plain or with gzip, deflate or zstd, at most three of them")]
+pub struct UnknownEncoding(pub String);
+
+/// Why a body does not decompress.
+#[derive(Debug, thiserror::Error)]
+pub enum DecompressError {
+    /// It would be larger than a body may be.
+    #[error("the body is larger than {bytes_max} bytes when it is decompressed")]
+    TooLarge {
+        /// The bound that it passed.
+        bytes_max: usize,
+    },
+    /// The compressed bytes are damaged or cut short.
+    #[error("the body does not decompress as {encoding:?}: {source}")]
+    Damaged {
+        /// The encoding tried.
+        encoding: ContentEncoding,
+        /// What the decoder said.
+        source: io::Error,
+    },
+}
+
+/// The encodings that a `Content-Encoding` header names, in the order they were applied; none for `identity`.
+///
+/// # Errors
+/// [`UnknownEncoding`].
+pub fn encodings_of(header: Option<&str>) -> Result<Vec<ContentEncoding>, UnknownEncoding> {
+    let mut encodings = Vec::new();
+    for name in header.unwrap_or_default().split(',').map(str::trim).filter(|n| !n.is_empty()) {
+        match name.to_ascii_lowercase().as_str() {
+            "gzip" | "x-gzip" => encodings.push(ContentEncoding::Gzip),
+            "deflate" => encodings.push(ContentEncoding::Deflate),
+            "zstd" => encodings.push(ContentEncoding::Zstd),
+            "identity" => {}
+            _ => return Err(UnknownEncoding(name.to_owned())),
+        }
+    }
+    if encodings.len() > ENCODINGS_MAX { Err(UnknownEncoding(header.unwrap_or_default().to_owned())) } else { Ok(encodings) }
+}
+
+/// The most that a compressed body of `bytes` may become, inside `bytes_max`.
+pub fn decompressed_bytes_max(bytes: usize, bytes_max: usize) -> usize {
+    bytes.saturating_mul(RATIO_MAX).saturating_add(SMALL_BYTES).min(bytes_max)
+}
+
+/// Decompresses `body`, last encoding first, to at most `bytes_max` bytes at every step.
+///
+/// # Errors
+/// [`DecompressError`].
+pub fn decompress(encodings: &[ContentEncoding], body: &[u8], bytes_max: usize) -> Result<Vec<u8>, DecompressError> {
+    let bytes_max = decompressed_bytes_max(body.len(), bytes_max);
+    let mut plain: Option<Vec<u8>> = None;
+    for &encoding in encodings.iter().rev() {
+        let compressed = plain.as_deref().unwrap_or(body);
+        plain = Some(one(encoding, compressed, bytes_max)?);
+    }
+    Ok(plain.unwrap_or_else(|| body.to_vec()))
+}
+
+fn one(encoding: ContentEncoding, body: &[u8], bytes_max: usize) -> Result<Vec<u8>, DecompressError> {
+    let damaged = |source| DecompressError::Damaged { encoding, source };
+    let mut decoder: Box<dyn Read + '_> = match encoding {
+        ContentEncoding::Gzip => Box::new(flate2::read::MultiGzDecoder::new(body)),
+        ContentEncoding::Deflate if has_zlib_header(body) => Box::new(flate2::read::ZlibDecoder::new(body)),
+        ContentEncoding::Deflate => Box::new(flate2::read::DeflateDecoder::new(body)),
+        ContentEncoding::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(body).map_err(damaged)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(damaged)?;
+            Box::new(decoder)
+        }
+    };
+    let mut plain = Vec::with_capacity((body.len() * 4).min(bytes_max));
+    decoder.by_ref().take(bytes_max as u64 + 1).read_to_end(&mut plain).map_err(damaged)?;
+    if plain.len() > bytes_max { Err(DecompressError::TooLarge { bytes_max }) } else { Ok(plain) }
+}
+
+fn has_zlib_header(body: &[u8]) -> bool {
+    matches!(body, [cmf, flg, ..] if cmf & 15 == 8 && (u16::from(*cmf) << 8 | u16::from(*flg)) % 31 == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn gzip(body: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(body).expect("memory");
+        encoder.finish().expect("memory")
+    }
+
+    fn deflate(body: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(body).expect("memory");
+        encoder.finish().expect("memory")
+    }
+
+    fn zlib(body: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(body).expect("memory");
+        encoder.finish().expect("memory")
+    }
+
+    #[test]
+    fn every_encoding_comes_back_also_two_of_them() {
+        let body = br#"{"value":1}"#.repeat(100);
+        let zstd = zstd::bulk::compress(&body, 3).expect("memory");
+        let cases: [(&str, Vec<u8>); 6] = [
+            ("gzip", gzip(&body)),
+            ("x-gzip", [gzip(&body[..50]), gzip(&body[50..])].concat()),
+            ("deflate", deflate(&body)),
+            ("DEFLATE", zlib(&body)),
+            ("zstd", zstd),
+            ("identity, gzip, zstd", zstd::bulk::compress(&gzip(&body), 3).expect("memory")),
+        ];
+        for (header, compressed) in cases {
+            let encodings = encodings_of(Some(header)).expect("known");
+            assert_eq!(decompress(&encodings, &compressed, 1 << 20).expect("decompresses"), body, "{header}");
+        }
+        assert_eq!(encodings_of(None), Ok(vec![]));
+        assert!(encodings_of(Some("br")).is_err());
+        assert!(encodings_of(Some("gzip,gzip,gzip,gzip")).is_err());
+    }
+
+    #[test]
+    fn a_bomb_is_refused_at_its_bound() {
+        let bomb = gzip(&vec![b' '; 8 << 20]);
+        let refused = decompress(&[ContentEncoding::Gzip], &bomb, 1 << 20);
+        assert!(matches!(refused, Err(DecompressError::TooLarge { bytes_max: 1_048_576 })));
+    }
+
+    #[test]
+    fn damaged_and_cut_bodies_are_errors() {
+        let whole = gzip(&br#"{"value":1}"#.repeat(100));
+        for encoding in [ContentEncoding::Gzip, ContentEncoding::Deflate, ContentEncoding::Zstd] {
+            let error = decompress(&[encoding], b"\xffthis is not compressed", 1 << 20);
+            assert!(matches!(error, Err(DecompressError::Damaged { .. })), "{encoding:?}");
+        }
+        assert!(decompress(&[ContentEncoding::Gzip], &whole[..whole.len() - 9], 1 << 20).is_err());
+    }
+}

@@ -1,0 +1,42 @@
+//! The columns of the table `events`, as `docs/SCHEMA.md` describes them.
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use std::sync::{Arc, LazyLock};
+
+fn micros() -> DataType {
+    DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
+}
+
+static BATCH: LazyLock<SchemaRef> = LazyLock::new(|| {
+    Arc::new(Schema::new(vec![
+        Field::new("id", DataType::Utf8, true),
+        Field::new("sensor", DataType::Utf8, false),
+        Field::new("source", DataType::Utf8, false),
+        Field::new("type", DataType::Utf8, false),
+        Field::new("subject", DataType::Utf8, true),
+        Field::new("time", micros(), false),
+        Field::new("received_at", micros(), false),
+        Field::new("content_type", DataType::Utf8, true),
+        Field::new("attributes", DataType::Utf8, true),
+        Field::new("data", DataType::Utf8, true),
+        Field::new("data_binary", DataType::Binary, true),
+    ]))
+});
+
+static EVENTS: LazyLock<SchemaRef> = LazyLock::new(|| {
+    let mut fields = vec![Arc::new(Field::new("position", DataType::Int64, false))];
+    fields.push(Arc::new(Field::new("id", DataType::Utf8, false)));
+    fields.extend(BATCH.fields().iter().skip(1).cloned());
+    Arc::new(Schema::new(fields))
+});
+
+/// The table `events`: position, id, sensor, source, type, subject, time, received_at, content_type, attributes, data,
+/// data_binary.
+pub fn events_schema() -> SchemaRef {
+    EVENTS.clone()
+}
+
+/// A batch as it was read: the table without positions; an id is null where none was given.
+pub fn batch_schema() -> SchemaRef {
+    BATCH.clone()
+}

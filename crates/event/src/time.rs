@@ -1,0 +1,250 @@
+//! Times: RFC 3339 with a zone, epoch numbers, and zoneless times in a zone that was set.
+//!
+//! Everything becomes microseconds since the epoch, UTC; finer digits are cut off. Years go from 0001 to 9999. A leap second
+//! (`:60`) is the first moment of the next minute. In a zone, a time that a clock change skips is read with the offset before
+//! the change, one that occurs twice is the earlier one ("compatible" in RFC 5545).
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+const DAY_SECONDS: i64 = 86_400;
+const MICROS: i64 = 1_000_000;
+/// 0001-01-01T00:00:00Z and 9999-12-31T23:59:59.999999Z.
+const RANGE: std::ops::RangeInclusive<i64> = -62_135_596_800_000_000..=253_402_300_799_999_999;
+
+/// Why a time could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TimeError {
+    /// The text is no time.
+    #[error("{0:?} is not a time: send RFC 3339 with a zone, such as 2026-01-31T12:00:00Z, or an epoch number")]
+    Unreadable(String),
+    /// The time has no zone, and none is set.
+    #[error("the time {0:?} has no zone: add Z or an offset such as +02:00, or send the batch with time_zone=Europe/Berlin")]
+    NoZone(String),
+    /// The year is not from 0001 to 9999.
+    #[error("the time {0} is outside the years 0001 to 9999")]
+    OutOfRange(String),
+    /// The value is neither a string nor a number.
+    #[error("a time is a string or a number, not {0}")]
+    WrongKind(&'static str),
+}
+
+/// The zone of an IANA name such as `Europe/Berlin`.
+///
+/// # Errors
+/// A sentence, when the name is not known.
+pub fn time_zone(name: &str) -> Result<TimeZone, String> {
+    TimeZone::get(name).map_err(|_| format!("{name:?} is not a time zone: use a name such as Europe/Berlin or UTC"))
+}
+
+/// Reads a time with a zone of its own.
+///
+/// # Errors
+/// [`TimeError`].
+pub fn parse_time(text: &str) -> Result<i64, TimeError> {
+    read_text(text, None)
+}
+
+/// RFC 3339 with `Z`; fractions only where there are some.
+pub fn format_time(micros: i64) -> String {
+    match Timestamp::from_microsecond(micros) {
+        Ok(time) => time.to_string(),
+        Err(_) => micros.to_string(),
+    }
+}
+
+/// Reads a time from the text of a string.
+pub(crate) fn read_text(text: &str, zone: Option<&TimeZone>) -> Result<i64, TimeError> {
+    let unreadable = || TimeError::Unreadable(shortened(text));
+    let local = Local::read(text.as_bytes()).ok_or_else(unreadable)?;
+    let micros = match offset(local.rest).ok_or_else(unreadable)? {
+        Some(offset_seconds) => local.micros - offset_seconds * MICROS,
+        None => in_zone(&local, zone.ok_or_else(|| TimeError::NoZone(shortened(text)))?).ok_or_else(unreadable)?,
+    };
+    within(micros, text)
+}
+
+/// Reads an epoch number from its text: seconds below 1e11, milliseconds below 1e14, microseconds below 1e17, else nanoseconds.
+pub(crate) fn read_number(text: &str) -> Result<i64, TimeError> {
+    let out = || TimeError::OutOfRange(shortened(text));
+    let (negative, digits) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
+    let (whole, fraction) = if digits.contains(['e', 'E']) {
+        let value: f64 = digits.parse().map_err(|_| out())?;
+        if value >= 1e21 {
+            return Err(out());
+        }
+        (value.trunc() as i128, (value.fract() * 1e9) as i128)
+    } else {
+        let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+        let nine: String = fraction.chars().chain("000000000".chars()).take(9).collect();
+        (whole.parse().map_err(|_| out())?, nine.parse().map_err(|_| out())?)
+    };
+    let billionths = whole.checked_mul(1_000_000_000).and_then(|w| w.checked_add(fraction)).ok_or_else(out)?;
+    let micros = match whole {
+        ..100_000_000_000 => billionths / 1_000,
+        ..100_000_000_000_000 => billionths / 1_000_000,
+        ..100_000_000_000_000_000 => billionths / 1_000_000_000,
+        _ => billionths / 1_000_000_000_000,
+    };
+    let signed = if negative { -micros } else { micros };
+    within(i64::try_from(signed).map_err(|_| out())?, text)
+}
+
+fn within(micros: i64, text: &str) -> Result<i64, TimeError> {
+    if RANGE.contains(&micros) { Ok(micros) } else { Err(TimeError::OutOfRange(shortened(text))) }
+}
+
+/// A date and a time of day, and what follows them.
+struct Local<'a> {
+    micros: i64,
+    rest: &'a [u8],
+}
+
+impl<'a> Local<'a> {
+    /// `YYYY-MM-DD`, a `T`, `t` or space, `HH:MM:SS`, and a fraction.
+    fn read(text: &'a [u8]) -> Option<Self> {
+        let (stamp, mut rest) = text.split_at_checked(19)?;
+        let separators = [stamp[4], stamp[7], stamp[13], stamp[16]] == *b"--::" && matches!(stamp[10], b'T' | b't' | b' ');
+        let number = |range: std::ops::Range<usize>| {
+            stamp[range].iter().try_fold(0i64, |n, b| b.is_ascii_digit().then(|| n * 10 + i64::from(b - b'0')))
+        };
+        let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+        let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
+        let valid = separators && year >= 1 && (1..=12).contains(&month) && (1..=days_in(year, month)).contains(&day);
+        if !valid || hour > 23 || minute > 59 || second > 60 {
+            return None;
+        }
+        let mut micros = (days(year, month, day) * DAY_SECONDS + hour * 3600 + minute * 60 + second) * MICROS;
+        if let [b'.' | b',', fraction @ ..] = rest {
+            let digits = fraction.iter().take_while(|b| b.is_ascii_digit()).count();
+            if digits == 0 {
+                return None;
+            }
+            let mut scale = MICROS / 10;
+            for digit in fraction.iter().take(digits.min(6)) {
+                micros += i64::from(digit - b'0') * scale;
+                scale /= 10;
+            }
+            rest = &fraction[digits..];
+        }
+        Some(Self { micros, rest })
+    }
+}
+
+/// The offset in seconds; `Some(None)` when there is none.
+fn offset(rest: &[u8]) -> Option<Option<i64>> {
+    let rest = if let [b' ', rest @ ..] = rest { rest } else { rest };
+    let two = |a: u8, b: u8| (a.is_ascii_digit() && b.is_ascii_digit()).then(|| i64::from(a - b'0') * 10 + i64::from(b - b'0'));
+    let (sign, hours, minutes) = match *rest {
+        [] => return Some(None),
+        [b'Z' | b'z'] => return Some(Some(0)),
+        [sign @ (b'+' | b'-'), a, b] => (sign, two(a, b)?, 0),
+        [sign @ (b'+' | b'-'), a, b, c, d] | [sign @ (b'+' | b'-'), a, b, b':', c, d] => (sign, two(a, b)?, two(c, d)?),
+        _ => return None,
+    };
+    let seconds = hours * 3600 + minutes * 60;
+    (hours <= 23 && minutes <= 59).then_some(Some(if sign == b'-' { -seconds } else { seconds }))
+}
+
+fn in_zone(local: &Local<'_>, zone: &TimeZone) -> Option<i64> {
+    let civil = TimeZone::UTC.to_datetime(Timestamp::from_microsecond(local.micros).ok()?);
+    Some(zone.to_ambiguous_timestamp(civil).compatible().ok()?.as_microsecond())
+}
+
+/// Days since 1970-01-01 of a proleptic Gregorian date.
+fn days(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let of_era = year.rem_euclid(400);
+    let of_year = (153 * (month + if month > 2 { -3 } else { 9 }) + 2) / 5 + day - 1;
+    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+}
+
+fn days_in(year: i64, month: i64) -> i64 {
+    match month {
+        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(64).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(text: &str) -> i64 {
+        let time: Timestamp = text.parse().expect("a time that jiff reads");
+        time.as_microsecond()
+    }
+
+    #[test]
+    fn rfc_3339_and_its_common_variants_are_read() {
+        let noon = at("2026-01-31T12:00:00Z");
+        for text in [
+            "2026-01-31T12:00:00Z", "2026-01-31t12:00:00z", "2026-01-31 12:00:00Z", "2026-01-31T12:00:00+00:00",
+            "2026-01-31T12:00:00+0000", "2026-01-31T14:00:00+02:00", "2026-01-31T14:00:00+02", "2026-01-31 07:00:00 -0500",
+            "2026-01-31T12:00:00.000000999Z",
+        ] {
+            assert_eq!(parse_time(text), Ok(noon), "{text}");
+        }
+        assert_eq!(parse_time("2026-01-31T12:00:00.5Z"), Ok(noon + 500_000));
+        assert_eq!(parse_time("2016-12-31T23:59:60Z"), Ok(at("2017-01-01T00:00:00Z")));
+        assert_eq!(parse_time("0001-01-01T00:00:00Z"), Ok(*RANGE.start()));
+        assert_eq!(parse_time("9999-12-31T23:59:59.999999Z"), Ok(*RANGE.end()));
+    }
+
+    #[test]
+    fn what_is_no_time_is_refused() {
+        for text in [
+            "", "now", "2026-02-29T00:00:00Z", "2026-13-01T00:00:00Z", "2026-01-31", "2026-01-31T24:00:00Z", "1700000000",
+            "2026-01-31T12:00:00.Z", "2026-01-31T12:00:00Zz", "2026-01-31T12:00:00+1", "0000-01-01T00:00:00Z", "2026-01-31T12:00:00+24:00",
+        ] {
+            assert!(matches!(parse_time(text), Err(TimeError::Unreadable(_))), "{text}");
+        }
+        assert!(matches!(parse_time("0001-01-01T00:00:00+01:00"), Err(TimeError::OutOfRange(_))));
+    }
+
+    #[test]
+    fn a_zoneless_time_needs_a_zone_and_follows_its_clock_changes() {
+        assert!(matches!(read_text("2026-07-01T12:00:00", None), Err(TimeError::NoZone(_))));
+        let berlin = time_zone("Europe/Berlin").expect("known");
+        assert_eq!(read_text("2026-07-01T12:00:00", Some(&berlin)), Ok(at("2026-07-01T10:00:00Z")));
+        assert_eq!(read_text("2026-01-01 12:00:00.25", Some(&berlin)), Ok(at("2026-01-01T11:00:00.25Z")));
+        assert_eq!(read_text("2026-03-29T02:30:00", Some(&berlin)), Ok(at("2026-03-29T01:30:00Z")), "skipped hour");
+        assert_eq!(read_text("2026-10-25T02:30:00", Some(&berlin)), Ok(at("2026-10-25T00:30:00Z")), "hour that occurs twice");
+        assert!(time_zone("Mars/Olympus").is_err());
+    }
+
+    #[test]
+    fn epoch_numbers_tell_their_unit_by_size() {
+        let second = 1_700_000_000 * MICROS;
+        for text in ["1700000000", "1700000000000", "1700000000000000", "1700000000000000000", "1.7e9", "1700000000.0"] {
+            assert_eq!(read_number(text), Ok(second), "{text}");
+        }
+        assert_eq!(read_number("1700000000.123456789"), Ok(second + 123_456));
+        assert_eq!(read_number("1700000000123.5"), Ok(second + 123_500));
+        assert_eq!(read_number("-1.5"), Ok(-1_500_000));
+        assert_eq!(read_number("0"), Ok(0));
+        assert!(matches!(read_number("1e40"), Err(TimeError::OutOfRange(_))));
+        assert!(matches!(read_number("99999999999999999999999999999999999999999999"), Err(TimeError::OutOfRange(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn every_time_comes_back_as_it_was_printed(micros in RANGE) {
+            prop_assert_eq!(parse_time(&format_time(micros)), Ok(micros));
+        }
+
+        #[test]
+        fn it_never_panics(text in "\\PC{0,40}") {
+            drop(parse_time(&text));
+            drop(read_number(&text));
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! The file system as the wal sees it: the seam at which tests put a disk with faults.
+//!
+//! [`RealDisk`] promises what the names say of a POSIX file system: nothing is durable before `sync_data` on the file and, for
+//! names, `sync_dir` on the folder.
+
+use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// A folder's files: made, listed, removed, locked.
+pub trait Disk: Send + Sync + 'static {
+    /// An open file.
+    type File: DiskFile;
+    /// Makes a folder and its parents.
+    ///
+    /// # Errors
+    /// As the operating system says; so for all that follow.
+    fn create_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Names of the files in a folder.
+    ///
+    /// # Errors
+    /// See [`Disk::create_dir`].
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+    /// Makes a file of `bytes` zeros, space for all of them taken; an existing one of that name is replaced.
+    ///
+    /// # Errors
+    /// See [`Disk::create_dir`].
+    fn create(&self, path: &Path, bytes: u64) -> io::Result<Self::File>;
+    /// Opens a file to read and write.
+    ///
+    /// # Errors
+    /// See [`Disk::create_dir`].
+    fn open(&self, path: &Path) -> io::Result<Self::File>;
+    /// Gives a file another name, in one step.
+    ///
+    /// # Errors
+    /// See [`Disk::create_dir`].
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// See [`Disk::create_dir`].
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Makes the names in a folder durable.
+    ///
+    /// # Errors
+    /// See [`Disk::create_dir`].
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Takes the folder's lock file for this process; the lock ends with the file.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] when another process has it.
+    fn lock(&self, path: &Path) -> io::Result<Self::File>;
+}
+
+/// An open file, read and written at offsets.
+pub trait DiskFile: Send + Sync {
+    /// Length in bytes.
+    ///
+    /// # Errors
+    /// As the operating system says; so for all that follow.
+    fn bytes(&self) -> io::Result<u64>;
+    /// Fills `buffer` from `offset`; fewer bytes only at the end of the file.
+    ///
+    /// # Errors
+    /// See [`DiskFile::bytes`].
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Writes all of `bytes` at `offset`.
+    ///
+    /// # Errors
+    /// See [`DiskFile::bytes`].
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Cuts or grows the file; what is grown reads as zeros.
+    ///
+    /// # Errors
+    /// See [`DiskFile::bytes`].
+    fn set_bytes(&self, bytes: u64) -> io::Result<()>;
+    /// Makes the file's content durable.
+    ///
+    /// # Errors
+    /// See [`DiskFile::bytes`].
+    fn sync_data(&self) -> io::Result<()>;
+}
+
+/// The operating system's disk.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealDisk;
+
+impl Disk for RealDisk {
+    type File = File;
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        std::fs::create_dir_all(dir)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(dir)? {
+            names.extend(entry?.file_name().into_string());
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn create(&self, path: &Path, bytes: u64) -> io::Result<File> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+        if bytes > 0 {
+            rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes)?;
+        }
+        Ok(file)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<File> {
+        OpenOptions::new().read(true).write(true).open(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let dir = rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY, rustix::fs::Mode::empty())?;
+        Ok(rustix::fs::fsync(dir)?)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<File> {
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        file.set_len(0)?;
+        write!(file, "{}", std::process::id())?;
+        Ok(file)
+    }
+}
+
+impl DiskFile for File {
+    fn bytes(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut read = 0;
+        while read < buffer.len() {
+            match FileExt::read_at(self, &mut buffer[read..], offset + read as u64) {
+                Ok(0) => break,
+                Ok(n) => read += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(read)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_at(bytes, offset)
+    }
+
+    fn set_bytes(&self, bytes: u64) -> io::Result<()> {
+        self.set_len(bytes)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        File::sync_data(self)
+    }
+}

@@ -1,0 +1,458 @@
+//! [`Wal`]: opening, appending, trimming, ending.
+
+use crate::disk::{Disk, DiskFile, RealDisk};
+use crate::error::{AppendError, OpenError, ReplayError, is_full};
+use crate::format::{FrameHeader, Kind, SEGMENT_HEADER_BYTES, SegmentHeader, frame_bytes};
+use crate::keys::{self, KeyFile};
+use crate::scan::Scan;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use uuid::Uuid;
+
+/// Sizes.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Bytes of a segment; a larger frame gets a segment of its own size.
+    pub segment_bytes: u64,
+    /// Largest payload of a frame.
+    pub frame_bytes_max: u64,
+}
+
+/// One group, to append or read back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// Position of its first event: the one after the last of the frame before.
+    pub first_position: u64,
+    /// Its number of events.
+    pub event_count: u32,
+    /// Its bytes.
+    pub payload: &'a [u8],
+}
+
+/// What an append cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Appended {
+    /// Bytes written.
+    pub bytes: u64,
+    /// Time of the sync.
+    pub sync_seconds: f64,
+}
+
+/// What the opening found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// Whether the wal was made now.
+    pub created: bool,
+    /// Last position appended; 0 before the first.
+    pub last_position: u64,
+    /// First position that can be read back.
+    pub first_position: u64,
+    /// Whether the last stop was a clean one.
+    pub clean: bool,
+    /// A torn tail that was cut.
+    pub torn: Option<TornTail>,
+}
+
+/// A torn tail: what a crash in the middle of a write left. It was never answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TornTail {
+    /// The segment.
+    pub file: PathBuf,
+    /// Where its frames end.
+    pub offset: u64,
+    /// Bytes cut off.
+    pub bytes: u64,
+    /// Where they were moved.
+    pub moved_to: PathBuf,
+}
+
+/// A segment that takes no more frames.
+#[derive(Debug)]
+struct Closed {
+    path: PathBuf,
+    first: u64,
+    last: u64,
+    bytes: u64,
+}
+
+/// The segment that is written.
+struct Active<F> {
+    file: F,
+    path: PathBuf,
+    header: SegmentHeader,
+    offset: u64,
+    bytes: u64,
+}
+
+/// A write-ahead log in a folder. Dropping it without [`Wal::close`] is what a crash does.
+pub struct Wal<D: Disk = RealDisk> {
+    disk: D,
+    dir: PathBuf,
+    options: Options,
+    wal_id: Uuid,
+    closed: Vec<Closed>,
+    /// None when there was no space for one at the opening; the next append makes it.
+    active: Option<Active<D::File>>,
+    key_files: Vec<(u64, u64)>,
+    next_position: u64,
+    poisoned: Option<String>,
+    buffer: Vec<u8>,
+    _lock: D::File,
+}
+
+impl<D: Disk> Wal<D> {
+    /// Opens the wal in `dir`, made when missing: takes its lock, checks every frame, cuts a torn tail.
+    ///
+    /// # Errors
+    /// [`OpenError`]; damage is reported before anything is changed.
+    pub fn open(dir: &Path, options: Options, disk: D) -> Result<(Self, Opened), OpenError> {
+        disk.create_dir(dir).map_err(io_error("create", dir))?;
+        let lock = take_lock(&disk, dir)?;
+        let names = disk.list(dir).map_err(io_error("list", dir))?;
+        let mut segments: Vec<(u64, PathBuf)> =
+            names.iter().filter_map(|n| Some((position_of(n)?, dir.join(n)))).collect();
+        segments.sort();
+        let found = Found::check(&disk, &segments, options.frame_bytes_max)?;
+        for leftover in names.iter().filter(|n| n.ends_with(".new")) {
+            let path = dir.join(leftover);
+            disk.remove(&path).map_err(io_error("remove", &path))?;
+        }
+        let torn = match &found.torn {
+            Some((path, offset, bytes)) => Some(cut(&disk, dir, Tail { path, offset: *offset, bytes })?),
+            None => None,
+        };
+        let opened = Opened {
+            created: segments.is_empty(),
+            last_position: found.next_position - 1,
+            first_position: found.closed.first().map_or(found.next_position, |s| s.first),
+            clean: found.clean,
+            torn,
+        };
+        let wal_id = found.wal_id.unwrap_or_else(Uuid::now_v7);
+        let header = SegmentHeader { wal_id, segment_id: Uuid::now_v7(), first_position: found.next_position };
+        let mut closed = found.closed;
+        // An empty segment of this very position is replaced: its name is taken again.
+        closed.retain(|s| s.last >= s.first);
+        // On a full disk the wal opens to be read; the first append that finds space makes the segment.
+        let active = match new_segment(&disk, dir, header, options.segment_bytes) {
+            Ok(active) => Some(active),
+            Err(error) if is_full(&error) => None,
+            Err(error) => return Err(io_error("create a segment in", dir)(error)),
+        };
+        let mut key_files: Vec<(u64, u64)> = names.iter().filter_map(|n| keys::range(n)).collect();
+        key_files.sort_unstable();
+        let wal = Self {
+            disk,
+            dir: dir.to_owned(),
+            options,
+            wal_id,
+            closed,
+            active,
+            key_files,
+            next_position: found.next_position,
+            poisoned: None,
+            buffer: Vec::new(),
+            _lock: lock,
+        };
+        Ok((wal, opened))
+    }
+
+    /// The wal's identity, made with it.
+    pub fn wal_id(&self) -> Uuid {
+        self.wal_id
+    }
+
+    /// Last position appended; 0 before the first.
+    pub fn last_position(&self) -> u64 {
+        self.next_position - 1
+    }
+
+    /// Bytes of all segments on disk.
+    pub fn bytes(&self) -> u64 {
+        self.active.as_ref().map_or(0, |a| a.bytes) + self.closed.iter().map(|s| s.bytes).sum::<u64>()
+    }
+
+    /// Reads all frames back, in order, one in memory at a time.
+    ///
+    /// # Errors
+    /// [`ReplayError`]: a file cannot be read, or `each` refused a frame.
+    pub fn replay<E>(&self, mut each: impl FnMut(Frame<'_>) -> Result<(), E>) -> Result<(), ReplayError<E>> {
+        for segment in &self.closed {
+            let file = self.disk.open(&segment.path).map_err(io_error("open", &segment.path))?;
+            let mut scan = Scan::new(&file, &segment.path, self.options.frame_bytes_max)?;
+            while let Some((header, payload)) = scan.next()? {
+                if header.kind == Kind::Group {
+                    let FrameHeader { first_position, event_count, .. } = header;
+                    each(Frame { first_position, event_count, payload }).map_err(ReplayError::Refused)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The key files there are, oldest first.
+    ///
+    /// # Errors
+    /// [`OpenError`] when one cannot be read.
+    pub fn key_files(&self) -> Result<Vec<KeyFile>, OpenError> {
+        let read = |(first, last): &(u64, u64)| keys::read(&self.disk, self.dir.join(keys::name(*first, *last)));
+        self.key_files.iter().map(read).collect()
+    }
+
+    /// Makes one frame durable: one write, one sync. It is durable when this returns.
+    ///
+    /// # Errors
+    /// [`AppendError`]; nothing of the frame will be read back.
+    pub fn append(&mut self, frame: Frame<'_>) -> Result<Appended, AppendError> {
+        if let Some(reason) = &self.poisoned {
+            return Err(AppendError::Poisoned { reason: reason.clone() });
+        }
+        let payload_bytes = frame.payload.len() as u64;
+        let bytes_max = self.options.frame_bytes_max;
+        if payload_bytes > bytes_max || u32::try_from(payload_bytes).is_err() {
+            return Err(AppendError::TooLarge { bytes: payload_bytes, bytes_max });
+        }
+        assert_eq!(frame.first_position, self.next_position, "positions count up without a gap");
+        assert!(frame.event_count > 0, "a group has events");
+        let bytes = frame_bytes(payload_bytes);
+        // Room for an end frame is always kept.
+        let fits = |active: &Active<D::File>| active.offset + bytes + frame_bytes(0) <= active.bytes;
+        if !self.active.as_ref().is_some_and(fits) {
+            self.roll(bytes)?;
+        }
+        let header = FrameHeader {
+            kind: Kind::Group,
+            first_position: frame.first_position,
+            event_count: frame.event_count,
+            payload_bytes: payload_bytes as u32,
+        };
+        let sync_seconds = self.write(header, frame.payload)?;
+        self.next_position = header.next_position();
+        Ok(Appended { bytes, sync_seconds })
+    }
+
+    /// Closed segments that hold nothing after `sealed`, oldest first, as ranges of positions.
+    pub fn trimmable(&self, sealed: u64) -> Vec<(u64, u64)> {
+        self.closed.iter().take_while(|s| s.last <= sealed).map(|s| (s.first, s.last)).collect()
+    }
+
+    /// Lets the oldest closed segment go and leaves `keys` in its place; none when they are empty.
+    ///
+    /// # Errors
+    /// As the operating system says; the segment may then still be there, which harms nothing.
+    pub fn trim_oldest(&mut self, keys: Vec<u8>) -> io::Result<()> {
+        let Some(oldest) = self.closed.first() else { return Ok(()) };
+        let (first, last) = (oldest.first, oldest.last);
+        if !keys.is_empty() {
+            keys::write(&self.disk, &self.dir, &KeyFile { first, last, bytes: keys })?;
+            self.key_files.push((first, last));
+        }
+        let oldest = self.closed.remove(0);
+        self.disk.remove(&oldest.path)?;
+        self.disk.sync_dir(&self.dir)
+    }
+
+    /// Removes the key files that end before `position`.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    pub fn forget_keys_before(&mut self, position: u64) -> io::Result<()> {
+        while let Some(&(first, last)) = self.key_files.first()
+            && last < position
+        {
+            self.disk.remove(&self.dir.join(keys::name(first, last)))?;
+            self.key_files.remove(0);
+        }
+        Ok(())
+    }
+
+    /// Ends the wal cleanly: after this, damage at its end is never taken for a torn tail.
+    ///
+    /// # Errors
+    /// [`AppendError`] when the end could not be written; the next opening then treats the stop as a crash.
+    pub fn close(mut self) -> Result<(), AppendError> {
+        if let Some(reason) = &self.poisoned {
+            return Err(AppendError::Poisoned { reason: reason.clone() });
+        }
+        if self.active.is_none() {
+            return Ok(());
+        }
+        let end = FrameHeader { kind: Kind::End, first_position: self.next_position, event_count: 0, payload_bytes: 0 };
+        self.write(end, &[]).map(drop)
+    }
+
+    fn write(&mut self, header: FrameHeader, payload: &[u8]) -> Result<f64, AppendError> {
+        let active = self.active.as_mut().expect("the caller made sure of a segment");
+        header.encode(active.header.segment_id, payload, &mut self.buffer);
+        if let Err(error) = active.file.write_at(&self.buffer, active.offset) {
+            return Err(if is_full(&error) { self.unwrite(error) } else { self.poison("write", &error) });
+        }
+        let started = Instant::now();
+        if let Err(error) = active.file.sync_data() {
+            return Err(self.poison("sync", &error));
+        }
+        active.offset += self.buffer.len() as u64;
+        Ok(started.elapsed().as_secs_f64())
+    }
+
+    /// A write found no space: the segment is cut to its last durable frame, and the next frame begins a new one.
+    fn unwrite(&mut self, error: io::Error) -> AppendError {
+        let active = self.active.as_mut().expect("it was just written to");
+        if let Err(error) = active.file.set_bytes(active.offset).and_then(|()| active.file.sync_data()) {
+            return self.poison("cut", &error);
+        }
+        active.bytes = active.offset;
+        AppendError::StorageFull { file: active.path.clone(), bytes: self.buffer.len() as u64, source: error }
+    }
+
+    fn poison(&mut self, action: &str, error: &io::Error) -> AppendError {
+        let file = self.active.as_ref().map_or(&self.dir, |active| &active.path);
+        let reason = format!("a {action} of {} failed: {error}", file.display());
+        self.poisoned = Some(reason.clone());
+        AppendError::Poisoned { reason }
+    }
+
+    /// Begins a segment with room for a frame of `bytes`.
+    fn roll(&mut self, bytes: u64) -> Result<(), AppendError> {
+        let needed = SEGMENT_HEADER_BYTES + bytes + frame_bytes(0);
+        let (wal_id, segment_id) = (self.wal_id, Uuid::now_v7());
+        let header = SegmentHeader { wal_id, segment_id, first_position: self.next_position };
+        let segment_bytes = self.options.segment_bytes.max(needed);
+        let new = match new_segment(&self.disk, &self.dir, header, segment_bytes) {
+            Ok(new) => new,
+            Err(error) if is_full(&error) => {
+                let file = self.dir.join(name_of(self.next_position));
+                drop(self.disk.remove(&staged(&file)));
+                return Err(AppendError::StorageFull { file, bytes: segment_bytes, source: error });
+            }
+            Err(error) => return Err(self.poison("creation", &error)),
+        };
+        let before = self.active.replace(new);
+        // A segment without a frame had the same name and is replaced.
+        if let Some(before) = before.filter(|b| b.header.first_position < self.next_position) {
+            let (first, last) = (before.header.first_position, self.next_position - 1);
+            self.closed.push(Closed { path: before.path, first, last, bytes: before.bytes });
+        }
+        Ok(())
+    }
+}
+
+/// What reading all segments gave, before anything is changed.
+struct Found {
+    wal_id: Option<Uuid>,
+    closed: Vec<Closed>,
+    next_position: u64,
+    clean: bool,
+    torn: Option<(PathBuf, u64, Vec<u8>)>,
+}
+
+impl Found {
+    fn check<D: Disk>(disk: &D, segments: &[(u64, PathBuf)], frame_bytes_max: u64) -> Result<Self, OpenError> {
+        let mut found = Self { wal_id: None, closed: Vec::new(), next_position: 1, clean: true, torn: None };
+        for (i, (named, path)) in segments.iter().enumerate() {
+            let file = disk.open(path).map_err(io_error("open", path))?;
+            let mut scan = Scan::new(&file, path, frame_bytes_max)?;
+            let first = scan.header.first_position;
+            if first != *named || (i > 0 && first != found.next_position) {
+                let expected = if i > 0 { found.next_position } else { *named };
+                let what = format!("the segment begins at position {first}, expected {expected}: a segment is missing or was renamed");
+                return Err(scan.corrupt(0, what));
+            }
+            if *found.wal_id.get_or_insert(scan.header.wal_id) != scan.header.wal_id {
+                return Err(scan.corrupt(0, "the segment belongs to another wal".to_owned()));
+            }
+            while scan.next()?.is_some() {}
+            found.next_position = scan.next_position;
+            found.clean = scan.ended;
+            let bytes = file.bytes().map_err(io_error("read", path))?;
+            found.closed.push(Closed { path: path.clone(), first, last: scan.next_position.saturating_sub(1), bytes });
+            found.torn = torn_tail(&mut scan, path, i + 1 == segments.len())?;
+        }
+        Ok(found)
+    }
+}
+
+/// What follows the last valid frame: nothing, a torn tail, or damage.
+fn torn_tail<F: DiskFile>(
+    scan: &mut Scan<'_, F>,
+    path: &Path,
+    is_last: bool,
+) -> Result<Option<(PathBuf, u64, Vec<u8>)>, OpenError> {
+    let Some(last) = scan.rest()? else { return Ok(None) };
+    let offset = scan.offset;
+    if let Some(after) = scan.valid_frame_after()? {
+        return Err(scan.corrupt(offset, format!("an invalid frame is followed by a valid one at offset {after}")));
+    }
+    if scan.ended {
+        return Err(scan.corrupt(offset, "there are bytes after the end that a clean stop wrote".to_owned()));
+    }
+    if !is_last {
+        return Err(scan.corrupt(offset, "an invalid frame is followed by a later segment".to_owned()));
+    }
+    Ok(Some((path.to_owned(), offset, scan.bytes_up_to(last)?)))
+}
+
+struct Tail<'a> {
+    path: &'a Path,
+    offset: u64,
+    bytes: &'a [u8],
+}
+
+/// Moves a torn tail aside, durably, then cuts it off.
+fn cut<D: Disk>(disk: &D, dir: &Path, tail: Tail<'_>) -> Result<TornTail, OpenError> {
+    let name = tail.path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let moved_to = dir.join(format!("{name}.{}.torn", tail.offset));
+    let aside = || -> io::Result<()> {
+        let file = disk.create(&moved_to, 0)?;
+        file.write_at(tail.bytes, 0)?;
+        file.sync_data()?;
+        disk.sync_dir(dir)
+    };
+    aside().map_err(io_error("write", &moved_to))?;
+    let file = disk.open(tail.path).map_err(io_error("open", tail.path))?;
+    file.set_bytes(tail.offset).and_then(|()| file.sync_data()).map_err(io_error("cut", tail.path))?;
+    Ok(TornTail { file: tail.path.to_owned(), offset: tail.offset, bytes: tail.bytes.len() as u64, moved_to })
+}
+
+/// Makes a segment: space taken, header written, synced, then named, and the name synced.
+fn new_segment<D: Disk>(disk: &D, dir: &Path, header: SegmentHeader, bytes: u64) -> io::Result<Active<D::File>> {
+    let path = dir.join(name_of(header.first_position));
+    let bytes = bytes.max(SEGMENT_HEADER_BYTES + frame_bytes(0));
+    let file = disk.create(&staged(&path), bytes)?;
+    file.write_at(&header.encode(), 0)?;
+    file.sync_data()?;
+    disk.rename(&staged(&path), &path)?;
+    disk.sync_dir(dir)?;
+    Ok(Active { file, path, header, offset: SEGMENT_HEADER_BYTES, bytes })
+}
+
+fn take_lock<D: Disk>(disk: &D, dir: &Path) -> Result<D::File, OpenError> {
+    let path = dir.join("lock");
+    disk.lock(&path).map_err(|source| match source.kind() {
+        io::ErrorKind::WouldBlock => {
+            let mut text = [0u8; 16];
+            let read = disk.open(&path).and_then(|f| f.read_at(&mut text, 0)).unwrap_or(0);
+            let pid = std::str::from_utf8(&text[..read]).ok().and_then(|t| t.trim().parse().ok());
+            OpenError::InUse { dir: dir.to_owned(), pid }
+        }
+        _ => OpenError::Io { action: "lock", path: path.clone(), source },
+    })
+}
+
+fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+    let path = path.to_owned();
+    move |source| OpenError::Io { action, path, source }
+}
+
+fn name_of(first_position: u64) -> String {
+    format!("{first_position:020}.wal")
+}
+
+fn position_of(name: &str) -> Option<u64> {
+    name.strip_suffix(".wal")?.parse().ok()
+}
+
+fn staged(path: &Path) -> PathBuf {
+    path.with_extension("wal.new")
+}

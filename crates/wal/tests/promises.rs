@@ -1,0 +1,391 @@
+//! What the wal promises, on a disk that fails.
+
+use proptest::prelude::*;
+use std::path::{Path, PathBuf};
+use testkit::{Fault, SimDisk};
+use wal::{AppendError, Frame, OpenError, Opened, Options, SEGMENT_HEADER_BYTES, Wal};
+
+const OPTIONS: Options = Options { segment_bytes: 8192, frame_bytes_max: 16384 };
+
+fn dir() -> &'static Path {
+    Path::new("/wal")
+}
+
+fn open(disk: &SimDisk) -> (Wal<SimDisk>, Opened) {
+    Wal::open(dir(), OPTIONS, disk.clone()).expect("the wal opens")
+}
+
+fn payload(position: u64, bytes: usize) -> Vec<u8> {
+    (0..bytes).map(|i| (position as u8).wrapping_mul(31).wrapping_add(i as u8) | 1).collect()
+}
+
+fn append(wal: &mut Wal<SimDisk>, events: u32, bytes: usize) -> Result<u64, AppendError> {
+    let first_position = wal.last_position() + 1;
+    let payload = payload(first_position, bytes);
+    wal.append(Frame { first_position, event_count: events, payload: &payload }).map(|_| first_position)
+}
+
+fn frames(wal: &Wal<SimDisk>) -> Vec<(u64, u32, Vec<u8>)> {
+    let mut frames = Vec::new();
+    let each = |f: Frame<'_>| -> Result<(), std::convert::Infallible> {
+        frames.push((f.first_position, f.event_count, f.payload.to_vec()));
+        Ok(())
+    };
+    wal.replay(each).expect("it reads back");
+    frames
+}
+
+fn segments(disk: &SimDisk) -> Vec<PathBuf> {
+    disk.paths().into_iter().filter(|p| p.extension().is_some_and(|e| e == "wal")).collect()
+}
+
+#[test]
+fn what_was_appended_comes_back_in_order_after_a_crash() {
+    let disk = SimDisk::new();
+    let (mut wal, opened) = open(&disk);
+    assert!(opened.created && opened.last_position == 0);
+    let id = wal.wal_id();
+    for n in 1..=30 {
+        append(&mut wal, n, 100 * n as usize).expect("appended");
+    }
+    drop(wal);
+    disk.crash(7);
+    let (wal, opened) = open(&disk);
+    assert_eq!((wal.wal_id(), opened.last_position, opened.clean), (id, (1..=30).sum(), false));
+    let found = frames(&wal);
+    assert_eq!(found.len(), 30);
+    assert!(found.iter().all(|(p, n, bytes)| *bytes == payload(*p, 100 * *n as usize)));
+}
+
+#[test]
+fn each_append_is_one_sync() {
+    let disk = SimDisk::new();
+    let (mut wal, _) = open(&disk);
+    let before = disk.syncs();
+    append(&mut wal, 1, 100).expect("appended");
+    append(&mut wal, 1, 100).expect("appended");
+    assert_eq!(disk.syncs() - before, 2);
+}
+
+#[test]
+fn torn_tail_is_cut_moved_aside_and_reported() {
+    let disk = SimDisk::new();
+    let (mut wal, _) = open(&disk);
+    append(&mut wal, 3, 100).expect("appended");
+    drop(wal);
+    disk.crash(0);
+    let path = segments(&disk).remove(0);
+    let end = SEGMENT_HEADER_BYTES as usize + 136;
+    disk.damage(&path, |bytes| bytes[end..end + 5].copy_from_slice(b"CWF1\x01"));
+    let (wal, opened) = open(&disk);
+    let torn = opened.torn.expect("reported");
+    assert_eq!((torn.offset as usize, torn.bytes, opened.last_position), (end, 5, 3));
+    assert_eq!(disk.content(&torn.moved_to).as_deref(), Some(&b"CWF1\x01"[..]));
+    assert_eq!(frames(&wal).len(), 1);
+    drop(wal);
+    assert_eq!(open(&disk).1.torn, None, "cut for good");
+}
+
+#[test]
+fn an_invalid_frame_before_a_valid_one_is_corruption_and_nothing_is_changed() {
+    let disk = SimDisk::new();
+    let (mut wal, _) = open(&disk);
+    append(&mut wal, 1, 100).expect("appended");
+    append(&mut wal, 1, 100).expect("appended");
+    drop(wal);
+    let path = segments(&disk).remove(0);
+    disk.damage(&path, |bytes| bytes[SEGMENT_HEADER_BYTES as usize + 50] ^= 1);
+    let before = disk.content(&path);
+    match Wal::open(dir(), OPTIONS, disk.clone()).err() {
+        Some(OpenError::Corrupt { file, offset, .. }) => assert_eq!((file, offset), (path.clone(), SEGMENT_HEADER_BYTES)),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(disk.content(&path), before);
+}
+
+#[test]
+fn an_invalid_frame_before_a_later_segment_is_corruption() {
+    let disk = SimDisk::new();
+    let (mut wal, _) = open(&disk);
+    for _ in 0..4 {
+        append(&mut wal, 1, 1500).expect("appended");
+    }
+    drop(wal);
+    let paths = segments(&disk);
+    assert!(paths.len() > 1, "{paths:?}");
+    let last_frame = SEGMENT_HEADER_BYTES as usize + 1536;
+    disk.damage(&paths[0], |bytes| bytes[last_frame + 40] ^= 1);
+    assert!(matches!(Wal::open(dir(), OPTIONS, disk.clone()), Err(OpenError::Corrupt { .. })));
+}
+
+#[test]
+fn a_missing_segment_is_corruption() {
+    use wal::Disk;
+    let disk = SimDisk::new();
+    let (mut wal, _) = open(&disk);
+    for _ in 0..9 {
+        append(&mut wal, 1, 1500).expect("appended");
+    }
+    drop(wal);
+    let paths = segments(&disk);
+    assert!(paths.len() > 2);
+    disk.remove(&paths[1]).expect("removed");
+    assert!(matches!(Wal::open(dir(), OPTIONS, disk.clone()), Err(OpenError::Corrupt { .. })));
+}
+
+#[test]
+fn after_a_clean_end_no_torn_tail_is_believed() {
+    let disk = SimDisk::new();
+    let (mut wal, _) = open(&disk);
+    append(&mut wal, 1, 100).expect("appended");
+    wal.close().expect("closed");
+    disk.crash(0);
+    let (wal, opened) = open(&disk);
+    assert!(opened.clean);
+    drop(wal);
+    let path = segments(&disk).remove(0);
+    let end = SEGMENT_HEADER_BYTES as usize + 136 + 32;
+    disk.damage(&path, |bytes| bytes[end] = 1);
+    assert!(matches!(Wal::open(dir(), OPTIONS, disk.clone()), Err(OpenError::Corrupt { .. })));
+}
+
+#[test]
+fn append_is_refused_after_a_failed_sync() {
+    let disk = SimDisk::new();
+    let (mut wal, _) = open(&disk);
+    append(&mut wal, 1, 100).expect("appended");
+    disk.fail_sync(0, Fault::Broken);
+    assert!(matches!(append(&mut wal, 1, 100), Err(AppendError::Poisoned { .. })));
+    assert!(matches!(append(&mut wal, 1, 100), Err(AppendError::Poisoned { .. })), "never retried");
+    assert!(wal.close().is_err());
+}
+
+#[test]
+fn append_is_refused_after_a_broken_write() {
+    let disk = SimDisk::new();
+    let (mut wal, _) = open(&disk);
+    disk.fail_write(0, Fault::Broken);
+    assert!(matches!(append(&mut wal, 1, 100), Err(AppendError::Poisoned { .. })));
+    assert!(matches!(append(&mut wal, 1, 100), Err(AppendError::Poisoned { .. })));
+}
+
+#[test]
+fn a_full_disk_refuses_one_append_and_the_next_goes_on() {
+    let disk = SimDisk::new();
+    let (mut wal, _) = open(&disk);
+    append(&mut wal, 1, 100).expect("appended");
+    disk.fail_write(0, Fault::Full);
+    let refused = append(&mut wal, 5, 100).expect_err("no space");
+    assert!(refused.is_retryable(), "{refused}");
+    append(&mut wal, 2, 100).expect("there is space again");
+    drop(wal);
+    disk.crash(3);
+    let (wal, opened) = open(&disk);
+    assert_eq!((opened.last_position, opened.torn), (3, None));
+    assert_eq!(frames(&wal).iter().map(|f| f.1).collect::<Vec<_>>(), [1, 2], "nothing of the refused group");
+}
+
+#[test]
+fn no_space_for_the_next_segment_poisons_nothing() {
+    let disk = SimDisk::new();
+    let (mut wal, _) = open(&disk);
+    append(&mut wal, 1, 3000).expect("appended");
+    disk.fail_creates(Some(Fault::Full));
+    assert!(append(&mut wal, 1, 3000).expect_err("no space").is_retryable());
+    append(&mut wal, 1, 100).expect("a small one still fits in the segment");
+    disk.fail_creates(None);
+    append(&mut wal, 1, 3000).expect("there is space again");
+    drop(wal);
+    disk.crash(1);
+    assert_eq!(frames(&open(&disk).0).len(), 3);
+}
+
+#[test]
+fn it_opens_and_reads_on_a_full_disk() {
+    let disk = SimDisk::new();
+    let (mut wal, _) = open(&disk);
+    append(&mut wal, 4, 100).expect("appended");
+    drop(wal);
+    disk.crash(1);
+    disk.fail_creates(Some(Fault::Full));
+    let (mut wal, opened) = open(&disk);
+    assert_eq!((opened.last_position, frames(&wal).len()), (4, 1));
+    assert!(append(&mut wal, 1, 10).expect_err("no space").is_retryable());
+    disk.fail_creates(None);
+    assert_eq!(append(&mut wal, 1, 10).expect("there is space again"), 5);
+}
+
+#[test]
+fn a_frame_beyond_the_bound_is_refused() {
+    let (mut wal, _) = open(&SimDisk::new());
+    assert!(matches!(append(&mut wal, 1, 16385), Err(AppendError::TooLarge { bytes: 16385, bytes_max: 16384 })));
+    append(&mut wal, 1, 16384).expect("a segment of its own size");
+}
+
+#[test]
+fn a_second_opening_is_refused_by_name() {
+    let disk = SimDisk::new();
+    let (wal, _) = open(&disk);
+    assert!(matches!(Wal::open(dir(), OPTIONS, disk.clone()), Err(OpenError::InUse { .. })));
+    drop(wal);
+    open(&disk);
+}
+
+#[test]
+fn a_second_process_is_told_the_pid_on_a_real_disk() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let wal = Wal::open(folder.path(), OPTIONS, wal::RealDisk).expect("opens");
+    match Wal::open(folder.path(), OPTIONS, wal::RealDisk).err() {
+        Some(OpenError::InUse { pid, .. }) => assert_eq!(pid, Some(std::process::id())),
+        other => panic!("{other:?}"),
+    }
+    drop(wal);
+}
+
+#[test]
+fn a_trimmed_wal_still_knows_its_position_and_keeps_the_keys() {
+    let disk = SimDisk::new();
+    let (mut wal, _) = open(&disk);
+    for _ in 0..10 {
+        append(&mut wal, 2, 1500).expect("appended");
+    }
+    let trimmable = wal.trimmable(20);
+    assert!(trimmable.len() > 2);
+    assert_eq!(wal.trimmable(3).len(), 0, "only what is wholly sealed");
+    for (first, _) in &trimmable {
+        wal.trim_oldest(first.to_le_bytes().to_vec()).expect("trimmed");
+    }
+    drop(wal);
+    disk.crash(2);
+    let (mut wal, opened) = open(&disk);
+    assert_eq!(opened.last_position, 20);
+    let keys = wal.key_files().expect("read");
+    assert_eq!(keys.iter().map(|k| (k.first, k.last)).collect::<Vec<_>>(), trimmable);
+    assert!(keys.iter().all(|k| k.bytes == k.first.to_le_bytes()));
+    wal.forget_keys_before(trimmable[1].0).expect("removed");
+    assert_eq!(wal.key_files().expect("read").len(), trimmable.len() - 1);
+    assert_eq!(append(&mut wal, 1, 10).expect("appended"), 21);
+}
+
+#[test]
+fn every_bit_flip_is_found_or_cuts_only_the_last_group() {
+    let make = || {
+        let disk = SimDisk::new();
+        let (mut wal, _) = open(&disk);
+        append(&mut wal, 1, 20).expect("appended");
+        append(&mut wal, 1, 20).expect("appended");
+        drop(wal);
+        disk
+    };
+    let path = segments(&make()).remove(0);
+    let frames_end = SEGMENT_HEADER_BYTES as usize + 2 * 56;
+    for byte in (0..64).chain(SEGMENT_HEADER_BYTES as usize - 4..frames_end + 64) {
+        for bit in 0..8 {
+            let disk = make();
+            disk.damage(&path, |bytes| bytes[byte] ^= 1 << bit);
+            let Ok((wal, opened)) = Wal::open(dir(), OPTIONS, disk.clone()) else { continue };
+            let found = frames(&wal);
+            assert!(opened.torn.is_some(), "byte {byte} bit {bit} went unnoticed");
+            assert!(byte >= SEGMENT_HEADER_BYTES as usize + 56, "byte {byte}: only the last group can be taken for torn");
+            assert!(found.iter().all(|(p, n, bytes)| *n == 1 && *bytes == payload(*p, 20)), "byte {byte}: damaged data answered");
+        }
+    }
+}
+
+#[test]
+fn every_prefix_of_the_last_write_opens() {
+    for keep in 0..=136usize {
+        let disk = SimDisk::new();
+        let (mut wal, _) = open(&disk);
+        append(&mut wal, 1, 100).expect("appended");
+        append(&mut wal, 1, 100).expect("appended");
+        drop(wal);
+        let path = segments(&disk).remove(0);
+        let start = SEGMENT_HEADER_BYTES as usize + 136;
+        disk.damage(&path, |bytes| bytes[start + keep..start + 136].fill(0));
+        let (wal, opened) = open(&disk);
+        let whole = frames(&wal).len() == 2;
+        assert_eq!(opened.last_position, if whole { 2 } else { 1 });
+        assert!(whole || keep < 136);
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Append { events: u32, bytes: usize },
+    Crash { seed: u64, in_write: bool },
+    CleanStop,
+    Trim { share: u64 },
+    Full,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (1u32..5, 0usize..3000).prop_map(|(events, bytes)| Step::Append { events, bytes }),
+        2 => (any::<u64>(), any::<bool>()).prop_map(|(seed, in_write)| Step::Crash { seed, in_write }),
+        1 => Just(Step::CleanStop),
+        1 => (0u64..100).prop_map(|share| Step::Trim { share }),
+        1 => Just(Step::Full),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// The model: acknowledged groups are there once, whole, in order; a group in doubt is there whole or not at all.
+    #[test]
+    fn it_agrees_with_a_list(steps in proptest::collection::vec(step(), 1..40)) {
+        let disk = SimDisk::new();
+        let (mut wal, _) = open(&disk);
+        let mut model: Vec<(u64, u32, Vec<u8>)> = Vec::new();
+        let mut trimmed = 0u64;
+        for step in steps {
+            match step {
+                Step::Append { events, bytes } => {
+                    let first = append(&mut wal, events, bytes).expect("nothing fails here");
+                    model.push((first, events, payload(first, bytes)));
+                }
+                Step::Full => {
+                    disk.fail_write(0, Fault::Full);
+                    prop_assert!(append(&mut wal, 1, 50).is_err());
+                }
+                Step::Trim { share } => {
+                    let sealed = wal.last_position() * share / 100;
+                    for (_, last) in wal.trimmable(sealed) {
+                        wal.trim_oldest(Vec::new()).expect("trimmed");
+                        trimmed = trimmed.max(last);
+                    }
+                }
+                Step::CleanStop => {
+                    wal.close().expect("closed");
+                    let (reopened, opened) = open(&disk);
+                    prop_assert!(opened.torn.is_none());
+                    wal = reopened;
+                }
+                Step::Crash { seed, in_write } => {
+                    let mut doubtful = None;
+                    if in_write {
+                        disk.fail_sync(0, Fault::Broken);
+                        let first = wal.last_position() + 1;
+                        prop_assert!(append(&mut wal, 2, 700).is_err());
+                        doubtful = Some((first, 2, payload(first, 700)));
+                    }
+                    drop(wal);
+                    disk.crash(seed);
+                    let (reopened, opened) = open(&disk);
+                    let last = model.last().map_or(0, |(p, n, _)| p + u64::from(*n) - 1);
+                    if opened.last_position > last {
+                        model.extend(doubtful);
+                    }
+                    wal = reopened;
+                }
+            }
+            let last = model.last().map_or(0, |(p, n, _)| p + u64::from(*n) - 1);
+            prop_assert_eq!(wal.last_position(), last);
+        }
+        drop(wal);
+        disk.crash(1);
+        let expected: Vec<_> = model.into_iter().filter(|(p, n, _)| p + u64::from(*n) - 1 > trimmed).collect();
+        prop_assert_eq!(frames(&open(&disk).0), expected);
+    }
+}
