@@ -1,0 +1,31 @@
+//! The tables, as a list of steps that is only ever appended to.
+
+use crate::registry::OpenError;
+use sqlx::{Row, SqlitePool};
+
+/// Each entry brings the schema from its index to the next version, in one transaction.
+const STEPS: &[&str] = &["
+    CREATE TABLE sensors (
+        id TEXT PRIMARY KEY, name TEXT NOT NULL, labels TEXT NOT NULL, created_at INTEGER NOT NULL,
+        last_seen_at INTEGER, disabled_at INTEGER
+    ) STRICT;
+    CREATE TABLE tokens (
+        id INTEGER PRIMARY KEY, sha256 BLOB NOT NULL UNIQUE, role TEXT NOT NULL, sensor_id TEXT REFERENCES sensors(id),
+        created_at INTEGER NOT NULL, expires_at INTEGER, revoked_at INTEGER, configured INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+"];
+
+/// Brings the schema up to what this program knows.
+pub(crate) async fn migrate(pool: &SqlitePool, url: &str) -> Result<(), OpenError> {
+    let failed = |source| OpenError::Database { url: url.to_owned(), source };
+    let row = sqlx::query("PRAGMA user_version").fetch_one(pool).await.map_err(failed)?;
+    let found = row.try_get::<i64, _>(0).map_err(failed)? as usize;
+    if found > STEPS.len() {
+        return Err(OpenError::Newer { url: url.to_owned(), found, known: STEPS.len() });
+    }
+    for (version, step) in STEPS.iter().enumerate().skip(found) {
+        let script = format!("BEGIN IMMEDIATE; {step}; PRAGMA user_version = {}; COMMIT;", version + 1);
+        sqlx::raw_sql(sqlx::AssertSqlSafe(script)).execute(pool).await.map_err(failed)?;
+    }
+    Ok(())
+}
