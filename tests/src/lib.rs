@@ -1,1 +1,269 @@
-//! tests
+//! What the tests of the real program share: starting it on free ports with a folder of its own, asking it, killing it.
+//!
+//! It promises that no test leaves a process behind: a [`Collector`] that goes out of scope is killed and waited for.
+
+use serde_json::Value;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a condition may take to come true on a slow machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The program under test, built by `make build` beside the tests.
+pub fn program() -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows its own file");
+    let release = test.parent().and_then(Path::parent).expect("tests lie in the folder deps");
+    let program = release.join("catchment");
+    assert!(program.exists(), "{} is missing: run `make build` first", program.display());
+    program
+}
+
+/// The folder of real events, or `None` with a word on the terminal when this machine has none.
+///
+/// # Panics
+/// When `CATCHMENT_CORPORA` names a folder without the file.
+pub fn corpus(file: &str) -> Option<PathBuf> {
+    let named = std::env::var_os("CATCHMENT_CORPORA").map(PathBuf::from);
+    let folder = named.clone().unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/corpora"));
+    let path = folder.join(file);
+    if path.exists() {
+        return Some(path);
+    }
+    assert!(named.is_none(), "CATCHMENT_CORPORA is set, but {} is missing", path.display());
+    skipped(&format!("the corpus {file} is not on this machine"));
+    None
+}
+
+/// Says that a test was skipped, and why.
+pub fn skipped(why: &str) {
+    use std::io::Write;
+    drop(writeln!(std::io::stderr(), "skipped: {why}"));
+}
+
+/// The lines of an NDJSON file, gunzipped.
+pub fn gunzipped_lines(path: &Path) -> Vec<String> {
+    let mut text = String::new();
+    let file = std::fs::File::open(path).expect("the corpus opens");
+    flate2::read::GzDecoder::new(file).read_to_string(&mut text).expect("the corpus is gzip");
+    text.lines().map(str::to_owned).collect()
+}
+
+/// A running collector with a data folder of its own.
+pub struct Collector {
+    child: Child,
+    /// Its data folder.
+    pub dir: PathBuf,
+    /// `http://ADDRESS` of the API.
+    pub api: String,
+    /// `http://ADDRESS` of the admin listener.
+    pub admin: String,
+    /// The admin token.
+    pub token: String,
+    agent: ureq::Agent,
+}
+
+/// Status, headers and body of an answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The headers, by lower-case name.
+    pub headers: Vec<(String, String)>,
+    /// The body as text.
+    pub text: String,
+}
+
+impl Answer {
+    /// The body as JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e} in {:?}", self.text))
+    }
+
+    /// A header.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+}
+
+impl Collector {
+    /// Starts a collector over `dir` on free ports and waits until it is ready.
+    pub fn start(dir: &Path) -> Self {
+        Self::start_with(dir, &[])
+    }
+
+    /// The same with settings as environment variables, `("CATCHMENT_SEAL__AGE_SECONDS", "1s")`.
+    ///
+    /// # Panics
+    /// When it is not ready in time; its log is in the message.
+    pub fn start_with(dir: &Path, settings: &[(&str, &str)]) -> Self {
+        let data = dir.join("data");
+        drop(std::fs::remove_file(data.join("addresses.json")));
+        let log = dir.join("log");
+        let out = std::fs::OpenOptions::new().create(true).append(true).open(&log).expect("the log file opens");
+        let mut child = Command::new(program())
+            .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data-dir"])
+            .arg(&data)
+            .env_remove("CATCHMENT_URL")
+            .envs(settings.iter().copied())
+            .current_dir(dir)
+            .stdin(Stdio::null())
+            .stdout(out.try_clone().expect("a file handle"))
+            .stderr(out)
+            .spawn()
+            .expect("the program starts");
+        let agent = agent();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = child.try_wait().expect("the child can be asked") {
+                panic!("the collector ended with {status}: {}", std::fs::read_to_string(&log).unwrap_or_default());
+            }
+            if let Some((api, admin)) = addresses(&data)
+                && agent.get(format!("{admin}/readyz")).call().is_ok_and(|r| r.status() == 200)
+            {
+                let token = std::fs::read_to_string(data.join("admin.token")).expect("the admin token").trim().to_owned();
+                return Self { child, dir: data, api, admin, token, agent };
+            }
+            if Instant::now() > deadline {
+                drop(child.kill());
+                panic!("not ready in time: {}", std::fs::read_to_string(&log).unwrap_or_default());
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Kills it as a power cut of the process would: signal 9.
+    pub fn kill(mut self) {
+        self.child.kill().expect("the child is ours");
+        self.child.wait().expect("the child ends");
+    }
+
+    /// Asks it to stop and returns its exit code.
+    ///
+    /// # Panics
+    /// When it has not ended in time.
+    pub fn terminate(mut self) -> i32 {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the child is ours");
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait().expect("the child can be asked") {
+                return status.code().unwrap_or(-1);
+            }
+            std::thread::yield_now();
+        }
+        panic!("it did not stop in time")
+    }
+
+    /// Posts a body with a token and headers.
+    pub fn post(&self, path: &str, token: &str, body: &[u8], headers: &[(&str, &str)]) -> Answer {
+        let mut request = self.agent.post(format!("{}{path}", self.api));
+        if !token.is_empty() {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        answer(request.send(body))
+    }
+
+    /// Gets a path of the API.
+    pub fn get(&self, path: &str, token: &str) -> Answer {
+        let mut request = self.agent.get(format!("{}{path}", self.api));
+        if !token.is_empty() {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        answer(request.call())
+    }
+
+    /// Gets a path of the admin listener.
+    pub fn get_admin(&self, path: &str) -> Answer {
+        answer(self.agent.get(format!("{}{path}", self.admin)).call())
+    }
+
+    /// Registers a sensor and returns its token.
+    pub fn sensor(&self, name: &str) -> String {
+        let body = serde_json::json!({ "name": name }).to_string();
+        let answer = self.post("/api/v1/sensor", &self.token, body.as_bytes(), &[]);
+        assert_eq!(answer.status, 201, "{}", answer.text);
+        answer.json()["token"].as_str().expect("a token").to_owned()
+    }
+
+    /// Sends NDJSON as a sensor.
+    pub fn send(&self, token: &str, lines: &[u8]) -> Answer {
+        self.post("/api/v1/events", token, lines, &[("content-type", "application/x-ndjson")])
+    }
+
+    /// Asks SQL and returns the rows.
+    pub fn rows(&self, sql: &str) -> Vec<Vec<Value>> {
+        let answer = self.query(sql);
+        assert_eq!(answer.status, 200, "{sql}: {}", answer.text);
+        let rows = answer.json()["rows"].as_array().expect("rows").clone();
+        rows.into_iter().map(|row| row.as_array().expect("a row is an array").clone()).collect()
+    }
+
+    /// Asks SQL and returns the whole answer.
+    pub fn query(&self, sql: &str) -> Answer {
+        let body = serde_json::json!({ "sql": sql }).to_string();
+        self.post("/api/v1/query", &self.token, body.as_bytes(), &[])
+    }
+
+    /// The value of one metric, by its full name with labels.
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = self.get_admin("/metrics").text;
+        let line = text.lines().find(|l| l.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
+        let line = line.unwrap_or_else(|| panic!("no metric {name} in {text}"));
+        line.rsplit(' ').next().and_then(|v| v.parse().ok()).expect("a metric has a number")
+    }
+
+    /// Waits until a condition holds.
+    ///
+    /// # Panics
+    /// When it does not in time.
+    pub fn wait_for(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !condition(self) {
+            assert!(Instant::now() < deadline, "{what} did not happen in time");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Checks that every received event ended as one of four.
+    pub fn assert_adds_up(&self) {
+        let end = |end: &str| self.metric(&format!("catchment_engine_events_total{{end=\"{end}\"}}"));
+        let ends = end("accepted") + end("duplicate") + end("rejected") + end("failed");
+        assert_eq!(self.metric("catchment_engine_events_received_total"), ends);
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn addresses(data: &Path) -> Option<(String, String)> {
+    let text = std::fs::read_to_string(data.join("addresses.json")).ok()?;
+    let json: Value = serde_json::from_str(&text).ok()?;
+    Some((format!("http://{}", json["api"].as_str()?), format!("http://{}", json["admin"].as_str()?)))
+}
+
+fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build().new_agent()
+}
+
+fn answer(result: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Answer {
+    let mut response = result.expect("the collector answers");
+    let headers = response.headers().iter();
+    let headers = headers.map(|(n, v)| (n.to_string(), String::from_utf8_lossy(v.as_bytes()).into_owned())).collect();
+    let status = response.status().as_u16();
+    let body = response.body_mut().with_config().limit(1 << 30);
+    Answer { status, headers, text: body.read_to_string().expect("the body is text") }
+}

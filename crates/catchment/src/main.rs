@@ -1,1 +1,148 @@
-fn main() {}
+//! The executable: `catchment serve` and the commands that talk to it.
+//!
+//! Exit codes: 0 done, 1 failed, 2 usage or configuration. A reader of the output that goes away is no failure.
+
+mod settings;
+mod data_dir;
+mod memory;
+mod serve;
+mod client;
+mod table;
+mod sensor;
+mod send;
+mod ask;
+mod config;
+mod demo;
+mod bench;
+
+use clap::{Args, Parser, Subcommand};
+use nowwhat::Environment;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Keeps every event it has accepted and answers SQL about them at once.
+#[derive(Parser)]
+#[command(name = "catchment", version, max_term_width = 120)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the collector.
+    Serve(ServeArgs),
+    /// Register sensors and list them.
+    Sensor {
+        #[command(subcommand)]
+        command: SensorCommand,
+    },
+    /// Send events from a file or standard input: NDJSON or JSON, plain or with gzip or zstd.
+    Send(send::SendArgs),
+    /// Ask a question in SQL.
+    Query(ask::QueryArgs),
+    /// Show, check or write the configuration.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Start a collector of its own, send this machine's readings to it, ask about them.
+    Demo(demo::DemoArgs),
+    /// Load a running collector, then prove that nothing was lost or doubled.
+    Bench(bench::BenchArgs),
+}
+
+#[derive(Subcommand)]
+enum SensorCommand {
+    /// Register a sensor and show its token, once.
+    Add(sensor::AddArgs),
+    /// List all sensors.
+    List(sensor::ListArgs),
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Show every value and where it came from; secrets are masked.
+    Show(SettingsArgs),
+    /// Report all problems of the configuration.
+    Check(SettingsArgs),
+    /// Write the file of all defaults with comments to standard output.
+    Default,
+}
+
+/// Where settings come from.
+#[derive(Args, Clone, Default)]
+struct SettingsArgs {
+    /// Configuration file [default: $CATCHMENT_CONFIG, else /etc/catchment/catchment.toml].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Name of the environment: dev, qa, staging, prod [default: $CATCHMENT_ENV, else prod].
+    #[arg(long, value_name = "NAME")]
+    env: Option<String>,
+}
+
+#[derive(Args)]
+struct ServeArgs {
+    #[command(flatten)]
+    settings: SettingsArgs,
+    /// Folder of all data [default: data].
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Address of the API; port 0 takes a free one [default: 127.0.0.1:4711].
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+    /// Address of the admin listener; port 0 takes a free one [default: 127.0.0.1:4712].
+    #[arg(long, value_name = "ADDR")]
+    admin_listen: Option<String>,
+}
+
+/// Why a command ended without being done.
+enum Failure {
+    /// 2: the caller can mend it.
+    Usage(String),
+    /// 1.
+    Failed(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let environment = Environment::of_process();
+    let done = match cli.command {
+        Command::Serve(args) => serve::run(&args, environment),
+        Command::Sensor { command: SensorCommand::Add(args) } => sensor::add(&args, &environment),
+        Command::Sensor { command: SensorCommand::List(args) } => sensor::list(&args, &environment),
+        Command::Send(args) => send::run(&args, &environment),
+        Command::Query(args) => ask::run(&args, &environment),
+        Command::Config { command: ConfigCommand::Show(args) } => config::show(&args, environment),
+        Command::Config { command: ConfigCommand::Check(args) } => config::check(&args, environment),
+        Command::Config { command: ConfigCommand::Default } => config::default(),
+        Command::Demo(args) => demo::run(&args),
+        Command::Bench(args) => bench::run(&args, &environment),
+    };
+    let (code, message) = match done {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Failed(error)) if is_broken_pipe(&error) => return ExitCode::SUCCESS,
+        Err(Failure::Failed(error)) => (1, format!("{error:#}")),
+        Err(Failure::Usage(message)) => (2, message),
+    };
+    // Nobody can be told that standard error is gone.
+    drop(writeln!(std::io::stderr(), "catchment: {message}"));
+    ExitCode::from(code)
+}
+
+/// Whether the reader of our output went away, as `head` does.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}

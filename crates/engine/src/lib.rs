@@ -1,1 +1,41 @@
-//! engine
+//! The data path of Catchment: what happens to a batch between the request and the answer, and afterwards.
+//!
+//! # The path of an event
+//!
+//! ```text
+//! server    reads and bounds the body, `event::read` makes columns of it
+//! Admission a byte budget: what does not fit is turned away before it is read      (promise 6)
+//! Engine    submit: the batch joins the queue; the caller waits for its answer
+//! commit    take all that waits = one group; drop duplicates; give positions
+//!   log       one frame, one fdatasync                                             (promise 1)
+//!   window    remember the keys of the group                                       (promise 3)
+//!   live      publish the rows: every View taken from now on holds them            (promise 4)
+//!   answer    accepted, duplicates, reused ids                                     (promise 2)
+//! seal      live rows -> lake, then the View swaps, then the log is trimmed        (promise 5)
+//! ```
+//!
+//! The order in [`commit`] *is* the promise: durable, then remembered and visible, then answered. A caller that goes away
+//! drops only its waiter; its batch ends like any other and is counted like any other.
+//!
+//! The two seams are [`EventLog`] (a wal in a folder today) and [`lake::Lake`] (a Delta table on an object store).
+//!
+//! **Invariant:** the engine knows nothing of HTTP, tokens or SQL.
+
+mod metrics;
+mod admission;
+mod batch;
+mod log;
+mod payload;
+mod window;
+mod live;
+mod commit;
+mod seal;
+mod recover;
+mod start;
+
+pub use admission::{Admission, Reservation, TurnedAway};
+pub use batch::{AcceptError, Outcome, Submission};
+pub use log::{Appended, EventLog, LocalLog, LogError, LogFrame, RememberedKeys};
+pub use metrics::EngineMetrics;
+pub use recover::RecoverError;
+pub use start::{Engine, Options, StartError, Started, Status};

@@ -1,1 +1,31 @@
-//! lake
+//! Where events come to rest: Parquet files in a Delta table that other engines read without Catchment.
+//!
+//! # What it promises
+//!
+//! - **Exactly once.** [`Lake::seal`] of one range of positions puts it in once, however often it is repeated: the last sealed
+//!   position is part of the commit, and is read again before and after.
+//! - **Durable before visible.** Data files, commits and checkpoints are on stable storage, with their folders, before anyone
+//!   can see them.
+//! - **One lane.** All commits of one [`Lake`] happen one after another, and its folder is locked against other processes.
+//!
+//! # What it does not do
+//!
+//! It plans no queries and knows nothing of the wal but its id. `docs/FORMAT.md` describes the folder.
+//!
+//! Reading order: [`Lake`] the operations, `encode` the files, `stats` what a reader can skip by, `store` the syncs.
+
+mod error;
+mod metrics;
+mod snapshot;
+mod stats;
+mod encode;
+mod name;
+mod store;
+mod table;
+mod lake;
+
+pub use error::{LakeError, OpenError};
+pub use lake::{Lake, Sealing};
+pub use metrics::LakeMetrics;
+pub use snapshot::{LakeFile, Snapshot, View};
+pub use stats::{FileStats, Range};

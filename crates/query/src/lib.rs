@@ -1,1 +1,27 @@
-//! query
+//! SQL over a View: the lake and the live rows as the one table `events`, by DataFusion, in PostgreSQL's dialect.
+//!
+//! # What it promises
+//!
+//! - A question sees exactly the View it was given: each event once.
+//! - Only reading statements; no file, no network, no function that makes rows from nothing.
+//! - Memory, disk, time, rows and the number of questions at once have limits, each with its own error.
+//! - Questions run on threads of their own, at lower priority; one whose [`Answer`] is dropped stops.
+//!
+//! **Invariant:** only this crate names DataFusion.
+//!
+//! Reading order: [`Queries`] runs them, `statement` what may be asked and how `->>` is understood, `table` the View as a table,
+//! `prune` which files are read, [`encode`] answers as JSON, NDJSON and CSV.
+
+mod error;
+mod metrics;
+mod statement;
+mod prune;
+mod table;
+mod run;
+mod value;
+mod encode;
+
+pub use encode::{Format, encode, json_rows};
+pub use error::QueryError;
+pub use metrics::QueryMetrics;
+pub use run::{Answer, Column, Options, Queries, Query};

@@ -1,1 +1,20 @@
-//! server
+//! The HTTP face of Catchment: routes, who may use them, what each answers, what each error is called.
+//!
+//! Reading order: [`routes`](routes()) is the whole API on one page; a handler extracts, calls the engine, the registry or the
+//! queries, and shapes the answer; [`Code`] is every error the API knows.
+//!
+//! **Invariant:** nothing here stores an event or plans a query; the engine and the queries know nothing of HTTP.
+
+mod app;
+mod code;
+mod routes;
+mod auth;
+mod body;
+mod handlers;
+mod limits;
+
+pub use app::{App, Limits};
+pub use code::{Code, codes_table, rejections_table};
+pub use event::{Limits as EventLimits, events_schema};
+pub use limits::limits_table;
+pub use routes::routes;

@@ -1,0 +1,63 @@
+# The memory of this project: how things are done here. `make help` lists it.
+
+# Where cargo builds. CARGO_TARGET_DIR is honoured and never set here.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+PROGRAM := $(TARGET)/release/catchment
+# The files a first build is missing tell whether the large dependencies have to be compiled.
+COLD := $(if $(wildcard $(TARGET)/release/deps/libdatafusion-*.rlib),,cold)
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: tools
+tools:
+	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust 1.95 or newer with rustup, then run this again"; exit 1; }
+	@command -v cc >/dev/null || { echo "a C compiler is missing: apt-get install -y gcc libc6-dev, then run this again"; exit 1; }
+
+.PHONY: build
+build: tools ## Build the program and leave it here as ./catchment
+ifeq ($(COLD),cold)
+	@echo "The first build compiles the SQL engine and the table format: about 20 minutes on 2 cores, later builds take seconds."
+endif
+	@cargo build --release --locked --workspace
+	@ln -sf "$(abspath $(PROGRAM))" catchment
+
+.PHONY: run
+run: build ## Build and start the collector, its data in ./data
+	@CATCHMENT_ENV=$${CATCHMENT_ENV:-dev} exec ./catchment serve --data-dir data
+
+.PHONY: demo
+demo: build ## Start a collector on free ports, send this machine's readings for 10 seconds, ask about them
+	@./scripts/demo
+
+.PHONY: check
+check: tools ## Format, lints with warnings as errors, documentation, the committed configuration, tidy rules
+	@cargo fmt --all --check
+	@cargo clippy --locked --workspace --all-targets -- -D warnings
+	@RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items --quiet
+	@cargo run --release --locked --quiet -p tests --bin generated -- --check
+	@$(MAKE) --no-print-directory tidy
+
+.PHONY: tidy
+tidy: ## The rules of the house: who may name whom, sizes of functions and files, links in the docs
+	@cargo test --release --locked --quiet -p tests --test tidy
+
+.PHONY: test
+test: build ## All tests; those that need a server or a corpus say so when they are skipped
+	@if cargo nextest --version >/dev/null 2>&1; then \
+		cargo nextest run --release --locked --workspace; \
+	else \
+		echo "cargo-nextest is not installed, using cargo test"; \
+		cargo test --release --locked --workspace --all-targets; \
+	fi
+
+.PHONY: bench
+bench: build ## Start a collector on free ports and load it: BENCH_SECONDS=30
+	@./scripts/bench
+
+.PHONY: clean
+clean: ## Remove ./catchment and ./data; the build folder stays
+	@rm -rf catchment data

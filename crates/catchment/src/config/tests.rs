@@ -1,0 +1,88 @@
+//! What reading the configuration promises.
+
+use super::*;
+
+fn problems(pairs: &[(&str, &str)]) -> String {
+    match read(&SettingsArgs::default(), Vec::new(), pairs.iter().copied().collect()) {
+        Err(Failure::Usage(problems)) => problems,
+        Err(Failure::Failed(error)) => panic!("{error}"),
+        Ok(_) => panic!("{pairs:?} has no problems"),
+    }
+}
+
+#[test]
+fn defaults_are_valid_and_their_memory_bound_is_below_a_gibibyte() {
+    let loaded = read(&SettingsArgs::default(), Vec::new(), Environment::default()).ok().expect("valid");
+    assert!(crate::memory::bound(&Settings::from_loaded(&loaded)).0 < 1 << 30);
+}
+
+#[test]
+fn beyond_loopback_needs_to_be_asked_for() {
+    for key in ["CATCHMENT_HTTP__LISTEN", "CATCHMENT_ADMIN__LISTEN"] {
+        let found = problems(&[(key, "0.0.0.0:4711")]);
+        assert!(found.contains("http.insecure = true") && found.contains(key), "{found}");
+        let allowed = [(key, "0.0.0.0:4711"), ("CATCHMENT_HTTP__INSECURE", "true")];
+        assert!(read(&SettingsArgs::default(), Vec::new(), allowed.iter().copied().collect()).is_ok());
+    }
+}
+
+#[test]
+fn bounds_that_contradict_each_other_are_named() {
+    assert!(problems(&[("CATCHMENT_SEAL__BYTES", "1GiB")]).contains("seal.bytes"));
+    assert!(problems(&[("CATCHMENT_INGEST__IN_FLIGHT_BYTES_MAX", "1MiB")]).contains("http.body_bytes_max"));
+    assert!(problems(&[("CATCHMENT_LOG__FORMAT", "xml")]).contains("allowed are text, json and auto"));
+}
+
+/// `UPDATE_GENERATED=1` writes what is generated; without it, a difference is an error.
+fn same(path: &str, generated: &str) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path);
+    let kept = std::fs::read_to_string(&file).unwrap_or_default();
+    if kept != generated && Environment::of_process().get("UPDATE_GENERATED").is_some() {
+        std::fs::create_dir_all(file.parent().expect("a folder")).expect("made");
+        std::fs::write(&file, generated).expect("written");
+        return;
+    }
+    assert!(kept == generated, "{path} is not what the code says: run `make generated`");
+}
+
+/// The text with what stands between the marks `<!-- generated: NAME -->` and `<!-- end -->` replaced.
+fn with_generated(text: &str, name: &str, generated: &str) -> String {
+    let begin = format!("<!-- generated: {name} -->\n");
+    let (before, rest) = text.split_once(&begin).unwrap_or_else(|| panic!("no mark for {name}"));
+    let (_, after) = rest.split_once("<!-- end -->").unwrap_or_else(|| panic!("no end for {name}"));
+    format!("{before}{begin}{generated}<!-- end -->{after}")
+}
+
+fn document(path: &str, parts: &[(&str, String)]) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path);
+    let text = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{path}: {e}"));
+    let generated = parts.iter().fold(text, |text, (name, part)| with_generated(&text, name, part));
+    same(path, &generated);
+}
+
+#[test]
+fn the_committed_file_of_defaults_is_current_and_valid() {
+    same("config/catchment.toml", &default_text());
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/catchment.toml");
+    let args = SettingsArgs { config: Some(file), env: None };
+    assert!(read(&args, Vec::new(), Environment::default()).is_ok());
+}
+
+#[test]
+fn the_generated_tables_of_the_documents_are_current() {
+    let specs = Settings::specs();
+    let default_of = |key: &str| {
+        let spec = specs.iter().find(|s| s.name() == key).unwrap_or_else(|| panic!("{key} is no setting"));
+        spec.default.to_owned()
+    };
+    document("docs/LIMITS.md", &[("limits", server::limits_table(default_of))]);
+    document("docs/API.md", &[("errors", server::codes_table()), ("rejections", server::rejections_table())]);
+    document("docs/METRICS.md", &[("metrics", metrics_table())]);
+}
+
+fn metrics_table() -> String {
+    let registry = crate::serve::metrics_registry().0;
+    let mut text = String::new();
+    nowwhat::metrics::table(&registry, &mut text);
+    text
+}

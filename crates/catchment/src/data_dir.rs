@@ -1,0 +1,110 @@
+//! The data folder: what lies in it, and what commands read there.
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The addresses really bound, as `addresses.json` holds them.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Addresses {
+    pub(crate) api: SocketAddr,
+    pub(crate) admin: SocketAddr,
+}
+
+/// The folder of all data.
+#[derive(Clone, Debug)]
+pub(crate) struct DataDir {
+    path: PathBuf,
+}
+
+impl DataDir {
+    pub(crate) fn of(path: &Path) -> Self {
+        Self { path: path.to_path_buf() }
+    }
+
+    /// Makes the folder, for its owner alone.
+    pub(crate) fn create(path: &Path) -> anyhow::Result<Self> {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+        made.with_context(|| format!("cannot make the data folder {}", path.display()))?;
+        let path = fs::canonicalize(path).with_context(|| format!("cannot find {}", path.display()))?;
+        Ok(Self { path })
+    }
+
+    pub(crate) fn wal(&self) -> PathBuf {
+        self.path.join("wal")
+    }
+
+    pub(crate) fn lake(&self) -> PathBuf {
+        self.path.join("lake")
+    }
+
+    pub(crate) fn spill(&self) -> PathBuf {
+        self.path.join("spill")
+    }
+
+    pub(crate) fn registry_url(&self) -> String {
+        format!("sqlite://{}", self.path.join("registry.sqlite").display())
+    }
+
+    pub(crate) fn admin_token_path(&self) -> PathBuf {
+        self.path.join("admin.token")
+    }
+
+    pub(crate) fn sensor_token_path(&self, name: &str) -> PathBuf {
+        self.path.join("sensors").join(format!("{name}.token"))
+    }
+
+    fn addresses_path(&self) -> PathBuf {
+        self.path.join("addresses.json")
+    }
+
+    /// The addresses of the collector that runs over this folder; none when none does.
+    pub(crate) fn addresses(&self) -> Option<Addresses> {
+        serde_json::from_slice(&fs::read(self.addresses_path()).ok()?).ok()
+    }
+
+    pub(crate) fn write_addresses(&self, addresses: &Addresses) -> anyhow::Result<()> {
+        let text = serde_json::to_string(addresses).context("cannot write the addresses")? + "\n";
+        write_private(&self.addresses_path(), &text)
+    }
+
+    /// Nobody listens any more.
+    pub(crate) fn remove_addresses(&self) {
+        // A file that stays behind only makes a command fail to connect.
+        drop(fs::remove_file(self.addresses_path()));
+    }
+
+    /// A token kept in a file; none when there is no such file.
+    pub(crate) fn token(path: &Path) -> anyhow::Result<Option<String>> {
+        match fs::read_to_string(path) {
+            Ok(text) => Ok(Some(text.trim().to_owned())),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e).with_context(|| format!("cannot read the token in {}", path.display())),
+        }
+    }
+
+    /// Keeps a token for its owner alone.
+    pub(crate) fn keep_token(path: &Path, token: &str) -> anyhow::Result<()> {
+        write_private(path, &format!("{token}\n"))
+    }
+}
+
+/// Writes a file with mode 0600, whole or not at all.
+fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
+    let staged = path.with_extension("new");
+    let write = || -> std::io::Result<()> {
+        if let Some(folder) = path.parent() {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        }
+        drop(fs::remove_file(&staged));
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&staged)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&staged, path)
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,146 @@
+//! `catchment demo`: a collector, and a real sensor: this machine itself.
+
+use crate::Failure;
+use crate::client::{Client, Server};
+use crate::table;
+use anyhow::{Context, bail};
+use clap::Args;
+use nowwhat::Environment;
+use serde_json::{Value, json};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use sysinfo::{Disks, Networks, System};
+
+/// How long the collector may take to start.
+const START: Duration = Duration::from_secs(60);
+
+#[derive(Args)]
+pub(crate) struct DemoArgs {
+    /// How long to send readings, one of each kind a second.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    seconds: u64,
+    /// Data folder of the demo's own collector.
+    #[arg(long, value_name = "DIR", default_value = "data/demo")]
+    data_dir: PathBuf,
+}
+
+const QUESTIONS: [(&str, &str); 3] = [
+    (
+        "How many readings of each kind, and until when?",
+        "SELECT type, count(*) AS readings, max(time) AS last FROM events GROUP BY type ORDER BY type",
+    ),
+    (
+        "How busy was the machine, second by second?",
+        "SELECT date_trunc('second', time) AS second, (data->>'cpu_percent')::double AS cpu_percent, \
+         (data->>'load_1m')::double AS load_1m FROM events WHERE type = 'load' ORDER BY position DESC LIMIT 5",
+    ),
+    (
+        "How much memory was in use?",
+        "SELECT round(min((data->>'used_bytes')::double) / 1048576) AS min_mib, \
+         round(avg((data->>'used_bytes')::double) / 1048576) AS avg_mib, \
+         round(max((data->>'used_bytes')::double) / 1048576) AS max_mib FROM events WHERE type = 'memory'",
+    ),
+];
+
+/// The demo's collector; it ends with the demo.
+struct Collector(Child);
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        // A child that has ended already needs no signal.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        drop(self.0.wait());
+    }
+}
+
+pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    let mut say = |text: String| writeln!(out, "{text}").context("cannot write to standard output");
+    let _collector = start(&args.data_dir)?;
+    let server = Server { url: None, data_dir: Some(args.data_dir.clone()) };
+    let client = Client::find(&server, &Environment::default())?;
+    let token = sensor(&client)?;
+    say(format!("a collector runs on {}; this machine sends its readings for {} seconds", client.url, args.seconds))?;
+    let sent = send(&client, &token, args.seconds)?;
+    say(format!("{sent} readings accepted\n"))?;
+    for (question, sql) in QUESTIONS {
+        let answer = client.post_json("/api/v1/query", &json!({ "sql": sql }))?;
+        say(format!("{question}\n{sql}\n{}\n", table::of_answer(&answer)))?;
+    }
+    say(format!("the readings stay in {}", args.data_dir.display()))?;
+    Ok(())
+}
+
+fn start(dir: &Path) -> anyhow::Result<Collector> {
+    let program = std::env::current_exe().context("cannot find the program itself")?;
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let log = std::fs::File::create(dir.join("demo.log")).context("cannot write the log")?;
+    let started = Command::new(program)
+        .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data-dir"])
+        .arg(dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn();
+    let mut collector = Collector(started.context("cannot start the collector")?);
+    let deadline = Instant::now() + START;
+    while crate::data_dir::DataDir::of(dir).addresses().is_none() {
+        if let Some(status) = collector.0.try_wait().context("cannot watch the collector")? {
+            bail!("the collector ended with {status}: see {}", dir.join("demo.log").display());
+        }
+        if Instant::now() > deadline {
+            bail!("the collector did not start in time: see {}", dir.join("demo.log").display());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(collector)
+}
+
+fn sensor(client: &Client) -> anyhow::Result<String> {
+    let dir = client.dir.as_ref().context("the demo's own folder")?;
+    let path = dir.sensor_token_path("this-machine");
+    if let Some(token) = crate::data_dir::DataDir::token(&path)? {
+        return Ok(token);
+    }
+    let made = client.post_json("/api/v1/sensor", &json!({ "name": "this-machine" }))?;
+    let token = made["token"].as_str().context("the answer holds no token")?;
+    crate::data_dir::DataDir::keep_token(&path, token)?;
+    Ok(token.to_owned())
+}
+
+fn send(client: &Client, token: &str, seconds: u64) -> anyhow::Result<u64> {
+    let mut system = System::new_all();
+    let mut networks = Networks::new_with_refreshed_list();
+    let disks = Disks::new_with_refreshed_list();
+    let mut accepted = 0;
+    for _ in 0..seconds {
+        std::thread::sleep(Duration::from_secs(1));
+        system.refresh_cpu_usage();
+        system.refresh_memory();
+        networks.refresh(true);
+        let body = Value::from(readings(&system, &disks, &networks)).to_string();
+        let response = client.post("/api/v1/events", token, body.as_bytes(), &[("content-type", "application/json")])?;
+        let answer = crate::client::json(crate::client::good(response)?)?;
+        accepted += answer["accepted"].as_u64().unwrap_or(0);
+    }
+    Ok(accepted)
+}
+
+fn readings(system: &System, disks: &Disks, networks: &Networks) -> Vec<Value> {
+    let load = System::load_average();
+    let mut readings = vec![
+        json!({ "type": "load", "data": { "cpu_percent": system.global_cpu_usage(), "load_1m": load.one, "load_5m": load.five } }),
+        json!({ "type": "memory", "data": { "used_bytes": system.used_memory(), "total_bytes": system.total_memory() } }),
+    ];
+    for disk in disks.iter() {
+        let place = disk.mount_point().to_string_lossy();
+        readings.push(json!({ "type": "disk", "subject": place, "data": { "free_bytes": disk.available_space(), "total_bytes": disk.total_space() } }));
+    }
+    for (name, network) in networks {
+        readings.push(json!({ "type": "network", "subject": name, "data": { "received_bytes": network.received(), "sent_bytes": network.transmitted() } }));
+    }
+    readings
+}

@@ -1,0 +1,36 @@
+//! The bound of memory, computed from the settings.
+
+use crate::settings::Settings;
+use nowwhat::config::ByteSize;
+
+/// One part of the bound.
+pub(crate) struct Part {
+    pub(crate) what: &'static str,
+    pub(crate) bytes: u64,
+}
+
+/// An entry of the window of keys: 48 bytes, and up to 10 of its index.
+const KEY_BYTES: u64 = 58;
+/// The program itself, SQLite, the list of the lake's files, and what the allocator keeps.
+const PROGRAM_BYTES: u64 = 96 << 20;
+/// The files of one seal while they are encoded.
+const SEAL_BYTES: u64 = 64 << 20;
+
+/// The parts, each with its key.
+pub(crate) fn parts(settings: &Settings) -> Vec<Part> {
+    let part = |what, bytes| Part { what, bytes };
+    vec![
+        part("requests in flight, times 2.5: ingest.in_flight_bytes_max", settings.ingest.in_flight_bytes_max.0 / 2 * 5),
+        part("live rows: seal.live_bytes_max", settings.seal.live_bytes_max.0),
+        part("files of one seal", SEAL_BYTES),
+        part("remembered keys: window.keys_max", settings.window.keys_max as u64 * KEY_BYTES),
+        part("queries: query.memory_bytes_max", settings.query.memory_bytes_max.0),
+        part("the program itself", PROGRAM_BYTES),
+    ]
+}
+
+/// The bound, rounded up to MiB.
+pub(crate) fn bound(settings: &Settings) -> ByteSize {
+    let bytes: u64 = parts(settings).iter().map(|part| part.bytes).sum();
+    ByteSize(bytes.div_ceil(1 << 20) << 20)
+}

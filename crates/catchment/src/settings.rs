@@ -1,0 +1,112 @@
+//! What Catchment can be told, each key with its default, its range and its meaning.
+
+use nowwhat::config::{ByteSize, Seconds, Secret};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+nowwhat::settings! {
+    /// The settings of `catchment serve`.
+    pub(crate) struct Settings {
+        /// The public listener: the API.
+        http: Http {
+            /// Address of the API. Port 0 takes a free one.
+            listen: SocketAddr = "127.0.0.1:4711";
+            /// Allow an address beyond loopback without TLS: for use behind a proxy that ends TLS.
+            insecure: bool = "false";
+            /// Largest request body, also after decompression.
+            body_bytes_max: ByteSize = "64MiB", range "1KiB".."256MiB";
+            /// A body that sends nothing for this long is given up with 408.
+            body_stall_seconds: Seconds = "15s", range "1s".."10m";
+            /// A connection that has not sent its request's head after this long is closed.
+            head_seconds: Seconds = "15s", range "1s".."10m";
+            /// Open connections; one more is answered 503 and closed.
+            connections_max: usize = "4096", range "1".."100000";
+        }
+        /// The admin listener: metrics and health.
+        admin: Admin {
+            /// Address of the admin listener. Port 0 takes a free one. Keep it off the public network.
+            listen: SocketAddr = "127.0.0.1:4712";
+        }
+        /// Where everything is kept.
+        data: Data {
+            /// The data folder: wal, lake, registry, admin token, addresses.
+            dir: PathBuf = "data";
+        }
+        /// Who may come in.
+        auth: Auth {
+            /// The admin token, at least 16 characters. Without it one is made at the first start, in `<data dir>/admin.token`.
+            admin_token: Option<Secret> = "";
+        }
+        /// What an event may be.
+        events: Events {
+            /// Largest single event; a larger one is rejected alone.
+            event_bytes_max: ByteSize = "1MiB", range "1KiB".."64MiB";
+            /// Deepest nesting of an event's JSON.
+            nesting_max: usize = "128", range "8".."1024";
+            /// Most events in one batch; more are answered 413.
+            batch_events_max: usize = "500000", range "1".."2000000";
+        }
+        /// The way in: budget, groups, wal.
+        ingest: Ingest {
+            /// Bytes of requests between their first byte and their answer; beyond it 503.
+            in_flight_bytes_max: ByteSize = "128MiB", range "1MiB".."16GiB";
+            /// A group that shares one sync takes no further batch beyond this.
+            group_bytes_max: ByteSize = "4MiB", range "64KiB".."64MiB";
+            /// Size of one wal segment.
+            segment_bytes: ByteSize = "64MiB", range "1MiB".."1GiB";
+            /// A group waits this long for a seal to make room, then is answered 503.
+            room_wait_seconds: Seconds = "5s", range "1s".."1m";
+        }
+        /// Duplicates: how long keys are remembered.
+        window: Window {
+            /// Keys are forgotten after this long.
+            seconds: Seconds = "10m", range "1s".."1d";
+            /// At most this many keys are remembered.
+            keys_max: usize = "2000000", range "1".."20000000";
+        }
+        /// Live rows and when they go to the lake.
+        seal: Seal {
+            /// Bound of the live rows in memory.
+            live_bytes_max: ByteSize = "128MiB", range "8MiB".."16GiB";
+            /// Live rows of this size are sealed.
+            bytes: ByteSize = "64MiB", range "1MiB".."8GiB";
+            /// Live rows of this age are sealed.
+            age_seconds: Seconds = "30s", range "1s".."1h";
+        }
+        /// Questions.
+        query: Query {
+            /// Threads for queries, at lower priority than the way in.
+            threads: usize = "2", range "1".."256";
+            /// Memory of all running queries.
+            memory_bytes_max: ByteSize = "192MiB", range "16MiB".."64GiB";
+            /// Disk that queries may use when memory does not suffice.
+            spill_bytes_max: ByteSize = "1GiB", range "0".."1TiB";
+            /// Queries at the same time.
+            concurrent_max: usize = "8", range "1".."1000";
+            /// A further query waits this long for its turn, then is answered 429.
+            wait_seconds: Seconds = "2s", range "0s".."1m";
+            /// Time limit of a query that asks for none.
+            timeout_seconds: Seconds = "30s", range "1s".."1h";
+            /// Largest time limit a query may ask for.
+            timeout_seconds_max: Seconds = "10m", range "1s".."1d";
+            /// Most rows in an answer; `truncated` says when there were more.
+            rows_max: u64 = "1000000", range "1".."1000000000";
+            /// Largest text of a query.
+            bytes_max: ByteSize = "256KiB", range "1KiB".."8MiB";
+        }
+        /// Log lines.
+        log: Log {
+            /// Least level: error, warn, info, debug, trace; also per module, as `info,engine=debug`.
+            level: String = "info";
+            /// `text`, `json`, or `auto`: text on a terminal, else JSON.
+            format: String = "auto";
+        }
+        /// Stopping.
+        stop: Stop {
+            /// Time between readiness turning false and the listener closing, for load balancers.
+            drain_seconds: Seconds = "0s", range "0s".."5m";
+            /// Time for requests in flight to finish.
+            grace_seconds: Seconds = "20s", range "1s".."10m";
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! The commit loop, the heart of the engine: durable, then remembered and visible, then answered.
+//!
+//! [`CommitLoop::run`] is that order. It runs on a thread of its own, so the log may block it; one loop owns the log, the
+//! window and the next position, so none of them needs a lock.
+
+use crate::admission::Reservation;
+use crate::batch::{AcceptError, Outcome, Waiting};
+use crate::live::Live;
+use crate::log::{EventLog, LogError, LogFrame, RememberedKeys};
+use crate::metrics::EngineMetrics;
+use crate::payload::Encoder;
+use crate::start::{Options, Status};
+use crate::recover::wall_micros;
+use crate::window::{self, Verdict, Window};
+use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, StringArray, StringBuilder, TimestampMicrosecondArray};
+use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
+use arrow::record_batch::RecordBatch;
+use event::Key;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Owns what the order of a commit needs.
+pub(crate) struct CommitLoop {
+    pub(crate) log: Box<dyn EventLog>,
+    pub(crate) queue: mpsc::UnboundedReceiver<Waiting>,
+    pub(crate) sealed: watch::Receiver<u64>,
+    pub(crate) live: Arc<Live>,
+    pub(crate) window: Window,
+    pub(crate) encoder: Encoder,
+    pub(crate) last_position: u64,
+    pub(crate) metrics: EngineMetrics,
+    pub(crate) options: Options,
+    pub(crate) status: Arc<Status>,
+}
+
+/// A batch of the group, once its duplicates are known.
+struct Member {
+    answer: oneshot::Sender<Result<Outcome, AcceptError>>,
+    outcome: Outcome,
+    events: u64,
+    /// Held until the batch is answered.
+    _reservation: Reservation,
+}
+
+/// One group on its way.
+struct Group {
+    members: Vec<Member>,
+    /// What is to be stored, in order and without positions; `None` when all were duplicates.
+    rows: Option<RecordBatch>,
+    keys: Vec<Option<Key>>,
+    first_position: u64,
+    /// Where the window stood before this group.
+    mark: usize,
+}
+
+impl CommitLoop {
+    /// Runs until the queue is closed and empty, or the log is poisoned; then ends the log.
+    pub(crate) async fn run(mut self) -> Result<(), LogError> {
+        while let Some(waiting) = self.next_group().await {
+            let group = self.prepare(waiting);
+            if let Err(error) = self.append(&group).await {
+                self.fail(group, &error);
+                if let AcceptError::Poisoned { reason } = error {
+                    return Err(self.poisoned(reason));
+                }
+                continue;
+            }
+            self.remember(&group);
+            self.publish(&group);
+            self.answer(group);
+        }
+        self.log.close().await
+    }
+
+    /// All that waits, up to the bound of one group; meanwhile the log is trimmed when a seal is through.
+    async fn next_group(&mut self) -> Option<Vec<Waiting>> {
+        let first = loop {
+            tokio::select! {
+                biased;
+                changed = self.sealed.changed() => if changed.is_ok() { self.trim().await } else { break self.queue.recv().await? },
+                first = self.queue.recv() => break first?,
+            }
+        };
+        let mut bytes = first.submission.reservation.bytes();
+        let mut group = vec![first];
+        while bytes < self.options.group_bytes_max {
+            let Ok(next) = self.queue.try_recv() else { break };
+            bytes += next.submission.reservation.bytes();
+            group.push(next);
+        }
+        Some(group)
+    }
+
+    async fn trim(&mut self) {
+        let sealed = *self.sealed.borrow_and_update();
+        let keys = KeysOfWindow { window: &self.window, now: Instant::now() };
+        match self.log.trim(sealed, &keys).await {
+            Ok(bytes) => {
+                self.metrics.wal_bytes.set(bytes as i64);
+            }
+            Err(error) => tracing::error!(sealed, %error, "wal not trimmed, will be tried after the next seal"),
+        }
+    }
+
+    /// Drops duplicates and merges the batches into one.
+    fn prepare(&mut self, waiting: Vec<Waiting>) -> Group {
+        let mark = self.window.len();
+        let first_position = self.last_position + 1;
+        let mut group = Group { members: Vec::with_capacity(waiting.len()), rows: None, keys: Vec::new(), first_position, mark };
+        let mut parts = Vec::with_capacity(waiting.len());
+        for Waiting { submission, answer } in waiting {
+            let batch = submission.batch;
+            let mut outcome = Outcome::default();
+            let stored = self.without_duplicates(batch.columns, batch.keys, &mut group.keys, &mut outcome);
+            outcome.accepted = stored.num_rows() as u64;
+            let events = outcome.accepted + outcome.duplicates;
+            group.members.push(Member { answer, outcome, events, _reservation: submission.reservation });
+            if stored.num_rows() > 0 {
+                parts.push(stored);
+            }
+        }
+        group.rows = match parts.len() {
+            0 => None,
+            1 => parts.pop(),
+            _ => Some(concat_batches(&parts[0].schema(), &parts).expect("batches share one schema and a group is bounded")),
+        };
+        group
+    }
+
+    fn without_duplicates(
+        &mut self,
+        rows: RecordBatch,
+        keys: Vec<Option<Key>>,
+        stored_keys: &mut Vec<Option<Key>>,
+        outcome: &mut Outcome,
+    ) -> RecordBatch {
+        let now = Instant::now();
+        let mut stays: Vec<bool> = Vec::new();
+        for (row, key) in keys.iter().enumerate() {
+            let position = self.last_position + 1 + stored_keys.len() as u64;
+            let verdict = key.map_or(Verdict::New, |key| self.window.note(key, position, now));
+            outcome.reused_ids += u64::from(verdict == Verdict::ReusedId);
+            if verdict == Verdict::Duplicate {
+                outcome.duplicates += 1;
+                if stays.is_empty() {
+                    stays = vec![true; keys.len()];
+                }
+                stays[row] = false;
+            } else {
+                stored_keys.push(*key);
+            }
+        }
+        if stays.is_empty() {
+            return rows;
+        }
+        filter_record_batch(&rows, &BooleanArray::from(stays)).expect("the mask has one entry for each row")
+    }
+
+    /// Step one: durable. A group without rows has nothing to write: what it repeats is durable.
+    async fn append(&mut self, group: &Group) -> Result<(), AcceptError> {
+        let Some(rows) = &group.rows else { return Ok(()) };
+        self.wait_for_room().await?;
+        let started = Instant::now();
+        let payload = self.encoder.encode(rows, &group.keys).expect("rows of our own schema always encode");
+        let frame = LogFrame { first_position: group.first_position, event_count: rows.num_rows() as u32, payload };
+        let appended = self.log.append(frame).await.map_err(AcceptError::from)?;
+        self.encoder.shrink();
+        self.metrics.groups.inc();
+        self.metrics.group_batches.observe(group.members.len() as f64);
+        self.metrics.append_seconds.observe(started.elapsed().as_secs_f64());
+        self.metrics.sync_seconds.observe(appended.sync_seconds);
+        self.metrics.wal_written_bytes.inc_by(appended.bytes);
+        Ok(())
+    }
+
+    /// The wal that is not sealed must never exceed the bound of the live rows, so that a restart need not seal to replay.
+    async fn wait_for_room(&self) -> Result<(), AcceptError> {
+        let max = self.options.live_bytes_max;
+        let full = || self.live.bytes() as u64 >= max;
+        let waited = async {
+            while full() {
+                let room = self.live.room.notified();
+                if full() {
+                    room.await;
+                }
+            }
+        };
+        if full() && tokio::time::timeout(Duration::from_secs(self.options.room_wait_seconds), waited).await.is_err() {
+            return Err(AcceptError::SealBehind { live_bytes: self.live.bytes() as u64, live_bytes_max: max });
+        }
+        Ok(())
+    }
+
+    /// Step two: remembered.
+    fn remember(&mut self, group: &Group) {
+        let now = Instant::now();
+        self.last_position += group.rows.as_ref().map_or(0, |r| r.num_rows() as u64);
+        self.window.keep(now);
+        self.metrics.window_keys.set(self.window.len() as i64);
+        self.metrics.window_seconds.set(self.window.seconds(now) as i64);
+        self.status.set_window_seconds(self.window.seconds(now));
+    }
+
+    /// Step three: visible.
+    fn publish(&self, group: &Group) {
+        let Some(rows) = &group.rows else { return };
+        let rows = with_positions(rows, group.first_position, self.log.id(), &self.options.schema)
+            .expect("positions and ids fit the schema");
+        self.live.publish(rows);
+    }
+
+    /// Step four: answered.
+    fn answer(&self, group: Group) {
+        for member in group.members {
+            let outcome = Outcome { last_position: self.last_position, ..member.outcome };
+            self.metrics.accepted.inc_by(outcome.accepted);
+            self.metrics.duplicates.inc_by(outcome.duplicates);
+            self.metrics.reused_ids.inc_by(outcome.reused_ids);
+            drop(member.answer.send(Ok(outcome)));
+        }
+    }
+
+    /// Instead of the four steps: nothing of the group is stored, and none of its keys stays.
+    fn fail(&mut self, group: Group, error: &AcceptError) {
+        self.window.take_back(group.mark);
+        for member in group.members {
+            self.metrics.failed.inc_by(member.events);
+            drop(member.answer.send(Err(error.clone())));
+        }
+    }
+
+    fn poisoned(&mut self, reason: String) -> LogError {
+        let error = AcceptError::Poisoned { reason: reason.clone() };
+        self.status.poison(&reason);
+        self.queue.close();
+        while let Ok(waiting) = self.queue.try_recv() {
+            self.metrics.failed.inc_by(waiting.submission.batch.columns.num_rows() as u64);
+            drop(waiting.answer.send(Err(error.clone())));
+        }
+        LogError::Poisoned(reason)
+    }
+}
+
+/// The window's keys, for the log that lets go of their frames.
+struct KeysOfWindow<'a> {
+    window: &'a Window,
+    now: Instant,
+}
+
+impl RememberedKeys for KeysOfWindow<'_> {
+    fn of_range(&self, first: u64, last: u64) -> Vec<u8> {
+        window::encode(&self.window.of_positions(first, last, self.now), wall_micros())
+    }
+
+    fn oldest_position(&self) -> u64 {
+        self.window.oldest_position().unwrap_or(u64::MAX)
+    }
+}
+
+impl From<LogError> for AcceptError {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::StorageFull(reason) => Self::StorageFull { reason },
+            LogError::TooLarge { bytes, bytes_max } => Self::TooLarge { bytes, bytes_max },
+            LogError::Poisoned(reason) => Self::Poisoned { reason },
+        }
+    }
+}
+
+/// The rows as the table shows them: with positions, and with a made id where none was given.
+pub(crate) fn with_positions(
+    rows: &RecordBatch,
+    first_position: u64,
+    log: uuid::Uuid,
+    schema: &SchemaRef,
+) -> Result<RecordBatch, ArrowError> {
+    let count = rows.num_rows();
+    let first = first_position as i64;
+    let positions: ArrayRef = Arc::new(Int64Array::from_iter_values(first..first + count as i64));
+    let mut columns = Vec::with_capacity(rows.num_columns() + 1);
+    columns.push(positions);
+    columns.push(ids(rows, first_position, log));
+    columns.extend(rows.columns().iter().skip(1).cloned());
+    RecordBatch::try_new(schema.clone(), columns)
+}
+
+fn ids(rows: &RecordBatch, first_position: u64, log: uuid::Uuid) -> ArrayRef {
+    let given = rows.column(0).as_any().downcast_ref::<StringArray>().expect("the first column is the id");
+    if given.null_count() == 0 {
+        return rows.column(0).clone();
+    }
+    let received = rows
+        .column_by_name("received_at")
+        .and_then(|c| c.as_any().downcast_ref::<TimestampMicrosecondArray>())
+        .expect("received_at is a column of timestamps");
+    let salt = log.as_u64_pair().1;
+    let mut ids = StringBuilder::with_capacity(rows.num_rows(), 36 * rows.num_rows());
+    for row in 0..rows.num_rows() {
+        match given.is_null(row) {
+            false => ids.append_value(given.value(row)),
+            true => {
+                let id = event::made_id(received.value(row), salt, first_position + row as u64);
+                ids.append_value(std::str::from_utf8(&id).expect("a UUID is ASCII"));
+            }
+        }
+    }
+    Arc::new(ids.finish())
+}

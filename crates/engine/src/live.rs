@@ -1,0 +1,155 @@
+//! Live rows: accepted events that are not in the lake yet, as Arrow chunks, and the [`View`] that queries take.
+//!
+//! It promises that a View never holds an event twice and never misses one: the commit loop only appends, the seal swaps the
+//! lake's snapshot and the rows it covers in one step. Small groups are merged into chunks of at least
+//! [`CHUNK_ROWS`] rows, so that a one-row group does not cost a chunk's overhead for long. Memory is counted by the capacity
+//! of buffers.
+
+use crate::metrics::EngineMetrics;
+use arrow::array::{Array, Int64Array};
+use arrow::compute::concat_batches;
+use arrow::error::ArrowError;
+use arrow::record_batch::RecordBatch;
+use lake::{Snapshot, View};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+
+/// Chunks grow to this many rows by merging; larger groups stay as they came.
+pub(crate) const CHUNK_ROWS: usize = 8192;
+
+/// The rows of one group, with their positions.
+pub(crate) struct Chunk {
+    rows: Arc<RecordBatch>,
+    first: u64,
+    last: u64,
+    bytes: usize,
+}
+
+impl Chunk {
+    /// A chunk of `rows`, whose column `position` counts up without a gap.
+    pub(crate) fn new(rows: RecordBatch) -> Self {
+        let positions = rows.column(0).as_any().downcast_ref::<Int64Array>().expect("the first column is the position");
+        let (first, last) = (positions.value(0) as u64, positions.value(positions.len() - 1) as u64);
+        let bytes = rows.get_array_memory_size();
+        Self { rows: Arc::new(rows), first, last, bytes }
+    }
+}
+
+struct State {
+    view: Arc<View>,
+    chunks: Vec<Chunk>,
+    bytes: usize,
+    rows: usize,
+    /// Chunks up to here belong to a seal under way and are not merged any more.
+    sealing: u64,
+}
+
+/// What one seal takes.
+pub(crate) struct Taken {
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+    pub(crate) rows: Vec<Arc<RecordBatch>>,
+}
+
+/// The live rows and the View over them and the lake.
+pub(crate) struct Live {
+    state: Mutex<State>,
+    metrics: EngineMetrics,
+    /// Told when rows arrive past the seal's size.
+    pub(crate) grown: Notify,
+    /// Told when a seal made room.
+    pub(crate) room: Notify,
+}
+
+impl Live {
+    pub(crate) fn new(lake: Arc<Snapshot>, metrics: EngineMetrics) -> Self {
+        metrics.sealed_position.set(lake.sealed as i64);
+        let sealing = lake.sealed;
+        let view = Arc::new(View { lake, live: Vec::new() });
+        let state = State { view, chunks: Vec::new(), bytes: 0, rows: 0, sealing };
+        Self { state: Mutex::new(state), metrics, grown: Notify::new(), room: Notify::new() }
+    }
+
+    /// What a query sees: taken after an answer, it holds the answered events.
+    pub(crate) fn view(&self) -> Arc<View> {
+        self.lock().view.clone()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.lock().bytes
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.lock().rows
+    }
+
+    /// Publishes the rows of one durable group.
+    pub(crate) fn publish(&self, rows: RecordBatch) {
+        let mut state = self.lock();
+        state.push(Chunk::new(rows)).expect("chunks share one schema and stay far below 2 GiB");
+        self.published(&mut state);
+        drop(state);
+        self.grown.notify_one();
+    }
+
+    /// Takes all rows there are for a seal; the same rows again when the seal before failed. They stay visible.
+    pub(crate) fn take(&self) -> Option<Taken> {
+        let mut state = self.lock();
+        let sealed = state.view.lake.sealed;
+        let redo = state.sealing > sealed;
+        let last = if redo { state.sealing } else { state.chunks.last()?.last };
+        state.sealing = last;
+        let taken: Vec<&Chunk> = state.chunks.iter().take_while(|c| c.last <= last).collect();
+        Some(Taken { first: taken.first()?.first, last, rows: taken.iter().map(|c| c.rows.clone()).collect() })
+    }
+
+    /// Swaps the lake's snapshot and the rows it now covers, in one step.
+    pub(crate) fn sealed(&self, lake: Arc<Snapshot>) {
+        let mut state = self.lock();
+        let sealed = lake.sealed;
+        state.chunks.retain(|c| c.last > sealed);
+        assert!(state.chunks.first().is_none_or(|c| c.first > sealed), "a seal covers whole chunks");
+        state.bytes = state.chunks.iter().map(|c| c.bytes).sum();
+        state.rows = state.chunks.iter().map(|c| c.rows.num_rows()).sum();
+        state.view = Arc::new(View { lake, live: Vec::new() });
+        self.published(&mut state);
+        drop(state);
+        self.metrics.sealed_position.set(sealed as i64);
+        self.room.notify_waiters();
+    }
+
+    /// A new snapshot of the same sealed rows, as maintenance makes it.
+    fn published(&self, state: &mut State) {
+        let live = state.chunks.iter().map(|c| c.rows.clone()).collect();
+        state.view = Arc::new(View { lake: state.view.lake.clone(), live });
+        self.metrics.live_rows.set(state.rows as i64);
+        self.metrics.live_bytes.set(state.bytes as i64);
+        if let Some(chunk) = state.chunks.last() {
+            self.metrics.last_position.set(chunk.last as i64);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn push(&mut self, chunk: Chunk) -> Result<(), ArrowError> {
+        self.bytes += chunk.bytes;
+        self.rows += chunk.rows.num_rows();
+        self.chunks.push(chunk);
+        while let [.., before, last] = self.chunks.as_slice() {
+            let (left, right) = (before.rows.num_rows(), last.rows.num_rows());
+            let merges = before.first > self.sealing && left < CHUNK_ROWS && right < CHUNK_ROWS && left < 2 * right;
+            if !merges {
+                break;
+            }
+            let merged = Chunk::new(concat_batches(&last.rows.schema(), [before.rows.as_ref(), last.rows.as_ref()])?);
+            self.bytes = self.bytes + merged.bytes - before.bytes - last.bytes;
+            self.chunks.truncate(self.chunks.len() - 2);
+            self.chunks.push(merged);
+        }
+        Ok(())
+    }
+}

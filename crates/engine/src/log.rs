@@ -1,0 +1,161 @@
+//! The seam [`EventLog`]: what makes an answer true. Its local form is a wal in a folder.
+//!
+//! A log promises that a frame given to [`EventLog::append`] is durable when the call returns, and that frames come back in
+//! order. It does not know what is in a frame.
+
+use crate::recover::Recovery;
+use crate::start::{Options, StartError};
+use async_trait::async_trait;
+use uuid::Uuid;
+use wal::Wal;
+
+/// One group on its way into the log.
+#[derive(Clone, Copy, Debug)]
+pub struct LogFrame<'a> {
+    /// Position of the first event.
+    pub first_position: u64,
+    /// Number of events.
+    pub event_count: u32,
+    /// The group, see `docs/FORMAT.md`.
+    pub payload: &'a [u8],
+}
+
+/// What one append cost.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Appended {
+    /// Bytes written, header included.
+    pub bytes: u64,
+    /// Time the sync took.
+    pub sync_seconds: f64,
+}
+
+/// Why an append failed. After each of these, nothing of the frame will ever be read back.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum LogError {
+    /// No room; the log is as it was before.
+    #[error("{0}")]
+    StorageFull(String),
+    /// The frame is larger than the log takes.
+    #[error("a frame of {bytes} bytes is larger than {bytes_max}")]
+    TooLarge {
+        /// Bytes of the frame.
+        bytes: u64,
+        /// The bound.
+        bytes_max: u64,
+    },
+    /// A write or a sync failed; the log takes nothing any more.
+    #[error("{0}")]
+    Poisoned(String),
+}
+
+/// Where groups become durable.
+#[async_trait]
+pub trait EventLog: Send + 'static {
+    /// The log's identity: part of made ids and of the lake's file names.
+    fn id(&self) -> Uuid;
+    /// Makes one group durable; returns only when it is.
+    async fn append(&mut self, frame: LogFrame<'_>) -> Result<Appended, LogError>;
+    /// Lets go of what is in the lake up to `sealed`. `keys` gives the remembered keys, which the log
+    /// keeps in place of the frames it lets go. Returns the bytes that are left.
+    async fn trim(&mut self, sealed: u64, keys: &dyn RememberedKeys) -> Result<u64, LogError>;
+    /// Ends the log cleanly.
+    async fn close(self: Box<Self>) -> Result<(), LogError>;
+}
+
+/// Gives the remembered keys to a log that lets go of their frames.
+pub trait RememberedKeys: Send + Sync {
+    /// The keys of the positions `first..=last`, encoded; empty when there are none.
+    fn of_range(&self, first: u64, last: u64) -> Vec<u8>;
+    /// Keys before this position are remembered no more.
+    fn oldest_position(&self) -> u64;
+}
+
+/// The local log: a wal in a folder. Its calls block, so the commit loop has a thread of its own.
+pub struct LocalLog {
+    wal: Wal,
+}
+
+/// What opening the local log found.
+#[derive(Debug)]
+pub(crate) struct LogOpened {
+    /// Last position ever given; 0 before the first.
+    pub(crate) last_position: u64,
+    /// A torn tail that was cut, as a sentence.
+    pub(crate) torn_tail: Option<String>,
+}
+
+impl LocalLog {
+    pub(crate) fn open(options: &Options) -> Result<(Self, LogOpened), wal::OpenError> {
+        let sizes = wal::Options {
+            segment_bytes: options.segment_bytes,
+            frame_bytes_max: options.payload_bytes_max as u64,
+        };
+        let (wal, opened) = Wal::open(&options.wal_dir, sizes, wal::RealDisk)?;
+        let torn_tail = opened.torn.map(|torn| {
+            format!(
+                "{} bytes after offset {} of {} were never answered; they are kept in {}",
+                torn.bytes,
+                torn.offset,
+                torn.file.display(),
+                torn.moved_to.display()
+            )
+        });
+        Ok((Self { wal }, LogOpened { last_position: opened.last_position, torn_tail }))
+    }
+
+    /// Bytes on disk.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.wal.bytes()
+    }
+
+    /// Hands everything back, in order: the keys of what was let go, then the frames.
+    pub(crate) fn recover(&self, recovery: &mut Recovery<'_>) -> Result<(), StartError> {
+        for file in self.wal.key_files()? {
+            recovery.keys(file.first, &file.bytes)?;
+        }
+        let replayed = self.wal.replay(|frame| {
+            let wal::Frame { first_position, event_count, payload } = frame;
+            recovery.frame(LogFrame { first_position, event_count, payload })
+        });
+        replayed.map_err(|error| match error {
+            wal::ReplayError::Wal(error) => error.into(),
+            wal::ReplayError::Refused(error) => error.into(),
+        })
+    }
+}
+
+#[async_trait]
+impl EventLog for LocalLog {
+    fn id(&self) -> Uuid {
+        self.wal.wal_id()
+    }
+
+    async fn append(&mut self, frame: LogFrame<'_>) -> Result<Appended, LogError> {
+        let LogFrame { first_position, event_count, payload } = frame;
+        let appended = self.wal.append(wal::Frame { first_position, event_count, payload })?;
+        Ok(Appended { bytes: appended.bytes, sync_seconds: appended.sync_seconds })
+    }
+
+    async fn trim(&mut self, sealed: u64, keys: &dyn RememberedKeys) -> Result<u64, LogError> {
+        for (first, last) in self.wal.trimmable(sealed) {
+            self.wal.trim_oldest(keys.of_range(first, last)).map_err(|e| LogError::StorageFull(e.to_string()))?;
+        }
+        self.wal.forget_keys_before(keys.oldest_position()).map_err(|e| LogError::StorageFull(e.to_string()))?;
+        Ok(self.wal.bytes())
+    }
+
+    async fn close(self: Box<Self>) -> Result<(), LogError> {
+        self.wal.close().map_err(LogError::from)
+    }
+}
+
+impl From<wal::AppendError> for LogError {
+    fn from(error: wal::AppendError) -> Self {
+        let text = error.to_string();
+        match error {
+            wal::AppendError::StorageFull { .. } => Self::StorageFull(text),
+            wal::AppendError::TooLarge { bytes, bytes_max } => Self::TooLarge { bytes, bytes_max },
+            wal::AppendError::Poisoned { reason } => Self::Poisoned(reason),
+        }
+    }
+}

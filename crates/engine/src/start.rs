@@ -1,0 +1,324 @@
+//! Starting the engine, handing it batches, asking for its View, stopping it.
+//!
+//! [`Engine::start`] opens the lake, brings the log back, and starts the two loops. [`Engine::submit`] promises that every
+//! batch handed in gets exactly one answer, and that its events are counted whatever happens to the caller.
+
+use crate::admission::Admission;
+use crate::batch::{AcceptError, Outcome, Submission, Waiting};
+use crate::commit::CommitLoop;
+use crate::live::Live;
+use crate::log::{EventLog, LocalLog, LogError};
+use crate::metrics::EngineMetrics;
+use crate::payload::Encoder;
+use crate::recover::{RecoverError, Recovery};
+use crate::seal::{SealLoop, SealNow};
+use crate::window::Window;
+use arrow::datatypes::SchemaRef;
+use lake::{Lake, View};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Where the engine keeps its data and how much of everything it may use.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Folder of the wal.
+    pub wal_dir: PathBuf,
+    /// Folder of the lake.
+    pub lake_dir: PathBuf,
+    /// Size of one wal segment.
+    pub segment_bytes: u64,
+    /// Bytes of requests in flight.
+    pub in_flight_bytes_max: u64,
+    /// A group takes no further batch beyond this.
+    pub group_bytes_max: u64,
+    /// Largest group in memory before compression; no frame of the wal is larger.
+    pub payload_bytes_max: usize,
+    /// Bound of the live rows.
+    pub live_bytes_max: u64,
+    /// Live rows of this size are sealed.
+    pub seal_bytes: u64,
+    /// Live rows of this age are sealed.
+    pub seal_age_seconds: u64,
+    /// A group waits this long for a seal to make room, then fails.
+    pub room_wait_seconds: u64,
+    /// Number of keys in the duplicate window.
+    pub window_keys_max: usize,
+    /// Age of the duplicate window.
+    pub window_seconds: u64,
+    /// Columns of the table `events`.
+    pub schema: SchemaRef,
+}
+
+/// Why the engine did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The wal could not be opened.
+    #[error("wal: {0}")]
+    Wal(#[from] wal::OpenError),
+    /// The lake could not be opened.
+    #[error("lake: {0}")]
+    Lake(#[from] lake::OpenError),
+    /// The wal could not be read back.
+    #[error(transparent)]
+    Recover(#[from] RecoverError),
+    /// The operating system refused a thread or memory.
+    #[error("cannot start: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// What the start found.
+#[derive(Clone, Debug, Default)]
+pub struct Started {
+    /// Events read back from the wal into live rows.
+    pub recovered_events: u64,
+    /// Time the start took.
+    pub seconds: f64,
+    /// Last position accepted before.
+    pub last_position: u64,
+    /// Position up to which the lake holds all events.
+    pub sealed_position: u64,
+    /// A torn tail that was cut, as a sentence.
+    pub torn_tail: Option<String>,
+}
+
+/// The engine's state of health, for whoever asks.
+#[derive(Debug, Default)]
+pub struct Status {
+    poisoned: Mutex<Option<String>>,
+    seal_failure: Mutex<Option<String>>,
+    window_seconds: AtomicU64,
+    ended: tokio::sync::Notify,
+}
+
+impl Status {
+    /// Why the log takes nothing any more, if so.
+    pub fn poisoned(&self) -> Option<String> {
+        self.poisoned.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why the last seal failed, if it did.
+    pub fn seal_failure(&self) -> Option<String> {
+        self.seal_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The true length of the duplicate window.
+    pub fn window_seconds(&self) -> u64 {
+        self.window_seconds.load(Ordering::Relaxed)
+    }
+
+    /// Returns when the log is poisoned: the process has to end, recovery decides.
+    pub async fn poisoning(&self) {
+        loop {
+            let ended = self.ended.notified();
+            if self.poisoned().is_some() {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    pub(crate) fn poison(&self, reason: &str) {
+        *self.poisoned.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+        self.ended.notify_waiters();
+    }
+
+    pub(crate) fn set_seal_failure(&self, reason: Option<String>) {
+        *self.seal_failure.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    pub(crate) fn set_window_seconds(&self, seconds: u64) {
+        self.window_seconds.store(seconds, Ordering::Relaxed);
+    }
+}
+
+/// The running data path. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    admission: Admission,
+    queue: Mutex<Option<mpsc::UnboundedSender<Waiting>>>,
+    live: Arc<Live>,
+    seal_now: mpsc::Sender<SealNow>,
+    metrics: EngineMetrics,
+    status: Arc<Status>,
+    ended: watch::Receiver<Option<Result<(), LogError>>>,
+}
+
+impl Engine {
+    /// Opens the folders, brings the log back and starts the loops on the current runtime.
+    ///
+    /// # Errors
+    /// [`StartError`]: a folder that cannot be opened or is in use, corruption, a wal and a lake that do not belong together.
+    pub async fn start(
+        options: Options,
+        metrics: EngineMetrics,
+        lake_metrics: lake::LakeMetrics,
+    ) -> Result<(Self, Started), StartError> {
+        let began = Instant::now();
+        let (log, opened) = LocalLog::open(&options)?;
+        let lake = Lake::open(&options.lake_dir, &options.schema, log.id(), lake_metrics).await?;
+        let snapshot = lake.snapshot();
+        let wal_position = opened.last_position;
+        let lake_position = lake.highest_position().max(snapshot.sealed);
+        if lake_position > wal_position {
+            return Err(RecoverError::WalBehindLake { lake_position, wal_position }.into());
+        }
+        let live = Arc::new(Live::new(snapshot.clone(), metrics.clone()));
+        let mut window = Window::new(options.window_keys_max, Duration::from_secs(options.window_seconds));
+        let mut recovery = Recovery {
+            live: &live,
+            window: &mut window,
+            log: log.id(),
+            sealed: snapshot.sealed,
+            expected: snapshot.sealed + 1,
+            options: &options,
+            metrics: &metrics,
+        };
+        log.recover(&mut recovery)?;
+        metrics.torn_tails.inc_by(u64::from(opened.torn_tail.is_some()));
+        metrics.last_position.set(wal_position as i64);
+        metrics.wal_bytes.set(log.bytes() as i64);
+        let started = Started {
+            recovered_events: live.rows() as u64,
+            seconds: began.elapsed().as_secs_f64(),
+            last_position: wal_position,
+            sealed_position: snapshot.sealed,
+            torn_tail: opened.torn_tail,
+        };
+        let engine = Self::run(Parts { log: Box::new(log), lake, live, window, wal_position }, options, metrics)?;
+        Ok((engine, started))
+    }
+
+    fn run(parts: Parts, options: Options, metrics: EngineMetrics) -> Result<Self, StartError> {
+        let (queue, waiting) = mpsc::unbounded_channel();
+        let (seal_now, asked) = mpsc::channel(4);
+        let (sealed_tx, sealed) = watch::channel(0);
+        let (ended_tx, ended) = watch::channel(None);
+        let status = Arc::new(Status::default());
+        status.set_window_seconds(options.window_seconds);
+        metrics.window_seconds.set(options.window_seconds as i64);
+        let seal = SealLoop {
+            lake: parts.lake,
+            live: parts.live.clone(),
+            sealed: sealed_tx,
+            asked,
+            metrics: metrics.clone(),
+            options: options.clone(),
+            status: status.clone(),
+        };
+        tokio::spawn(seal.run());
+        let admission = Admission::new(options.in_flight_bytes_max);
+        let commit = CommitLoop {
+            log: parts.log,
+            queue: waiting,
+            sealed,
+            live: parts.live.clone(),
+            window: parts.window,
+            encoder: Encoder::new()?,
+            last_position: parts.wal_position,
+            metrics: metrics.clone(),
+            options,
+            status: status.clone(),
+        };
+        let runtime = tokio::runtime::Handle::current();
+        std::thread::Builder::new().name("commit".to_owned()).spawn(move || {
+            let result = runtime.block_on(commit.run());
+            ended_tx.send_replace(Some(result));
+        })?;
+        let queue = Mutex::new(Some(queue));
+        let live = parts.live;
+        Ok(Self { shared: Arc::new(Shared { admission, queue, live, seal_now, metrics, status, ended }) })
+    }
+
+    /// The byte budget of requests in flight.
+    pub fn admission(&self) -> &Admission {
+        &self.shared.admission
+    }
+
+    /// The engine's health.
+    pub fn status(&self) -> &Arc<Status> {
+        &self.shared.status
+    }
+
+    /// What a query sees now: everything answered before this call.
+    pub fn view(&self) -> Arc<View> {
+        self.shared.live.view()
+    }
+
+    /// Counts a batch of which nothing is stored: all of it was rejected.
+    pub fn rejected(&self, events: u64) {
+        self.shared.metrics.received.inc_by(events);
+        self.shared.metrics.rejected.inc_by(events);
+    }
+
+    /// Hands a batch in and returns its answer: durable and visible, or not stored at all.
+    ///
+    /// The batch is counted and on its way when the future is first polled; dropping the future afterwards drops only the
+    /// answer.
+    ///
+    /// # Errors
+    /// [`AcceptError`]: nothing of the batch is stored.
+    pub async fn submit(&self, submission: Submission) -> Result<Outcome, AcceptError> {
+        let metrics = &self.shared.metrics;
+        let events = submission.batch.columns.num_rows() as u64;
+        metrics.received.inc_by(events + submission.batch.rejected_total);
+        metrics.rejected.inc_by(submission.batch.rejected_total);
+        if events == 0 {
+            return Ok(Outcome::default());
+        }
+        let (answer, answered) = oneshot::channel();
+        let sent = {
+            let queue = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            queue.as_ref().is_some_and(|queue| queue.send(Waiting { submission, answer }).is_ok())
+        };
+        if !sent {
+            metrics.failed.inc_by(events);
+            return Err(self.refusal());
+        }
+        answered.await.unwrap_or_else(|_| Err(self.refusal()))
+    }
+
+    /// Writes all live rows to the lake now.
+    ///
+    /// # Errors
+    /// The reason, when the lake did not take them; they stay live and durable.
+    pub async fn seal(&self) -> Result<(), String> {
+        let (answer, answered) = oneshot::channel();
+        self.shared.seal_now.send(answer).await.map_err(|_| "the engine has stopped".to_owned())?;
+        answered.await.map_err(|_| "the engine has stopped".to_owned())?
+    }
+
+    /// Takes nothing more, answers what waits, syncs and ends the log. Live rows stay in the wal unless sealed before.
+    ///
+    /// # Errors
+    /// [`LogError`] when the log could not be ended cleanly; the next start recovers.
+    pub async fn close(&self) -> Result<(), LogError> {
+        self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut ended = self.shared.ended.clone();
+        match ended.wait_for(Option::is_some).await {
+            Ok(result) => result.clone().expect("waited for"),
+            Err(_) => Err(LogError::Poisoned("the commit loop is gone".to_owned())),
+        }
+    }
+
+    fn refusal(&self) -> AcceptError {
+        match self.shared.status.poisoned() {
+            Some(reason) => AcceptError::Poisoned { reason },
+            None => AcceptError::Stopping,
+        }
+    }
+}
+
+struct Parts {
+    log: Box<dyn EventLog>,
+    lake: Lake,
+    live: Arc<Live>,
+    window: Window,
+    wal_position: u64,
+}

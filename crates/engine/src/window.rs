@@ -1,0 +1,288 @@
+//! The window of remembered keys: which events, given with an id, were accepted a short while ago.
+//!
+//! It promises that an event is called a duplicate only when sensor, source, id *and* content are those of an accepted one,
+//! and that the window ends only by age or by number of keys, whichever comes first. Age is counted on the monotonic clock: a
+//! wall clock set back never shortens it. It is not shared: the commit loop owns it.
+//!
+//! Memory: a ring of at most `keys_max` entries, 48 bytes each, and an index of 5 to 10 bytes an entry.
+
+use event::Key;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry as Slot;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    id: u128,
+    content: u64,
+    position: u64,
+    /// Seconds on the window's own clock.
+    seen_seconds: u32,
+}
+
+/// What the window says of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Not seen in the window; now noted.
+    New,
+    /// The same id with other content was seen; noted as well.
+    ReusedId,
+    /// Seen; not noted again.
+    Duplicate,
+}
+
+/// The remembered keys, oldest first.
+#[derive(Debug)]
+pub(crate) struct Window {
+    ring: VecDeque<Entry>,
+    /// Slots hold the running number of an entry, cut to 32 bits; `first` is the number of the oldest.
+    index: HashTable<u32>,
+    first: u32,
+    keys_max: usize,
+    age_max: Duration,
+    epoch: Instant,
+}
+
+impl Window {
+    pub(crate) fn new(keys_max: usize, age_max: Duration) -> Self {
+        Self { ring: VecDeque::new(), index: HashTable::new(), first: 0, keys_max, age_max, epoch: Instant::now() }
+    }
+
+    /// Notes `key` for `position`, unless it is a duplicate. Until [`Window::keep`] it can be taken back.
+    pub(crate) fn note(&mut self, key: Key, position: u64, now: Instant) -> Verdict {
+        self.note_aged(key, position, now, Duration::ZERO)
+    }
+
+    /// Notes a key that was accepted `age` ago, as recovery finds it.
+    pub(crate) fn note_aged(&mut self, key: Key, position: u64, now: Instant, age: Duration) -> Verdict {
+        let hash = key.id as u64;
+        let (ring, first) = (&self.ring, self.first);
+        let at = |number: u32| &ring[number.wrapping_sub(first) as usize];
+        if self.index.find(hash, |&n| at(n).id == key.id && at(n).content == key.content).is_some() {
+            return Verdict::Duplicate;
+        }
+        let reused = self.index.find(hash, |&n| at(n).id == key.id).is_some();
+        let number = first.wrapping_add(ring.len() as u32);
+        self.index.insert_unique(hash, number, |&n| at(n).id as u64);
+        let seen = now.saturating_duration_since(self.epoch).saturating_sub(age).as_secs();
+        let seen_seconds = u32::try_from(seen).unwrap_or(u32::MAX);
+        self.ring.push_back(Entry { id: key.id, content: key.content, position, seen_seconds });
+        if reused { Verdict::ReusedId } else { Verdict::New }
+    }
+
+    /// Number of keys noted; a mark for [`Window::take_back`].
+    pub(crate) fn len(&self) -> usize {
+        self.ring.len()
+    }
+
+    /// Forgets what was noted after `mark`: the group failed.
+    pub(crate) fn take_back(&mut self, mark: usize) {
+        while self.ring.len() > mark {
+            let number = self.first.wrapping_add(self.ring.len() as u32 - 1);
+            let entry = self.ring.pop_back().expect("longer than the mark");
+            self.unindex(&entry, number);
+        }
+    }
+
+    /// Lets go of what is beyond the window, by number or by age.
+    pub(crate) fn keep(&mut self, now: Instant) {
+        let now_seconds = now.saturating_duration_since(self.epoch).as_secs();
+        while let Some(oldest) = self.ring.front() {
+            let age = now_seconds.saturating_sub(u64::from(oldest.seen_seconds));
+            if self.ring.len() <= self.keys_max && age <= self.age_max.as_secs() {
+                break;
+            }
+            let entry = self.ring.pop_front().expect("just seen");
+            let number = self.first;
+            self.first = self.first.wrapping_add(1);
+            self.unindex(&entry, number);
+        }
+    }
+
+    /// How far back the window reaches: its full age, or less when the number of keys ended it.
+    pub(crate) fn seconds(&self, now: Instant) -> u64 {
+        match self.ring.front() {
+            Some(oldest) if self.ring.len() >= self.keys_max => {
+                now.saturating_duration_since(self.epoch).as_secs().saturating_sub(u64::from(oldest.seen_seconds))
+            }
+            _ => self.age_max.as_secs(),
+        }
+    }
+
+    /// Position of the oldest key; none when nothing is remembered.
+    pub(crate) fn oldest_position(&self) -> Option<u64> {
+        self.ring.front().map(|e| e.position)
+    }
+
+    /// The keys of the positions `first..=last` that are still remembered, for the file that outlives their frames.
+    pub(crate) fn of_positions(&self, first: u64, last: u64, now: Instant) -> Vec<AgedKey> {
+        let now_seconds = now.saturating_duration_since(self.epoch).as_secs();
+        let start = self.ring.partition_point(|e| e.position < first);
+        self.ring
+            .range(start..)
+            .take_while(|e| e.position <= last)
+            .map(|e| AgedKey {
+                key: Key { id: e.id, content: e.content },
+                position: e.position,
+                age_seconds: now_seconds.saturating_sub(u64::from(e.seen_seconds)),
+            })
+            .collect()
+    }
+
+    fn unindex(&mut self, entry: &Entry, number: u32) {
+        match self.index.entry(entry.id as u64, |&n| n == number, |_| unreachable!("removing never grows the index")) {
+            Slot::Occupied(slot) => drop(slot.remove()),
+            Slot::Vacant(_) => unreachable!("each entry of the ring has its slot"),
+        }
+    }
+}
+
+/// Version of the layout of [`encode`].
+const KEYS_VERSION: u8 = 1;
+/// Version and seven bytes of zero, then the wall clock.
+const KEYS_HEADER_BYTES: usize = 16;
+/// Id, content, position, age.
+const AGED_KEY_BYTES: usize = 36;
+
+/// Keys as a file holds them: version, the wall clock in microseconds, then 36 bytes a key. `docs/FORMAT.md` describes it.
+pub(crate) fn encode(keys: &[AgedKey], written_micros: i64) -> Vec<u8> {
+    if keys.is_empty() {
+        return Vec::new();
+    }
+    let mut bytes = Vec::with_capacity(KEYS_HEADER_BYTES + keys.len() * AGED_KEY_BYTES);
+    bytes.extend([KEYS_VERSION, 0, 0, 0, 0, 0, 0, 0]);
+    bytes.extend(written_micros.to_le_bytes());
+    for AgedKey { key, position, age_seconds } in keys {
+        bytes.extend(key.id.to_le_bytes());
+        bytes.extend(key.content.to_le_bytes());
+        bytes.extend(position.to_le_bytes());
+        bytes.extend(u32::try_from(*age_seconds).unwrap_or(u32::MAX).to_le_bytes());
+    }
+    bytes
+}
+
+/// What [`encode`] wrote: the keys and the wall clock; none when these bytes are of another layout.
+pub(crate) fn decode(bytes: &[u8]) -> Option<(Vec<AgedKey>, i64)> {
+    let (header, body) = bytes.split_at_checked(KEYS_HEADER_BYTES)?;
+    if header[0] != KEYS_VERSION || body.len() % AGED_KEY_BYTES != 0 {
+        return None;
+    }
+    let written_micros = i64::from_le_bytes(header[8..].try_into().ok()?);
+    let key = |bytes: &[u8]| {
+        Some(AgedKey {
+            key: Key {
+                id: u128::from_le_bytes(bytes[..16].try_into().ok()?),
+                content: u64::from_le_bytes(bytes[16..24].try_into().ok()?),
+            },
+            position: u64::from_le_bytes(bytes[24..32].try_into().ok()?),
+            age_seconds: u64::from(u32::from_le_bytes(bytes[32..].try_into().ok()?)),
+        })
+    };
+    Some((body.chunks_exact(AGED_KEY_BYTES).map(key).collect::<Option<_>>()?, written_micros))
+}
+
+/// A remembered key with its age.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AgedKey {
+    pub(crate) key: Key,
+    pub(crate) position: u64,
+    pub(crate) age_seconds: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    fn key(id: u128, content: u64) -> Key {
+        Key { id, content }
+    }
+
+    #[test]
+    fn the_same_key_is_a_duplicate_and_the_same_id_with_other_content_is_reported() {
+        let now = Instant::now();
+        let mut window = Window::new(10, Duration::from_secs(600));
+        assert_eq!(window.note(key(1, 1), 1, now), Verdict::New);
+        assert_eq!(window.note(key(1, 1), 2, now), Verdict::Duplicate);
+        assert_eq!(window.note(key(1, 2), 2, now), Verdict::ReusedId);
+        assert_eq!(window.note(key(1, 1), 3, now), Verdict::Duplicate, "both contents are remembered");
+        assert_eq!(window.note(key(1, 2), 3, now), Verdict::Duplicate);
+    }
+
+    #[test]
+    fn a_failed_group_leaves_no_key() {
+        let now = Instant::now();
+        let mut window = Window::new(10, Duration::from_secs(600));
+        window.note(key(1, 1), 1, now);
+        let mark = window.len();
+        window.note(key(2, 2), 2, now);
+        window.take_back(mark);
+        assert_eq!(window.note(key(2, 2), 2, now), Verdict::New);
+        assert_eq!(window.note(key(1, 1), 3, now), Verdict::Duplicate);
+    }
+
+    #[test]
+    fn keys_leave_by_number_and_by_age() {
+        let start = Instant::now();
+        let mut window = Window::new(3, Duration::from_secs(10));
+        for n in 0..5 {
+            window.note(key(n, 0), n as u64 + 1, start);
+        }
+        window.keep(start);
+        assert_eq!(window.len(), 3);
+        let later = start + Duration::from_secs(12);
+        window.keep(later);
+        assert_eq!(window.len(), 0);
+        assert_eq!(window.note(key(4, 0), 9, later), Verdict::New);
+    }
+
+    #[test]
+    fn the_true_length_shrinks_when_the_number_of_keys_ends_the_window() {
+        let start = Instant::now();
+        let mut window = Window::new(2, Duration::from_secs(600));
+        assert_eq!(window.seconds(start), 600);
+        window.note(key(1, 0), 1, start);
+        window.note(key(2, 0), 2, start);
+        assert_eq!(window.seconds(start + Duration::from_secs(7)), 7);
+    }
+
+    proptest! {
+        #[test]
+        fn keys_come_back_and_cut_bytes_are_refused(
+            keys in proptest::collection::vec((any::<u128>(), any::<u64>(), any::<u64>(), 0u64..1_000_000), 1..20),
+            written in any::<i64>(),
+            cut in 1usize..30,
+        ) {
+            let keys: Vec<AgedKey> = keys
+                .into_iter()
+                .map(|(id, content, position, age_seconds)| AgedKey { key: Key { id, content }, position, age_seconds })
+                .collect();
+            let bytes = encode(&keys, written);
+            prop_assert_eq!(decode(&bytes), Some((keys, written)));
+            prop_assert_eq!(decode(&bytes[..bytes.len() - cut]), None);
+        }
+
+        #[test]
+        fn it_agrees_with_a_plain_set(ids in proptest::collection::vec((0u128..40, 0u64..3), 0..300), keys_max in 1usize..50) {
+            let now = Instant::now();
+            let mut window = Window::new(keys_max, Duration::from_secs(600));
+            let mut model: VecDeque<(u128, u64)> = VecDeque::new();
+            for (position, (id, content)) in ids.into_iter().enumerate() {
+                let seen = model.contains(&(id, content));
+                let ids_seen: BTreeSet<u128> = model.iter().map(|k| k.0).collect();
+                let expected = match (seen, ids_seen.contains(&id)) {
+                    (true, _) => Verdict::Duplicate,
+                    (false, true) => Verdict::ReusedId,
+                    (false, false) => Verdict::New,
+                };
+                prop_assert_eq!(window.note(key(id, content), position as u64 + 1, now), expected);
+                if !seen { model.push_back((id, content)); }
+                window.keep(now);
+                while model.len() > keys_max { model.pop_front(); }
+                prop_assert_eq!(window.len(), model.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Data files: Parquet, one for each day of receipt in the batches of a seal, in order of position.
+
+use crate::error::LakeError;
+use crate::name;
+use crate::stats::FileStats;
+use arrow::array::{AsArray, BooleanArray};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::TimestampMicrosecondType;
+use arrow::record_batch::RecordBatch;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+/// Rows of a row group: small enough that a reader's memory stays small, large enough to compress well.
+const ROW_GROUP_ROWS: usize = 128 * 1024;
+const DAY_MICROS: i64 = 86_400_000_000;
+
+/// An encoded file that is not stored yet.
+pub(crate) struct Encoded {
+    pub(crate) day: String,
+    pub(crate) path: String,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) stats: FileStats,
+}
+
+/// Encodes the batches of one seal.
+pub(crate) fn encode(batches: Vec<RecordBatch>, wal: Uuid, range: (u64, u64)) -> Result<Vec<Encoded>, LakeError> {
+    let mut days: BTreeMap<i64, Vec<RecordBatch>> = BTreeMap::new();
+    for batch in batches {
+        split(batch, &mut days)?;
+    }
+    let files = days.into_iter().enumerate().map(|(n, (day, batches))| {
+        let day = day_text(day);
+        let (bytes, stats) = file(batches)?;
+        Ok(Encoded { path: name::path(&day, wal, range, n), day, bytes, stats })
+    });
+    files.collect()
+}
+
+fn split(batch: RecordBatch, days: &mut BTreeMap<i64, Vec<RecordBatch>>) -> Result<(), LakeError> {
+    let received = batch.column_by_name("received_at").expect("a column of the table");
+    let of_row: Vec<i64> =
+        received.as_primitive::<TimestampMicrosecondType>().values().iter().map(|t| t.div_euclid(DAY_MICROS)).collect();
+    let Some(&first) = of_row.first() else { return Ok(()) };
+    if of_row.iter().all(|day| *day == first) {
+        days.entry(first).or_default().push(batch);
+        return Ok(());
+    }
+    let mut each = of_row.clone();
+    each.sort_unstable();
+    each.dedup();
+    for day in each {
+        let mask: BooleanArray = of_row.iter().map(|d| Some(*d == day)).collect();
+        days.entry(day).or_default().push(filter_record_batch(&batch, &mask)?);
+    }
+    Ok(())
+}
+
+fn file(batches: Vec<RecordBatch>) -> Result<(Vec<u8>, FileStats), LakeError> {
+    let schema = batches[0].schema();
+    // Without the Arrow schema in the file, every reader sees the plain Parquet types.
+    let options = ArrowWriterOptions::new().with_properties(properties()).with_skip_arrow_metadata(true);
+    let mut stats = FileStats::default();
+    let mut writer = ArrowWriter::try_new_with_options(Vec::new(), schema, options)?;
+    for batch in batches {
+        stats.add(&batch);
+        writer.write(&batch)?;
+    }
+    Ok((writer.into_inner()?, stats))
+}
+
+fn properties() -> WriterProperties {
+    let column = |name: &str| ColumnPath::from(name);
+    let mut properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_column_dictionary_enabled(column("position"), false)
+        .set_column_encoding(column("position"), Encoding::DELTA_BINARY_PACKED)
+        .set_column_dictionary_enabled(column("time"), false)
+        .set_column_encoding(column("time"), Encoding::DELTA_BINARY_PACKED)
+        .set_column_dictionary_enabled(column("id"), false)
+        .set_column_encoding(column("id"), Encoding::DELTA_BYTE_ARRAY);
+    for name in ["id", "subject", "attributes", "data", "data_binary"] {
+        properties = properties.set_column_statistics_enabled(column(name), EnabledStatistics::None);
+    }
+    for name in ["data", "data_binary"] {
+        properties = properties.set_column_dictionary_enabled(column(name), false);
+    }
+    properties.build()
+}
+
+fn day_text(day: i64) -> String {
+    let time = jiff::Timestamp::from_microsecond(day.saturating_mul(DAY_MICROS)).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    time.strftime("%Y-%m-%d").to_string()
+}

@@ -1,0 +1,77 @@
+//! What can go wrong with the lake.
+
+use deltalake_core::DeltaTableError;
+use std::path::PathBuf;
+
+/// Why the lake could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process uses the folder.
+    #[error("{} is in use by another process: stop it first, or use another data folder", .0.display())]
+    InUse(PathBuf),
+    /// The folder cannot be used.
+    #[error("cannot {action} {}: {source}", .path.display())]
+    Folder {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// The table in the folder is not one of ours.
+    #[error("{} holds a Delta table with other columns ({difference}): use another data folder", .path.display())]
+    OtherTable {
+        /// The folder.
+        path: PathBuf,
+        /// The first difference.
+        difference: String,
+    },
+    /// The table cannot be read.
+    #[error(transparent)]
+    Table(#[from] LakeError),
+}
+
+/// Why an operation on the lake failed. What it was to put in stays where it was and can be tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum LakeError {
+    /// The Delta table could not be read or written.
+    #[error("the table failed: {0}")]
+    Delta(Box<DeltaTableError>),
+    /// A file could not be encoded.
+    #[error("a data file could not be encoded: {0}")]
+    Encode(#[from] parquet::errors::ParquetError),
+    /// Rows could not be arranged.
+    #[error("rows could not be arranged: {0}")]
+    Arrow(#[from] arrow::error::ArrowError),
+    /// A file could not be stored.
+    #[error("a file could not be stored: {0}")]
+    Store(#[from] object_store::Error),
+    /// A part of the range is sealed and a part is not: two writers, or a caller that does not repeat itself.
+    #[error("positions {first} to {last} are to be sealed, but those up to {sealed} already are")]
+    Overlap {
+        /// First position of the seal.
+        first: u64,
+        /// Last position of the seal.
+        last: u64,
+        /// What is sealed.
+        sealed: u64,
+    },
+    /// A file of the table has statistics that cannot be read.
+    #[error("the statistics of {path} cannot be read: {reason}")]
+    Statistics {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A task ended before its work was done.
+    #[error("interrupted: the program is stopping")]
+    Interrupted,
+}
+
+impl From<DeltaTableError> for LakeError {
+    fn from(error: DeltaTableError) -> Self {
+        Self::Delta(Box::new(error))
+    }
+}

@@ -1,0 +1,196 @@
+//! An object store over a folder in which what is written is on stable storage before it is visible.
+//!
+//! `LocalFileSystem` syncs nothing: after a power cut a committed version can be an empty file that no reader opens. Here a put
+//! writes beside its place, syncs, links or renames into place, and syncs the folders. Reading is `LocalFileSystem`'s.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
+};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path as FsPath, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The durable store; paths are absolute, as `LocalFileSystem` without a prefix has them.
+#[derive(Clone, Debug)]
+pub(crate) struct DurableStore {
+    local: Arc<LocalFileSystem>,
+    staged: Arc<AtomicU64>,
+}
+
+impl DurableStore {
+    pub(crate) fn new() -> Self {
+        Self { local: Arc::new(LocalFileSystem::new()), staged: Arc::new(AtomicU64::new(0)) }
+    }
+
+    async fn store(&self, location: &Path, payload: PutPayload, mode: PutMode) -> Result<PutResult> {
+        let path = self.local.path_to_filesystem(location)?;
+        let number = self.staged.fetch_add(1, Ordering::Relaxed);
+        let name = location.to_string();
+        let stored = tokio::task::spawn_blocking(move || put_durable(&path, &payload, &mode, number)).await;
+        match stored {
+            Ok(Ok(())) => Ok(PutResult { e_tag: None, version: None }),
+            Ok(Err(e)) if e.kind() == io::ErrorKind::AlreadyExists => {
+                Err(Error::AlreadyExists { path: name, source: Box::new(e) })
+            }
+            Ok(Err(e)) => Err(Error::Generic { store: "durable folder", source: Box::new(e) }),
+            Err(source) => Err(Error::JoinError { source }),
+        }
+    }
+}
+
+impl std::fmt::Display for DurableStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("durable folder")
+    }
+}
+
+fn put_durable(path: &FsPath, payload: &PutPayload, mode: &PutMode, number: u64) -> io::Result<()> {
+    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    create_durable(folder)?;
+    // Names that end in `#` and a number are passed over when the folder is listed.
+    let staged = PathBuf::from(format!("{}#{number}", path.display()));
+    let written = write_synced(&staged, payload).and_then(|()| match mode {
+        PutMode::Create => fs::hard_link(&staged, path),
+        PutMode::Overwrite => fs::rename(&staged, path),
+        PutMode::Update(_) => Err(io::ErrorKind::Unsupported.into()),
+    });
+    if !matches!((mode, &written), (PutMode::Overwrite, Ok(()))) {
+        // What is left over is passed over by readers and removed at the next start.
+        drop(fs::remove_file(&staged));
+    }
+    written?;
+    File::open(folder)?.sync_all()
+}
+
+fn write_synced(path: &FsPath, payload: &PutPayload) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    for part in payload.iter() {
+        file.write_all(part)?;
+    }
+    file.sync_all()
+}
+
+/// Makes a folder; the name of each new one is synced.
+pub(crate) fn create_durable(folder: &FsPath) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let parent = folder.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    create_durable(parent)?;
+    match fs::create_dir(folder) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) => Err(e),
+        Ok(()) => File::open(parent)?.sync_all(),
+    }
+}
+
+#[async_trait]
+impl ObjectStore for DurableStore {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        self.store(location, payload, options.mode).await
+    }
+
+    async fn put_multipart_opts(&self, location: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        Ok(Box::new(Upload { store: self.clone(), location: location.clone(), parts: Vec::new() }))
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.local.get_opts(location, options).await
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[std::ops::Range<u64>]) -> Result<Vec<Bytes>> {
+        self.local.get_ranges(location, ranges).await
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.local.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.local.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.local.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.local.copy_opts(from, to, options).await?;
+        let path = self.local.path_to_filesystem(to)?;
+        let folder = path.parent().map(FsPath::to_path_buf).unwrap_or_default();
+        let synced = tokio::task::spawn_blocking(move || File::open(folder)?.sync_all()).await;
+        match synced {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(e)) => Err(Error::Generic { store: "durable folder", source: Box::new(e) }),
+            Err(source) => Err(Error::JoinError { source }),
+        }
+    }
+}
+
+/// A file given in parts: gathered in memory, stored as one. Only checkpoints come this way.
+#[derive(Debug)]
+struct Upload {
+    store: DurableStore,
+    location: Path,
+    parts: Vec<Bytes>,
+}
+
+#[async_trait]
+impl MultipartUpload for Upload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        self.parts.extend(data);
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        let payload = std::mem::take(&mut self.parts).into_iter().collect();
+        self.store.store(&self.location, payload, PutMode::Overwrite).await
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        self.parts.clear();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use object_store::ObjectStoreExt;
+
+    #[tokio::test]
+    async fn a_put_that_must_create_does_not_replace_and_leaves_nothing_beside() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let store = DurableStore::new();
+        let path = Path::from_absolute_path(dir.path().join("a/b")).expect("a path");
+        let create = || PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        store.put_opts(&path, PutPayload::from("one"), create()).await.expect("created");
+        let again = store.put_opts(&path, PutPayload::from("two"), create()).await;
+        assert!(matches!(again, Err(Error::AlreadyExists { .. })), "{again:?}");
+        store.put(&path, PutPayload::from("three")).await.expect("overwritten");
+        let bytes = store.get(&path).await.expect("found").bytes().await.expect("read");
+        assert_eq!(bytes, "three");
+        let names: Vec<_> = fs::read_dir(dir.path().join("a")).expect("a folder").flatten().map(|e| e.file_name()).collect();
+        assert_eq!(names, ["b"]);
+    }
+
+    #[tokio::test]
+    async fn parts_become_one_file() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let store = DurableStore::new();
+        let path = Path::from_absolute_path(dir.path().join("parts")).expect("a path");
+        let mut upload = store.put_multipart(&path).await.expect("begun");
+        upload.put_part(PutPayload::from("ab")).await.expect("taken");
+        upload.put_part(PutPayload::from("c")).await.expect("taken");
+        upload.complete().await.expect("stored");
+        assert_eq!(store.get(&path).await.expect("found").bytes().await.expect("read"), "abc");
+    }
+}

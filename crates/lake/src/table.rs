@@ -1,0 +1,103 @@
+//! The Delta table: making it, opening it, reading what it says.
+
+use crate::error::{LakeError, OpenError};
+use crate::snapshot::{LakeFile, Snapshot};
+use crate::stats::{FileStats, STATS_COLUMNS};
+use crate::store::DurableStore;
+use arrow::datatypes::{DataType as ArrowType, SchemaRef};
+use deltalake_core::kernel::{DataType, PrimitiveType};
+use deltalake_core::logstore::LogStoreRef;
+use deltalake_core::operations::create::CreateBuilder;
+use deltalake_core::protocol::SaveMode;
+use deltalake_core::{DeltaTable, DeltaTableBuilder};
+use std::path::Path;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// The partition column: the day of receipt in UTC, so that late events open no old partition.
+pub(crate) const RECEIVED_DATE: &str = "received_date";
+
+/// The table in `dir`, made when there is none.
+pub(crate) async fn open_or_create(dir: &Path, schema: &SchemaRef) -> Result<DeltaTable, OpenError> {
+    let store = log_store(dir)?;
+    let exists = store.is_delta_table_location().await.map_err(LakeError::from)?;
+    if !exists {
+        create(store.clone(), schema).await?;
+    }
+    let mut table = DeltaTable::new(store);
+    table.load().await.map_err(LakeError::from)?;
+    check_columns(dir, &table, schema)?;
+    Ok(table)
+}
+
+fn log_store(dir: &Path) -> Result<LogStoreRef, LakeError> {
+    let url = deltalake_core::ensure_table_uri(dir.to_string_lossy())?;
+    let builder = DeltaTableBuilder::from_url(url.clone())?.with_storage_backend(Arc::new(DurableStore::new()), url);
+    Ok(builder.build_storage()?)
+}
+
+async fn create(store: LogStoreRef, schema: &SchemaRef) -> Result<(), LakeError> {
+    let mut create = CreateBuilder::new()
+        .with_log_store(store)
+        .with_table_name("events")
+        .with_save_mode(SaveMode::ErrorIfExists)
+        .with_partition_columns([RECEIVED_DATE])
+        .with_configuration([("delta.dataSkippingStatsColumns", Some(STATS_COLUMNS))]);
+    for (name, kind, nullable) in columns(schema) {
+        create = create.with_column(name, kind, nullable, None);
+    }
+    create.await?;
+    Ok(())
+}
+
+fn columns(schema: &SchemaRef) -> Vec<(String, DataType, bool)> {
+    let mut columns: Vec<_> =
+        schema.fields().iter().map(|f| (f.name().clone(), delta_type(f.data_type()), f.is_nullable())).collect();
+    columns.push((RECEIVED_DATE.to_owned(), DataType::Primitive(PrimitiveType::Date), true));
+    columns
+}
+
+fn delta_type(kind: &ArrowType) -> DataType {
+    DataType::Primitive(match kind {
+        ArrowType::Int64 => PrimitiveType::Long,
+        ArrowType::Timestamp(..) => PrimitiveType::Timestamp,
+        ArrowType::Binary => PrimitiveType::Binary,
+        ArrowType::Utf8 => PrimitiveType::String,
+        other => unreachable!("the table has no column of type {other}"),
+    })
+}
+
+/// Every column of ours must be there with our type; others may have been added.
+fn check_columns(dir: &Path, table: &DeltaTable, schema: &SchemaRef) -> Result<(), OpenError> {
+    let found = table.snapshot().map_err(LakeError::from)?.schema();
+    for (name, kind, _) in columns(schema) {
+        let difference = match found.field(&name) {
+            None => format!("column {name} is missing"),
+            Some(field) if *field.data_type() != kind => format!("column {name} is {}, not {kind}", field.data_type()),
+            Some(_) => continue,
+        };
+        return Err(OpenError::OtherTable { path: dir.to_path_buf(), difference });
+    }
+    Ok(())
+}
+
+/// The last position of `wal` that the table holds, as its transaction identifier says.
+pub(crate) async fn sealed_position(table: &DeltaTable, wal: Uuid) -> Result<u64, LakeError> {
+    let version = table.snapshot()?.transaction_version(table.log_store().as_ref(), wal).await?;
+    Ok(version.and_then(|v| u64::try_from(v).ok()).unwrap_or(0))
+}
+
+/// The table as readers see it.
+pub(crate) async fn snapshot(table: &DeltaTable, dir: &Path, wal: Uuid) -> Result<Snapshot, LakeError> {
+    let state = table.snapshot()?;
+    let mut files = Vec::new();
+    for view in state.log_data().iter() {
+        let path = view.path().into_owned();
+        let stats = view.stats().ok_or_else(|| "there are none".to_owned()).and_then(|s| FileStats::from_json(&s));
+        let stats = stats.map_err(|reason| LakeError::Statistics { path: path.clone(), reason })?;
+        let bytes = u64::try_from(view.size()).unwrap_or(0);
+        files.push(Arc::new(LakeFile { path, bytes, modified_millis: view.modification_time(), stats }));
+    }
+    files.sort_by_key(|f| f.stats.position.min);
+    Ok(Snapshot { version: state.version(), sealed: sealed_position(table, wal).await?, root: dir.to_path_buf(), files })
+}

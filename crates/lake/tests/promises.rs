@@ -1,0 +1,155 @@
+//! What the lake promises, shown on a real folder.
+
+use arrow::array::{ArrayRef, Int64Array, StringArray, TimestampMicrosecondArray, new_null_array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::record_batch::RecordBatch;
+use lake::{Lake, LakeError, LakeMetrics, OpenError, Sealing};
+use std::path::Path;
+use std::sync::Arc;
+use uuid::Uuid;
+
+const DAY: i64 = 86_400_000_000;
+const WAL: Uuid = Uuid::from_u128(0x1234);
+
+fn schema() -> SchemaRef {
+    let micros = || DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    Arc::new(Schema::new(vec![
+        Field::new("position", DataType::Int64, false),
+        Field::new("id", DataType::Utf8, false),
+        Field::new("sensor", DataType::Utf8, false),
+        Field::new("type", DataType::Utf8, false),
+        Field::new("time", micros(), false),
+        Field::new("received_at", micros(), false),
+        Field::new("data", DataType::Utf8, true),
+        Field::new("data_binary", DataType::Binary, true),
+    ]))
+}
+
+/// Events `first..=last`, received at one microsecond each after `received_at`.
+fn rows(first: i64, last: i64, received_at: i64) -> RecordBatch {
+    let count = (last - first + 1) as usize;
+    let texts = |text: &str| -> ArrayRef { Arc::new(StringArray::from(vec![text; count])) };
+    let times = || -> ArrayRef {
+        let values = (0..count as i64).map(|n| received_at + n);
+        Arc::new(TimestampMicrosecondArray::from_iter_values(values).with_timezone("UTC"))
+    };
+    let columns = vec![
+        Arc::new(Int64Array::from_iter_values(first..=last)) as ArrayRef,
+        texts("id"),
+        texts("roof"),
+        texts("reading"),
+        times(),
+        times(),
+        texts("{\"t\": 1}"),
+        new_null_array(&DataType::Binary, count),
+    ];
+    RecordBatch::try_new(schema(), columns).expect("the columns fit")
+}
+
+fn sealing(first: i64, last: i64) -> Sealing {
+    Sealing { first: first as u64, last: last as u64, batches: vec![rows(first, last, DAY)] }
+}
+
+async fn open(dir: &Path) -> Lake {
+    Lake::open(dir, &schema(), WAL, LakeMetrics::default()).await.expect("the lake opens")
+}
+
+fn count(lake: &Lake) -> u64 {
+    lake.snapshot().files.iter().map(|f| f.stats.rows).sum()
+}
+
+#[tokio::test]
+async fn a_seal_is_in_once_however_often_it_is_repeated_also_after_a_restart() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let lake = open(dir.path()).await;
+    lake.seal(sealing(1, 10)).await.expect("sealed");
+    lake.seal(sealing(1, 10)).await.expect("sealed again");
+    assert_eq!((count(&lake), lake.snapshot().sealed), (10, 10));
+    drop(lake);
+    let lake = open(dir.path()).await;
+    lake.seal(sealing(1, 10)).await.expect("and again");
+    lake.seal(sealing(11, 15)).await.expect("the next");
+    assert_eq!((count(&lake), lake.snapshot().sealed, lake.highest_position()), (15, 15, 15));
+}
+
+#[tokio::test]
+async fn a_seal_that_overlaps_what_is_sealed_is_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let lake = open(dir.path()).await;
+    lake.seal(sealing(1, 10)).await.expect("sealed");
+    let error = lake.seal(sealing(5, 12)).await.expect_err("half of it is in");
+    assert!(matches!(error, LakeError::Overlap { first: 5, last: 12, sealed: 10 }), "{error}");
+    assert_eq!(count(&lake), 10);
+}
+
+#[tokio::test]
+async fn each_day_of_receipt_gets_its_own_file_in_its_own_folder() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let lake = open(dir.path()).await;
+    let batches = vec![rows(1, 10, 2 * DAY - 5)];
+    let snapshot = lake.seal(Sealing { first: 1, last: 10, batches }).await.expect("sealed");
+    let days: Vec<&str> = snapshot.files.iter().map(|f| f.path.split('/').next().expect("a folder")).collect();
+    assert_eq!(days, ["received_date=1970-01-02", "received_date=1970-01-03"]);
+    let rows: Vec<u64> = snapshot.files.iter().map(|f| f.stats.rows).collect();
+    assert_eq!(rows, [5, 5]);
+}
+
+#[tokio::test]
+async fn what_an_unfinished_seal_left_is_removed_and_nothing_else() {
+    let dir = tempfile::tempdir().expect("a folder");
+    open(dir.path()).await.seal(sealing(1, 10)).await.expect("sealed");
+    let day = dir.path().join("received_date=1970-01-02");
+    let put = |name: &str| std::fs::write(day.join(name), "x").expect("written");
+    put(&format!("{WAL}-11-20-0.parquet"));
+    put(&format!("{WAL}-11-20-0.parquet#7"));
+    put("of-someone-else.parquet");
+    let lake = open(dir.path()).await;
+    let mut names: Vec<String> =
+        std::fs::read_dir(&day).expect("a folder").flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    assert_eq!(names, [format!("{WAL}-1-10-0.parquet"), "of-someone-else.parquet".to_owned()]);
+    assert_eq!(count(&lake), 10);
+}
+
+#[tokio::test]
+async fn two_lakes_over_one_folder_are_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let _first = open(dir.path()).await;
+    let second = Lake::open(dir.path(), &schema(), WAL, LakeMetrics::default()).await;
+    assert!(matches!(second, Err(OpenError::InUse(_))));
+}
+
+#[tokio::test]
+async fn a_table_with_other_columns_is_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    drop(open(dir.path()).await);
+    let mut fields: Vec<Field> = schema().fields().iter().map(|f| f.as_ref().clone()).collect();
+    fields.push(Field::new("more", DataType::Utf8, true));
+    let opened = Lake::open(dir.path(), &Arc::new(Schema::new(fields)), WAL, LakeMetrics::default()).await;
+    let Err(error) = opened else { panic!("opened a foreign table") };
+    assert!(error.to_string().contains("column more is missing"), "{error}");
+}
+
+#[tokio::test]
+async fn checkpoints_are_written_and_the_lake_opens_from_them() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let lake = open(dir.path()).await;
+    for n in 0..40 {
+        lake.seal(sealing(n * 10 + 1, n * 10 + 10)).await.expect("sealed");
+        lake.maintain().await.expect("maintained");
+    }
+    assert!(dir.path().join("_delta_log/_last_checkpoint").exists());
+    let before = lake.snapshot().as_ref().clone();
+    drop(lake);
+    let after = open(dir.path()).await.snapshot();
+    assert_eq!((after.sealed, count_of(&after), after.version), (400, 400, before.version));
+    assert_eq!(after.files.len(), before.files.len());
+    for (a, b) in after.files.iter().zip(&before.files) {
+        assert_eq!((&a.path, &a.stats.position, &a.stats.sensor), (&b.path, &b.stats.position, &b.stats.sensor));
+        assert!(a.stats.time.min <= b.stats.time.min && a.stats.time.max >= b.stats.time.max);
+    }
+}
+
+fn count_of(snapshot: &lake::Snapshot) -> u64 {
+    snapshot.files.iter().map(|f| f.stats.rows).sum()
+}

@@ -1,0 +1,94 @@
+//! Settings: declared once with type, default, range and meaning; read from files, the environment and flags.
+//!
+//! [`settings!`](crate::settings!) declares them. [`load`] reads all sources in order (default, file, file of the environment,
+//! credentials, environment, flags; the last one wins) and reports every problem at once, with key, value, range and origin.
+//! Names: `<section>.<key>` in TOML, `<PREFIX>_<SECTION>__<KEY>` in the environment. A secret can also be given as `<key>_file`, the name of
+//! a file that holds it. `${section.key}` stands for the value of another setting.
+
+mod file;
+mod load;
+mod render;
+mod spec;
+mod value;
+
+pub use load::{Given, Loaded, Origin, Problems, Sources, load};
+pub use render::default_file;
+pub use spec::{Range, Spec};
+pub use value::{ByteSize, Seconds, Secret, Value};
+
+/// Declares settings: a struct of sections, each a struct of typed keys.
+///
+/// ```
+/// nowwhat::settings! {
+///     /// The settings of a bakery.
+///     pub struct Settings {
+///         /// The oven.
+///         oven: Oven {
+///             /// How hot.
+///             celsius: u32 = "220", range "50".."300";
+///         }
+///     }
+/// }
+/// let none = nowwhat::Environment::default();
+/// let loaded = nowwhat::config::load(&Settings::specs(), &nowwhat::config::Sources::of("bakery"), &none).expect("defaults are valid");
+/// assert_eq!(Settings::from_loaded(&loaded).oven.celsius, 220);
+/// ```
+#[macro_export]
+macro_rules! settings {
+    (
+        $(#[doc = $doc:literal])*
+        $vis:vis struct $name:ident {
+            $(
+                $(#[doc = $section_doc:literal])*
+                $section:ident: $section_type:ident {
+                    $(
+                        $(#[doc = $key_doc:literal])*
+                        $key:ident: $kind:ty = $default:literal $(, range $min:literal .. $max:literal)?;
+                    )*
+                }
+            )*
+        }
+    ) => {
+        $(#[doc = $doc])*
+        #[derive(Clone, Debug)]
+        $vis struct $name {
+            $($(#[doc = $section_doc])* $vis $section: $section_type,)*
+        }
+
+        $(
+            $(#[doc = $section_doc])*
+            #[derive(Clone, Debug)]
+            $vis struct $section_type {
+                $($(#[doc = $key_doc])* $vis $key: $kind,)*
+            }
+        )*
+
+        impl $name {
+            /// Every setting, in the order of declaration.
+            $vis fn specs() -> Vec<$crate::config::Spec> {
+                let mut specs = Vec::new();
+                $({
+                    let section_doc: &'static str = concat!($($section_doc, "\n",)*);
+                    $(specs.push($crate::config::Spec::of::<$kind>(
+                        (stringify!($section), stringify!($key)),
+                        (section_doc, concat!($($key_doc, "\n",)*)),
+                        $default,
+                        $crate::settings!(@range $($min, $max)?),
+                    ));)*
+                })*
+                specs
+            }
+
+            /// The typed settings of what was loaded for [`Self::specs`].
+            $vis fn from_loaded(loaded: &$crate::config::Loaded) -> Self {
+                Self {
+                    $($section: $section_type {
+                        $($key: loaded.value(stringify!($section), stringify!($key)),)*
+                    },)*
+                }
+            }
+        }
+    };
+    (@range) => { None };
+    (@range $min:literal, $max:literal) => { Some($crate::config::Range { min: $min, max: $max }) };
+}

@@ -1,0 +1,282 @@
+//! Reading all sources, and finding everything that is wrong with them.
+
+use super::file;
+use super::spec::Spec;
+use super::value::Value;
+use crate::environment::Environment;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Where settings may come from, besides the environment.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// The program's name: `bakery` reads `BAKERY_…` and `/etc/bakery/bakery.toml`.
+    pub name: &'static str,
+    /// `--config`: the file, which must exist.
+    pub config: Option<PathBuf>,
+    /// `--env`: the name of the environment.
+    pub env: Option<String>,
+    /// Flags that are settings: `section.key`, value, the flag's name.
+    pub flags: Vec<(&'static str, String, &'static str)>,
+}
+
+impl Sources {
+    /// The sources of a program without any flag given.
+    pub fn of(name: &'static str) -> Self {
+        Self { name, config: None, env: None, flags: Vec::new() }
+    }
+}
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody said anything.
+    Default,
+    /// A file and its line.
+    File(PathBuf, usize),
+    /// A systemd credential.
+    Credential(PathBuf),
+    /// A variable of the environment.
+    Variable(String),
+    /// A flag of the command line.
+    Flag(&'static str),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(path, line) => write!(f, "{} line {line}", path.display()),
+            Self::Credential(path) => write!(f, "credential {}", path.display()),
+            Self::Variable(name) => write!(f, "environment {name}"),
+            Self::Flag(name) => write!(f, "flag {name}"),
+        }
+    }
+}
+
+/// A value with its origin.
+#[derive(Clone, Debug)]
+pub struct Given {
+    /// The text, interpolated.
+    pub text: String,
+    /// Where it came from.
+    pub origin: Origin,
+}
+
+/// Everything that is wrong with the configuration, a sentence each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problems(pub Vec<String>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// Valid settings with their origins.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// Name of the environment: `dev`, `qa`, `staging`, `prod`.
+    pub env: String,
+    /// Variables with the program's prefix that are no settings.
+    pub ignored: Vec<String>,
+    pub(super) specs: Vec<Spec>,
+    pub(super) values: BTreeMap<String, Given>,
+}
+
+impl Loaded {
+    /// A value with its origin.
+    ///
+    /// # Panics
+    /// When the setting was not declared.
+    pub fn given(&self, name: &str) -> &Given {
+        self.values.get(name).unwrap_or_else(|| panic!("{name} is not declared"))
+    }
+
+    /// The typed value of a setting.
+    ///
+    /// # Panics
+    /// When the setting was not declared with this type.
+    pub fn value<T: Value>(&self, section: &str, key: &str) -> T {
+        let text = &self.given(&format!("{section}.{key}")).text;
+        T::parse(text).unwrap_or_else(|| panic!("{section}.{key} was checked when it was loaded"))
+    }
+
+    /// Whether errors may show their causes to clients.
+    pub fn is_dev(&self) -> bool {
+        self.env == "dev"
+    }
+}
+
+/// Reads all sources.
+///
+/// # Errors
+/// [`Problems`]: all of them.
+pub fn load(specs: &[Spec], sources: &Sources, environment: &Environment) -> Result<Loaded, Problems> {
+    let prefix = format!("{}_", sources.name.to_uppercase().replace('-', "_"));
+    let env = sources.env.clone().or_else(|| environment.get(&format!("{prefix}ENV")).map(str::to_owned));
+    let env = env.unwrap_or_else(|| "prod".to_owned());
+    let mut loading = Loading { specs, given: BTreeMap::new(), problems: Vec::new(), ignored: Vec::new() };
+    if env.is_empty() || !env.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
+        loading.problems.push(format!("the environment's name {env:?} is not made of letters, digits, - and _"));
+    }
+    loading.files(sources, environment.get(&format!("{prefix}CONFIG")), &env);
+    loading.credentials(environment);
+    loading.variables(environment, &prefix);
+    for (name, text, flag) in &sources.flags {
+        loading.give(name, text.clone(), Origin::Flag(flag));
+    }
+    loading.finish(env)
+}
+
+struct Loading<'a> {
+    specs: &'a [Spec],
+    given: BTreeMap<String, Given>,
+    problems: Vec<String>,
+    ignored: Vec<String>,
+}
+
+impl Loading<'_> {
+    fn files(&mut self, sources: &Sources, variable: Option<&str>, env: &str) {
+        let named = sources.config.clone().or_else(|| variable.map(PathBuf::from));
+        let must_exist = named.is_some();
+        let path = named.unwrap_or_else(|| PathBuf::from(format!("/etc/{0}/{0}.toml", sources.name)));
+        if must_exist || path.exists() {
+            self.file(&path);
+        }
+        let of_env = path.with_file_name(format!("{}.{env}.toml", sources.name));
+        if of_env != path && of_env.exists() {
+            self.file(&of_env);
+        }
+    }
+
+    fn file(&mut self, path: &Path) {
+        match file::read(path) {
+            Ok(entries) => {
+                for entry in entries {
+                    self.give(&entry.name, entry.text, Origin::File(path.to_path_buf(), entry.line));
+                }
+            }
+            Err(problems) => self.problems.extend(problems),
+        }
+    }
+
+    /// systemd's credentials: files named `section.key`.
+    fn credentials(&mut self, environment: &Environment) {
+        let Some(folder) = environment.get("CREDENTIALS_DIRECTORY") else { return };
+        for spec in self.specs.iter().filter(|s| s.secret) {
+            let path = Path::new(folder).join(spec.name());
+            if path.exists() {
+                self.secret_file(&spec.name(), &path, Origin::Credential(path.clone()));
+            }
+        }
+    }
+
+    fn variables(&mut self, environment: &Environment, prefix: &str) {
+        for (variable, value) in environment.with_prefix(prefix) {
+            let rest = &variable[prefix.len()..];
+            match rest.split_once("__") {
+                Some((section, key)) => {
+                    let name = format!("{}.{}", section.to_lowercase(), key.to_lowercase());
+                    self.give(&name, value.to_owned(), Origin::Variable(variable.to_owned()));
+                }
+                None if ["ENV", "CONFIG", "URL", "TOKEN", "CORPORA"].contains(&rest) => {}
+                None => self.ignored.push(variable.to_owned()),
+            }
+        }
+    }
+
+    fn give(&mut self, name: &str, text: String, origin: Origin) {
+        if self.specs.iter().any(|s| s.name() == name) {
+            self.given.insert(name.to_owned(), Given { text, origin });
+            return;
+        }
+        let secret = name.strip_suffix("_file").filter(|n| self.specs.iter().any(|s| s.secret && s.name() == *n));
+        match secret {
+            Some(secret) => self.secret_file(secret, Path::new(&text), origin),
+            None => {
+                let hint = nearest(name, self.specs).map(|n| format!("; did you mean {n}?")).unwrap_or_default();
+                self.problems.push(format!("unknown key {name} ({origin}){hint}"));
+            }
+        }
+    }
+
+    fn secret_file(&mut self, name: &str, path: &Path, origin: Origin) {
+        match std::fs::read_to_string(path) {
+            Ok(text) => {
+                self.given.insert(name.to_owned(), Given { text: text.trim_end().to_owned(), origin });
+            }
+            Err(error) => self.problems.push(format!("{name}: cannot read {}: {error} ({origin})", path.display())),
+        }
+    }
+
+    fn finish(mut self, env: String) -> Result<Loaded, Problems> {
+        let mut values: BTreeMap<String, Given> = BTreeMap::new();
+        for spec in self.specs {
+            let default = || Given { text: spec.default.to_owned(), origin: Origin::Default };
+            values.insert(spec.name(), self.given.remove(&spec.name()).unwrap_or_else(default));
+        }
+        let plain = values.clone();
+        for spec in self.specs {
+            let given = values.get_mut(&spec.name()).expect("just put in");
+            match interpolated(&given.text, &plain) {
+                Ok(text) => given.text = text,
+                Err(flaw) => self.problems.push(format!("{}: {flaw} ({})", spec.name(), given.origin)),
+            }
+            if let Some(flaw) = spec.flaw(&given.text) {
+                let shown = if spec.secret { "***".to_owned() } else { format!("{:?}", given.text) };
+                self.problems.push(format!("{} = {shown}: {flaw} ({})", spec.name(), given.origin));
+            }
+        }
+        if self.problems.is_empty() {
+            Ok(Loaded { env, ignored: self.ignored, specs: self.specs.to_vec(), values })
+        } else {
+            Err(Problems(self.problems))
+        }
+    }
+}
+
+/// `${section.key}` replaced by what that setting says itself.
+fn interpolated(text: &str, values: &BTreeMap<String, Given>) -> Result<String, String> {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("${") {
+        let (name, behind) = after.split_once('}').ok_or("`${` without `}`")?;
+        let value = values.get(name).ok_or_else(|| format!("${{{name}}} is no setting"))?;
+        if value.text.contains("${") {
+            return Err(format!("${{{name}}} is itself made of others"));
+        }
+        out += before;
+        out += &value.text;
+        rest = behind;
+    }
+    Ok(out + rest)
+}
+
+/// The declared name that looks most like an unknown one, when it looks alike at all.
+fn nearest(name: &str, specs: &[Spec]) -> Option<String> {
+    let distances = specs.iter().map(|s| (distance(name, &s.name()), s.name()));
+    distances.min().filter(|(far, _)| *far <= 1 + name.len() / 4).map(|(_, name)| name)
+}
+
+/// Levenshtein's distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let cost = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests;

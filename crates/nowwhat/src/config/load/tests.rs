@@ -1,0 +1,117 @@
+//! What loading promises.
+
+use super::*;
+use crate::config::{ByteSize, Secret};
+
+crate::settings! {
+    /// For these tests.
+    struct Settings {
+        /// The oven.
+        oven: Oven {
+            /// How hot.
+            celsius: u32 = "220", range "50".."300";
+            /// How large.
+            volume_bytes: ByteSize = "1KiB", range "1".."1MiB";
+            /// Its key.
+            key: Option<Secret> = "";
+        }
+        /// The shop.
+        shop: Shop {
+            /// Where.
+            folder: String = "shop";
+            /// The cash box.
+            cash: String = "${shop.folder}/cash";
+        }
+    }
+}
+
+fn environment(pairs: &[(&str, &str)]) -> Environment {
+    pairs.iter().copied().collect()
+}
+
+fn problems(sources: &Sources, pairs: &[(&str, &str)]) -> Vec<String> {
+    load(&Settings::specs(), sources, &environment(pairs)).expect_err("it has problems").0
+}
+
+#[test]
+fn later_sources_win_and_origins_are_kept() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("bakery.toml");
+    std::fs::write(&file, "[oven]\ncelsius = 100\nvolume_bytes = \"2KiB\"\n\n[shop]\nfolder = \"a\"\n").expect("written");
+    std::fs::write(dir.path().join("bakery.qa.toml"), "[oven]\ncelsius = 110\n").expect("written");
+    let mut sources = Sources::of("bakery");
+    sources.config = Some(file.clone());
+    sources.env = Some("qa".into());
+    sources.flags = vec![("shop.folder", "b".into(), "--folder")];
+    let env = environment(&[("BAKERY_OVEN__VOLUME_BYTES", "3000"), ("BAKERY_URL", "x"), ("BAKERY_PORT", "tcp://10.0.0.1")]);
+    let loaded = load(&Settings::specs(), &sources, &env).expect("valid");
+    let settings = Settings::from_loaded(&loaded);
+    assert_eq!((settings.oven.celsius, settings.oven.volume_bytes), (110, ByteSize(3000)));
+    assert_eq!((settings.shop.folder.as_str(), settings.shop.cash.as_str()), ("b", "b/cash"));
+    assert_eq!(loaded.given("oven.celsius").origin, Origin::File(dir.path().join("bakery.qa.toml"), 2));
+    assert_eq!(loaded.given("oven.volume_bytes").origin, Origin::Variable("BAKERY_OVEN__VOLUME_BYTES".into()));
+    assert_eq!(loaded.given("shop.folder").origin, Origin::Flag("--folder"));
+    assert_eq!(loaded.ignored, ["BAKERY_PORT"]);
+}
+
+#[test]
+fn all_problems_come_at_once_with_key_value_range_and_origin() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("bakery.toml");
+    std::fs::write(&file, "[oven]\ncelsius = 1000\n\n[shop]\nfoldr = \"a\"\n").expect("written");
+    let mut sources = Sources::of("bakery");
+    sources.config = Some(file.clone());
+    let found = problems(&sources, &[("BAKERY_OVEN__VOLUME_BYTES", "big"), ("BAKERY_SHOP__CASH", "${shop.nothing}")]);
+    let file = file.display();
+    assert_eq!(
+        found,
+        [
+            format!("unknown key shop.foldr ({file} line 5); did you mean shop.folder?"),
+            format!("oven.celsius = \"1000\": allowed are 50 to 300 ({file} line 2)"),
+            "oven.volume_bytes = \"big\": expected a number of bytes such as 65536 or 64KiB (environment BAKERY_OVEN__VOLUME_BYTES)"
+                .to_owned(),
+            "shop.cash: ${shop.nothing} is no setting (environment BAKERY_SHOP__CASH)".to_owned(),
+        ]
+    );
+}
+
+#[test]
+fn a_file_that_is_no_toml_or_is_missing_is_named_with_its_line() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("bakery.toml");
+    let mut sources = Sources::of("bakery");
+    sources.config = Some(file.clone());
+    assert!(problems(&sources, &[])[0].starts_with(&file.display().to_string()));
+    std::fs::write(&file, "[oven]\ncelsius = = 3\n").expect("written");
+    assert!(problems(&sources, &[])[0].contains("bakery.toml line 2: "), "{:?}", problems(&sources, &[]));
+    std::fs::write(&file, "celsius = 3\n").expect("written");
+    assert!(problems(&sources, &[])[0].contains("celsius stands in no section"));
+}
+
+#[test]
+fn a_secret_comes_from_a_file_and_is_never_shown() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("key");
+    std::fs::write(&file, "hidden\n").expect("written");
+    let env = environment(&[("BAKERY_OVEN__KEY_FILE", file.to_str().expect("a path"))]);
+    let loaded = load(&Settings::specs(), &Sources::of("bakery"), &env).expect("valid");
+    assert_eq!(Settings::from_loaded(&loaded).oven.key.expect("given").reveal(), "hidden");
+    assert!(!loaded.show().contains("hidden"), "{}", loaded.show());
+    let missing = problems(&Sources::of("bakery"), &[("BAKERY_OVEN__KEY_FILE", "/nowhere")]);
+    assert!(missing[0].starts_with("oven.key: cannot read /nowhere"), "{missing:?}");
+}
+
+#[test]
+fn the_file_of_defaults_is_valid_and_changes_nothing() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("bakery.toml");
+    let text = crate::config::default_file(&Settings::specs(), "The bakery.");
+    let uncommented: String = text.lines().map(|l| format!("{}\n", l.strip_prefix("# ").filter(|l| l.contains(" = ") && !l.contains("file")).unwrap_or(l))).collect();
+    for text in [text, uncommented] {
+        std::fs::write(&file, text).expect("written");
+        let mut sources = Sources::of("bakery");
+        sources.config = Some(file.clone());
+        let loaded = load(&Settings::specs(), &sources, &Environment::default()).expect("valid");
+        assert_eq!(Settings::from_loaded(&loaded).oven.celsius, 220);
+    }
+}

@@ -1,0 +1,82 @@
+//! What a setting is: name, type, default, range, meaning.
+
+use super::value::Value;
+
+/// The smallest and the largest value, both allowed, as they are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// Smallest.
+    pub min: &'static str,
+    /// Largest.
+    pub max: &'static str,
+}
+
+/// One declared setting.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// Its section.
+    pub section: &'static str,
+    /// Its key in the section.
+    pub key: &'static str,
+    /// What the section is for.
+    pub section_doc: &'static str,
+    /// What the setting means.
+    pub doc: &'static str,
+    /// Its default, as it is written.
+    pub default: &'static str,
+    /// Its range, if it has one.
+    pub range: Option<Range>,
+    /// What it expects, in words.
+    pub expected: &'static str,
+    /// Whether it is never shown.
+    pub secret: bool,
+    /// Whether TOML writes it without quotes.
+    pub bare: bool,
+    amount: fn(&str) -> Option<Option<u128>>,
+}
+
+impl Spec {
+    /// The setting of type `T`; `name` is section and key, `docs` their meaning.
+    pub fn of<T: Value>(
+        name: (&'static str, &'static str),
+        docs: (&'static str, &'static str),
+        default: &'static str,
+        range: Option<Range>,
+    ) -> Self {
+        Self {
+            section: name.0,
+            key: name.1,
+            section_doc: docs.0,
+            doc: docs.1,
+            default,
+            range,
+            expected: T::EXPECTED,
+            secret: T::SECRET,
+            bare: T::BARE,
+            amount: |text| T::parse(text).map(|value| value.amount()),
+        }
+    }
+
+    /// `section.key`.
+    pub fn name(&self) -> String {
+        format!("{}.{}", self.section, self.key)
+    }
+
+    /// What is wrong with a value, if anything.
+    pub(crate) fn flaw(&self, text: &str) -> Option<String> {
+        let Some(amount) = (self.amount)(text) else {
+            return Some(format!("expected {}", self.expected));
+        };
+        let (range, amount) = (self.range?, amount?);
+        let bound = |text| (self.amount)(text).flatten().unwrap_or_default();
+        if amount < bound(range.min) || amount > bound(range.max) {
+            return Some(format!("allowed are {} to {}", range.min, range.max));
+        }
+        None
+    }
+
+    /// The value as TOML writes it.
+    pub(crate) fn toml(&self, text: &str) -> String {
+        if self.bare && !text.is_empty() { text.to_owned() } else { format!("{text:?}") }
+    }
+}

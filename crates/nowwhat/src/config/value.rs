@@ -1,0 +1,200 @@
+//! The types of settings.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A type that a setting can have.
+pub trait Value: Sized {
+    /// What is expected, for error messages: `a number of bytes such as 64MiB`.
+    const EXPECTED: &'static str;
+    /// Whether the value must never be shown.
+    const SECRET: bool = false;
+    /// Whether TOML writes it without quotes.
+    const BARE: bool = false;
+    /// Reads it; none when the text is not one.
+    fn parse(text: &str) -> Option<Self>;
+    /// The amount a range is checked by; none for values without an order.
+    fn amount(&self) -> Option<u128> {
+        None
+    }
+}
+
+macro_rules! integers {
+    ($($kind:ty)*) => {$(
+        impl Value for $kind {
+            const EXPECTED: &'static str = "a whole number";
+            const BARE: bool = true;
+            fn parse(text: &str) -> Option<Self> {
+                text.replace('_', "").parse().ok()
+            }
+            fn amount(&self) -> Option<u128> {
+                u128::try_from(*self).ok()
+            }
+        }
+    )*};
+}
+
+integers!(u16 u32 u64 usize);
+
+impl Value for bool {
+    const EXPECTED: &'static str = "true or false";
+    const BARE: bool = true;
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+impl Value for String {
+    const EXPECTED: &'static str = "a text";
+    fn parse(text: &str) -> Option<Self> {
+        Some(text.to_owned())
+    }
+}
+
+impl Value for PathBuf {
+    const EXPECTED: &'static str = "a path";
+    fn parse(text: &str) -> Option<Self> {
+        (!text.is_empty()).then(|| Self::from(text))
+    }
+}
+
+impl Value for SocketAddr {
+    const EXPECTED: &'static str = "an address and port such as 127.0.0.1:4711";
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+/// An empty text is none.
+impl<T: Value> Value for Option<T> {
+    const EXPECTED: &'static str = T::EXPECTED;
+    const SECRET: bool = T::SECRET;
+    const BARE: bool = T::BARE;
+    fn parse(text: &str) -> Option<Self> {
+        if text.is_empty() { Some(None) } else { T::parse(text).map(Some) }
+    }
+    fn amount(&self) -> Option<u128> {
+        self.as_ref().and_then(T::amount)
+    }
+}
+
+/// A number of bytes: `1024`, `64KiB`, `10MB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByteSize(pub u64);
+
+const BYTE_UNITS: [(&str, u64); 9] = [
+    ("TiB", 1 << 40),
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("TB", 1_000_000_000_000),
+    ("GB", 1_000_000_000),
+    ("MB", 1_000_000),
+    ("kB", 1000),
+    ("B", 1),
+];
+
+impl Value for ByteSize {
+    const EXPECTED: &'static str = "a number of bytes such as 65536 or 64KiB";
+    fn parse(text: &str) -> Option<Self> {
+        with_unit(text, &BYTE_UNITS).map(Self)
+    }
+    fn amount(&self) -> Option<u128> {
+        Some(u128::from(self.0))
+    }
+}
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let exact = BYTE_UNITS[..4].iter().find(|(_, size)| self.0 >= *size && self.0 % size == 0);
+        match exact {
+            Some((unit, size)) => write!(f, "{}{unit}", self.0 / size),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+/// A duration in whole seconds: `15`, `15s`, `10m`, `1h`, `7d`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seconds(pub u64);
+
+const TIME_UNITS: [(&str, u64); 4] = [("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)];
+
+impl Value for Seconds {
+    const EXPECTED: &'static str = "a duration such as 30s, 10m or 1h";
+    fn parse(text: &str) -> Option<Self> {
+        with_unit(text, &TIME_UNITS).map(Self)
+    }
+    fn amount(&self) -> Option<u128> {
+        Some(u128::from(self.0))
+    }
+}
+
+impl Seconds {
+    /// As a [`Duration`].
+    pub fn duration(self) -> Duration {
+        Duration::from_secs(self.0)
+    }
+}
+
+fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let text = text.trim();
+    let (number, size) = units
+        .iter()
+        .find_map(|(unit, size)| text.strip_suffix(unit).map(|number| (number, *size)))
+        .unwrap_or((text, 1));
+    number.trim().replace('_', "").parse::<u64>().ok()?.checked_mul(size)
+}
+
+/// A text that is never shown: its `Debug` is `***`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text itself.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Value for Secret {
+    const EXPECTED: &'static str = "a text";
+    const SECRET: bool = true;
+    fn parse(text: &str) -> Option<Self> {
+        (!text.is_empty()).then(|| Self(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_durations_have_units() {
+        let bytes = |text| ByteSize::parse(text).map(|b| b.0);
+        assert_eq!(bytes("64MiB"), Some(64 << 20));
+        assert_eq!(bytes("10 kB"), Some(10_000));
+        assert_eq!(bytes("1_000"), Some(1000));
+        assert_eq!(bytes("99999999999GiB"), None);
+        assert_eq!(bytes("-1"), None);
+        assert_eq!(bytes("much"), None);
+        assert_eq!(Seconds::parse("10m"), Some(Seconds(600)));
+        assert_eq!(Seconds::parse("1.5h"), None);
+        assert_eq!(ByteSize(3 << 20).to_string(), "3MiB");
+        assert_eq!(ByteSize(1000).to_string(), "1000");
+    }
+
+    #[test]
+    fn a_secret_does_not_show_itself() {
+        let secret = Secret::parse("hidden").expect("a text");
+        assert_eq!(format!("{secret:?} {:?}", Some(&secret)), "*** Some(***)");
+    }
+}

@@ -1,0 +1,140 @@
+//! Health: alive, ready, started, each with its reasons.
+
+use crate::version::Version;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use serde_json::{Value, json};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// Says what is wrong, or nothing.
+type Check = Box<dyn Fn() -> Option<String> + Send + Sync>;
+
+/// What a check that fails means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weight {
+    /// Not ready: no traffic should come.
+    Readiness,
+    /// Worth knowing; traffic may come.
+    Warning,
+}
+
+/// The health of a service. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Health {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    started: AtomicBool,
+    stopping: AtomicBool,
+    checks: RwLock<Vec<(&'static str, Weight, Check)>>,
+}
+
+impl fmt::Debug for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Health").field("started", &self.is_started()).field("ready", &self.is_ready()).finish()
+    }
+}
+
+impl Health {
+    /// Adds a check, which must be quick: it is asked at every probe.
+    pub fn check(&self, name: &'static str, weight: Weight, check: impl Fn() -> Option<String> + Send + Sync + 'static) {
+        let mut checks = self.shared.checks.write().unwrap_or_else(PoisonError::into_inner);
+        checks.push((name, weight, Box::new(check)));
+    }
+
+    /// The service has started.
+    pub fn started(&self) {
+        self.shared.started.store(true, Ordering::Release);
+    }
+
+    /// The service is about to stop: not ready any more.
+    pub fn stopping(&self) {
+        self.shared.stopping.store(true, Ordering::Release);
+    }
+
+    fn is_started(&self) -> bool {
+        self.shared.started.load(Ordering::Acquire)
+    }
+
+    /// Whether traffic may come.
+    pub fn is_ready(&self) -> bool {
+        self.report().0
+    }
+
+    /// Ready or not, and each reason.
+    fn report(&self) -> (bool, Value) {
+        let mut ready = true;
+        let mut reasons = Vec::new();
+        let mut say = |name: &str, weight: Weight, reason: String| {
+            ready &= weight != Weight::Readiness;
+            reasons.push(json!({ "check": name, "reason": reason, "ready": weight != Weight::Readiness }));
+        };
+        if !self.is_started() {
+            say("start", Weight::Readiness, "the service is starting".to_owned());
+        }
+        if self.shared.stopping.load(Ordering::Acquire) {
+            say("stop", Weight::Readiness, "the service is stopping".to_owned());
+        }
+        for (name, weight, check) in self.shared.checks.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            if let Some(reason) = check() {
+                say(name, *weight, reason);
+            }
+        }
+        (ready, Value::from(reasons))
+    }
+
+    /// `/livez`: the process answers.
+    pub fn livez(&self) -> Response {
+        answer(true, "alive", Value::Array(Vec::new()))
+    }
+
+    /// `/readyz`: 200, or 503 with the reasons.
+    pub fn readyz(&self) -> Response {
+        let (ready, reasons) = self.report();
+        answer(ready, if ready { "ready" } else { "not ready" }, reasons)
+    }
+
+    /// `/readyz` for the public: the status alone.
+    pub fn readyz_status(&self) -> StatusCode {
+        if self.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+    }
+
+    /// `/startupz`: 200 once started.
+    pub fn startupz(&self) -> Response {
+        let started = self.is_started();
+        answer(started, if started { "started" } else { "starting" }, Value::Array(Vec::new()))
+    }
+}
+
+fn answer(good: bool, status: &str, reasons: Value) -> Response {
+    let code = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, axum::Json(json!({ "status": status, "reasons": reasons }))).into_response()
+}
+
+/// The probes of a public listener, for load balancers: the status alone.
+pub fn public_routes(health: Health) -> axum::Router {
+    use axum::routing::get;
+    axum::Router::new()
+        .route("/livez", get(|| async { StatusCode::OK }))
+        .route("/readyz", get(move || async move { health.readyz_status() }))
+}
+
+/// The routes of an admin listener: metrics, health, version.
+pub fn admin_routes(
+    registry: Arc<prometheus_client::registry::Registry>,
+    health: Health,
+    version: Version,
+) -> axum::Router {
+    use axum::routing::get;
+    let (live, ready, started) = (health.clone(), health.clone(), health);
+    axum::Router::new()
+        .route("/metrics", get(move |headers: http::HeaderMap| async move { crate::metrics::exposition(&registry, &headers) }))
+        .route("/livez", get(move || async move { live.livez() }))
+        .route("/readyz", get(move || async move { ready.readyz() }))
+        .route("/startupz", get(move || async move { started.startupz() }))
+        .route("/version", get(move || async move { axum::Json(version) }))
+}

@@ -1,0 +1,245 @@
+//! Log lines on standard error: text for people, JSON for machines, one object a line, the span's fields in each.
+//!
+//! Lines are written by a thread of their own, so that a slow terminal holds up no request. When more than
+//! [`LINES_MAX`] lines wait, further ones are counted and dropped; the count is logged as soon as there is room.
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+use std::fmt;
+use std::io::{IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{EnvFilter, Registry};
+
+/// Lines that may wait to be written.
+pub const LINES_MAX: usize = 8192;
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Text with colours where standard error is a terminal.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Format {
+    /// `text`, `json`, or `auto`: text on a terminal, else JSON.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "text" => Some(Self::Text),
+            "json" => Some(Self::Json),
+            "auto" if std::io::stderr().is_terminal() => Some(Self::Text),
+            "auto" => Some(Self::Json),
+            _ => None,
+        }
+    }
+}
+
+/// Logging is on; dropping it writes what waits.
+#[derive(Debug)]
+pub struct Telemetry {
+    lines: Option<SyncSender<String>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+/// Why logging could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The level is not understood.
+    #[error("log level {0:?} is not understood: use error, warn, info, debug or trace, also per module as info,engine=debug")]
+    Level(String),
+    /// Something else logs already.
+    #[error("logging is set up already")]
+    Twice,
+    /// The operating system refused the thread.
+    #[error("cannot start the log's thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+impl Telemetry {
+    /// Begins to log. Modules that are not the caller's (`quiet`) log warnings only, unless the level names them.
+    ///
+    /// # Errors
+    /// [`TelemetryError`].
+    pub fn start(level: &str, format: Format, quiet: &[&str]) -> Result<Self, TelemetryError> {
+        let quiet: String = quiet.iter().map(|module| format!("{module}=warn,")).collect();
+        let filter = EnvFilter::try_new(format!("{quiet}{level}")).map_err(|_| TelemetryError::Level(level.to_owned()))?;
+        let (sender, lines) = sync_channel(LINES_MAX);
+        let writer = std::thread::Builder::new().name("log".to_owned()).spawn(move || write_lines(&lines))?;
+        let colour = format == Format::Text && std::io::stderr().is_terminal();
+        let layer = Lines { format, colour, sender: sender.clone(), dropped: Arc::default() };
+        let subscriber = Registry::default().with(filter).with(layer);
+        tracing::subscriber::set_global_default(subscriber).map_err(|_| TelemetryError::Twice)?;
+        Ok(Self { lines: Some(sender), writer: Some(writer) })
+    }
+}
+
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        // An empty line ends the writer, after all that was sent before it.
+        if let Some(lines) = self.lines.take() {
+            drop(lines.send(String::new()));
+        }
+        if let Some(writer) = self.writer.take() {
+            drop(writer.join());
+        }
+    }
+}
+
+fn write_lines(lines: &Receiver<String>) {
+    let mut error = std::io::stderr().lock();
+    while let Ok(line) = lines.recv().map(String::into_bytes) {
+        if line.is_empty() {
+            return;
+        }
+        // Nobody can be told that standard error is gone.
+        drop(error.write_all(&line));
+    }
+}
+
+struct Lines {
+    format: Format,
+    colour: bool,
+    sender: SyncSender<String>,
+    dropped: Arc<AtomicU64>,
+}
+
+/// Fields of a span or an event, in order.
+#[derive(Clone, Debug, Default)]
+struct Fields(Map<String, Value>);
+
+impl Visit for Fields {
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.0.insert(field.name().to_owned(), value.into());
+    }
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.0.insert(field.name().to_owned(), value.into());
+    }
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.0.insert(field.name().to_owned(), value.into());
+    }
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.0.insert(field.name().to_owned(), value.into());
+    }
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.insert(field.name().to_owned(), value.into());
+    }
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.0.insert(field.name().to_owned(), format!("{value:?}").into());
+    }
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let mut fields = Fields::default();
+        attributes.record(&mut fields);
+        if let Some(span) = context.span(id) {
+            span.extensions_mut().insert(fields);
+        }
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        if let Some(span) = context.span(id)
+            && let Some(fields) = span.extensions_mut().get_mut::<Fields>()
+        {
+            values.record(fields);
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let mut fields = Fields::default();
+        for span in context.event_scope(event).into_iter().flat_map(|scope| scope.from_root()) {
+            if let Some(of_span) = span.extensions().get::<Fields>() {
+                fields.0.extend(of_span.0.clone());
+            }
+        }
+        event.record(&mut fields);
+        let message = fields.0.remove("message").and_then(|m| m.as_str().map(str::to_owned)).unwrap_or_default();
+        let meta = event.metadata();
+        let line = Line { level: *meta.level(), target: meta.target(), message: &message, fields: fields.0 };
+        self.send(match self.format {
+            Format::Json => line.json(),
+            Format::Text => line.text(self.colour),
+        });
+    }
+}
+
+impl Lines {
+    fn send(&self, line: String) {
+        let dropped = self.dropped.swap(0, Ordering::Relaxed);
+        let line = match dropped {
+            0 => line,
+            _ => {
+                let fields = Map::from_iter([("lines".to_owned(), Value::from(dropped))]);
+                let note = Line { level: Level::WARN, target: "nowwhat", message: "log lines dropped: standard error is too slow", fields };
+                let note = if self.format == Format::Json { note.json() } else { note.text(self.colour) };
+                note + &line
+            }
+        };
+        if let Err(TrySendError::Full(_)) = self.sender.try_send(line) {
+            self.dropped.fetch_add(dropped + 1, Ordering::Relaxed);
+        }
+    }
+}
+
+struct Line<'a> {
+    level: Level,
+    target: &'a str,
+    message: &'a str,
+    fields: Map<String, Value>,
+}
+
+impl Line<'_> {
+    fn json(self) -> String {
+        let mut object = Map::new();
+        object.insert("time".into(), format!("{:.6}", Timestamp::now()).into());
+        object.insert("level".into(), self.level.as_str().to_lowercase().into());
+        object.insert("target".into(), self.target.into());
+        object.insert("message".into(), self.message.into());
+        object.extend(self.fields);
+        Value::Object(object).to_string() + "\n"
+    }
+
+    fn text(self, colour: bool) -> String {
+        let (on, dim, off) = match (colour, self.level) {
+            (false, _) => ("", "", ""),
+            (true, Level::ERROR) => ("\x1b[31m", "\x1b[2m", "\x1b[0m"),
+            (true, Level::WARN) => ("\x1b[33m", "\x1b[2m", "\x1b[0m"),
+            (true, _) => ("\x1b[32m", "\x1b[2m", "\x1b[0m"),
+        };
+        let mut text = format!("{dim}{:.3}{off} {on}{:>5}{off} {}", Timestamp::now(), self.level, self.message);
+        for (name, value) in self.fields {
+            text += &match value {
+                Value::String(s) if s.chars().all(|c| c.is_ascii_graphic() && c != '"') && !s.is_empty() => format!(" {dim}{name}={off}{s}"),
+                value => format!(" {dim}{name}={off}{value}"),
+            };
+        }
+        text + "\n"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_cannot_be_broken_by_its_values() {
+        let line = || {
+            let fields = Map::from_iter([("path".to_owned(), Value::from("/a\n{\"level\":\"error\"}"))]);
+            Line { level: Level::INFO, target: "t", message: "request", fields }
+        };
+        for text in [line().json(), line().text(false)] {
+            assert_eq!(text.matches('\n').count(), 1, "{text}");
+        }
+        let json: Value = serde_json::from_str(&line().json()).expect("JSON");
+        assert_eq!((json["level"].as_str(), json["message"].as_str()), (Some("info"), Some("request")));
+    }
+}

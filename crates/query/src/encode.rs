@@ -1,0 +1,135 @@
+//! Answers as bytes: JSON, NDJSON, CSV.
+//!
+//! The bytes come as the rows come. An error after the first of them ends the stream with an error, never as a body that looks
+//! complete. JSON says `truncated` at its end; NDJSON and CSV cannot, so that there an answer beyond the server's bound fails.
+
+use crate::error::QueryError;
+use crate::run::{Answer, Column};
+use crate::value::value;
+use arrow::array::RecordBatch;
+use bytes::Bytes;
+use futures::stream::{self, Stream};
+use serde_json::{Value, json};
+
+/// The form of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// `{"columns": [{"name", "type"}], "rows": [[...]], "truncated": false}`.
+    Json,
+    /// One object a row.
+    Ndjson,
+    /// RFC 4180, with a header.
+    Csv,
+}
+
+impl Format {
+    /// The media type.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Ndjson => "application/x-ndjson",
+            Self::Csv => "text/csv; charset=utf-8; header=present",
+        }
+    }
+}
+
+/// Rows as lists of values, in the order of the columns.
+///
+/// # Errors
+/// [`QueryError`] for a value that has no text.
+pub fn json_rows(batch: &RecordBatch) -> Result<Vec<Vec<Value>>, QueryError> {
+    let row = |row: usize| batch.columns().iter().map(|column| value(column, row)).collect();
+    let rows: Result<_, arrow::error::ArrowError> = (0..batch.num_rows()).map(row).collect();
+    rows.map_err(|e| QueryError::Failed(e.to_string()))
+}
+
+enum Step {
+    Head,
+    Rows,
+    Done,
+}
+
+/// The answer as a stream of bytes.
+pub fn encode(answer: Answer, format: Format) -> impl Stream<Item = Result<Bytes, QueryError>> + Send {
+    let begin = (answer, Step::Head, true);
+    stream::try_unfold(begin, move |(mut answer, step, first)| async move {
+        match step {
+            Step::Head => {
+                let head = head(&answer.columns, format);
+                Ok(Some((head, (answer, Step::Rows, true))))
+            }
+            Step::Rows => match answer.next().await {
+                Some(batch) => {
+                    let bytes = rows(&json_rows(&batch?)?, &answer.columns, (format, first));
+                    let first = first && bytes.is_empty();
+                    Ok(Some((Bytes::from(bytes), (answer, Step::Rows, first))))
+                }
+                None => {
+                    let tail = tail(&answer, format)?;
+                    Ok(Some((tail, (answer, Step::Done, first))))
+                }
+            },
+            Step::Done => Ok(None),
+        }
+    })
+}
+
+fn head(columns: &[Column], format: Format) -> Bytes {
+    match format {
+        Format::Json => {
+            let columns: Vec<Value> = columns.iter().map(|c| json!({ "name": c.name, "type": c.kind })).collect();
+            format!("{{\"columns\":{},\"rows\":[", Value::from(columns)).into()
+        }
+        Format::Ndjson => Bytes::new(),
+        Format::Csv => csv_line(columns.iter().map(|c| Value::from(c.name.as_str()))).into(),
+    }
+}
+
+fn rows(rows: &[Vec<Value>], columns: &[Column], (format, first): (Format, bool)) -> Vec<u8> {
+    let mut out = Vec::new();
+    for row in rows {
+        match format {
+            Format::Json => {
+                if !(first && out.is_empty()) {
+                    out.push(b',');
+                }
+                serde_json::to_writer(&mut out, row).expect("plain data always serializes");
+            }
+            Format::Ndjson => {
+                for (n, (column, value)) in columns.iter().zip(row).enumerate() {
+                    out.push(if n == 0 { b'{' } else { b',' });
+                    serde_json::to_writer(&mut out, &column.name).expect("plain data always serializes");
+                    out.push(b':');
+                    serde_json::to_writer(&mut out, value).expect("plain data always serializes");
+                }
+                out.extend(if columns.is_empty() { b"{}\n".as_slice() } else { b"}\n" });
+            }
+            Format::Csv => out.extend(csv_line(row.iter().cloned()).into_bytes()),
+        }
+    }
+    out
+}
+
+fn tail(answer: &Answer, format: Format) -> Result<Bytes, QueryError> {
+    match format {
+        Format::Json => Ok(format!("],\"truncated\":{}}}\n", answer.truncated()).into()),
+        Format::Ndjson | Format::Csv => match answer.beyond_bound() {
+            Some(rows_max) => Err(QueryError::TooManyRows { rows_max }),
+            None => Ok(Bytes::new()),
+        },
+    }
+}
+
+/// A line by RFC 4180; null is an empty field, an empty text is `""`.
+fn csv_line(values: impl Iterator<Item = Value>) -> String {
+    let field = |value: Value| match value {
+        Value::Null => String::new(),
+        Value::String(text) => {
+            let plain = !text.is_empty() && !text.contains([',', '"', '\r', '\n']) && text.trim() == text;
+            if plain { text } else { format!("\"{}\"", text.replace('"', "\"\"")) }
+        }
+        value @ (Value::Array(_) | Value::Object(_)) => format!("\"{}\"", value.to_string().replace('"', "\"\"")),
+        other => other.to_string(),
+    };
+    values.map(field).collect::<Vec<_>>().join(",") + "\r\n"
+}

@@ -1,0 +1,81 @@
+//! Why a question has no answer.
+
+use datafusion::error::DataFusionError;
+
+/// Why a question has no answer, or no more of it.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// The text is not understood, or names what there is not.
+    #[error("{0}")]
+    Invalid(String),
+    /// Something other than reading was asked.
+    #[error("{0}: only one reading statement is allowed, SELECT, EXPLAIN or SHOW, over the table events")]
+    NotAllowed(String),
+    /// A parameter is missing or cannot be used.
+    #[error("{0}")]
+    Parameter(String),
+    /// Too many questions at once.
+    #[error("{concurrent_max} queries are running and none ended within {wait_seconds} s: ask again later")]
+    TooMany {
+        /// How many may run.
+        concurrent_max: usize,
+        /// How long this one waited.
+        wait_seconds: u64,
+    },
+    /// It took too long.
+    #[error("the query took longer than {timeout_seconds} s: ask for less, or for more time with timeout_seconds")]
+    Timeout {
+        /// Its limit.
+        timeout_seconds: u64,
+    },
+    /// It needed more memory, or more disk, than there is for queries.
+    #[error("the query needs more memory than it may: ask for fewer groups, fewer columns or a shorter range of time ({0})")]
+    Memory(String),
+    /// The answer has more rows than it may, in a format that cannot say so.
+    #[error("the answer has more than {rows_max} rows: ask with a LIMIT, or page by position")]
+    TooManyRows {
+        /// The bound.
+        rows_max: u64,
+    },
+    /// It failed in itself.
+    #[error("the query failed: {0}")]
+    Failed(String),
+}
+
+impl QueryError {
+    /// The stable code, as the API names it.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Invalid(_) => "invalid_sql",
+            Self::NotAllowed(_) => "statement_not_allowed",
+            Self::Parameter(_) => "invalid_parameter",
+            Self::TooMany { .. } => "too_many_queries",
+            Self::Timeout { .. } => "query_timeout",
+            Self::Memory(_) => "query_too_large",
+            Self::TooManyRows { .. } => "too_many_rows",
+            Self::Failed(_) => "internal",
+        }
+    }
+
+    /// Sorts what DataFusion says.
+    pub(crate) fn of(error: &DataFusionError) -> Self {
+        let text = || error.strip_backtrace();
+        match error.find_root() {
+            DataFusionError::ResourcesExhausted(reason) => Self::Memory(first_line(reason)),
+            DataFusionError::SQL(..)
+            | DataFusionError::Plan(_)
+            | DataFusionError::SchemaError(..)
+            | DataFusionError::NotImplemented(_)
+            | DataFusionError::Configuration(_)
+            | DataFusionError::Diagnostic(..)
+            | DataFusionError::Collection(_) => Self::Invalid(text()),
+            // Casts and divisions fail on the data: the asker can mend the question.
+            DataFusionError::ArrowError(..) | DataFusionError::Execution(_) => Self::Invalid(text()),
+            _ => Self::Failed(text()),
+        }
+    }
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,56 @@
+//! The metrics of questions.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Result {
+    /// `ok`, `dropped`, or the code of the error.
+    pub(crate) result: &'static str,
+}
+
+/// What is counted and measured of questions; registered once at start.
+#[derive(Clone, Debug)]
+pub struct QueryMetrics {
+    pub(crate) queries: Family<Result, Counter>,
+    pub(crate) seconds: Histogram,
+    pub(crate) running: Gauge,
+    pub(crate) rows: Counter,
+    pub(crate) files_read: Counter,
+    pub(crate) files_skipped: Counter,
+    pub(crate) memory_bytes: Gauge,
+}
+
+impl Default for QueryMetrics {
+    fn default() -> Self {
+        Self {
+            queries: Family::default(),
+            seconds: Histogram::new(exponential_buckets(0.001, 2.0, 18)),
+            running: Gauge::default(),
+            rows: Counter::default(),
+            files_read: Counter::default(),
+            files_skipped: Counter::default(),
+            memory_bytes: Gauge::default(),
+        }
+    }
+}
+
+impl QueryMetrics {
+    /// Makes the metrics and adds them to `registry`.
+    pub fn register(registry: &mut Registry) -> Self {
+        let m = Self::default();
+        let r = registry.sub_registry_with_prefix("catchment_query");
+        r.register("queries", "Queries by result: ok, dropped by the client, or the code of the error", m.queries.clone());
+        r.register_with_unit("query", "Time from asking to the last row", Unit::Seconds, m.seconds.clone());
+        r.register("running", "Queries running now", m.running.clone());
+        r.register("rows", "Rows answered", m.rows.clone());
+        r.register("files_read", "Files of the lake that queries had to open", m.files_read.clone());
+        r.register("files_skipped", "Files of the lake that queries could skip by their statistics", m.files_skipped.clone());
+        r.register_with_unit("memory", "Memory that running queries hold", Unit::Bytes, m.memory_bytes.clone());
+        m
+    }
+}

@@ -1,0 +1,374 @@
+//! Running questions: threads, limits, the stream of an answer.
+
+use crate::error::QueryError;
+use crate::metrics::{QueryMetrics, Result as ResultLabel};
+use crate::statement;
+use crate::table::{Events, LAKE_URL};
+use crate::value::type_name;
+use arrow::array::RecordBatch;
+use datafusion::catalog::{CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList};
+use datafusion::catalog::{MemorySchemaProvider, SchemaProvider};
+use datafusion::common::{ParamValues, ScalarValue};
+use datafusion::error::DataFusionError;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool};
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::physical_plan::execute_stream;
+use datafusion::prelude::{SQLOptions, SessionConfig};
+use futures::StreamExt;
+use lake::View;
+use object_store::local::LocalFileSystem;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+/// Limits of questions.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Folder of the lake.
+    pub lake_dir: PathBuf,
+    /// Folder for what does not fit in memory.
+    pub spill_dir: PathBuf,
+    /// Threads, at lower priority.
+    pub threads: usize,
+    /// Memory of all running questions.
+    pub memory_bytes_max: u64,
+    /// Disk of all running questions.
+    pub spill_bytes_max: u64,
+    /// Questions at once.
+    pub concurrent_max: usize,
+    /// How long a further one waits for its turn.
+    pub wait_seconds: u64,
+    /// Time of a question that names none.
+    pub timeout_seconds: u64,
+    /// The most time that one may name.
+    pub timeout_seconds_max: u64,
+    /// Most rows of an answer.
+    pub rows_max: u64,
+}
+
+/// One question.
+#[derive(Clone, Debug, Default)]
+pub struct Query {
+    /// The statement.
+    pub sql: String,
+    /// Values of `$1`, `$2` and so on: texts, numbers, true, false, null.
+    pub params: Vec<serde_json::Value>,
+    /// Most rows wanted.
+    pub limit: Option<u64>,
+    /// Time it may take.
+    pub timeout_seconds: Option<u64>,
+}
+
+/// A column of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// Its type, as `docs/API.md` lists them.
+    pub kind: String,
+}
+
+/// An answer whose rows are still coming. Dropping it stops the question.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its columns.
+    pub columns: Vec<Column>,
+    batches: mpsc::Receiver<Result<RecordBatch, QueryError>>,
+    rows_left: u64,
+    rows_max: u64,
+    /// Whether the bound is the server's, not the asker's.
+    bound: Bound,
+    truncated: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bound {
+    Asked,
+    Server,
+}
+
+/// Runs questions. Cheap to clone.
+#[derive(Clone)]
+pub struct Queries {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// Taken when it is dropped: a runtime may not be dropped inside another.
+    runtime: Option<Runtime>,
+    base: SessionState,
+    permits: Arc<Semaphore>,
+    pool: Arc<dyn MemoryPool>,
+    options: Options,
+    metrics: QueryMetrics,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Queries {
+    /// Starts the threads. What an earlier run left in the spill folder is removed.
+    ///
+    /// # Errors
+    /// The operating system's, for threads and folders.
+    pub fn new(options: Options, metrics: QueryMetrics) -> io::Result<Self> {
+        if options.spill_dir.exists() {
+            std::fs::remove_dir_all(&options.spill_dir)?;
+        }
+        std::fs::create_dir_all(&options.spill_dir)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(options.threads)
+            .max_blocking_threads(options.threads * 4)
+            .thread_name("query")
+            .on_thread_start(|| {
+                // On Linux this is the priority of the calling thread alone. Refused only in a sandbox; then all are equal.
+                let _ = rustix::process::setpriority_process(None, 10);
+            })
+            .enable_all()
+            .build()?;
+        let pool: Arc<dyn MemoryPool> = Arc::new(FairSpillPool::new(options.memory_bytes_max as usize));
+        let environment = environment(&options, pool.clone()).map_err(io::Error::other)?;
+        let base = base_state(&options, environment).map_err(io::Error::other)?;
+        let permits = Arc::new(Semaphore::new(options.concurrent_max));
+        let shared = Shared { runtime: Some(runtime), base, permits, pool, options, metrics };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Asks a question of a View. Returns when the columns are known; the rows come with [`Answer::next`].
+    ///
+    /// # Errors
+    /// [`QueryError`], before the first row.
+    pub async fn run(&self, view: Arc<View>, query: Query) -> Result<Answer, QueryError> {
+        let began = Instant::now();
+        let result = self.start(view, query, began).await;
+        if let Err(error) = &result {
+            self.shared.count(error.code(), began);
+        }
+        result
+    }
+
+    async fn start(&self, view: Arc<View>, query: Query, began: Instant) -> Result<Answer, QueryError> {
+        let options = &self.shared.options;
+        let timeout_seconds = query.timeout_seconds.unwrap_or(options.timeout_seconds).clamp(1, options.timeout_seconds_max);
+        let permit = self.permit().await?;
+        let (rows_max, bound) = match query.limit {
+            Some(limit) if limit <= options.rows_max => (limit, Bound::Asked),
+            _ => (options.rows_max, Bound::Server),
+        };
+        let (batches, receiver) = mpsc::channel(2);
+        let (columns, known) = oneshot::channel();
+        let task = Task { shared: self.shared.clone(), view, query, timeout_seconds, rows_max, began, _permit: permit };
+        let runtime = self.shared.runtime.as_ref().expect("taken only when dropped");
+        runtime.spawn(task.run(columns, batches));
+        match known.await {
+            Ok(Ok(columns)) => {
+                Ok(Answer { columns, batches: receiver, rows_left: rows_max, rows_max, bound, truncated: false })
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(QueryError::Failed("the query's task ended".to_owned())),
+        }
+    }
+
+    async fn permit(&self) -> Result<OwnedSemaphorePermit, QueryError> {
+        let (concurrent_max, wait_seconds) = (self.shared.options.concurrent_max, self.shared.options.wait_seconds);
+        let permit = self.shared.permits.clone().acquire_owned();
+        match tokio::time::timeout(Duration::from_secs(wait_seconds), permit).await {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => Err(QueryError::TooMany { concurrent_max, wait_seconds }),
+        }
+    }
+}
+
+impl Answer {
+    /// The next rows; none at the end. An error is the last thing that comes.
+    pub async fn next(&mut self) -> Option<Result<RecordBatch, QueryError>> {
+        if self.truncated {
+            return None;
+        }
+        let batch = match self.batches.recv().await? {
+            Ok(batch) => batch,
+            Err(error) => return Some(Err(error)),
+        };
+        let rows = batch.num_rows() as u64;
+        if rows <= self.rows_left {
+            self.rows_left -= rows;
+            return Some(Ok(batch));
+        }
+        self.truncated = true;
+        self.batches.close();
+        let left = std::mem::take(&mut self.rows_left);
+        Some(Ok(batch.slice(0, left as usize)))
+    }
+
+    /// Whether there were more rows than wanted or allowed; known when the last row came.
+    pub fn truncated(&self) -> bool {
+        self.truncated
+    }
+
+    /// The server's bound, when it cut the answer.
+    pub(crate) fn beyond_bound(&self) -> Option<u64> {
+        (self.truncated && self.bound == Bound::Server).then_some(self.rows_max)
+    }
+}
+
+impl Shared {
+    fn count(&self, result: &'static str, began: Instant) {
+        self.metrics.queries.get_or_create(&ResultLabel { result }).inc();
+        self.metrics.seconds.observe(began.elapsed().as_secs_f64());
+        self.metrics.memory_bytes.set(self.pool.reserved() as i64);
+    }
+}
+
+/// A question on its own threads.
+struct Task {
+    shared: Arc<Shared>,
+    view: Arc<View>,
+    query: Query,
+    timeout_seconds: u64,
+    rows_max: u64,
+    began: Instant,
+    _permit: OwnedSemaphorePermit,
+}
+
+type Columns = oneshot::Sender<Result<Vec<Column>, QueryError>>;
+type Batches = mpsc::Sender<Result<RecordBatch, QueryError>>;
+
+impl Task {
+    async fn run(self, columns: Columns, batches: Batches) {
+        self.shared.metrics.running.inc();
+        let limit = Duration::from_secs(self.timeout_seconds);
+        let mut columns = Some(columns);
+        let gone = batches.clone();
+        let ended = tokio::select! {
+            biased;
+            () = gone.closed() => Err(None),
+            ended = tokio::time::timeout(limit, self.stream(&mut columns, &batches)) => match ended {
+                Ok(ended) => ended.map_err(Some),
+                Err(_) => Err(Some(QueryError::Timeout { timeout_seconds: self.timeout_seconds })),
+            },
+        };
+        self.shared.metrics.running.dec();
+        match (ended, columns) {
+            (Ok(()), _) => self.shared.count("ok", self.began),
+            (Err(None), _) => self.shared.count("dropped", self.began),
+            // Who waits for the columns counts the error.
+            (Err(Some(error)), Some(columns)) => drop(columns.send(Err(error))),
+            (Err(Some(error)), None) => {
+                self.shared.count(error.code(), self.began);
+                drop(batches.send(Err(error)).await);
+            }
+        }
+    }
+
+    async fn stream(&self, columns: &mut Option<Columns>, batches: &Batches) -> Result<(), QueryError> {
+        let mut stream = self.plan().await?;
+        let known = stream.schema().fields().iter().map(|f| Column { name: f.name().clone(), kind: type_name(f.data_type()) }).collect();
+        let mut first = stream.next().await.transpose().map_err(|e| QueryError::of(&e))?;
+        if let Some(columns) = columns.take() {
+            drop(columns.send(Ok(known)));
+        }
+        let mut rows = 0;
+        loop {
+            let batch = match first.take() {
+                Some(batch) => batch,
+                None => match stream.next().await {
+                    Some(batch) => batch.map_err(|e| QueryError::of(&e))?,
+                    None => return Ok(()),
+                },
+            };
+            rows += batch.num_rows() as u64;
+            self.shared.metrics.rows.inc_by(batch.num_rows() as u64);
+            if batches.send(Ok(batch)).await.is_err() || rows > self.rows_max {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn plan(&self) -> Result<SendableRecordBatchStream, QueryError> {
+        let statement = statement::parse(&self.query.sql, &self.query.params)?;
+        let failed = |e: DataFusionError| QueryError::of(&e);
+        let state = self.state().map_err(failed)?;
+        let plan = state.statement_to_plan(statement).await.map_err(failed)?;
+        let allowed = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        allowed.verify_plan(&plan).map_err(|e| QueryError::NotAllowed(e.strip_backtrace()))?;
+        let params = self.query.params.iter().map(scalar).collect::<Result<Vec<_>, _>>()?;
+        let plan = plan.with_param_values(ParamValues::from(params)).map_err(failed)?;
+        let plan = state.create_physical_plan(&plan).await.map_err(failed)?;
+        execute_stream(plan, state.task_ctx()).map_err(failed)
+    }
+
+    /// The base with the View as its only table.
+    fn state(&self) -> Result<SessionState, DataFusionError> {
+        let schema = MemorySchemaProvider::new();
+        schema.register_table("events".into(), Arc::new(Events::new(self.view.clone(), self.shared.metrics.clone())))?;
+        let catalog = MemoryCatalogProvider::new();
+        catalog.register_schema("public", Arc::new(schema))?;
+        let catalogs = MemoryCatalogProviderList::new();
+        catalogs.register_catalog("catchment".into(), Arc::new(catalog));
+        let mut state = self.shared.base.clone();
+        state.register_catalog_list(Arc::new(catalogs));
+        state.mark_start_execution();
+        Ok(state)
+    }
+}
+
+fn environment(options: &Options, pool: Arc<dyn MemoryPool>) -> Result<Arc<RuntimeEnv>, DataFusionError> {
+    let disk = DiskManagerBuilder::default()
+        .with_mode(DiskManagerMode::Directories(vec![options.spill_dir.clone()]))
+        .with_max_temp_directory_size(options.spill_bytes_max);
+    let environment = RuntimeEnvBuilder::new().with_memory_pool(pool).with_disk_manager_builder(disk).build_arc()?;
+    let files = LocalFileSystem::new_with_prefix(&options.lake_dir)?;
+    let url = datafusion::execution::object_store::ObjectStoreUrl::parse(LAKE_URL)?;
+    environment.register_object_store(url.as_ref(), Arc::new(files));
+    Ok(environment)
+}
+
+fn base_state(options: &Options, environment: Arc<RuntimeEnv>) -> Result<SessionState, DataFusionError> {
+    let mut config = SessionConfig::new()
+        .with_default_catalog_and_schema("catchment", "public")
+        .with_create_default_catalog_and_schema(false)
+        .with_information_schema(true)
+        .with_target_partitions(options.threads)
+        .with_batch_size(8192);
+    let settings = config.options_mut();
+    "postgresql".parse().map(|dialect| settings.sql_parser.dialect = dialect)?;
+    settings.execution.time_zone = Some("UTC".into());
+    settings.execution.parquet.pushdown_filters = true;
+    settings.execution.parquet.reorder_filters = true;
+    let mut state = SessionStateBuilder::new()
+        .with_config(config)
+        .with_runtime_env(environment)
+        .with_default_features()
+        .with_table_functions(std::collections::HashMap::new())
+        .build();
+    datafusion_functions_json::register_all(&mut state)?;
+    Ok(state)
+}
+
+fn scalar(param: &serde_json::Value) -> Result<ScalarValue, QueryError> {
+    use serde_json::Value;
+    match param {
+        Value::Null => Ok(ScalarValue::Null),
+        Value::Bool(yes) => Ok(ScalarValue::from(*yes)),
+        Value::String(text) => Ok(ScalarValue::from(text.as_str())),
+        Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(whole), _) => Ok(ScalarValue::from(whole)),
+            (None, Some(double)) => Ok(ScalarValue::from(double)),
+            (None, None) => Err(QueryError::Parameter(format!("the parameter {number} is beyond a double"))),
+        },
+        Value::Array(_) | Value::Object(_) => {
+            Err(QueryError::Parameter("a parameter is a text, a number, true, false or null".to_owned()))
+        }
+    }
+}

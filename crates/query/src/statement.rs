@@ -1,0 +1,220 @@
+//! What may be asked, and how the operators of JSON are understood.
+//!
+//! `data->>'value'` is the text as it was sent. Where it meets a number, in a comparison or in arithmetic, it is read as a double;
+//! a cast of it gives null where the value does not fit, instead of failing the whole question because of one event.
+
+use crate::error::QueryError;
+use datafusion::sql::parser::{DFParser, Statement};
+use datafusion::sql::sqlparser::ast::{
+    BinaryOperator, CastKind, DataType, ExactNumberInfo, Expr, Query, Select, Statement as Sql, TableFactor, UnaryOperator, Value,
+    VisitMut, VisitorMut,
+};
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use std::ops::ControlFlow;
+
+/// Parses the one statement of a question, checks that it only reads, and prepares its JSON operators. `params` tell which
+/// placeholders are numbers.
+pub(crate) fn parse(sql: &str, params: &[serde_json::Value]) -> Result<Statement, QueryError> {
+    let mut statements = DFParser::parse_sql_with_dialect(sql, &PostgreSqlDialect {}).map_err(|e| QueryError::of(&e))?;
+    let statement = match (statements.pop_front(), statements.pop_front()) {
+        (Some(statement), None) => statement,
+        (None, _) => return Err(QueryError::Invalid("the query is empty: ask with SELECT ... FROM events".to_owned())),
+        (Some(_), Some(_)) => return Err(QueryError::NotAllowed("there are several statements".to_owned())),
+    };
+    checked(statement, params)
+}
+
+fn checked(statement: Statement, params: &[serde_json::Value]) -> Result<Statement, QueryError> {
+    match statement {
+        Statement::Statement(mut sql) => {
+            if !reads(&sql) {
+                let name = sql.to_string().split_whitespace().next().unwrap_or_default().to_uppercase();
+                return Err(QueryError::NotAllowed(format!("{name} is not allowed here")));
+            }
+            match sql.visit(&mut Rewrite { params }) {
+                ControlFlow::Continue(()) => Ok(Statement::Statement(sql)),
+                ControlFlow::Break(error) => Err(error),
+            }
+        }
+        Statement::Explain(mut explain) => {
+            explain.statement = Box::new(checked(*explain.statement, params)?);
+            Ok(Statement::Explain(explain))
+        }
+        Statement::CreateExternalTable(_) => Err(QueryError::NotAllowed("CREATE is not allowed here".to_owned())),
+        Statement::CopyTo(_) => Err(QueryError::NotAllowed("COPY is not allowed here".to_owned())),
+        Statement::Reset(_) => Err(QueryError::NotAllowed("RESET is not allowed here".to_owned())),
+    }
+}
+
+fn reads(sql: &Sql) -> bool {
+    match sql {
+        Sql::Query(_) | Sql::ShowTables { .. } | Sql::ShowColumns { .. } | Sql::ShowVariable { .. } | Sql::ExplainTable { .. } => true,
+        Sql::Explain { statement, .. } => reads(statement),
+        _ => false,
+    }
+}
+
+struct Rewrite<'a> {
+    params: &'a [serde_json::Value],
+}
+
+impl VisitorMut for Rewrite<'_> {
+    type Break = QueryError;
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<QueryError> {
+        use datafusion::sql::sqlparser::ast::SetExpr;
+        let writes = matches!(*query.body, SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_));
+        refuse_if(writes || !query.locks.is_empty(), "a query that writes or locks is not allowed here")
+    }
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<QueryError> {
+        refuse_if(select.into.is_some(), "SELECT INTO is not allowed here")
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<QueryError> {
+        let function = match factor {
+            TableFactor::Table { args, .. } => args.is_some(),
+            TableFactor::Derived { .. } | TableFactor::NestedJoin { .. } | TableFactor::UNNEST { .. } => false,
+            _ => true,
+        };
+        refuse_if(function, "a function in the place of a table is not allowed here")
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<QueryError> {
+        let Expr::CompoundIdentifier(parts) = expr else { return ControlFlow::Continue(()) };
+        if parts.len() == 2 && parts[0].quote_style.is_none() && parts[0].value.eq_ignore_ascii_case("data") {
+            let field = &parts[1].value;
+            return ControlFlow::Break(QueryError::Invalid(format!(
+                "data.{field}: ask for a field of data as data->>'{field}', as a number (data->>'{field}')::double"
+            )));
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<QueryError> {
+        match expr {
+            Expr::BinaryOp { left, op, right } if takes_numbers(op) => {
+                if is_field(left) && self.is_number(right) {
+                    make_double(left);
+                } else if is_field(right) && self.is_number(left) {
+                    make_double(right);
+                }
+            }
+            Expr::Between { expr, low, high, .. } if is_field(expr) && self.is_number(low) && self.is_number(high) => {
+                make_double(expr);
+            }
+            Expr::InList { expr, list, .. } if is_field(expr) && !list.is_empty() && list.iter().all(|e| self.is_number(e)) => {
+                make_double(expr);
+            }
+            Expr::Cast { kind, expr, .. } if is_field(expr) => *kind = CastKind::TryCast,
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+impl Rewrite<'_> {
+    fn is_number(&self, expr: &Expr) -> bool {
+        match expr {
+            Expr::Value(value) => match &value.value {
+                Value::Number(..) => true,
+                Value::Placeholder(name) => {
+                    let number = name.strip_prefix('$').and_then(|n| n.parse::<usize>().ok());
+                    number.and_then(|n| self.params.get(n.checked_sub(1)?)).is_some_and(serde_json::Value::is_number)
+                }
+                _ => false,
+            },
+            Expr::UnaryOp { op: UnaryOperator::Minus | UnaryOperator::Plus, expr } | Expr::Nested(expr) => self.is_number(expr),
+            _ => false,
+        }
+    }
+}
+
+/// Whether an expression is the text of a field: `data->>'a'`, `data->'a'->>'b'`, with or without parentheses.
+fn is_field(expr: &Expr) -> bool {
+    match expr {
+        Expr::Nested(inner) => is_field(inner),
+        Expr::BinaryOp { op: BinaryOperator::LongArrow, .. } => true,
+        _ => false,
+    }
+}
+
+fn takes_numbers(op: &BinaryOperator) -> bool {
+    use BinaryOperator::{Divide, Eq, Gt, GtEq, Lt, LtEq, Minus, Modulo, Multiply, NotEq, Plus};
+    matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq | Plus | Minus | Multiply | Divide | Modulo)
+}
+
+fn make_double(expr: &mut Expr) {
+    let field = std::mem::replace(expr, Expr::value(Value::Null));
+    *expr = Expr::Cast {
+        kind: CastKind::TryCast,
+        expr: Box::new(field),
+        data_type: DataType::Double(ExactNumberInfo::None),
+        array: false,
+        format: None,
+    };
+}
+
+fn refuse_if(refused: bool, why: &str) -> ControlFlow<QueryError> {
+    if refused { ControlFlow::Break(QueryError::NotAllowed(why.to_owned())) } else { ControlFlow::Continue(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(sql: &str) -> String {
+        match parse(sql, &[serde_json::json!(5), serde_json::json!("x")]).expect(sql) {
+            Statement::Statement(sql) => sql.to_string(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_field_that_meets_a_number_is_read_as_a_number() {
+        let with = |condition: &str| shown(&format!("SELECT 1 FROM events WHERE {condition}"));
+        for (condition, read) in [
+            ("data->>'v' > 5", "TRY_CAST(data ->> 'v' AS DOUBLE) > 5"),
+            ("-1.5 <= (data->'a'->>'v')", "-1.5 <= TRY_CAST((data -> 'a' ->> 'v') AS DOUBLE)"),
+            ("data->>'v' BETWEEN 1 AND 2", "TRY_CAST(data ->> 'v' AS DOUBLE) BETWEEN 1 AND 2"),
+            ("data->>'v' IN (1, 2)", "TRY_CAST(data ->> 'v' AS DOUBLE) IN (1, 2)"),
+            ("data->>'v' = $1", "TRY_CAST(data ->> 'v' AS DOUBLE) = $1"),
+            ("data->>'v' = $2", "data ->> 'v' = $2"),
+            ("data->>'v' = '5'", "data ->> 'v' = '5'"),
+            ("(data->>'v')::int = 5", "TRY_CAST((data ->> 'v') AS INT) = 5"),
+        ] {
+            assert_eq!(with(condition), format!("SELECT 1 FROM events WHERE {read}"));
+        }
+    }
+
+    #[test]
+    fn only_one_reading_statement_is_allowed() {
+        for sql in [
+            "INSERT INTO events VALUES (1)",
+            "CREATE TABLE t (a int)",
+            "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '/etc/passwd'",
+            "COPY events TO '/tmp/x.parquet'",
+            "DROP TABLE events",
+            "SET datafusion.execution.batch_size = 1",
+            "SELECT 1; SELECT 2",
+            "SELECT * INTO t FROM events",
+            "WITH a AS (DELETE FROM events RETURNING 1) SELECT * FROM a",
+            "SELECT * FROM range(1, 100000000000)",
+            "SELECT * FROM generate_series(1, 100000000000)",
+            "EXPLAIN INSERT INTO events VALUES (1)",
+            "PREPARE a AS SELECT 1",
+        ] {
+            let error = parse(sql, &[]).expect_err(sql);
+            assert!(matches!(error, QueryError::NotAllowed(_) | QueryError::Invalid(_)), "{sql}: {error}");
+        }
+        for sql in ["SELECT 1", "EXPLAIN SELECT 1", "SHOW TABLES", "DESCRIBE events", "WITH a AS (SELECT 1) SELECT * FROM a;"] {
+            parse(sql, &[]).unwrap_or_else(|e| panic!("{sql}: {e}"));
+        }
+    }
+
+    #[test]
+    fn a_field_written_as_a_column_gets_an_error_that_says_how() {
+        let error = parse("SELECT data.temperature FROM events", &[]).expect_err("not yet a column");
+        assert!(error.to_string().contains("data->>'temperature'"), "{error}");
+    }
+}

@@ -1,0 +1,171 @@
+//! The View as the table `events`.
+//!
+//! Texts are views (`Utf8View`): short ones are compared and grouped without a look elsewhere. Files are read by DataFusion's
+//! Parquet reader; live rows are cast on the way.
+
+use crate::metrics::QueryMetrics;
+use crate::prune::kept;
+use arrow::array::RecordBatch;
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::stats::Precision;
+use datafusion::common::{ColumnStatistics, DFSchema, Result, ScalarValue, Statistics};
+use datafusion::datasource::TableType;
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::union::UnionExec;
+use lake::{LakeFile, View};
+use std::sync::{Arc, LazyLock};
+
+/// Where the lake's files are found.
+pub(crate) const LAKE_URL: &str = "lake://events";
+
+static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+    let events = event::events_schema();
+    let field = |f: &Field| match f.data_type() {
+        DataType::Utf8 => f.clone().with_data_type(DataType::Utf8View),
+        DataType::Binary => f.clone().with_data_type(DataType::BinaryView),
+        _ => f.clone(),
+    };
+    Arc::new(Schema::new(events.fields().iter().map(|f| field(f)).collect::<Vec<_>>()))
+});
+
+/// One View, as DataFusion asks for it.
+#[derive(Debug)]
+pub(crate) struct Events {
+    view: Arc<View>,
+    metrics: QueryMetrics,
+}
+
+impl Events {
+    pub(crate) fn new(view: Arc<View>, metrics: QueryMetrics) -> Self {
+        Self { view, metrics }
+    }
+
+    fn lake(
+        &self,
+        files: &[Arc<LakeFile>],
+        predicate: Option<Arc<dyn PhysicalExpr>>,
+        scan: Scan<'_>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let mut source = ParquetSource::new(SCHEMA.clone()).with_metadata_size_hint(256 * 1024);
+        if let Some(predicate) = predicate {
+            source = source.with_predicate(predicate);
+        }
+        let mut groups: Vec<Vec<PartitionedFile>> = vec![Vec::new(); scan.partitions.min(files.len()).max(1)];
+        let count = groups.len();
+        // Newest first, so that a question for the last events finds them in the first files.
+        for (n, file) in files.iter().rev().enumerate() {
+            let statistics = Arc::new(statistics(file));
+            groups[n % count].push(PartitionedFile::new(file.path.clone(), file.bytes).with_statistics(statistics));
+        }
+        let rows: u64 = files.iter().map(|f| f.stats.rows).sum();
+        let mut total = Statistics::new_unknown(&SCHEMA);
+        total.num_rows = Precision::Exact(rows as usize);
+        let url = ObjectStoreUrl::parse(LAKE_URL)?;
+        let config = FileScanConfigBuilder::new(url, Arc::new(source))
+            .with_file_groups(groups.into_iter().map(FileGroup::new).collect())
+            .with_statistics(total)
+            .with_projection_indices(scan.projection.cloned())?
+            .with_limit(scan.limit)
+            .build();
+        Ok(DataSourceExec::from_data_source(config))
+    }
+
+    fn live(&self, scan: Scan<'_>) -> Result<Arc<dyn ExecutionPlan>> {
+        let all: Vec<usize> = (0..SCHEMA.fields().len()).collect();
+        let columns = scan.projection.unwrap_or(&all);
+        let schema = Arc::new(SCHEMA.project(columns)?);
+        let count = scan.partitions.min(self.view.live.len()).max(1);
+        let mut partitions: Vec<Vec<RecordBatch>> = vec![Vec::new(); count];
+        for (n, rows) in self.view.live.iter().rev().enumerate() {
+            let cast_column = |(at, field): (&usize, &Arc<Field>)| cast(rows.column(*at), field.data_type());
+            let arrays = columns.iter().zip(schema.fields()).map(cast_column).collect::<Result<Vec<_>, _>>()?;
+            let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+            partitions[n % count].push(RecordBatch::try_new_with_options(schema.clone(), arrays, &options)?);
+        }
+        Ok(MemorySourceConfig::try_new_exec(&partitions, schema, None)?)
+    }
+}
+
+/// What one scan was asked for.
+#[derive(Clone, Copy)]
+struct Scan<'a> {
+    projection: Option<&'a Vec<usize>>,
+    limit: Option<usize>,
+    partitions: usize,
+}
+
+#[async_trait]
+impl TableProvider for Events {
+    fn schema(&self) -> SchemaRef {
+        SCHEMA.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let schema = DFSchema::try_from(SCHEMA.clone())?;
+        let predicate = conjunction(filters.to_vec()).map(|all| state.create_physical_expr(all, &schema)).transpose()?;
+        let files = kept(&self.view.lake.files, predicate.as_ref(), &SCHEMA);
+        self.metrics.files_read.inc_by(files.len() as u64);
+        self.metrics.files_skipped.inc_by((self.view.lake.files.len() - files.len()) as u64);
+        let scan = Scan { projection, limit, partitions: state.config().target_partitions() };
+        let mut parts = Vec::with_capacity(2);
+        if !files.is_empty() {
+            parts.push(self.lake(&files, predicate, scan)?);
+        }
+        if !self.view.live.is_empty() || parts.is_empty() {
+            parts.push(self.live(scan)?);
+        }
+        match parts.len() {
+            1 => Ok(parts.remove(0)),
+            _ => UnionExec::try_new(parts),
+        }
+    }
+}
+
+/// What is known of a file, in the order of the columns. Bounds are not exact: times are rounded outwards.
+fn statistics(file: &LakeFile) -> Statistics {
+    let stats = &file.stats;
+    let bounds = |min: Option<ScalarValue>, max: Option<ScalarValue>| ColumnStatistics {
+        null_count: Precision::Exact(0),
+        min_value: min.map_or(Precision::Absent, Precision::Inexact),
+        max_value: max.map_or(Precision::Absent, Precision::Inexact),
+        ..ColumnStatistics::new_unknown()
+    };
+    let time = |micros: Option<i64>| micros.map(|m| ScalarValue::TimestampMicrosecond(Some(m), Some("UTC".into())));
+    let mut known = Statistics::new_unknown(&SCHEMA);
+    known.num_rows = Precision::Exact(stats.rows as usize);
+    for (field, column) in SCHEMA.fields().iter().zip(&mut known.column_statistics) {
+        let range = match (field.name().as_str(), field.data_type()) {
+            ("position", _) => (stats.position.min.map(ScalarValue::from), stats.position.max.map(ScalarValue::from)),
+            ("time", DataType::Timestamp(TimeUnit::Microsecond, _)) => (time(stats.time.min), time(stats.time.max)),
+            ("received_at", _) => (time(stats.received_at.min), time(stats.received_at.max)),
+            _ => continue,
+        };
+        *column = bounds(range.0, range.1);
+    }
+    known
+}

@@ -1,0 +1,91 @@
+//! One value of an answer as JSON, and the name of its type.
+
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::{
+    DataType, Date32Type, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimeUnit,
+    TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type,
+    UInt32Type, UInt64Type,
+};
+use arrow::error::ArrowError;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use serde_json::{Map, Value};
+
+/// The name of a column's type, as `docs/API.md` lists them.
+pub(crate) fn type_name(kind: &DataType) -> String {
+    match kind {
+        DataType::Boolean => "boolean".into(),
+        DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 => "bigint".into(),
+        DataType::UInt8 | DataType::UInt16 | DataType::UInt32 | DataType::UInt64 => "bigint".into(),
+        DataType::Float16 | DataType::Float32 | DataType::Float64 => "double".into(),
+        DataType::Decimal128(..) | DataType::Decimal256(..) => "decimal".into(),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "text".into(),
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "bytes".into(),
+        DataType::Timestamp(_, Some(_)) => "timestamptz".into(),
+        DataType::Timestamp(_, None) => "timestamp".into(),
+        DataType::Date32 | DataType::Date64 => "date".into(),
+        DataType::List(_) | DataType::LargeList(_) => "array".into(),
+        DataType::Struct(_) => "object".into(),
+        DataType::Dictionary(_, values) => type_name(values),
+        other => other.to_string().to_lowercase(),
+    }
+}
+
+/// The value at `row`. Times are RFC 3339 with `Z`; bytes are hexadecimal; what JSON cannot say is text.
+pub(crate) fn value(array: &dyn Array, row: usize) -> Result<Value, ArrowError> {
+    if array.is_null(row) {
+        return Ok(Value::Null);
+    }
+    Ok(match array.data_type() {
+        DataType::Boolean => array.as_boolean().value(row).into(),
+        DataType::Int8 => array.as_primitive::<Int8Type>().value(row).into(),
+        DataType::Int16 => array.as_primitive::<Int16Type>().value(row).into(),
+        DataType::Int32 => array.as_primitive::<Int32Type>().value(row).into(),
+        DataType::Int64 => array.as_primitive::<Int64Type>().value(row).into(),
+        DataType::UInt8 => array.as_primitive::<UInt8Type>().value(row).into(),
+        DataType::UInt16 => array.as_primitive::<UInt16Type>().value(row).into(),
+        DataType::UInt32 => array.as_primitive::<UInt32Type>().value(row).into(),
+        DataType::UInt64 => array.as_primitive::<UInt64Type>().value(row).into(),
+        DataType::Float16 => f64::from(array.as_primitive::<Float16Type>().value(row)).into(),
+        DataType::Float32 => array.as_primitive::<Float32Type>().value(row).into(),
+        DataType::Float64 => array.as_primitive::<Float64Type>().value(row).into(),
+        DataType::Utf8 => array.as_string::<i32>().value(row).into(),
+        DataType::LargeUtf8 => array.as_string::<i64>().value(row).into(),
+        DataType::Utf8View => array.as_string_view().value(row).into(),
+        DataType::Binary => hexadecimal(array.as_binary::<i32>().value(row)).into(),
+        DataType::BinaryView => hexadecimal(array.as_binary_view().value(row)).into(),
+        DataType::Timestamp(unit, zone) => time(array, row, *unit, zone.is_some()),
+        DataType::Date32 => array.as_primitive::<Date32Type>().value_as_date(row).map_or(Value::Null, |d| d.to_string().into()),
+        DataType::List(_) => list(&array.as_list::<i32>().value(row))?,
+        DataType::LargeList(_) => list(&array.as_list::<i64>().value(row))?,
+        DataType::Struct(fields) => {
+            let columns = array.as_struct();
+            let pairs = fields.iter().zip(columns.columns());
+            let object: Result<Map<_, _>, ArrowError> = pairs.map(|(f, c)| Ok((f.name().clone(), value(c, row)?))).collect();
+            Value::Object(object?)
+        }
+        _ => ArrayFormatter::try_new(array, &FormatOptions::default())?.value(row).try_to_string()?.into(),
+    })
+}
+
+fn list(items: &dyn Array) -> Result<Value, ArrowError> {
+    (0..items.len()).map(|row| value(items, row)).collect()
+}
+
+fn time(array: &dyn Array, row: usize, unit: TimeUnit, zoned: bool) -> Value {
+    let micros = match unit {
+        TimeUnit::Second => array.as_primitive::<TimestampSecondType>().value(row).checked_mul(1_000_000),
+        TimeUnit::Millisecond => array.as_primitive::<TimestampMillisecondType>().value(row).checked_mul(1000),
+        TimeUnit::Microsecond => Some(array.as_primitive::<TimestampMicrosecondType>().value(row)),
+        TimeUnit::Nanosecond => Some(array.as_primitive::<TimestampNanosecondType>().value(row).div_euclid(1000)),
+    };
+    let text = event::format_time(micros.unwrap_or(i64::MAX));
+    Value::from(if zoned { text } else { text.trim_end_matches('Z').to_owned() })
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("writing to a text does not fail");
+        text
+    })
+}

@@ -1,0 +1,119 @@
+//! Every error of the API as data: one enum, from which the answers and `docs/API.md` are made.
+
+use http::StatusCode;
+use nowwhat::Problem;
+
+/// One row of the table of errors.
+struct Row {
+    name: &'static str,
+    status: u16,
+    retryable: Retryable,
+    title: &'static str,
+    advice: &'static str,
+}
+
+/// Whether the same request can succeed later.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Retryable {
+    Yes,
+    No,
+}
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $variant:ident $name:literal $status:literal $retryable:ident $title:literal, $advice:literal;)*) => {
+        /// What went wrong with a request, by a name that never changes.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Code { $($(#[$doc])* #[doc = $title] $variant,)* }
+
+        impl Code {
+            /// All codes, in the order of the documentation.
+            pub const ALL: &'static [Code] = &[$(Code::$variant,)*];
+
+            fn row(self) -> Row {
+                match self { $(Code::$variant => Row {
+                    name: $name, status: $status, retryable: Retryable::$retryable, title: $title, advice: $advice,
+                },)* }
+            }
+        }
+    };
+}
+
+codes! {
+    InvalidBody "invalid_body" 400 No "The body cannot be read", "Mend the body at the place the detail names and send it again.";
+    AllRejected "all_rejected" 400 No "Every event of the batch was rejected", "Mend the events listed in `rejected` and send them again.";
+    AtomicRejected "atomic_rejected" 400 No "The atomic batch was rejected because of some of its events", "Mend the events listed in `rejected` and send the whole batch again, or leave `atomic` out to keep the others.";
+    InvalidParameter "invalid_parameter" 400 No "A parameter of the address is not understood", "Use the parameter as the detail says.";
+    InvalidName "invalid_name" 400 No "The sensor's name or labels cannot be used", "Choose a name or labels within the rule that the detail names.";
+    InvalidSql "invalid_sql" 400 No "The SQL cannot be answered", "Mend the statement at the place the detail names.";
+    StatementNotAllowed "statement_not_allowed" 400 No "Only reading statements are allowed", "Ask with SELECT, EXPLAIN or SHOW.";
+    MissingToken "missing_token" 401 No "A token is needed", "Send `Authorization: Bearer TOKEN`.";
+    InvalidToken "invalid_token" 401 No "The token is not known, has expired or is revoked", "Use a valid token; `catchment sensor add NAME` makes one for a new sensor.";
+    InsufficientScope "insufficient_scope" 403 No "The token may not do this", "Use a token with the role that the detail names.";
+    NotFound "not_found" 404 No "There is nothing here", "See the documentation of the API for what there is.";
+    MethodNotAllowed "method_not_allowed" 405 No "The method is not allowed here", "Use one of the methods in the `Allow` header.";
+    BodyTimeout "body_timeout" 408 Yes "The body came too slowly", "Send the body without pauses.";
+    NameTaken "name_taken" 409 No "A sensor of this name exists", "Choose another name, or use the token that this sensor has.";
+    BodyTooLarge "body_too_large" 413 No "The body is too large", "Split the batch.";
+    TooManyEvents "too_many_events" 413 No "The batch has too many events", "Split the batch.";
+    QueryTooLarge "query_too_large" 413 No "The query needs more memory or text than it may", "Ask for less: a shorter range of time, fewer groups, fewer columns.";
+    UnsupportedMediaType "unsupported_media_type" 415 No "The content type or encoding is not understood", "Send JSON or NDJSON, plain or with gzip, deflate or zstd.";
+    TooManyRows "too_many_rows" 413 No "The answer has more rows than it may", "Ask with a LIMIT, or page by position.";
+    TooManyQueries "too_many_queries" 429 Yes "Too many queries are running", "Ask again after `Retry-After` seconds.";
+    Internal "internal" 500 No "Something failed here", "Give the request id to the operator: the log has the cause.";
+    InFlightFull "in_flight_full" 503 Yes "Too many bytes are in flight", "Send again after `Retry-After` seconds.";
+    SealBehind "seal_behind" 503 Yes "The lake cannot take events as fast as they come", "Send again after `Retry-After` seconds.";
+    StorageFull "storage_full" 503 Yes "The disk is full", "Send again after `Retry-After` seconds; the operator has to make room.";
+    LogPoisoned "log_poisoned" 503 Yes "The write-ahead log failed and the server restarts", "Send again after `Retry-After` seconds.";
+    Stopping "stopping" 503 Yes "The server is stopping", "Send again after `Retry-After` seconds.";
+    RegistryBusy "registry_busy" 503 Yes "The registry is busy", "Send again after `Retry-After` seconds.";
+    QueryTimeout "query_timeout" 503 Yes "The query took longer than it may", "Ask for less, or raise `timeout_seconds`.";
+}
+
+impl Code {
+    /// The stable name: `code` in the answer, and the end of its `type`.
+    pub fn name(self) -> &'static str {
+        self.row().name
+    }
+
+    /// What it means, in a few words.
+    pub fn title(self) -> &'static str {
+        self.row().title
+    }
+
+    /// The status it is answered with.
+    pub fn status(self) -> StatusCode {
+        StatusCode::from_u16(self.row().status).expect("the table holds valid statuses")
+    }
+
+    /// Whether the same request can succeed later; then the answer has `Retry-After`.
+    pub fn is_retryable(self) -> bool {
+        self.row().retryable == Retryable::Yes
+    }
+
+    /// The problem as it is answered, with a detail of this one case.
+    pub(crate) fn problem(self, detail: impl Into<String>) -> Problem {
+        let row = self.row();
+        let problem = Problem::new(self.status(), row.name, row.title).detail(detail);
+        if self.is_retryable() { problem.retry_after(1) } else { problem }
+    }
+}
+
+/// The table of all errors in Markdown, as `docs/API.md` shows it.
+pub fn codes_table() -> String {
+    let mut table = String::from("| code | status | retry | meaning | what to do |\n|---|---|---|---|---|\n");
+    for code in Code::ALL {
+        let row = code.row();
+        let retry = if code.is_retryable() { "yes" } else { "no" };
+        table += &format!("| `{}` | {} | {retry} | {} | {} |\n", row.name, row.status, row.title, row.advice);
+    }
+    table
+}
+
+/// The table of the reasons for which single events are rejected, in Markdown.
+pub fn rejections_table() -> String {
+    let mut table = String::from("| code | meaning | what to do |\n|---|---|---|\n");
+    for code in event::Code::ALL {
+        table += &format!("| `{}` | {} | {} |\n", code.name(), code.meaning(), code.advice());
+    }
+    table
+}

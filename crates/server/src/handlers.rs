@@ -1,0 +1,6 @@
+//! The handlers, one module a resource.
+
+pub(crate) mod events;
+pub(crate) mod ingest;
+pub(crate) mod query;
+pub(crate) mod sensors;

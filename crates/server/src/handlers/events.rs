@@ -1,0 +1,127 @@
+//! `GET /api/v1/events`: the events themselves, newest position first, a page at a time; and one event by id.
+
+use crate::app::App;
+use crate::auth;
+use crate::code::Code;
+use crate::handlers::query::problem_of;
+use axum::extract::{Path, RawQuery, State};
+use axum::response::{IntoResponse, Response};
+use http::HeaderMap;
+use nowwhat::Problem;
+use query::{Answer, Query};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+const LIMIT_DEFAULT: u64 = 100;
+const LIMIT_MAX: u64 = 1000;
+const COLUMNS: &str =
+    "position, id, sensor, source, type, subject, time, received_at, content_type, attributes, data, data_binary";
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Filter {
+    sensor: Option<String>,
+    #[serde(rename = "type")]
+    event_type: Option<String>,
+    since: Option<String>,
+    until: Option<String>,
+    limit: Option<u64>,
+    cursor: Option<String>,
+}
+
+/// A page of events.
+pub(crate) async fn get_events(
+    State(app): State<App>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    auth::admin(&app, &headers).await?;
+    let filter: Filter = serde_urlencoded::from_str(query.as_deref().unwrap_or_default()).map_err(|e| {
+        Code::InvalidParameter.problem(format!("{e}; known are sensor, type, since, until, limit and cursor"))
+    })?;
+    let limit = match filter.limit.unwrap_or(LIMIT_DEFAULT) {
+        limit @ 1..=LIMIT_MAX => limit,
+        other => return Err(Code::InvalidParameter.problem(format!("limit is {other}; it goes from 1 to {LIMIT_MAX}"))),
+    };
+    let query = page_query(&filter, limit)?;
+    let mut events = collect(&app, query).await?;
+    let more = events.len() as u64 > limit;
+    events.truncate(limit as usize);
+    let next_cursor = if more { events.last().map(|e| e["position"].to_string()) } else { None };
+    Ok(axum::Json(json!({ "events": events, "next_cursor": next_cursor })).into_response())
+}
+
+/// One event by its id; the newest when several senders used the id.
+pub(crate) async fn get_event(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    auth::admin(&app, &headers).await?;
+    let sql = format!("SELECT {COLUMNS} FROM events WHERE id = $1 ORDER BY position DESC LIMIT 1");
+    let query = Query { sql, params: vec![Value::from(id.as_str())], limit: Some(1), timeout_seconds: None };
+    match collect(&app, query).await?.pop() {
+        Some(event) => Ok(axum::Json(event).into_response()),
+        None => Err(Code::NotFound.problem(format!("there is no event with the id {id:?}"))),
+    }
+}
+
+fn page_query(filter: &Filter, limit: u64) -> Result<Query, Problem> {
+    let mut conditions = Vec::new();
+    let mut params: Vec<Value> = Vec::new();
+    let mut add = |condition: &str, value: Value| {
+        params.push(value);
+        conditions.push(condition.replace('?', &format!("${}", params.len())));
+    };
+    if let Some(sensor) = &filter.sensor {
+        add("sensor = ?", Value::from(sensor.as_str()));
+    }
+    if let Some(event_type) = &filter.event_type {
+        add("type = ?", Value::from(event_type.as_str()));
+    }
+    for (name, value, condition) in
+        [("since", &filter.since, "time >= ?::timestamptz"), ("until", &filter.until, "time < ?::timestamptz")]
+    {
+        if let Some(value) = value {
+            let micros = event::parse_time(value).map_err(|e| Code::InvalidParameter.problem(format!("{name}: {e}")))?;
+            add(condition, Value::from(event::format_time(micros)));
+        }
+    }
+    if let Some(cursor) = &filter.cursor {
+        let position: i64 = cursor.parse().map_err(|_| {
+            Code::InvalidParameter.problem(format!("cursor {cursor:?} is not one that an answer gave as `next_cursor`"))
+        })?;
+        add("position < ?", Value::from(position));
+    }
+    let conditions = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
+    let sql = format!("SELECT {COLUMNS} FROM events{conditions} ORDER BY position DESC LIMIT {}", limit + 1);
+    Ok(Query { sql, params, limit: Some(limit + 1), timeout_seconds: None })
+}
+
+async fn collect(app: &App, query: Query) -> Result<Vec<Value>, Problem> {
+    let answer = app.shared.queries.run(app.shared.engine.view(), query).await.map_err(problem_of)?;
+    objects(answer).await.map_err(problem_of)
+}
+
+/// The rows as objects; `data` and `attributes` are the JSON they hold, not text.
+async fn objects(mut answer: Answer) -> Result<Vec<Value>, query::QueryError> {
+    let names: Vec<String> = answer.columns.iter().map(|c| c.name.clone()).collect();
+    let mut events = Vec::new();
+    while let Some(batch) = answer.next().await {
+        for row in query::json_rows(&batch?)? {
+            let object: Map<String, Value> = names.iter().cloned().zip(row).map(parsed).collect();
+            events.push(Value::Object(object));
+        }
+    }
+    Ok(events)
+}
+
+fn parsed((name, value): (String, Value)) -> (String, Value) {
+    match (name.as_str(), &value) {
+        ("data" | "attributes", Value::String(text)) => {
+            let parsed = serde_json::from_str(text).unwrap_or(value);
+            (name, parsed)
+        }
+        _ => (name, value),
+    }
+}

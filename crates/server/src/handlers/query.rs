@@ -1,0 +1,85 @@
+//! `POST /api/v1/query`: SQL over everything answered before.
+
+use crate::app::App;
+use crate::auth;
+use crate::code::Code;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, HeaderValue, header};
+use http_body_util::{BodyExt, Limited};
+use nowwhat::Problem;
+use query::{Format, Query, QueryError};
+use serde::Deserialize;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Question {
+    sql: String,
+    #[serde(default)]
+    params: Vec<serde_json::Value>,
+    limit: Option<u64>,
+    timeout_seconds: Option<u64>,
+}
+
+/// Answers a question in the format the client accepts. An error after the first row ends the body abnormally.
+pub(crate) async fn post_query(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    auth::admin(&app, &parts.headers).await?;
+    let format = format_of(&parts.headers);
+    let question = question(&app, body).await?;
+    let query = Query {
+        sql: question.sql,
+        params: question.params,
+        limit: question.limit,
+        timeout_seconds: question.timeout_seconds,
+    };
+    let answer = app.shared.queries.run(app.shared.engine.view(), query).await.map_err(problem_of)?;
+    let mut response = Body::from_stream(query::encode(answer, format)).into_response();
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+    Ok(response)
+}
+
+async fn question(app: &App, body: Body) -> Result<Question, Problem> {
+    let max = app.shared.limits.query_bytes_max;
+    let bytes = Limited::new(body, max as usize).collect().await.map_err(|error| {
+        if error.is::<http_body_util::LengthLimitError>() {
+            Code::QueryTooLarge.problem(format!("a query may have {max} bytes"))
+        } else {
+            Code::InvalidBody.problem("the connection ended before the body did").cause(error)
+        }
+    })?;
+    serde_json::from_slice(&bytes.to_bytes()).map_err(|e| {
+        Code::InvalidBody.problem(format!(
+            "{e}; send {{\"sql\": \"SELECT ...\", \"params\": [], \"limit\": 1000, \"timeout_seconds\": 30}}, all but sql may be left out"
+        ))
+    })
+}
+
+/// The format asked for by `Accept`; JSON when nothing else is.
+fn format_of(headers: &HeaderMap) -> Format {
+    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let wants = |name: &str| accept.split(',').any(|part| part.split(';').next().unwrap_or_default().trim() == name);
+    match () {
+        () if wants("application/x-ndjson") || wants("application/ndjson") => Format::Ndjson,
+        () if wants("text/csv") => Format::Csv,
+        () => Format::Json,
+    }
+}
+
+/// The answer to a query that failed before its first row.
+pub(crate) fn problem_of(error: QueryError) -> Problem {
+    let code = match error.code() {
+        "statement_not_allowed" => Code::StatementNotAllowed,
+        "too_many_queries" => Code::TooManyQueries,
+        "query_timeout" => Code::QueryTimeout,
+        "query_too_large" => Code::QueryTooLarge,
+        "too_many_rows" => Code::TooManyRows,
+        "invalid_parameter" => Code::InvalidParameter,
+        "internal" => Code::Internal,
+        _ => Code::InvalidSql,
+    };
+    let detail = error.to_string();
+    let problem = code.problem(if code == Code::Internal { "the query failed".to_owned() } else { detail });
+    problem.cause(error)
+}
