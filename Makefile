@@ -31,19 +31,23 @@ run: build ## Build and start the collector, its data in ./data
 
 .PHONY: demo
 demo: build ## Start a collector on free ports, send this machine's readings for 10 seconds, ask about them
-	@./scripts/demo
+	@./catchment demo
 
 .PHONY: check
-check: tools ## Format, lints with warnings as errors, documentation, the committed configuration, tidy rules
+check: tools ## Format, lints with warnings as errors, documentation, the rules of the house
 	@cargo fmt --all --check
-	@cargo clippy --locked --workspace --all-targets -- -D warnings
-	@RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items --quiet
-	@cargo run --release --locked --quiet -p tests --bin generated -- --check
+	@cargo clippy --release --locked --workspace --all-targets -- -D warnings
+	@RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps --document-private-items --quiet
 	@$(MAKE) --no-print-directory tidy
 
+# Always the whole workspace: one package alone would build the large dependencies again with other features.
 .PHONY: tidy
 tidy: ## The rules of the house: who may name whom, sizes of functions and files, links in the docs
-	@cargo test --release --locked --quiet -p tests --test tidy
+	@cargo test --release --locked --quiet --workspace --test tidy
+
+.PHONY: generated
+generated: build ## Write what is generated: config/catchment.toml and the tables in the docs
+	@UPDATE_GENERATED=1 cargo test --release --locked --quiet --workspace --bin catchment -- --quiet config::tests
 
 .PHONY: test
 test: build ## All tests; those that need a server or a corpus say so when they are skipped
@@ -55,8 +59,8 @@ test: build ## All tests; those that need a server or a corpus say so when they 
 	fi
 
 .PHONY: bench
-bench: build ## Start a collector on free ports and load it: BENCH_SECONDS=30
-	@./scripts/bench
+bench: build ## Start a collector on free ports, load it (BENCH="--seconds 30"), prove that nothing was lost
+	@./catchment bench --own $(BENCH)
 
 .PHONY: clean
 clean: ## Remove ./catchment and ./data; the build folder stays

@@ -14,7 +14,9 @@ fn main() {
 fn commit(git: &Path) -> Option<String> {
     println!("cargo::rerun-if-changed={}", git.join("HEAD").display());
     let head = std::fs::read_to_string(git.join("HEAD")).ok()?;
-    let Some(name) = head.trim().strip_prefix("ref: ") else { return Some(head.trim().to_owned()) };
+    let Some(name) = head.trim().strip_prefix("ref: ") else {
+        return Some(head.trim().to_owned());
+    };
     println!("cargo::rerun-if-changed={}", git.join(name).display());
     if let Ok(commit) = std::fs::read_to_string(git.join(name)) {
         return Some(commit.trim().to_owned());

@@ -3,7 +3,8 @@
 //! It promises that no test leaves a process behind: a [`Collector`] that goes out of scope is killed and waited for.
 
 use serde_json::Value;
-use std::io::Read;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -38,7 +39,6 @@ pub fn corpus(file: &str) -> Option<PathBuf> {
 
 /// Says that a test was skipped, and why.
 pub fn skipped(why: &str) {
-    use std::io::Write;
     drop(writeln!(std::io::stderr(), "skipped: {why}"));
 }
 
@@ -122,7 +122,8 @@ impl Collector {
             if let Some((api, admin)) = addresses(&data)
                 && agent.get(format!("{admin}/readyz")).call().is_ok_and(|r| r.status() == 200)
             {
-                let token = std::fs::read_to_string(data.join("admin.token")).expect("the admin token").trim().to_owned();
+                let token =
+                    std::fs::read_to_string(data.join("admin.token")).expect("the admin token").trim().to_owned();
                 return Self { child, dir: data, api, admin, token, agent };
             }
             if Instant::now() > deadline {
@@ -171,6 +172,36 @@ impl Collector {
             request = request.header(*name, *value);
         }
         answer(request.send(body))
+    }
+
+    /// Posts as admin; an error when the answer breaks off.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub fn try_post(&self, path: &str, body: &[u8], headers: &[(&str, &str)]) -> Result<Answer, String> {
+        let mut request = self.agent.post(format!("{}{path}", self.api));
+        request = request.header("authorization", format!("Bearer {}", self.token));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        try_answer(request.send(body))
+    }
+
+    /// Posts as admin over a connection of its own and does not wait for the answer; who drops the connection goes away.
+    pub fn post_and_leave(&self, path: &str, body: &[u8]) -> TcpStream {
+        let mut stream = self.connect();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-length: {}\r\n\r\n",
+            self.token,
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).expect("sent");
+        stream
+    }
+
+    /// A bare connection to the API.
+    pub fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.api.trim_start_matches("http://")).expect("connected")
     }
 
     /// Gets a path of the API.
@@ -260,10 +291,14 @@ fn agent() -> ureq::Agent {
 }
 
 fn answer(result: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Answer {
-    let mut response = result.expect("the collector answers");
+    try_answer(result).expect("the collector answers")
+}
+
+fn try_answer(result: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<Answer, String> {
+    let mut response = result.map_err(|e| e.to_string())?;
     let headers = response.headers().iter();
     let headers = headers.map(|(n, v)| (n.to_string(), String::from_utf8_lossy(v.as_bytes()).into_owned())).collect();
     let status = response.status().as_u16();
-    let body = response.body_mut().with_config().limit(1 << 30);
-    Answer { status, headers, text: body.read_to_string().expect("the body is text") }
+    let text = response.body_mut().with_config().limit(1 << 30).read_to_string().map_err(|e| e.to_string())?;
+    Ok(Answer { status, headers, text })
 }

@@ -94,10 +94,14 @@ fn check(collector: &Collector, oracle: &Oracle) {
     }
     for batch in &oracle.doubtful {
         let state = found.get(batch);
-        assert!(state.is_none() || state == Some(&whole), "doubtful batch {batch} is there whole or not at all: {state:?}");
+        assert!(
+            state.is_none() || state == Some(&whole),
+            "doubtful batch {batch} is there whole or not at all: {state:?}"
+        );
     }
     assert!(found.len() <= oracle.accepted.len() + oracle.doubtful.len(), "nothing appeared that nobody sent");
-    let positions = collector.rows("select count(*), count(distinct position), count(distinct id), max(position) from events");
+    let positions =
+        collector.rows("select count(*), count(distinct position), count(distinct id), max(position) from events");
     let [all, distinct, ids, last] = [0, 1, 2, 3].map(|i| positions[0][i].as_u64().unwrap_or(0));
     assert_eq!((distinct, ids), (all, all), "no position and no id is used twice");
     assert_eq!(last, all, "positions count up without a gap");

@@ -58,7 +58,9 @@ pub(crate) fn run(args: &QueryArgs, environment: &Environment) -> Result<(), Fai
     let response = good(response)?;
     let mut out = std::io::stdout().lock();
     match args.format {
-        Form::Table => writeln!(out, "{}", table::of_answer(&json(response)?)).context("cannot write to standard output")?,
+        Form::Table => {
+            writeln!(out, "{}", table::of_answer(&json(response)?)).context("cannot write to standard output")?
+        }
         Form::Json | Form::Ndjson | Form::Csv => {
             let mut body = response.into_body().into_reader();
             std::io::copy(&mut body, &mut out).context("the answer broke off: what came before is not all of it")?;

@@ -5,6 +5,7 @@
 
 use crate::Failure;
 use crate::client::{Client, Server, good, json};
+use crate::own::OwnCollector;
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use nowwhat::Environment;
@@ -28,6 +29,9 @@ pub(crate) struct BenchArgs {
     /// How long to send.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
+    /// Load a collector of its own, with its data in ./data/bench, emptied before.
+    #[arg(long, conflicts_with_all = ["url", "data_dir"])]
+    own: bool,
     #[command(flatten)]
     server: Server,
 }
@@ -80,14 +84,26 @@ pub(crate) fn run(args: &BenchArgs, environment: &Environment) -> Result<(), Fai
     if args.connections == 0 || args.batch == 0 || args.seconds == 0 {
         return Err(Failure::Usage("--connections, --batch and --seconds are at least 1".to_owned()));
     }
-    let client = Client::find(&args.server, environment)?;
+    let mut server = args.server.clone();
+    let _own = if args.own {
+        let dir = PathBuf::from("data/bench");
+        if dir.exists() {
+            std::fs::remove_dir_all(&dir).with_context(|| format!("cannot empty {}", dir.display()))?;
+        }
+        server.data_dir = Some(dir.clone());
+        Some(OwnCollector::start(&dir)?)
+    } else {
+        None
+    };
+    let client = Client::find(&server, environment)?;
     let name = format!("bench{}", jiff::Timestamp::now().as_millisecond());
     let made = client.post_json("/api/v1/sensor", &json!({ "name": name }))?;
     let token = made["token"].as_str().context("the answer holds no token")?.to_owned();
     let deadline = Instant::now() + Duration::from_secs(args.seconds);
-    let run = Run { name, token, data: data(args.file.as_ref())?, batch: args.batch, deadline, next: AtomicU64::new(0) };
+    let run =
+        Run { name, token, data: data(args.file.as_ref())?, batch: args.batch, deadline, next: AtomicU64::new(0) };
     let began = Instant::now();
-    let tally = load(&run, args, environment)?;
+    let tally = load(&run, args.connections, || Client::find(&server, environment))?;
     let seconds = began.elapsed().as_secs_f64();
     report(&tally, seconds)?;
     prove(&client, &run, &tally)?;
@@ -96,7 +112,15 @@ pub(crate) fn run(args: &BenchArgs, environment: &Environment) -> Result<(), Fai
 
 fn data(file: Option<&PathBuf>) -> anyhow::Result<Vec<String>> {
     let Some(path) = file else {
-        let reading = |n: u64| format!("{{\"temperature\":{}.{},\"humidity\":{},\"battery_volt\":3.{}}}", 15 + n % 15, n % 10, 40 + n % 50, n % 7);
+        let reading = |n: u64| {
+            format!(
+                "{{\"temperature\":{}.{},\"humidity\":{},\"battery_volt\":3.{}}}",
+                15 + n % 15,
+                n % 10,
+                40 + n % 50,
+                n % 7
+            )
+        };
         return Ok((0..1000).map(reading).collect());
     };
     let file = std::fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
@@ -106,10 +130,10 @@ fn data(file: Option<&PathBuf>) -> anyhow::Result<Vec<String>> {
     if lines.is_empty() { Err(anyhow!("{} holds no lines", path.display())) } else { Ok(lines) }
 }
 
-fn load(run: &Run, args: &BenchArgs, environment: &Environment) -> anyhow::Result<Tally> {
+fn load(run: &Run, connections: u64, client: impl Fn() -> anyhow::Result<Client> + Sync) -> anyhow::Result<Tally> {
     std::thread::scope(|scope| {
-        let start = |_| scope.spawn(|| connection(run, &Client::find(&args.server, environment)?));
-        let connections: Vec<_> = (0..args.connections).map(start).collect();
+        let start = |_| scope.spawn(|| connection(run, &client()?));
+        let connections: Vec<_> = (0..connections).map(start).collect();
         let mut total = Tally::default();
         for connection in connections {
             let tally = connection.join().map_err(|_| anyhow!("a connection's thread failed"))??;
@@ -131,7 +155,8 @@ fn connection(run: &Run, client: &Client) -> anyhow::Result<Tally> {
         }
         loop {
             let asked = Instant::now();
-            let response = client.post("/api/v1/events", &run.token, &body, &[("content-type", "application/x-ndjson")])?;
+            let response =
+                client.post("/api/v1/events", &run.token, &body, &[("content-type", "application/x-ndjson")])?;
             let status = response.status().as_u16();
             if status == 429 || status == 503 {
                 tally.turned_away += 1;
@@ -155,7 +180,11 @@ fn connection(run: &Run, client: &Client) -> anyhow::Result<Tally> {
 fn report(tally: &Tally, seconds: f64) -> anyhow::Result<()> {
     let mut sorted = tally.latencies_us.clone();
     sorted.sort_unstable();
-    let quantile = |q: f64| sorted.get(((sorted.len() as f64 * q) as usize).min(sorted.len().saturating_sub(1))).map_or(0.0, |us| f64::from(*us) / 1000.0);
+    let quantile = |q: f64| {
+        sorted
+            .get(((sorted.len() as f64 * q) as usize).min(sorted.len().saturating_sub(1)))
+            .map_or(0.0, |us| f64::from(*us) / 1000.0)
+    };
     let mut out = std::io::stdout().lock();
     writeln!(
         out,
@@ -190,5 +219,6 @@ fn prove(client: &Client, run: &Run, tally: &Tally) -> anyhow::Result<()> {
         bail!("count, sum and sum of squares of the stored events are {found:?}, of the accepted ones {expected:?}");
     }
     let mut out = std::io::stdout().lock();
-    writeln!(out, "read back in {seconds:.1} s: {} events, none lost, none doubled", tally.events).context("cannot write to standard output")
+    writeln!(out, "read back in {seconds:.1} s: {} events, none lost, none doubled", tally.events)
+        .context("cannot write to standard output")
 }

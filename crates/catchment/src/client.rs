@@ -39,14 +39,18 @@ impl Client {
             None => known.iter().map(PathBuf::as_path).filter(|dir| dir.exists()).collect(),
         };
         let found = folders.iter().map(|dir| DataDir::of(dir)).find_map(|dir| Some((dir.addresses()?, dir)));
-        let given = server.url.as_deref().or_else(|| environment.get("CATCHMENT_URL").filter(|_| server.data_dir.is_none()));
+        let given =
+            server.url.as_deref().or_else(|| environment.get("CATCHMENT_URL").filter(|_| server.data_dir.is_none()));
         let url = match (given, &found) {
             (Some(url), _) => url.trim_end_matches('/').to_owned(),
             (None, Some((addresses, _))) => format!("http://{}", addresses.api),
             (None, None) => {
                 let looked: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
-                let looked = if looked.is_empty() { "./data or /var/lib/catchment".to_owned() } else { looked.join(", ") };
-                bail!("no running collector found in {looked}: start one with `catchment serve`, or say where it is with --url or --data-dir")
+                let looked =
+                    if looked.is_empty() { "./data or /var/lib/catchment".to_owned() } else { looked.join(", ") };
+                bail!(
+                    "no running collector found in {looked}: start one with `catchment serve`, or say where it is with --url or --data-dir"
+                )
             }
         };
         let dir = found.map(|(_, dir)| dir).or_else(|| folders.first().map(|f| DataDir::of(f)));
@@ -65,24 +69,39 @@ impl Client {
 
     /// The token that was found.
     pub(crate) fn token(&self) -> anyhow::Result<&str> {
-        self.token.as_deref().ok_or_else(|| anyhow!("no token: set CATCHMENT_TOKEN, or name the collector's --data-dir"))
+        self.token
+            .as_deref()
+            .ok_or_else(|| anyhow!("no token: set CATCHMENT_TOKEN, or name the collector's --data-dir"))
     }
 
     /// Gets a path with the found token.
     pub(crate) fn get(&self, path: &str) -> anyhow::Result<Value> {
-        let request = self.agent.get(format!("{}{path}", self.url)).header("authorization", format!("Bearer {}", self.token()?));
+        let request =
+            self.agent.get(format!("{}{path}", self.url)).header("authorization", format!("Bearer {}", self.token()?));
         json(good(self.reached(request.call())?)?)
     }
 
     /// Posts JSON with the found token.
     pub(crate) fn post_json(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         let accept = ("accept", "application/json");
-        json(good(self.post(path, self.token()?, body.to_string().as_bytes(), &[("content-type", "application/json"), accept])?)?)
+        json(good(self.post(
+            path,
+            self.token()?,
+            body.to_string().as_bytes(),
+            &[("content-type", "application/json"), accept],
+        )?)?)
     }
 
     /// Posts bytes with a token; any status is an answer.
-    pub(crate) fn post(&self, path: &str, token: &str, body: &[u8], headers: &[(&str, &str)]) -> anyhow::Result<Response<Body>> {
-        let mut request = self.agent.post(format!("{}{path}", self.url)).header("authorization", format!("Bearer {token}"));
+    pub(crate) fn post(
+        &self,
+        path: &str,
+        token: &str,
+        body: &[u8],
+        headers: &[(&str, &str)],
+    ) -> anyhow::Result<Response<Body>> {
+        let mut request =
+            self.agent.post(format!("{}{path}", self.url)).header("authorization", format!("Bearer {token}"));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

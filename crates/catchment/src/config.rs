@@ -24,7 +24,11 @@ pub(crate) fn read(
         .map_err(|problems| Failure::Usage(format!("the configuration has problems:\n{problems}")))?;
     let settings = Settings::from_loaded(&loaded);
     let problems = beyond_single_keys(&settings, &loaded);
-    if problems.is_empty() { Ok(loaded) } else { Err(Failure::Usage(format!("the configuration has problems:\n{}", problems.join("\n")))) }
+    if problems.is_empty() {
+        Ok(loaded)
+    } else {
+        Err(Failure::Usage(format!("the configuration has problems:\n{}", problems.join("\n"))))
+    }
 }
 
 /// What no single key shows.

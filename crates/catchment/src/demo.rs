@@ -2,19 +2,16 @@
 
 use crate::Failure;
 use crate::client::{Client, Server};
+use crate::own::OwnCollector;
 use crate::table;
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Args;
 use nowwhat::Environment;
 use serde_json::{Value, json};
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::time::Duration;
 use sysinfo::{Disks, Networks, System};
-
-/// How long the collector may take to start.
-const START: Duration = Duration::from_secs(60);
 
 #[derive(Args)]
 pub(crate) struct DemoArgs {
@@ -44,22 +41,10 @@ const QUESTIONS: [(&str, &str); 3] = [
     ),
 ];
 
-/// The demo's collector; it ends with the demo.
-struct Collector(Child);
-
-impl Drop for Collector {
-    fn drop(&mut self) {
-        let pid = rustix::process::Pid::from_child(&self.0);
-        // A child that has ended already needs no signal.
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        drop(self.0.wait());
-    }
-}
-
 pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     let mut say = |text: String| writeln!(out, "{text}").context("cannot write to standard output");
-    let _collector = start(&args.data_dir)?;
+    let _collector = OwnCollector::start(&args.data_dir)?;
     let server = Server { url: None, data_dir: Some(args.data_dir.clone()) };
     let client = Client::find(&server, &Environment::default())?;
     let token = sensor(&client)?;
@@ -72,31 +57,6 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
     }
     say(format!("the readings stay in {}", args.data_dir.display()))?;
     Ok(())
-}
-
-fn start(dir: &Path) -> anyhow::Result<Collector> {
-    let program = std::env::current_exe().context("cannot find the program itself")?;
-    std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    let log = std::fs::File::create(dir.join("demo.log")).context("cannot write the log")?;
-    let started = Command::new(program)
-        .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data-dir"])
-        .arg(dir)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn();
-    let mut collector = Collector(started.context("cannot start the collector")?);
-    let deadline = Instant::now() + START;
-    while crate::data_dir::DataDir::of(dir).addresses().is_none() {
-        if let Some(status) = collector.0.try_wait().context("cannot watch the collector")? {
-            bail!("the collector ended with {status}: see {}", dir.join("demo.log").display());
-        }
-        if Instant::now() > deadline {
-            bail!("the collector did not start in time: see {}", dir.join("demo.log").display());
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(collector)
 }
 
 fn sensor(client: &Client) -> anyhow::Result<String> {
@@ -122,7 +82,8 @@ fn send(client: &Client, token: &str, seconds: u64) -> anyhow::Result<u64> {
         system.refresh_memory();
         networks.refresh(true);
         let body = Value::from(readings(&system, &disks, &networks)).to_string();
-        let response = client.post("/api/v1/events", token, body.as_bytes(), &[("content-type", "application/json")])?;
+        let response =
+            client.post("/api/v1/events", token, body.as_bytes(), &[("content-type", "application/json")])?;
         let answer = crate::client::json(crate::client::good(response)?)?;
         accepted += answer["accepted"].as_u64().unwrap_or(0);
     }

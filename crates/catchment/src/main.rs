@@ -2,18 +2,19 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 usage or configuration. A reader of the output that goes away is no failure.
 
-mod settings;
-mod data_dir;
-mod memory;
-mod serve;
-mod client;
-mod table;
-mod sensor;
-mod send;
 mod ask;
-mod config;
-mod demo;
 mod bench;
+mod client;
+mod config;
+mod data_dir;
+mod demo;
+mod memory;
+mod own;
+mod send;
+mod sensor;
+mod serve;
+mod settings;
+mod table;
 
 use clap::{Args, Parser, Subcommand};
 use nowwhat::Environment;
@@ -142,7 +143,7 @@ fn main() -> ExitCode {
 
 /// Whether the reader of our output went away, as `head` does.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
-    })
+    error
+        .chain()
+        .any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe))
 }

@@ -20,7 +20,10 @@ const SEAL_BYTES: u64 = 64 << 20;
 pub(crate) fn parts(settings: &Settings) -> Vec<Part> {
     let part = |what, bytes| Part { what, bytes };
     vec![
-        part("requests in flight, times 2.5: ingest.in_flight_bytes_max", settings.ingest.in_flight_bytes_max.0 / 2 * 5),
+        part(
+            "requests in flight, times 2.5: ingest.in_flight_bytes_max",
+            settings.ingest.in_flight_bytes_max.0 / 2 * 5,
+        ),
         part("live rows: seal.live_bytes_max", settings.seal.live_bytes_max.0),
         part("files of one seal", SEAL_BYTES),
         part("remembered keys: window.keys_max", settings.window.keys_max as u64 * KEY_BYTES),

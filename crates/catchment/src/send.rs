@@ -50,7 +50,8 @@ pub(crate) fn run(args: &SendArgs, environment: &Environment) -> Result<(), Fail
     let token = sensor_token(&client, &args.sensor)?;
     let (mut input, bytes) = open(args.file.as_ref())?;
     let progress = bar(bytes);
-    let begins_with_array = input.fill_buf().context("cannot read the input")?.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[');
+    let begins_with_array =
+        input.fill_buf().context("cannot read the input")?.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[');
     let totals = if begins_with_array {
         let (mut body, mut totals) = (Vec::new(), Totals::default());
         input.read_to_end(&mut body).context("cannot read the input")?;
@@ -62,7 +63,8 @@ pub(crate) fn run(args: &SendArgs, environment: &Environment) -> Result<(), Fail
     progress.finish_and_clear();
     let Totals { accepted, duplicates, rejected } = totals;
     let mut out = io::stdout().lock();
-    writeln!(out, "{accepted} accepted, {duplicates} duplicates, {rejected} rejected").context("cannot write to standard output")?;
+    writeln!(out, "{accepted} accepted, {duplicates} duplicates, {rejected} rejected")
+        .context("cannot write to standard output")?;
     if rejected > 0 {
         return Err(Failure::Failed(anyhow!("{rejected} events were rejected")));
     }
@@ -108,7 +110,13 @@ fn lines(
 }
 
 /// Sends one batch until it has an answer.
-fn post(client: &Client, token: &str, (body, kind): (&[u8], &str), line: u64, totals: &mut Totals) -> anyhow::Result<()> {
+fn post(
+    client: &Client,
+    token: &str,
+    (body, kind): (&[u8], &str),
+    line: u64,
+    totals: &mut Totals,
+) -> anyhow::Result<()> {
     for _ in 0..TRIES {
         let sent = client.post("/api/v1/events", token, body, &[("content-type", kind)]);
         let mut response = sent.with_context(|| {
@@ -116,7 +124,8 @@ fn post(client: &Client, token: &str, (body, kind): (&[u8], &str), line: u64, to
         })?;
         match response.status().as_u16() {
             429 | 503 => {
-                let wait = response.headers().get("retry-after").and_then(|v| v.to_str().ok()?.parse().ok()).unwrap_or(1);
+                let wait =
+                    response.headers().get("retry-after").and_then(|v| v.to_str().ok()?.parse().ok()).unwrap_or(1);
                 drop(response.body_mut().read_to_vec());
                 std::thread::sleep(Duration::from_secs(wait));
             }
@@ -125,14 +134,24 @@ fn post(client: &Client, token: &str, (body, kind): (&[u8], &str), line: u64, to
                 let text = response.body_mut().read_to_string().unwrap_or_default();
                 let problem: Value = serde_json::from_str(&text).unwrap_or_default();
                 if problem["code"] != "all_rejected" {
-                    bail!("the batch from line {line} on: {} (400 {})", problem["detail"].as_str().unwrap_or(&text), problem["code"].as_str().unwrap_or_default());
+                    bail!(
+                        "the batch from line {line} on: {} (400 {})",
+                        problem["detail"].as_str().unwrap_or(&text),
+                        problem["code"].as_str().unwrap_or_default()
+                    );
                 }
                 return count(&problem, line, totals);
             }
-            _ => return good(response).map(drop).with_context(|| format!("the batch from line {line} on was not stored")),
+            _ => {
+                return good(response)
+                    .map(drop)
+                    .with_context(|| format!("the batch from line {line} on was not stored"));
+            }
         }
     }
-    bail!("the server turns the batch from line {line} on away again and again: nothing of it is stored, go on later with --from-line {line}")
+    bail!(
+        "the server turns the batch from line {line} on away again and again: nothing of it is stored, go on later with --from-line {line}"
+    )
 }
 
 fn count(answer: &Value, line: u64, totals: &mut Totals) -> anyhow::Result<()> {
@@ -144,7 +163,8 @@ fn count(answer: &Value, line: u64, totals: &mut Totals) -> anyhow::Result<()> {
     let mut error = io::stderr().lock();
     for rejected in answer["rejected"].as_array().unwrap_or(&none).iter().take(10) {
         let at = line + rejected["index"].as_u64().unwrap_or(0);
-        let (code, reason) = (rejected["code"].as_str().unwrap_or_default(), rejected["reason"].as_str().unwrap_or_default());
+        let (code, reason) =
+            (rejected["code"].as_str().unwrap_or_default(), rejected["reason"].as_str().unwrap_or_default());
         writeln!(error, "event {at}: {code}: {reason}").context("cannot write to standard error")?;
     }
     Ok(())
@@ -160,9 +180,9 @@ fn sensor_token(client: &Client, name: &str) -> anyhow::Result<String> {
     if let Some(token) = DataDir::token(&path)? {
         return Ok(token);
     }
-    let made = client.post_json("/api/v1/sensor", &json!({ "name": name })).with_context(|| {
-        format!("sensor {name:?} has no token on this machine and could not be registered")
-    })?;
+    let made = client
+        .post_json("/api/v1/sensor", &json!({ "name": name }))
+        .with_context(|| format!("sensor {name:?} has no token on this machine and could not be registered"))?;
     let token = made["token"].as_str().context("the answer holds no token")?.to_owned();
     DataDir::keep_token(&path, &token)?;
     Ok(token)
@@ -194,7 +214,9 @@ fn bar(bytes: Option<u64>) -> ProgressBar {
         return ProgressBar::hidden();
     }
     match bytes {
-        Some(bytes) => ProgressBar::new(bytes).with_style(style("{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {msg}")),
+        Some(bytes) => {
+            ProgressBar::new(bytes).with_style(style("{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {msg}"))
+        }
         None => ProgressBar::new_spinner().with_style(style("{spinner} {bytes} {bytes_per_sec} {msg}")),
     }
 }

@@ -45,7 +45,13 @@ pub(crate) fn add(args: &AddArgs, environment: &Environment) -> Result<(), Failu
     let text = |name: &str| made[name].as_str().unwrap_or_default();
     let shown = match args.json {
         true => format!("{made}\n"),
-        false => format!("sensor  {}\ntoken   {}\n\nThe token is shown only now. Send with it:\n\n  curl -H 'Authorization: Bearer {}' -d '{{\"temperature\": 21.5}}' {}/api/v1/events\n", text("sensorId"), text("token"), text("token"), client.url),
+        false => format!(
+            "sensor  {}\ntoken   {}\n\nThe token is shown only now. Send with it:\n\n  curl -H 'Authorization: Bearer {}' -d '{{\"temperature\": 21.5}}' {}/api/v1/events\n",
+            text("sensorId"),
+            text("token"),
+            text("token"),
+            client.url
+        ),
     };
     if let Some(dir) = &client.dir {
         // So that `catchment send --sensor NAME` on this machine needs no token.
@@ -65,7 +71,10 @@ pub(crate) fn list(args: &ListArgs, environment: &Environment) -> Result<(), Fai
         let pairs = sensor["labels"].as_object().into_iter().flatten();
         pairs.map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect::<Vec<_>>().join(" ")
     };
-    let rows: Vec<Vec<String>> = answer["sensors"].as_array().unwrap_or(&none).iter()
+    let rows: Vec<Vec<String>> = answer["sensors"]
+        .as_array()
+        .unwrap_or(&none)
+        .iter()
         .map(|s| vec![text(&s["sensorId"]), labels(s), text(&s["created_at"]), text(&s["last_seen_at"])])
         .collect();
     let names = ["sensor", "labels", "registered", "last seen"].map(str::to_owned).to_vec();

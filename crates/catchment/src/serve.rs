@@ -5,11 +5,11 @@ use crate::settings::Settings;
 use crate::{Failure, ServeArgs, config, memory};
 use anyhow::{Context, anyhow};
 use engine::{Engine, EngineMetrics, Started};
+use lake::LakeMetrics;
 use nowwhat::config::Loaded;
 use nowwhat::health::{Health, Weight};
 use nowwhat::metrics;
 use nowwhat::request::{Causes, RequestMetrics, observed};
-use lake::LakeMetrics;
 use nowwhat::serve::{ConnectionLimits, ConnectionMetrics, Listener, Stopper, stop_signal, termination};
 use nowwhat::telemetry::{Format, Telemetry};
 use nowwhat::{Environment, Version};
@@ -22,7 +22,8 @@ use tokio::task::JoinHandle;
 
 const VERSION: Version = nowwhat::version!();
 /// Crates that log at the configured level; all others log warnings only.
-const QUIET: [&str; 8] = ["deltalake_core", "delta_kernel", "buoyant_kernel", "datafusion", "sqlx", "hyper", "object_store", "h2"];
+const QUIET: [&str; 8] =
+    ["deltalake_core", "delta_kernel", "buoyant_kernel", "datafusion", "sqlx", "hyper", "object_store", "h2"];
 /// How often last-seen times reach the registry.
 const SEEN_FLUSH: Duration = Duration::from_secs(5);
 
@@ -43,7 +44,7 @@ pub(crate) fn run(args: &ServeArgs, environment: Environment) -> Result<(), Fail
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("worker").enable_all().build();
     let runtime = runtime.context("cannot start threads")?;
-    let done = runtime.block_on(serve(&loaded, settings));
+    let done = runtime.block_on(serve(&loaded, settings, &telemetry));
     if let Err(error) = &done {
         tracing::error!(error = format!("{error:#}"), "stopped");
     }
@@ -90,8 +91,11 @@ struct Service {
     seen: JoinHandle<()>,
 }
 
-async fn serve(loaded: &Loaded, settings: Settings) -> anyhow::Result<()> {
-    let service = Box::pin(start(loaded, settings)).await?;
+async fn serve(loaded: &Loaded, settings: Settings, telemetry: &Telemetry) -> anyhow::Result<()> {
+    let (service, greeting) = Box::pin(start(loaded, settings)).await?;
+    // The greeting is for people, and the last they see; a closed standard output is none of a service's business.
+    telemetry.flush();
+    drop(std::io::stdout().write_all(greeting.as_bytes()));
     let status = service.engine.status().clone();
     let signal = tokio::select! {
         signal = termination() => Some(signal.context("cannot watch signals")?),
@@ -99,7 +103,10 @@ async fn serve(loaded: &Loaded, settings: Settings) -> anyhow::Result<()> {
     };
     match signal {
         Some(signal) => tracing::info!(signal, "stopping"),
-        None => tracing::error!(reason = status.poisoned(), "the wal failed and takes nothing any more: stopping, the next start recovers"),
+        None => tracing::error!(
+            reason = status.poisoned(),
+            "the wal failed and takes nothing any more: stopping, the next start recovers"
+        ),
     }
     service.stop().await?;
     match status.poisoned() {
@@ -108,7 +115,7 @@ async fn serve(loaded: &Loaded, settings: Settings) -> anyhow::Result<()> {
     }
 }
 
-async fn start(loaded: &Loaded, settings: Settings) -> anyhow::Result<Service> {
+async fn start(loaded: &Loaded, settings: Settings) -> anyhow::Result<(Service, String)> {
     let began = Instant::now();
     tracing::info!(version = VERSION.version, commit = VERSION.commit, env = loaded.env, "starting");
     let dir = DataDir::create(&settings.data.dir)?;
@@ -152,8 +159,10 @@ async fn start(loaded: &Loaded, settings: Settings) -> anyhow::Result<Service> {
     let seconds = began.elapsed().as_secs_f64();
     let (api_address, admin_address) = (addresses.api.to_string(), addresses.admin.to_string());
     tracing::info!(api = api_address, admin = admin_address, memory_bound_bytes = bound.0, seconds, "ready");
-    greet(&addresses, &token_place, &bound.to_string());
-    Ok(Service { settings, dir, registry, engine, health, listeners: vec![api, admin], stopper, admin_stopper, seen })
+    let greeting = greeting(&addresses, &token_place, &bound.to_string());
+    let listeners = vec![api, admin];
+    let service = Service { settings, dir, registry, engine, health, listeners, stopper, admin_stopper, seen };
+    Ok((service, greeting))
 }
 
 impl Service {
@@ -289,15 +298,14 @@ async fn flush_seen(registry: Registry) {
     }
 }
 
-fn greet(addresses: &Addresses, token_place: &str, bound: &str) {
-    let text = format!(
+/// What stands on the terminal when all is ready; `Try next` runs as pasted where `make run` was.
+fn greeting(addresses: &Addresses, token_place: &str, bound: &str) -> String {
+    format!(
         "\n  API     http://{}\n  admin   http://{}/metrics\n  token   {token_place}\n  memory  at most {bound}\n\n\
          Try next, in another terminal:\n\n  \
          ./catchment sensor add roof\n  \
          echo '{{\"type\":\"reading\",\"temperature\":21.5}}' | ./catchment send --sensor roof\n  \
          ./catchment query \"SELECT time, sensor, data->>'temperature' AS temperature FROM events ORDER BY position DESC LIMIT 5\"\n\n",
         addresses.api, addresses.admin
-    );
-    // The greeting is for people; a closed standard output is none of a service's business.
-    drop(std::io::stdout().write_all(text.as_bytes()));
+    )
 }

@@ -25,7 +25,10 @@ pub(crate) fn of_answer(answer: &Value) -> String {
 /// A table of texts.
 pub(crate) fn of_rows(names: Vec<String>, rows: &[Vec<String>]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic).set_header(names);
+    table
+        .load_preset(presets::UTF8_FULL_CONDENSED)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_header(names);
     for row in rows {
         table.add_row(row);
     }

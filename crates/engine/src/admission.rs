@@ -84,9 +84,7 @@ impl Reservation {
         let max = self.budget.bytes_max;
         self.budget
             .used_bytes
-            .try_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(more).filter(|sum| *sum <= max)
-            })
+            .try_update(Ordering::Relaxed, Ordering::Relaxed, |used| used.checked_add(more).filter(|sum| *sum <= max))
             .map_err(|used_bytes| TurnedAway { wanted_bytes: bytes, used_bytes, bytes_max: max })?;
         self.bytes = bytes;
         Ok(())

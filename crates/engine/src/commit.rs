@@ -9,8 +9,8 @@ use crate::live::Live;
 use crate::log::{EventLog, LogError, LogFrame, RememberedKeys};
 use crate::metrics::EngineMetrics;
 use crate::payload::Encoder;
-use crate::start::{Options, Status};
 use crate::recover::wall_micros;
+use crate::start::{Options, Status};
 use crate::window::{self, Verdict, Window};
 use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, StringArray, StringBuilder, TimestampMicrosecondArray};
 use arrow::compute::{concat_batches, filter_record_batch};
@@ -87,7 +87,9 @@ impl CommitLoop {
         let mut bytes = first.submission.reservation.bytes();
         let mut group = vec![first];
         while bytes < self.options.group_bytes_max {
-            let Ok(next) = self.queue.try_recv() else { break };
+            let Ok(next) = self.queue.try_recv() else {
+                break;
+            };
             bytes += next.submission.reservation.bytes();
             group.push(next);
         }
@@ -101,7 +103,9 @@ impl CommitLoop {
             Ok(bytes) => {
                 self.metrics.wal_bytes.set(bytes as i64);
             }
-            Err(error) => tracing::error!(sealed, %error, "wal not trimmed, will be tried after the next seal"),
+            Err(error) => {
+                tracing::error!(sealed, %error, "wal not trimmed, will be tried after the next seal")
+            }
         }
     }
 
@@ -109,7 +113,8 @@ impl CommitLoop {
     fn prepare(&mut self, waiting: Vec<Waiting>) -> Group {
         let mark = self.window.len();
         let first_position = self.last_position + 1;
-        let mut group = Group { members: Vec::with_capacity(waiting.len()), rows: None, keys: Vec::new(), first_position, mark };
+        let mut group =
+            Group { members: Vec::with_capacity(waiting.len()), rows: None, keys: Vec::new(), first_position, mark };
         let mut parts = Vec::with_capacity(waiting.len());
         for Waiting { submission, answer } in waiting {
             let batch = submission.batch;
@@ -125,7 +130,9 @@ impl CommitLoop {
         group.rows = match parts.len() {
             0 => None,
             1 => parts.pop(),
-            _ => Some(concat_batches(&parts[0].schema(), &parts).expect("batches share one schema and a group is bounded")),
+            _ => Some(
+                concat_batches(&parts[0].schema(), &parts).expect("batches share one schema and a group is bounded"),
+            ),
         };
         group
     }
@@ -161,7 +168,9 @@ impl CommitLoop {
 
     /// Step one: durable. A group without rows has nothing to write: what it repeats is durable.
     async fn append(&mut self, group: &Group) -> Result<(), AcceptError> {
-        let Some(rows) = &group.rows else { return Ok(()) };
+        let Some(rows) = &group.rows else {
+            return Ok(());
+        };
         self.wait_for_room().await?;
         let started = Instant::now();
         let payload = self.encoder.encode(rows, &group.keys).expect("rows of our own schema always encode");

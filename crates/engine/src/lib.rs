@@ -21,17 +21,17 @@
 //!
 //! **Invariant:** the engine knows nothing of HTTP, tokens or SQL.
 
-mod metrics;
 mod admission;
 mod batch;
-mod log;
-mod payload;
-mod window;
-mod live;
 mod commit;
-mod seal;
+mod live;
+mod log;
+mod metrics;
+mod payload;
 mod recover;
+mod seal;
 mod start;
+mod window;
 
 pub use admission::{Admission, Reservation, TurnedAway};
 pub use batch::{AcceptError, Outcome, Submission};

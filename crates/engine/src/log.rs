@@ -86,10 +86,8 @@ pub(crate) struct LogOpened {
 
 impl LocalLog {
     pub(crate) fn open(options: &Options) -> Result<(Self, LogOpened), wal::OpenError> {
-        let sizes = wal::Options {
-            segment_bytes: options.segment_bytes,
-            frame_bytes_max: options.payload_bytes_max as u64,
-        };
+        let sizes =
+            wal::Options { segment_bytes: options.segment_bytes, frame_bytes_max: options.payload_bytes_max as u64 };
         let (wal, opened) = Wal::open(&options.wal_dir, sizes, wal::RealDisk)?;
         let torn_tail = opened.torn.map(|torn| {
             format!(

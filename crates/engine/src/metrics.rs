@@ -100,9 +100,18 @@ impl EngineMetrics {
     fn register_events(&self, r: &mut Registry) {
         r.register("events_received", "Events read from requests", self.received.clone());
         r.register("events", "Events by how they ended: accepted, duplicate, rejected, failed", self.ends.clone());
-        r.register("reused_ids", "Accepted events whose id was seen with other content inside the window", self.reused_ids.clone());
+        r.register(
+            "reused_ids",
+            "Accepted events whose id was seen with other content inside the window",
+            self.reused_ids.clone(),
+        );
         r.register("window_keys", "Keys of events remembered to find duplicates", self.window_keys.clone());
-        r.register_with_unit("window", "True length of the duplicate window now", Unit::Seconds, self.window_seconds.clone());
+        r.register_with_unit(
+            "window",
+            "True length of the duplicate window now",
+            Unit::Seconds,
+            self.window_seconds.clone(),
+        );
         r.register("live_rows", "Accepted events not in the lake yet", self.live_rows.clone());
         r.register_with_unit("live", "Memory of the live rows", Unit::Bytes, self.live_bytes.clone());
         r.register("last_position", "Position of the last accepted event", self.last_position.clone());

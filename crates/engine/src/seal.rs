@@ -55,7 +55,9 @@ impl SealLoop {
     }
 
     async fn seal(&self) -> Result<(), String> {
-        let Some(Taken { first, last, rows }) = self.live.take() else { return Ok(()) };
+        let Some(Taken { first, last, rows }) = self.live.take() else {
+            return Ok(());
+        };
         let started = Instant::now();
         let count: usize = rows.iter().map(|r| r.num_rows()).sum();
         let batches = rows.iter().map(|r| r.as_ref().clone()).collect();

@@ -1,7 +1,9 @@
 //! Columns being filled, sized for the batch: a batch of one event must not cost the buffers of a thousand.
 
 use crate::schema::batch_schema;
-use arrow::array::{Array, ArrayRef, StringArray, StringBuilder, TimestampMicrosecondArray, TimestampMicrosecondBuilder};
+use arrow::array::{
+    Array, ArrayRef, StringArray, StringBuilder, TimestampMicrosecondArray, TimestampMicrosecondBuilder,
+};
 use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;

@@ -24,7 +24,9 @@ pub enum ContentEncoding {
 
 /// A content encoding that is not known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the content encoding {0:?} is not understood: send the body plain or with gzip, deflate or zstd, at most three of them")]
+#[error(
+    "the content encoding {0:?} is not understood: send the body plain or with gzip, deflate or zstd, at most three of them"
+)]
 pub struct UnknownEncoding(pub String);
 
 /// Why a body does not decompress.
@@ -61,7 +63,11 @@ pub fn encodings_of(header: Option<&str>) -> Result<Vec<ContentEncoding>, Unknow
             _ => return Err(UnknownEncoding(name.to_owned())),
         }
     }
-    if encodings.len() > ENCODINGS_MAX { Err(UnknownEncoding(header.unwrap_or_default().to_owned())) } else { Ok(encodings) }
+    if encodings.len() > ENCODINGS_MAX {
+        Err(UnknownEncoding(header.unwrap_or_default().to_owned()))
+    } else {
+        Ok(encodings)
+    }
 }
 
 /// The most that a compressed body of `bytes` may become, inside `bytes_max`.

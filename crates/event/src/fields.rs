@@ -18,7 +18,12 @@ pub struct FieldNames {
 
 impl Default for FieldNames {
     fn default() -> Self {
-        Self { type_field: "/type".into(), time_field: "/time".into(), id_field: String::new(), subject_field: String::new() }
+        Self {
+            type_field: "/type".into(),
+            time_field: "/time".into(),
+            id_field: String::new(),
+            subject_field: String::new(),
+        }
     }
 }
 
@@ -41,7 +46,10 @@ impl Pointer {
         }
         let Some(path) = text.strip_prefix('/') else {
             let token = text.to_owned();
-            return Ok(Some(Self { text: format!("/{}", token.replace('~', "~0").replace('/', "~1")), tokens: vec![token] }));
+            return Ok(Some(Self {
+                text: format!("/{}", token.replace('~', "~0").replace('/', "~1")),
+                tokens: vec![token],
+            }));
         };
         let bad = |token: &str| token.split('~').skip(1).any(|after| !after.starts_with(['0', '1']));
         if path.split('/').any(bad) {
@@ -55,7 +63,8 @@ impl Pointer {
     #[inline]
     pub(crate) fn starts_at(&self, quoted: &[u8]) -> bool {
         let (first, inner) = (self.tokens[0].as_bytes(), &quoted[1..quoted.len() - 1]);
-        inner == first || (inner.contains(&b'\\') && std::str::from_utf8(quoted).is_ok_and(|q| unescaped(q).as_bytes() == first))
+        inner == first
+            || (inner.contains(&b'\\') && std::str::from_utf8(quoted).is_ok_and(|q| unescaped(q).as_bytes() == first))
     }
 
     /// Follows the other tokens into a value that was scanned before.
@@ -70,7 +79,13 @@ fn step<'a>(value: &'a str, token: &str) -> Option<&'a str> {
     match scanner.peek()? {
         b'{' => {
             let same = |key: &[u8]| std::str::from_utf8(key).is_ok_and(|k| unescaped(k) == token);
-            scanner.object(|key, span| if same(key) { found = Some(span) }).ok()?;
+            scanner
+                .object(|key, span| {
+                    if same(key) {
+                        found = Some(span)
+                    }
+                })
+                .ok()?;
         }
         b'[' => {
             let index: usize = token.parse().ok()?;
@@ -100,7 +115,8 @@ mod tests {
     #[test]
     fn pointers_lead_into_objects_and_arrays() {
         let text = r#"{"a":{"b/c":[10,{"d\u0065":"x"}]}}"#;
-        let follow = |p: &str| Pointer::parse(p).expect("a pointer").expect("not empty").follow(text).map(str::to_owned);
+        let follow =
+            |p: &str| Pointer::parse(p).expect("a pointer").expect("not empty").follow(text).map(str::to_owned);
         // The first token was matched by the caller: these begin with one that is passed over.
         assert_eq!(follow("/_/a/b~1c/0").as_deref(), Some("10"));
         assert_eq!(follow("/_/a/b~1c/1/de").as_deref(), Some("\"x\""));

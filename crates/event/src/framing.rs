@@ -19,17 +19,26 @@ pub struct UnsupportedMediaType(pub String);
 /// # Errors
 /// [`UnsupportedMediaType`], also for a charset that is not UTF-8.
 pub fn framing_of(content_type: Option<&str>) -> Result<Framing, UnsupportedMediaType> {
-    let Some(text) = content_type else { return Ok(Framing::Json) };
+    let Some(text) = content_type else {
+        return Ok(Framing::Json);
+    };
     let unsupported = || UnsupportedMediaType(text.to_owned());
     let (essence, parameters) = text.split_once(';').unwrap_or((text, ""));
-    let charset = parameters.split(';').filter_map(|p| p.split_once('=')).find(|(n, _)| n.trim().eq_ignore_ascii_case("charset"));
-    let utf8 = |v: &str| ["utf-8", "utf8", "us-ascii"].contains(&v.trim().trim_matches('"').to_ascii_lowercase().as_str());
+    let charset =
+        parameters.split(';').filter_map(|p| p.split_once('=')).find(|(n, _)| n.trim().eq_ignore_ascii_case("charset"));
+    let utf8 =
+        |v: &str| ["utf-8", "utf8", "us-ascii"].contains(&v.trim().trim_matches('"').to_ascii_lowercase().as_str());
     if charset.is_some_and(|(_, value)| !utf8(value)) {
         return Err(unsupported());
     }
     match essence.trim().to_ascii_lowercase().as_str() {
-        "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/x-jsonlines"
-        | "application/jsonlines" | "application/json-lines" | "text/x-ndjson" => Ok(Framing::Ndjson),
+        "application/x-ndjson"
+        | "application/ndjson"
+        | "application/jsonl"
+        | "application/x-jsonlines"
+        | "application/jsonlines"
+        | "application/json-lines"
+        | "text/x-ndjson" => Ok(Framing::Ndjson),
         "" | "application/json" | "text/json" => Ok(Framing::Json),
         other if other.ends_with("+json") && !other.starts_with("application/cloudevents") => Ok(Framing::Json),
         _ => Err(unsupported()),

@@ -13,19 +13,21 @@
 //!
 //! Reading order: [`events_schema`] the columns, [`read`] a body, `json` the scanner under it, `time`, `key`, [`decompress`].
 
-mod schema;
 mod code;
-mod framing;
-mod read;
-mod fields;
 mod columns;
-mod json;
-mod time;
-mod key;
 mod decompress;
+mod fields;
+mod framing;
+mod json;
+mod key;
+mod read;
+mod schema;
+mod time;
 
 pub use code::{Code, Rejection};
-pub use decompress::{ContentEncoding, DecompressError, UnknownEncoding, decompress, decompressed_bytes_max, encodings_of};
+pub use decompress::{
+    ContentEncoding, DecompressError, UnknownEncoding, decompress, decompressed_bytes_max, encodings_of,
+};
 pub use fields::{BadPointer, FieldNames};
 pub use framing::{Framing, UnsupportedMediaType, framing_of};
 pub use jiff::tz::TimeZone;

@@ -262,14 +262,20 @@ impl<'a> Reader<'a> {
     fn members(&self, text: &str) -> Result<Members, Refusal> {
         let mut scanner = Scanner::new(text.as_bytes(), self.options.limits.nesting_max);
         let syntax = |e: SyntaxError| {
-            refusal(Code::InvalidJson, None, format!("the event is not JSON: expected {} at byte {}", e.expected, e.offset))
+            refusal(
+                Code::InvalidJson,
+                None,
+                format!("the event is not JSON: expected {} at byte {}", e.expected, e.offset),
+            )
         };
         if scanner.peek() != Some(b'{') {
             scanner.value().map_err(syntax)?;
             let left = scanner.peek().map(|_| scanner.expected("the end of the event"));
             return Err(match left {
                 Some(error) => syntax(error),
-                None => refusal(Code::NotAnObject, None, "an event is a JSON object: wrap the value, as in {\"value\": 1}"),
+                None => {
+                    refusal(Code::NotAnObject, None, "an event is a JSON object: wrap the value, as in {\"value\": 1}")
+                }
             });
         }
         let mut members = Members::default();
@@ -297,7 +303,8 @@ impl<'a> Reader<'a> {
         match scanner.flaw {
             None => Ok(members),
             Some(Flaw::LoneSurrogate { offset }) => {
-                let reason = format!("a string has a lone surrogate at byte {offset}: send both halves of the pair, or U+FFFD");
+                let reason =
+                    format!("a string has a lone surrogate at byte {offset}: send both halves of the pair, or U+FFFD");
                 Err(refusal(Code::LoneSurrogate, None, reason))
             }
             Some(Flaw::TooDeep { offset }) => {
@@ -314,7 +321,9 @@ impl<'a> Reader<'a> {
         let subject = match value(&members.subject) {
             None | Some("null") => None,
             Some(quoted) if quoted.starts_with('"') => Some(unescaped(quoted)),
-            Some(_) => return Err(refusal(Code::InvalidSubject, Some("/subject"), "the subject is not a string")),
+            Some(_) => {
+                return Err(refusal(Code::InvalidSubject, Some("/subject"), "the subject is not a string"));
+            }
         };
         let event_type = value(&members.event_type).map(unescaped).expect("an envelope has a type");
         let time = self.time(value(&members.time), "/time")?;
@@ -332,16 +341,24 @@ impl<'a> Reader<'a> {
         let asked = self.options.fields.type_field != FieldNames::default().type_field;
         let event_type = match value(&self.type_field, type_at) {
             Some(quoted) if quoted.starts_with('"') => unescaped(quoted),
-            Some(number) if asked && number.starts_with(['-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9']) => number.into(),
+            Some(number) if asked && number.starts_with(['-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9']) => {
+                number.into()
+            }
             None | Some("null") => "event".into(),
             Some(_) if !asked => "event".into(),
-            Some(_) => return Err(refusal(Code::InvalidType, Some(&name(&self.type_field)), "the type is not a string")),
+            Some(_) => {
+                return Err(refusal(Code::InvalidType, Some(&name(&self.type_field)), "the type is not a string"));
+            }
         };
         let subject = match value(&self.subject_field, subject_at) {
             None | Some("null") => None,
             Some(quoted) if quoted.starts_with('"') => Some(unescaped(quoted)),
             Some(other) if other.starts_with(['{', '[', 't', 'f']) => {
-                return Err(refusal(Code::InvalidSubject, Some(&name(&self.subject_field)), "the subject is not a string"));
+                return Err(refusal(
+                    Code::InvalidSubject,
+                    Some(&name(&self.subject_field)),
+                    "the subject is not a string",
+                ));
             }
             Some(number) => Some(number.into()),
         };
@@ -365,7 +382,8 @@ impl<'a> Reader<'a> {
             },
         };
         read.map(Some).map_err(|error| {
-            let code = if matches!(error, time::TimeError::NoZone(_)) { Code::TimeWithoutZone } else { Code::InvalidTime };
+            let code =
+                if matches!(error, time::TimeError::NoZone(_)) { Code::TimeWithoutZone } else { Code::InvalidTime };
             refusal(code, Some(pointer), error.to_string())
         })
     }

@@ -19,7 +19,9 @@ pub enum TimeError {
     #[error("{0:?} is not a time: send RFC 3339 with a zone, such as 2026-01-31T12:00:00Z, or an epoch number")]
     Unreadable(String),
     /// The time has no zone, and none is set.
-    #[error("the time {0:?} has no zone: add Z or an offset such as +02:00, or send the batch with time_zone=Europe/Berlin")]
+    #[error(
+        "the time {0:?} has no zone: add Z or an offset such as +02:00, or send the batch with time_zone=Europe/Berlin"
+    )]
     NoZone(String),
     /// The year is not from 0001 to 9999.
     #[error("the time {0} is outside the years 0001 to 9999")]
@@ -80,12 +82,14 @@ pub(crate) fn read_number(text: &str) -> Result<i64, TimeError> {
         (whole.parse().map_err(|_| out())?, nine.parse().map_err(|_| out())?)
     };
     let billionths = whole.checked_mul(1_000_000_000).and_then(|w| w.checked_add(fraction)).ok_or_else(out)?;
-    let micros = match whole {
-        ..100_000_000_000 => billionths / 1_000,
-        ..100_000_000_000_000 => billionths / 1_000_000,
-        ..100_000_000_000_000_000 => billionths / 1_000_000_000,
-        _ => billionths / 1_000_000_000_000,
+    // Billionths of the unit in a microsecond: seconds, milli-, micro- or nanoseconds by size.
+    let in_a_micro = match whole.unsigned_abs() {
+        n if n < 100_000_000_000 => 1_000,
+        n if n < 100_000_000_000_000 => 1_000_000,
+        n if n < 100_000_000_000_000_000 => 1_000_000_000,
+        _ => 1_000_000_000_000,
     };
+    let micros = billionths / in_a_micro;
     let signed = if negative { -micros } else { micros };
     within(i64::try_from(signed).map_err(|_| out())?, text)
 }
@@ -104,7 +108,8 @@ impl<'a> Local<'a> {
     /// `YYYY-MM-DD`, a `T`, `t` or space, `HH:MM:SS`, and a fraction.
     fn read(text: &'a [u8]) -> Option<Self> {
         let (stamp, mut rest) = text.split_at_checked(19)?;
-        let separators = [stamp[4], stamp[7], stamp[13], stamp[16]] == *b"--::" && matches!(stamp[10], b'T' | b't' | b' ');
+        let separators =
+            [stamp[4], stamp[7], stamp[13], stamp[16]] == *b"--::" && matches!(stamp[10], b'T' | b't' | b' ');
         let number = |range: std::ops::Range<usize>| {
             stamp[range].iter().try_fold(0i64, |n, b| b.is_ascii_digit().then(|| n * 10 + i64::from(b - b'0')))
         };
@@ -134,7 +139,9 @@ impl<'a> Local<'a> {
 /// The offset in seconds; `Some(None)` when there is none.
 fn offset(rest: &[u8]) -> Option<Option<i64>> {
     let rest = if let [b' ', rest @ ..] = rest { rest } else { rest };
-    let two = |a: u8, b: u8| (a.is_ascii_digit() && b.is_ascii_digit()).then(|| i64::from(a - b'0') * 10 + i64::from(b - b'0'));
+    let two = |a: u8, b: u8| {
+        (a.is_ascii_digit() && b.is_ascii_digit()).then(|| i64::from(a - b'0') * 10 + i64::from(b - b'0'))
+    };
     let (sign, hours, minutes) = match *rest {
         [] => return Some(None),
         [b'Z' | b'z'] => return Some(Some(0)),
@@ -187,8 +194,14 @@ mod tests {
     fn rfc_3339_and_its_common_variants_are_read() {
         let noon = at("2026-01-31T12:00:00Z");
         for text in [
-            "2026-01-31T12:00:00Z", "2026-01-31t12:00:00z", "2026-01-31 12:00:00Z", "2026-01-31T12:00:00+00:00",
-            "2026-01-31T12:00:00+0000", "2026-01-31T14:00:00+02:00", "2026-01-31T14:00:00+02", "2026-01-31 07:00:00 -0500",
+            "2026-01-31T12:00:00Z",
+            "2026-01-31t12:00:00z",
+            "2026-01-31 12:00:00Z",
+            "2026-01-31T12:00:00+00:00",
+            "2026-01-31T12:00:00+0000",
+            "2026-01-31T14:00:00+02:00",
+            "2026-01-31T14:00:00+02",
+            "2026-01-31 07:00:00 -0500",
             "2026-01-31T12:00:00.000000999Z",
         ] {
             assert_eq!(parse_time(text), Ok(noon), "{text}");
@@ -202,8 +215,18 @@ mod tests {
     #[test]
     fn what_is_no_time_is_refused() {
         for text in [
-            "", "now", "2026-02-29T00:00:00Z", "2026-13-01T00:00:00Z", "2026-01-31", "2026-01-31T24:00:00Z", "1700000000",
-            "2026-01-31T12:00:00.Z", "2026-01-31T12:00:00Zz", "2026-01-31T12:00:00+1", "0000-01-01T00:00:00Z", "2026-01-31T12:00:00+24:00",
+            "",
+            "now",
+            "2026-02-29T00:00:00Z",
+            "2026-13-01T00:00:00Z",
+            "2026-01-31",
+            "2026-01-31T24:00:00Z",
+            "1700000000",
+            "2026-01-31T12:00:00.Z",
+            "2026-01-31T12:00:00Zz",
+            "2026-01-31T12:00:00+1",
+            "0000-01-01T00:00:00Z",
+            "2026-01-31T12:00:00+24:00",
         ] {
             assert!(matches!(parse_time(text), Err(TimeError::Unreadable(_))), "{text}");
         }
@@ -217,14 +240,19 @@ mod tests {
         assert_eq!(read_text("2026-07-01T12:00:00", Some(&berlin)), Ok(at("2026-07-01T10:00:00Z")));
         assert_eq!(read_text("2026-01-01 12:00:00.25", Some(&berlin)), Ok(at("2026-01-01T11:00:00.25Z")));
         assert_eq!(read_text("2026-03-29T02:30:00", Some(&berlin)), Ok(at("2026-03-29T01:30:00Z")), "skipped hour");
-        assert_eq!(read_text("2026-10-25T02:30:00", Some(&berlin)), Ok(at("2026-10-25T00:30:00Z")), "hour that occurs twice");
+        assert_eq!(
+            read_text("2026-10-25T02:30:00", Some(&berlin)),
+            Ok(at("2026-10-25T00:30:00Z")),
+            "hour that occurs twice"
+        );
         assert!(time_zone("Mars/Olympus").is_err());
     }
 
     #[test]
     fn epoch_numbers_tell_their_unit_by_size() {
         let second = 1_700_000_000 * MICROS;
-        for text in ["1700000000", "1700000000000", "1700000000000000", "1700000000000000000", "1.7e9", "1700000000.0"] {
+        for text in ["1700000000", "1700000000000", "1700000000000000", "1700000000000000000", "1.7e9", "1700000000.0"]
+        {
             assert_eq!(read_number(text), Ok(second), "{text}");
         }
         assert_eq!(read_number("1700000000.123456789"), Ok(second + 123_456));

@@ -7,7 +7,13 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 fn options() -> ReadOptions<'static> {
-    ReadOptions { sensor: "s", received_at: 1_000_000, fields: FieldNames::default(), time_zone: None, limits: Limits::default() }
+    ReadOptions {
+        sensor: "s",
+        received_at: 1_000_000,
+        fields: FieldNames::default(),
+        time_zone: None,
+        limits: Limits::default(),
+    }
 }
 
 fn json(body: &str) -> Batch {
@@ -90,7 +96,8 @@ fn field_parameters_name_other_keys() {
 
 #[test]
 fn a_time_that_cannot_be_read_rejects_its_event() {
-    let body = b"{\"time\":\"2026-01-01T00:00:00\"}\n{\"time\":\"soon\"}\n{\"time\":true}\n{\"time\":null}\n{\"time\":1e30}\n";
+    let body =
+        b"{\"time\":\"2026-01-01T00:00:00\"}\n{\"time\":\"soon\"}\n{\"time\":true}\n{\"time\":null}\n{\"time\":1e30}\n";
     let batch = lines(body);
     let expected = [(0, "time_without_zone"), (1, "invalid_time"), (2, "invalid_time"), (4, "invalid_time")];
     assert_eq!(codes(&batch), expected);
@@ -108,7 +115,11 @@ fn bad_lines_are_rejected_one_by_one() {
     body.extend(b"\xff\"}\n{\"a\":2} x\n{\"s\":\"\\ud83d\\ude00\"}");
     let batch = lines(&body);
     let expected = [
-        (1, "invalid_json"), (2, "not_an_object"), (3, "not_an_object"), (4, "lone_surrogate"), (5, "invalid_utf8"),
+        (1, "invalid_json"),
+        (2, "not_an_object"),
+        (3, "not_an_object"),
+        (4, "lone_surrogate"),
+        (5, "invalid_utf8"),
         (6, "invalid_json"),
     ];
     assert_eq!(codes(&batch), expected);
@@ -184,7 +195,8 @@ fn a_small_batch_costs_little_memory() {
 fn the_json_test_suite_behaves_as_it_expects() {
     let named = std::env::var_os("CATCHMENT_CORPORA").map(std::path::PathBuf::from);
     let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let path = named.clone().unwrap_or_else(|| here.join("../../../shared/corpora")).join("json_test_suite/cases.ndjson");
+    let path =
+        named.clone().unwrap_or_else(|| here.join("../../../shared/corpora")).join("json_test_suite/cases.ndjson");
     let Ok(cases) = std::fs::read_to_string(&path) else {
         assert!(named.is_none(), "CATCHMENT_CORPORA is set, but {} is missing", path.display());
         return;
@@ -234,7 +246,10 @@ fn base64(text: &str) -> Vec<u8> {
 
 fn value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
-        Just(Value::Null), any::<bool>().prop_map(Value::from), any::<i64>().prop_map(Value::from), any::<f64>().prop_map(Value::from),
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
         ".{0,20}".prop_map(Value::from),
     ];
     leaf.prop_recursive(4, 30, 5, |inner| {

@@ -45,7 +45,9 @@ fn split(batch: RecordBatch, days: &mut BTreeMap<i64, Vec<RecordBatch>>) -> Resu
     let received = batch.column_by_name("received_at").expect("a column of the table");
     let of_row: Vec<i64> =
         received.as_primitive::<TimestampMicrosecondType>().values().iter().map(|t| t.div_euclid(DAY_MICROS)).collect();
-    let Some(&first) = of_row.first() else { return Ok(()) };
+    let Some(&first) = of_row.first() else {
+        return Ok(());
+    };
     if of_row.iter().all(|day| *day == first) {
         days.entry(first).or_default().push(batch);
         return Ok(());

@@ -177,7 +177,10 @@ impl Lake {
         let operation = DeltaOperation::Write { mode: SaveMode::Append, partition_by, predicate: None };
         let committed = {
             let snapshot = table.snapshot()?;
-            CommitBuilder::from(properties).with_actions(adds).build(Some(snapshot), table.log_store(), operation).await?
+            CommitBuilder::from(properties)
+                .with_actions(adds)
+                .build(Some(snapshot), table.log_store(), operation)
+                .await?
         };
         table.state = Some(committed.snapshot());
         Ok(())
@@ -229,7 +232,8 @@ fn remove_orphans(snapshot: &Snapshot, wal: Uuid) -> std::io::Result<u64> {
         for file in fs::read_dir(folder.path())?.flatten() {
             let name = file.file_name().to_string_lossy().into_owned();
             let path = format!("{}/{name}", folder.file_name().to_string_lossy());
-            let staged = name.rsplit_once('#').is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+            let staged =
+                name.rsplit_once('#').is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
             let unfinished = sealed_range(&name, wal).is_some_and(|(first, _)| first > snapshot.sealed);
             if staged || (unfinished && !active.contains(path.as_str())) {
                 fs::remove_file(file.path())?;

@@ -14,15 +14,15 @@
 //!
 //! Reading order: [`Lake`] the operations, `encode` the files, `stats` what a reader can skip by, `store` the syncs.
 
+mod encode;
 mod error;
+mod lake;
 mod metrics;
+mod name;
 mod snapshot;
 mod stats;
-mod encode;
-mod name;
 mod store;
 mod table;
-mod lake;
 
 pub use error::{LakeError, OpenError};
 pub use lake::{Lake, Sealing};

@@ -44,7 +44,12 @@ impl LakeMetrics {
         let r = registry.sub_registry_with_prefix("catchment_lake");
         r.register("commits", "Commits to the Delta table", m.commits.clone());
         r.register_with_unit("commit", "Time of one commit, with its syncs", Unit::Seconds, m.commit_seconds.clone());
-        r.register_with_unit("encode", "Time to encode and store the files of one seal", Unit::Seconds, m.encode_seconds.clone());
+        r.register_with_unit(
+            "encode",
+            "Time to encode and store the files of one seal",
+            Unit::Seconds,
+            m.encode_seconds.clone(),
+        );
         r.register_with_unit("written", "Bytes of data files written", Unit::Bytes, m.written_bytes.clone());
         r.register("checkpoints", "Checkpoints of the Delta log written", m.checkpoints.clone());
         r.register("orphans", "Files of unfinished seals removed at start", m.orphans.clone());

@@ -96,7 +96,8 @@ impl FileStats {
         }
         for (name, range) in [("sensor", &self.sensor), ("type", &self.event_type)] {
             let floor = range.min.as_ref().map(|t| Value::from(t.chars().take(TEXT_CHARS_MAX).collect::<String>()));
-            let ceiling = range.max.as_ref().filter(|t| t.chars().count() <= TEXT_CHARS_MAX).map(|t| Value::from(t.as_str()));
+            let ceiling =
+                range.max.as_ref().filter(|t| t.chars().count() <= TEXT_CHARS_MAX).map(|t| Value::from(t.as_str()));
             put(name, floor, ceiling);
         }
         let nulls: Map<String, Value> = STATS_COLUMNS.split(',').map(|c| (c.to_owned(), Value::from(0))).collect();

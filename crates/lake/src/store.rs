@@ -178,7 +178,8 @@ mod tests {
         store.put(&path, PutPayload::from("three")).await.expect("overwritten");
         let bytes = store.get(&path).await.expect("found").bytes().await.expect("read");
         assert_eq!(bytes, "three");
-        let names: Vec<_> = fs::read_dir(dir.path().join("a")).expect("a folder").flatten().map(|e| e.file_name()).collect();
+        let names: Vec<_> =
+            fs::read_dir(dir.path().join("a")).expect("a folder").flatten().map(|e| e.file_name()).collect();
         assert_eq!(names, ["b"]);
     }
 

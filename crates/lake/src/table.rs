@@ -73,7 +73,9 @@ fn check_columns(dir: &Path, table: &DeltaTable, schema: &SchemaRef) -> Result<(
     for (name, kind, _) in columns(schema) {
         let difference = match found.field(&name) {
             None => format!("column {name} is missing"),
-            Some(field) if *field.data_type() != kind => format!("column {name} is {}, not {kind}", field.data_type()),
+            Some(field) if *field.data_type() != kind => {
+                format!("column {name} is {}, not {kind}", field.data_type())
+            }
             Some(_) => continue,
         };
         return Err(OpenError::OtherTable { path: dir.to_path_buf(), difference });
@@ -99,5 +101,10 @@ pub(crate) async fn snapshot(table: &DeltaTable, dir: &Path, wal: Uuid) -> Resul
         files.push(Arc::new(LakeFile { path, bytes, modified_millis: view.modification_time(), stats }));
     }
     files.sort_by_key(|f| f.stats.position.min);
-    Ok(Snapshot { version: state.version(), sealed: sealed_position(table, wal).await?, root: dir.to_path_buf(), files })
+    Ok(Snapshot {
+        version: state.version(),
+        sealed: sealed_position(table, wal).await?,
+        root: dir.to_path_buf(),
+        files,
+    })
 }

@@ -104,8 +104,11 @@ async fn what_an_unfinished_seal_left_is_removed_and_nothing_else() {
     put(&format!("{WAL}-11-20-0.parquet#7"));
     put("of-someone-else.parquet");
     let lake = open(dir.path()).await;
-    let mut names: Vec<String> =
-        std::fs::read_dir(&day).expect("a folder").flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    let mut names: Vec<String> = std::fs::read_dir(&day)
+        .expect("a folder")
+        .flatten()
+        .map(|e| e.file_name().to_string_lossy().into_owned())
+        .collect();
     names.sort();
     assert_eq!(names, [format!("{WAL}-1-10-0.parquet"), "of-someone-else.parquet".to_owned()]);
     assert_eq!(count(&lake), 10);

@@ -41,7 +41,12 @@ impl fmt::Debug for Health {
 
 impl Health {
     /// Adds a check, which must be quick: it is asked at every probe.
-    pub fn check(&self, name: &'static str, weight: Weight, check: impl Fn() -> Option<String> + Send + Sync + 'static) {
+    pub fn check(
+        &self,
+        name: &'static str,
+        weight: Weight,
+        check: impl Fn() -> Option<String> + Send + Sync + 'static,
+    ) {
         let mut checks = self.shared.checks.write().unwrap_or_else(PoisonError::into_inner);
         checks.push((name, weight, Box::new(check)));
     }
@@ -132,7 +137,10 @@ pub fn admin_routes(
     use axum::routing::get;
     let (live, ready, started) = (health.clone(), health.clone(), health);
     axum::Router::new()
-        .route("/metrics", get(move |headers: http::HeaderMap| async move { crate::metrics::exposition(&registry, &headers) }))
+        .route(
+            "/metrics",
+            get(move |headers: http::HeaderMap| async move { crate::metrics::exposition(&registry, &headers) }),
+        )
         .route("/livez", get(move || async move { live.livez() }))
         .route("/readyz", get(move || async move { ready.readyz() }))
         .route("/startupz", get(move || async move { started.startupz() }))

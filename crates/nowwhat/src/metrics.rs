@@ -6,8 +6,8 @@ use http::{HeaderMap, HeaderValue, header};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 pub use prometheus_client::registry::Registry;
 use std::sync::Arc;
@@ -154,8 +154,14 @@ mod tests {
         let mut text = String::new();
         encode(&mut text, &registry).expect("a text");
         let older = older_format(&text);
-        assert!(older.contains("# HELP loaves_total Loaves baked.\n# TYPE loaves_total counter\nloaves_total 1\n"), "{older}");
-        assert!(older.contains("# TYPE build_info gauge\nbuild_info{name=\"bakery\",version=\"1.0.0\",commit=\"abc\"} 1\n"), "{older}");
+        assert!(
+            older.contains("# HELP loaves_total Loaves baked.\n# TYPE loaves_total counter\nloaves_total 1\n"),
+            "{older}"
+        );
+        assert!(
+            older.contains("# TYPE build_info gauge\nbuild_info{name=\"bakery\",version=\"1.0.0\",commit=\"abc\"} 1\n"),
+            "{older}"
+        );
         assert!(older.contains("process_resident_memory_bytes "), "{older}");
         assert!(!older.contains("EOF") && !older.contains("UNIT"), "{older}");
     }

@@ -11,6 +11,11 @@ use std::sync::Arc;
 /// logs it once and adds the request id; nothing happens when it is made.
 #[derive(Clone, Debug)]
 pub struct Problem {
+    inner: Box<Inner>,
+}
+
+#[derive(Clone, Debug)]
+struct Inner {
     status: StatusCode,
     code: &'static str,
     title: &'static str,
@@ -23,12 +28,13 @@ pub struct Problem {
 impl Problem {
     /// A problem with a stable code. Its `type` is `/problems/<code>`.
     pub fn new(status: StatusCode, code: &'static str, title: &'static str) -> Self {
-        Self { status, code, title, detail: None, headers: HeaderMap::new(), extensions: Map::new(), cause: None }
+        let (detail, headers, extensions, cause) = (None, HeaderMap::new(), Map::new(), None);
+        Self { inner: Box::new(Inner { status, code, title, detail, headers, extensions, cause }) }
     }
 
     /// What happened in this one case, for the client.
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
-        self.detail = Some(detail.into());
+        self.inner.detail = Some(detail.into());
         self
     }
 
@@ -39,35 +45,35 @@ impl Problem {
 
     /// A header of the answer.
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.insert(name, value);
+        self.inner.headers.insert(name, value);
         self
     }
 
     /// A further member of the answer.
     pub fn extension(mut self, name: &str, value: Value) -> Self {
-        self.extensions.insert(name.to_owned(), value);
+        self.inner.extensions.insert(name.to_owned(), value);
         self
     }
 
     /// What the log must know and the client must not.
     pub fn cause(mut self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        self.cause = Some(Arc::from(cause.into()));
+        self.inner.cause = Some(Arc::from(cause.into()));
         self
     }
 
     /// The stable code.
     pub fn code(&self) -> &'static str {
-        self.code
+        self.inner.code
     }
 
     /// The status.
     pub fn status(&self) -> StatusCode {
-        self.status
+        self.inner.status
     }
 
     /// The cause with its own causes, for the log.
     pub fn causes(&self) -> Option<String> {
-        let first = self.cause.as_ref()?;
+        let first = self.inner.cause.as_ref()?;
         let mut text = first.to_string();
         let mut next = first.source();
         while let Some(cause) = next {
@@ -80,14 +86,14 @@ impl Problem {
     /// The body; `request_id` and `causes` when the caller wants them in.
     pub(crate) fn body(&self, request_id: Option<&str>, causes: Option<String>) -> Vec<u8> {
         let mut body = Map::new();
-        body.insert("type".into(), format!("/problems/{}", self.code).into());
-        body.insert("title".into(), self.title.into());
-        body.insert("status".into(), self.status.as_u16().into());
-        body.insert("code".into(), self.code.into());
-        body.extend(self.detail.as_ref().map(|d| ("detail".to_owned(), Value::from(d.as_str()))));
+        body.insert("type".into(), format!("/problems/{}", self.inner.code).into());
+        body.insert("title".into(), self.inner.title.into());
+        body.insert("status".into(), self.inner.status.as_u16().into());
+        body.insert("code".into(), self.inner.code.into());
+        body.extend(self.inner.detail.as_ref().map(|d| ("detail".to_owned(), Value::from(d.as_str()))));
         body.extend(request_id.map(|id| ("request_id".to_owned(), Value::from(id))));
         body.extend(causes.map(|causes| ("causes".to_owned(), Value::from(causes))));
-        body.extend(self.extensions.clone());
+        body.extend(self.inner.extensions.clone());
         serde_json::to_vec(&body).expect("plain data always serializes")
     }
 }
@@ -95,8 +101,8 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::from(self.body(None, None)));
-        *response.status_mut() = self.status;
-        *response.headers_mut() = self.headers.clone();
+        *response.status_mut() = self.inner.status;
+        *response.headers_mut() = self.inner.headers.clone();
         let kind = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
         response.extensions_mut().insert(self);

@@ -54,8 +54,17 @@ impl RequestMetrics {
             panics: Counter::default(),
         };
         let r = registry.sub_registry_with_prefix("http");
-        r.register("requests", "Requests by method, route and status; 499 when the client went away", metrics.requests.clone());
-        r.register_with_unit("request_duration", "Time to the head of the answer", Unit::Seconds, metrics.seconds.clone());
+        r.register(
+            "requests",
+            "Requests by method, route and status; 499 when the client went away",
+            metrics.requests.clone(),
+        );
+        r.register_with_unit(
+            "request_duration",
+            "Time to the head of the answer",
+            Unit::Seconds,
+            metrics.seconds.clone(),
+        );
         r.register("requests_in_flight", "Requests being answered now", metrics.in_flight.clone());
         r.register("panics", "Requests that ended in a panic", metrics.panics.clone());
         metrics
@@ -115,7 +124,8 @@ async fn answer(layer: &Layer, line: &mut Line, id: HeaderValue, request: Reques
 /// The client's id when it is short and printable, else a new UUIDv7.
 fn request_id(request: &Request) -> HeaderValue {
     let usable = |value: &&HeaderValue| {
-        (1..=128).contains(&value.len()) && value.as_bytes().iter().all(|b| b.is_ascii_graphic() && !b"\"\\".contains(b))
+        (1..=128).contains(&value.len())
+            && value.as_bytes().iter().all(|b| b.is_ascii_graphic() && !b"\"\\".contains(b))
     };
     match request.headers().get(&REQUEST_ID).filter(usable) {
         Some(given) => given.clone(),

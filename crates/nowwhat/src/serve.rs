@@ -38,7 +38,11 @@ impl ConnectionMetrics {
         let metrics = Self { open: Gauge::default(), refused: Counter::default() };
         let r = registry.sub_registry_with_prefix("http");
         r.register("connections", "Open connections", metrics.open.clone());
-        r.register("connections_refused", "Connections turned away because too many were open", metrics.refused.clone());
+        r.register(
+            "connections_refused",
+            "Connections turned away because too many were open",
+            metrics.refused.clone(),
+        );
         metrics
     }
 }
@@ -133,7 +137,8 @@ impl Connection {
 
 /// Tells a client that there are too many; gives it a second to take the answer.
 async fn refuse(mut stream: TcpStream) {
-    const ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    const ANSWER: &[u8] =
+        b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
     let told = async {
         stream.write_all(ANSWER).await?;
         stream.shutdown().await

@@ -46,7 +46,7 @@ impl Format {
 /// Logging is on; dropping it writes what waits.
 #[derive(Debug)]
 pub struct Telemetry {
-    lines: Option<SyncSender<String>>,
+    lines: Option<SyncSender<Message>>,
     writer: Option<JoinHandle<()>>,
 }
 
@@ -54,7 +54,9 @@ pub struct Telemetry {
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// The level is not understood.
-    #[error("log level {0:?} is not understood: use error, warn, info, debug or trace, also per module as info,engine=debug")]
+    #[error(
+        "log level {0:?} is not understood: use error, warn, info, debug or trace, also per module as info,engine=debug"
+    )]
     Level(String),
     /// Something else logs already.
     #[error("logging is set up already")]
@@ -71,7 +73,8 @@ impl Telemetry {
     /// [`TelemetryError`].
     pub fn start(level: &str, format: Format, quiet: &[&str]) -> Result<Self, TelemetryError> {
         let quiet: String = quiet.iter().map(|module| format!("{module}=warn,")).collect();
-        let filter = EnvFilter::try_new(format!("{quiet}{level}")).map_err(|_| TelemetryError::Level(level.to_owned()))?;
+        let filter =
+            EnvFilter::try_new(format!("{quiet}{level}")).map_err(|_| TelemetryError::Level(level.to_owned()))?;
         let (sender, lines) = sync_channel(LINES_MAX);
         let writer = std::thread::Builder::new().name("log".to_owned()).spawn(move || write_lines(&lines))?;
         let colour = format == Format::Text && std::io::stderr().is_terminal();
@@ -82,11 +85,23 @@ impl Telemetry {
     }
 }
 
+impl Telemetry {
+    /// Returns when everything logged before is written.
+    pub fn flush(&self) {
+        let (written, wait) = sync_channel(1);
+        if let Some(lines) = &self.lines
+            && lines.send(Message::Flush(written)).is_ok()
+        {
+            // The writer is gone: nothing will be written any more.
+            let _ = wait.recv();
+        }
+    }
+}
+
 impl Drop for Telemetry {
     fn drop(&mut self) {
-        // An empty line ends the writer, after all that was sent before it.
         if let Some(lines) = self.lines.take() {
-            drop(lines.send(String::new()));
+            drop(lines.send(Message::End));
         }
         if let Some(writer) = self.writer.take() {
             drop(writer.join());
@@ -94,21 +109,30 @@ impl Drop for Telemetry {
     }
 }
 
-fn write_lines(lines: &Receiver<String>) {
+/// What the writer is told.
+#[derive(Debug)]
+enum Message {
+    Line(String),
+    Flush(SyncSender<()>),
+    End,
+}
+
+fn write_lines(messages: &Receiver<Message>) {
     let mut error = std::io::stderr().lock();
-    while let Ok(line) = lines.recv().map(String::into_bytes) {
-        if line.is_empty() {
-            return;
+    while let Ok(message) = messages.recv() {
+        match message {
+            // Nobody can be told that standard error is gone.
+            Message::Line(line) => drop(error.write_all(line.as_bytes())),
+            Message::Flush(written) => drop(written.send(())),
+            Message::End => return,
         }
-        // Nobody can be told that standard error is gone.
-        drop(error.write_all(&line));
     }
 }
 
 struct Lines {
     format: Format,
     colour: bool,
-    sender: SyncSender<String>,
+    sender: SyncSender<Message>,
     dropped: Arc<AtomicU64>,
 }
 
@@ -179,12 +203,17 @@ impl Lines {
             0 => line,
             _ => {
                 let fields = Map::from_iter([("lines".to_owned(), Value::from(dropped))]);
-                let note = Line { level: Level::WARN, target: "nowwhat", message: "log lines dropped: standard error is too slow", fields };
+                let note = Line {
+                    level: Level::WARN,
+                    target: "nowwhat",
+                    message: "log lines dropped: standard error is too slow",
+                    fields,
+                };
                 let note = if self.format == Format::Json { note.json() } else { note.text(self.colour) };
                 note + &line
             }
         };
-        if let Err(TrySendError::Full(_)) = self.sender.try_send(line) {
+        if let Err(TrySendError::Full(_)) = self.sender.try_send(Message::Line(line)) {
             self.dropped.fetch_add(dropped + 1, Ordering::Relaxed);
         }
     }
@@ -199,13 +228,21 @@ struct Line<'a> {
 
 impl Line<'_> {
     fn json(self) -> String {
-        let mut object = Map::new();
-        object.insert("time".into(), format!("{:.6}", Timestamp::now()).into());
-        object.insert("level".into(), self.level.as_str().to_lowercase().into());
-        object.insert("target".into(), self.target.into());
-        object.insert("message".into(), self.message.into());
-        object.extend(self.fields);
-        Value::Object(object).to_string() + "\n"
+        let head = [
+            ("time", format!("{:.6}", Timestamp::now())),
+            ("level", self.level.as_str().to_lowercase()),
+            ("target", self.target.to_owned()),
+            ("message", self.message.to_owned()),
+        ];
+        let head = head.into_iter().map(|(name, value)| (name.to_owned(), Value::from(value)));
+        // A field cannot take the place of one of these.
+        let fields = self
+            .fields
+            .into_iter()
+            .filter(|(name, _)| !["time", "level", "target", "message"].contains(&name.as_str()));
+        let pairs: Vec<String> =
+            head.chain(fields).map(|(name, value)| format!("{}:{value}", Value::from(name))).collect();
+        format!("{{{}}}\n", pairs.join(","))
     }
 
     fn text(self, colour: bool) -> String {
@@ -218,7 +255,9 @@ impl Line<'_> {
         let mut text = format!("{dim}{:.3}{off} {on}{:>5}{off} {}", Timestamp::now(), self.level, self.message);
         for (name, value) in self.fields {
             text += &match value {
-                Value::String(s) if s.chars().all(|c| c.is_ascii_graphic() && c != '"') && !s.is_empty() => format!(" {dim}{name}={off}{s}"),
+                Value::String(s) if s.chars().all(|c| c.is_ascii_graphic() && c != '"') && !s.is_empty() => {
+                    format!(" {dim}{name}={off}{s}")
+                }
                 value => format!(" {dim}{name}={off}{value}"),
             };
         }

@@ -128,7 +128,9 @@ fn csv_line(values: impl Iterator<Item = Value>) -> String {
             let plain = !text.is_empty() && !text.contains([',', '"', '\r', '\n']) && text.trim() == text;
             if plain { text } else { format!("\"{}\"", text.replace('"', "\"\"")) }
         }
-        value @ (Value::Array(_) | Value::Object(_)) => format!("\"{}\"", value.to_string().replace('"', "\"\"")),
+        value @ (Value::Array(_) | Value::Object(_)) => {
+            format!("\"{}\"", value.to_string().replace('"', "\"\""))
+        }
         other => other.to_string(),
     };
     values.map(field).collect::<Vec<_>>().join(",") + "\r\n"

@@ -29,7 +29,9 @@ pub enum QueryError {
         timeout_seconds: u64,
     },
     /// It needed more memory, or more disk, than there is for queries.
-    #[error("the query needs more memory than it may: ask for fewer groups, fewer columns or a shorter range of time ({0})")]
+    #[error(
+        "the query needs more memory than it may: ask for fewer groups, fewer columns or a shorter range of time ({0})"
+    )]
     Memory(String),
     /// The answer has more rows than it may, in a format that cannot say so.
     #[error("the answer has more than {rows_max} rows: ask with a LIMIT, or page by position")]

@@ -12,14 +12,14 @@
 //! Reading order: [`Queries`] runs them, `statement` what may be asked and how `->>` is understood, `table` the View as a table,
 //! `prune` which files are read, [`encode`] answers as JSON, NDJSON and CSV.
 
+mod encode;
 mod error;
 mod metrics;
-mod statement;
 mod prune;
-mod table;
 mod run;
+mod statement;
+mod table;
 mod value;
-mod encode;
 
 pub use encode::{Format, encode, json_rows};
 pub use error::QueryError;

@@ -44,12 +44,20 @@ impl QueryMetrics {
     pub fn register(registry: &mut Registry) -> Self {
         let m = Self::default();
         let r = registry.sub_registry_with_prefix("catchment_query");
-        r.register("queries", "Queries by result: ok, dropped by the client, or the code of the error", m.queries.clone());
+        r.register(
+            "queries",
+            "Queries by result: ok, dropped by the client, or the code of the error",
+            m.queries.clone(),
+        );
         r.register_with_unit("query", "Time from asking to the last row", Unit::Seconds, m.seconds.clone());
         r.register("running", "Queries running now", m.running.clone());
         r.register("rows", "Rows answered", m.rows.clone());
         r.register("files_read", "Files of the lake that queries had to open", m.files_read.clone());
-        r.register("files_skipped", "Files of the lake that queries could skip by their statistics", m.files_skipped.clone());
+        r.register(
+            "files_skipped",
+            "Files of the lake that queries could skip by their statistics",
+            m.files_skipped.clone(),
+        );
         r.register_with_unit("memory", "Memory that running queries hold", Unit::Bytes, m.memory_bytes.clone());
         m
     }

@@ -11,11 +11,22 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 /// The files that may hold rows for which `predicate` is true.
-pub(crate) fn kept(files: &[Arc<LakeFile>], predicate: Option<&Arc<dyn PhysicalExpr>>, schema: &SchemaRef) -> Vec<Arc<LakeFile>> {
-    let Some(predicate) = predicate else { return files.to_vec() };
+pub(crate) fn kept(
+    files: &[Arc<LakeFile>],
+    predicate: Option<&Arc<dyn PhysicalExpr>>,
+    schema: &SchemaRef,
+) -> Vec<Arc<LakeFile>> {
+    let Some(predicate) = predicate else {
+        return files.to_vec();
+    };
     // What cannot be decided by statistics is read.
-    let Ok(pruning) = PruningPredicateBuilder::new().with_file_schema(schema.clone()).try_build(predicate.clone()) else { return files.to_vec() };
-    let Ok(kept) = pruning.prune(&Files(files)) else { return files.to_vec() };
+    let Ok(pruning) = PruningPredicateBuilder::new().with_file_schema(schema.clone()).try_build(predicate.clone())
+    else {
+        return files.to_vec();
+    };
+    let Ok(kept) = pruning.prune(&Files(files)) else {
+        return files.to_vec();
+    };
     files.iter().zip(kept).filter(|(_, keep)| *keep).map(|(file, _)| file.clone()).collect()
 }
 

@@ -160,7 +160,8 @@ impl Queries {
 
     async fn start(&self, view: Arc<View>, query: Query, began: Instant) -> Result<Answer, QueryError> {
         let options = &self.shared.options;
-        let timeout_seconds = query.timeout_seconds.unwrap_or(options.timeout_seconds).clamp(1, options.timeout_seconds_max);
+        let timeout_seconds =
+            query.timeout_seconds.unwrap_or(options.timeout_seconds).clamp(1, options.timeout_seconds_max);
         let permit = self.permit().await?;
         let (rows_max, bound) = match query.limit {
             Some(limit) if limit <= options.rows_max => (limit, Bound::Asked),
@@ -273,7 +274,12 @@ impl Task {
 
     async fn stream(&self, columns: &mut Option<Columns>, batches: &Batches) -> Result<(), QueryError> {
         let mut stream = self.plan().await?;
-        let known = stream.schema().fields().iter().map(|f| Column { name: f.name().clone(), kind: type_name(f.data_type()) }).collect();
+        let known = stream
+            .schema()
+            .fields()
+            .iter()
+            .map(|f| Column { name: f.name().clone(), kind: type_name(f.data_type()) })
+            .collect();
         let mut first = stream.next().await.transpose().map_err(|e| QueryError::of(&e))?;
         if let Some(columns) = columns.take() {
             drop(columns.send(Ok(known)));
@@ -311,7 +317,8 @@ impl Task {
     /// The base with the View as its only table.
     fn state(&self) -> Result<SessionState, DataFusionError> {
         let schema = MemorySchemaProvider::new();
-        schema.register_table("events".into(), Arc::new(Events::new(self.view.clone(), self.shared.metrics.clone())))?;
+        schema
+            .register_table("events".into(), Arc::new(Events::new(self.view.clone(), self.shared.metrics.clone())))?;
         let catalog = MemoryCatalogProvider::new();
         catalog.register_schema("public", Arc::new(schema))?;
         let catalogs = MemoryCatalogProviderList::new();

@@ -6,8 +6,8 @@
 use crate::error::QueryError;
 use datafusion::sql::parser::{DFParser, Statement};
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CastKind, DataType, ExactNumberInfo, Expr, Query, Select, Statement as Sql, TableFactor, UnaryOperator, Value,
-    VisitMut, VisitorMut,
+    BinaryOperator, CastKind, DataType, ExactNumberInfo, Expr, Query, Select, Statement as Sql, TableFactor,
+    UnaryOperator, Value, VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use std::ops::ControlFlow;
@@ -15,11 +15,16 @@ use std::ops::ControlFlow;
 /// Parses the one statement of a question, checks that it only reads, and prepares its JSON operators. `params` tell which
 /// placeholders are numbers.
 pub(crate) fn parse(sql: &str, params: &[serde_json::Value]) -> Result<Statement, QueryError> {
-    let mut statements = DFParser::parse_sql_with_dialect(sql, &PostgreSqlDialect {}).map_err(|e| QueryError::of(&e))?;
+    let mut statements =
+        DFParser::parse_sql_with_dialect(sql, &PostgreSqlDialect {}).map_err(|e| QueryError::of(&e))?;
     let statement = match (statements.pop_front(), statements.pop_front()) {
         (Some(statement), None) => statement,
-        (None, _) => return Err(QueryError::Invalid("the query is empty: ask with SELECT ... FROM events".to_owned())),
-        (Some(_), Some(_)) => return Err(QueryError::NotAllowed("there are several statements".to_owned())),
+        (None, _) => {
+            return Err(QueryError::Invalid("the query is empty: ask with SELECT ... FROM events".to_owned()));
+        }
+        (Some(_), Some(_)) => {
+            return Err(QueryError::NotAllowed("there are several statements".to_owned()));
+        }
     };
     checked(statement, params)
 }
@@ -48,7 +53,11 @@ fn checked(statement: Statement, params: &[serde_json::Value]) -> Result<Stateme
 
 fn reads(sql: &Sql) -> bool {
     match sql {
-        Sql::Query(_) | Sql::ShowTables { .. } | Sql::ShowColumns { .. } | Sql::ShowVariable { .. } | Sql::ExplainTable { .. } => true,
+        Sql::Query(_)
+        | Sql::ShowTables { .. }
+        | Sql::ShowColumns { .. }
+        | Sql::ShowVariable { .. }
+        | Sql::ExplainTable { .. } => true,
         Sql::Explain { statement, .. } => reads(statement),
         _ => false,
     }
@@ -63,7 +72,8 @@ impl VisitorMut for Rewrite<'_> {
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<QueryError> {
         use datafusion::sql::sqlparser::ast::SetExpr;
-        let writes = matches!(*query.body, SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_));
+        let writes =
+            matches!(*query.body, SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_));
         refuse_if(writes || !query.locks.is_empty(), "a query that writes or locks is not allowed here")
     }
 
@@ -81,7 +91,9 @@ impl VisitorMut for Rewrite<'_> {
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<QueryError> {
-        let Expr::CompoundIdentifier(parts) = expr else { return ControlFlow::Continue(()) };
+        let Expr::CompoundIdentifier(parts) = expr else {
+            return ControlFlow::Continue(());
+        };
         if parts.len() == 2 && parts[0].quote_style.is_none() && parts[0].value.eq_ignore_ascii_case("data") {
             let field = &parts[1].value;
             return ControlFlow::Break(QueryError::Invalid(format!(
@@ -103,7 +115,9 @@ impl VisitorMut for Rewrite<'_> {
             Expr::Between { expr, low, high, .. } if is_field(expr) && self.is_number(low) && self.is_number(high) => {
                 make_double(expr);
             }
-            Expr::InList { expr, list, .. } if is_field(expr) && !list.is_empty() && list.iter().all(|e| self.is_number(e)) => {
+            Expr::InList { expr, list, .. }
+                if is_field(expr) && !list.is_empty() && list.iter().all(|e| self.is_number(e)) =>
+            {
                 make_double(expr);
             }
             Expr::Cast { kind, expr, .. } if is_field(expr) => *kind = CastKind::TryCast,
@@ -124,7 +138,9 @@ impl Rewrite<'_> {
                 }
                 _ => false,
             },
-            Expr::UnaryOp { op: UnaryOperator::Minus | UnaryOperator::Plus, expr } | Expr::Nested(expr) => self.is_number(expr),
+            Expr::UnaryOp { op: UnaryOperator::Minus | UnaryOperator::Plus, expr } | Expr::Nested(expr) => {
+                self.is_number(expr)
+            }
             _ => false,
         }
     }
@@ -207,7 +223,9 @@ mod tests {
             let error = parse(sql, &[]).expect_err(sql);
             assert!(matches!(error, QueryError::NotAllowed(_) | QueryError::Invalid(_)), "{sql}: {error}");
         }
-        for sql in ["SELECT 1", "EXPLAIN SELECT 1", "SHOW TABLES", "DESCRIBE events", "WITH a AS (SELECT 1) SELECT * FROM a;"] {
+        for sql in
+            ["SELECT 1", "EXPLAIN SELECT 1", "SHOW TABLES", "DESCRIBE events", "WITH a AS (SELECT 1) SELECT * FROM a;"]
+        {
             parse(sql, &[]).unwrap_or_else(|e| panic!("{sql}: {e}"));
         }
     }

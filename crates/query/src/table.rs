@@ -127,7 +127,8 @@ impl TableProvider for Events {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let schema = DFSchema::try_from(SCHEMA.clone())?;
-        let predicate = conjunction(filters.to_vec()).map(|all| state.create_physical_expr(all, &schema)).transpose()?;
+        let predicate =
+            conjunction(filters.to_vec()).map(|all| state.create_physical_expr(all, &schema)).transpose()?;
         let files = kept(&self.view.lake.files, predicate.as_ref(), &SCHEMA);
         self.metrics.files_read.inc_by(files.len() as u64);
         self.metrics.files_skipped.inc_by((self.view.lake.files.len() - files.len()) as u64);

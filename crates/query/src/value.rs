@@ -3,8 +3,8 @@
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{
     DataType, Date32Type, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimeUnit,
-    TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type,
-    UInt32Type, UInt64Type,
+    TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type,
+    UInt16Type, UInt32Type, UInt64Type,
 };
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -54,13 +54,16 @@ pub(crate) fn value(array: &dyn Array, row: usize) -> Result<Value, ArrowError> 
         DataType::Binary => hexadecimal(array.as_binary::<i32>().value(row)).into(),
         DataType::BinaryView => hexadecimal(array.as_binary_view().value(row)).into(),
         DataType::Timestamp(unit, zone) => time(array, row, *unit, zone.is_some()),
-        DataType::Date32 => array.as_primitive::<Date32Type>().value_as_date(row).map_or(Value::Null, |d| d.to_string().into()),
+        DataType::Date32 => {
+            array.as_primitive::<Date32Type>().value_as_date(row).map_or(Value::Null, |d| d.to_string().into())
+        }
         DataType::List(_) => list(&array.as_list::<i32>().value(row))?,
         DataType::LargeList(_) => list(&array.as_list::<i64>().value(row))?,
         DataType::Struct(fields) => {
             let columns = array.as_struct();
             let pairs = fields.iter().zip(columns.columns());
-            let object: Result<Map<_, _>, ArrowError> = pairs.map(|(f, c)| Ok((f.name().clone(), value(c, row)?))).collect();
+            let object: Result<Map<_, _>, ArrowError> =
+                pairs.map(|(f, c)| Ok((f.name().clone(), value(c, row)?))).collect();
             Value::Object(object?)
         }
         _ => ArrayFormatter::try_new(array, &FormatOptions::default())?.value(row).try_to_string()?.into(),

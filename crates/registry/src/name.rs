@@ -7,7 +7,9 @@ const NAME_BYTES_MAX: usize = 256;
 
 /// Why a name gives no id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the name {0:?} cannot be used: a name has 1 to 256 bytes, and at least one of its characters is a letter a to z or a digit")]
+#[error(
+    "the name {0:?} cannot be used: a name has 1 to 256 bytes, and at least one of its characters is a letter a to z or a digit"
+)]
 pub struct BadName(pub String);
 
 /// The id of a sensor of this name: lower case, everything outside `[a-z0-9._-]` becomes `-`, at most 128 characters.

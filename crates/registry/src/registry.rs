@@ -114,7 +114,9 @@ pub enum RegisterError {
     #[error(transparent)]
     Name(#[from] BadName),
     /// The labels are too many or too long.
-    #[error("labels: at most {LABELS_MAX}, keys of 1 to {LABEL_KEY_BYTES_MAX} bytes, values of at most {LABEL_VALUE_BYTES_MAX} bytes")]
+    #[error(
+        "labels: at most {LABELS_MAX}, keys of 1 to {LABEL_KEY_BYTES_MAX} bytes, values of at most {LABEL_VALUE_BYTES_MAX} bytes"
+    )]
     Labels,
     /// Another sensor has the id.
     #[error("there is a sensor {sensor_id:?}: choose another name")]
@@ -186,7 +188,10 @@ impl Registry {
         let digest = digest(token);
         let store = async {
             let mut change = self.shared.pool.begin().await?;
-            sqlx::query("DELETE FROM tokens WHERE configured = 1 AND sha256 <> ?").bind(&digest[..]).execute(&mut *change).await?;
+            sqlx::query("DELETE FROM tokens WHERE configured = 1 AND sha256 <> ?")
+                .bind(&digest[..])
+                .execute(&mut *change)
+                .await?;
             sqlx::query("INSERT INTO tokens (sha256, role, created_at, configured) VALUES (?, 'admin', ?, 1) ON CONFLICT (sha256) DO NOTHING")
                 .bind(&digest[..])
                 .bind(now_micros())
@@ -215,13 +220,15 @@ impl Registry {
         let labels = serde_json::to_string(labels).expect("strings always serialize");
         let store = async {
             let mut change = self.shared.pool.begin_with("BEGIN IMMEDIATE").await?;
-            let made = sqlx::query("INSERT INTO sensors (id, name, labels, created_at) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING")
-                .bind(&id)
-                .bind(name.trim())
-                .bind(labels)
-                .bind(now_micros())
-                .execute(&mut *change)
-                .await?;
+            let made = sqlx::query(
+                "INSERT INTO sensors (id, name, labels, created_at) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+            )
+            .bind(&id)
+            .bind(name.trim())
+            .bind(labels)
+            .bind(now_micros())
+            .execute(&mut *change)
+            .await?;
             if made.rows_affected() == 0 {
                 return Ok(false);
             }

@@ -15,7 +15,10 @@ pub(crate) async fn identify(app: &App, headers: &HeaderMap) -> Result<Arc<Ident
     let token = bearer(headers)?;
     app.shared.registry.authenticate(token).await.map_err(|error| match error {
         AuthError::Unavailable(cause) => Code::RegistryBusy.problem("the token could not be checked").cause(cause),
-        refused => challenge(Code::InvalidToken.problem(format!("{refused}")), "Bearer realm=\"catchment\", error=\"invalid_token\""),
+        refused => challenge(
+            Code::InvalidToken.problem(format!("{refused}")),
+            "Bearer realm=\"catchment\", error=\"invalid_token\"",
+        ),
     })
 }
 
@@ -24,7 +27,9 @@ pub(crate) async fn admin(app: &App, headers: &HeaderMap) -> Result<Arc<Identity
     let identity = identify(app, headers).await?;
     match identity.role {
         Role::Admin => Ok(identity),
-        Role::Sensor => Err(scope("this needs an admin token; a sensor's token may send events and read its own sensor")),
+        Role::Sensor => {
+            Err(scope("this needs an admin token; a sensor's token may send events and read its own sensor"))
+        }
     }
 }
 

@@ -37,7 +37,9 @@ pub(crate) async fn read(app: &App, headers: &HeaderMap, body: Body) -> Result<R
         return Ok(Read { bytes, reservation });
     }
     // Decompression does not wait for anything, so only as many bodies as there are worker threads hold this at a time.
-    reservation.resize(bytes.len() as u64 + event::decompressed_bytes_max(bytes.len(), max as usize) as u64).map_err(turned_away)?;
+    reservation
+        .resize(bytes.len() as u64 + event::decompressed_bytes_max(bytes.len(), max as usize) as u64)
+        .map_err(turned_away)?;
     let plain = event::decompress(&encodings, &bytes, max as usize).map_err(|error| match error {
         DecompressError::TooLarge { .. } => Code::BodyTooLarge.problem(error.to_string()),
         other => Code::InvalidBody.problem(other.to_string()),
@@ -58,8 +60,11 @@ async fn collect(mut body: Body, reservation: &mut Reservation, bounds: Bounds) 
     let mut rest = BytesMut::new();
     let mut total = 0u64;
     while let Some(frame) = tokio::time::timeout(bounds.stall, body.frame()).await.map_err(|_| stalled(bounds.stall))? {
-        let frame = frame.map_err(|e| Code::InvalidBody.problem("the connection ended before the body did").cause(e))?;
-        let Ok(data) = frame.into_data() else { continue };
+        let frame =
+            frame.map_err(|e| Code::InvalidBody.problem("the connection ended before the body did").cause(e))?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
         total += data.len() as u64;
         if total > bounds.max {
             return Err(too_large(bounds.max));

@@ -6,12 +6,12 @@
 //! **Invariant:** nothing here stores an event or plans a query; the engine and the queries know nothing of HTTP.
 
 mod app;
-mod code;
-mod routes;
 mod auth;
 mod body;
+mod code;
 mod handlers;
 mod limits;
+mod routes;
 
 pub use app::{App, Limits};
 pub use code::{Code, codes_table, rejections_table};

@@ -20,21 +20,49 @@ enum Answer {
 }
 
 const LIMITS: &[Limit] = &[
-    Limit { what: "Body of a request, also after decompression", key: "http.body_bytes_max", code: Answer::Turned(Code::BodyTooLarge) },
+    Limit {
+        what: "Body of a request, also after decompression",
+        key: "http.body_bytes_max",
+        code: Answer::Turned(Code::BodyTooLarge),
+    },
     Limit { what: "Pause inside a body", key: "http.body_stall_seconds", code: Answer::Turned(Code::BodyTimeout) },
-    Limit { what: "Time for the head of a request", key: "http.head_seconds", code: Answer::Words("the connection is closed") },
-    Limit { what: "Open connections", key: "http.connections_max", code: Answer::Words("503 with `Retry-After`, and the connection is closed") },
-    Limit { what: "Bytes of all requests in flight", key: "ingest.in_flight_bytes_max", code: Answer::Turned(Code::InFlightFull) },
+    Limit {
+        what: "Time for the head of a request",
+        key: "http.head_seconds",
+        code: Answer::Words("the connection is closed"),
+    },
+    Limit {
+        what: "Open connections",
+        key: "http.connections_max",
+        code: Answer::Words("503 with `Retry-After`, and the connection is closed"),
+    },
+    Limit {
+        what: "Bytes of all requests in flight",
+        key: "ingest.in_flight_bytes_max",
+        code: Answer::Turned(Code::InFlightFull),
+    },
     Limit { what: "Events of a batch", key: "events.batch_events_max", code: Answer::Turned(Code::TooManyEvents) },
     Limit { what: "One event", key: "events.event_bytes_max", code: Answer::Rejected(event::Code::EventTooLarge) },
-    Limit { what: "Nesting of an event", key: "events.nesting_max", code: Answer::Rejected(event::Code::NestingTooDeep) },
-    Limit { what: "Live rows, when sealing is behind", key: "seal.live_bytes_max", code: Answer::Turned(Code::SealBehind) },
+    Limit {
+        what: "Nesting of an event",
+        key: "events.nesting_max",
+        code: Answer::Rejected(event::Code::NestingTooDeep),
+    },
+    Limit {
+        what: "Live rows, when sealing is behind",
+        key: "seal.live_bytes_max",
+        code: Answer::Turned(Code::SealBehind),
+    },
     Limit { what: "Text of a query", key: "query.bytes_max", code: Answer::Turned(Code::QueryTooLarge) },
     Limit { what: "Queries at once", key: "query.concurrent_max", code: Answer::Turned(Code::TooManyQueries) },
     Limit { what: "Time of a query", key: "query.timeout_seconds_max", code: Answer::Turned(Code::QueryTimeout) },
     Limit { what: "Memory of all queries", key: "query.memory_bytes_max", code: Answer::Turned(Code::QueryTooLarge) },
     Limit { what: "Disk of all queries", key: "query.spill_bytes_max", code: Answer::Turned(Code::QueryTooLarge) },
-    Limit { what: "Rows of an answer", key: "query.rows_max", code: Answer::Words("JSON: `truncated` is true; NDJSON and CSV: the answer ends abnormally") },
+    Limit {
+        what: "Rows of an answer",
+        key: "query.rows_max",
+        code: Answer::Words("JSON: `truncated` is true; NDJSON and CSV: the answer ends abnormally"),
+    },
 ];
 
 /// The table of all bounds in Markdown; `default_of` gives the default of a key.

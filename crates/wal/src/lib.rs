@@ -21,8 +21,8 @@ mod disk;
 mod error;
 mod format;
 mod keys;
-mod scan;
 mod log;
+mod scan;
 
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use error::{AppendError, OpenError, ReplayError};

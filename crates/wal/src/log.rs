@@ -242,7 +242,9 @@ impl<D: Disk> Wal<D> {
     /// # Errors
     /// As the operating system says; the segment may then still be there, which harms nothing.
     pub fn trim_oldest(&mut self, keys: Vec<u8>) -> io::Result<()> {
-        let Some(oldest) = self.closed.first() else { return Ok(()) };
+        let Some(oldest) = self.closed.first() else {
+            return Ok(());
+        };
         let (first, last) = (oldest.first, oldest.last);
         if !keys.is_empty() {
             keys::write(&self.disk, &self.dir, &KeyFile { first, last, bytes: keys })?;
@@ -356,7 +358,9 @@ impl Found {
             let first = scan.header.first_position;
             if first != *named || (i > 0 && first != found.next_position) {
                 let expected = if i > 0 { found.next_position } else { *named };
-                let what = format!("the segment begins at position {first}, expected {expected}: a segment is missing or was renamed");
+                let what = format!(
+                    "the segment begins at position {first}, expected {expected}: a segment is missing or was renamed"
+                );
                 return Err(scan.corrupt(0, what));
             }
             if *found.wal_id.get_or_insert(scan.header.wal_id) != scan.header.wal_id {
@@ -379,7 +383,9 @@ fn torn_tail<F: DiskFile>(
     path: &Path,
     is_last: bool,
 ) -> Result<Option<(PathBuf, u64, Vec<u8>)>, OpenError> {
-    let Some(last) = scan.rest()? else { return Ok(None) };
+    let Some(last) = scan.rest()? else {
+        return Ok(None);
+    };
     let offset = scan.offset;
     if let Some(after) = scan.valid_frame_after()? {
         return Err(scan.corrupt(offset, format!("an invalid frame is followed by a valid one at offset {after}")));

@@ -50,7 +50,9 @@ impl<'f, F: DiskFile> Scan<'f, F> {
 
     /// The next frame and its payload; `None` where no valid frame begins.
     pub(crate) fn next(&mut self) -> Result<Option<(FrameHeader, &[u8])>, OpenError> {
-        let Some(header) = self.frame_at(self.offset)? else { return Ok(None) };
+        let Some(header) = self.frame_at(self.offset)? else {
+            return Ok(None);
+        };
         if header.first_position != self.next_position {
             return Err(self.corrupt(
                 self.offset,
@@ -69,7 +71,9 @@ impl<'f, F: DiskFile> Scan<'f, F> {
         if self.read(&mut bytes, offset)? < bytes.len() {
             return Ok(None);
         }
-        let Some(header) = FrameHeader::decode(&bytes) else { return Ok(None) };
+        let Some(header) = FrameHeader::decode(&bytes) else {
+            return Ok(None);
+        };
         let payload_bytes = u64::from(header.payload_bytes);
         if payload_bytes > self.frame_bytes_max || offset + header.frame_bytes() > self.file_bytes {
             return Ok(None);
@@ -126,11 +130,7 @@ impl<'f, F: DiskFile> Scan<'f, F> {
         OpenError::Corrupt { file: self.path.clone(), offset, what }
     }
 
-    fn blocks(
-        &self,
-        from: u64,
-        mut each: impl FnMut(u64, &[u8]) -> Result<bool, OpenError>,
-    ) -> Result<(), OpenError> {
+    fn blocks(&self, from: u64, mut each: impl FnMut(u64, &[u8]) -> Result<bool, OpenError>) -> Result<(), OpenError> {
         let mut block = vec![0u8; BLOCK_BYTES];
         let mut at = from;
         while at < self.file_bytes {

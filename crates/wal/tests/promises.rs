@@ -97,7 +97,9 @@ fn an_invalid_frame_before_a_valid_one_is_corruption_and_nothing_is_changed() {
     disk.damage(&path, |bytes| bytes[SEGMENT_HEADER_BYTES as usize + 50] ^= 1);
     let before = disk.content(&path);
     match Wal::open(dir(), OPTIONS, disk.clone()).err() {
-        Some(OpenError::Corrupt { file, offset, .. }) => assert_eq!((file, offset), (path.clone(), SEGMENT_HEADER_BYTES)),
+        Some(OpenError::Corrupt { file, offset, .. }) => {
+            assert_eq!((file, offset), (path.clone(), SEGMENT_HEADER_BYTES))
+        }
         other => panic!("{other:?}"),
     }
     assert_eq!(disk.content(&path), before);
@@ -283,11 +285,19 @@ fn every_bit_flip_is_found_or_cuts_only_the_last_group() {
         for bit in 0..8 {
             let disk = make();
             disk.damage(&path, |bytes| bytes[byte] ^= 1 << bit);
-            let Ok((wal, opened)) = Wal::open(dir(), OPTIONS, disk.clone()) else { continue };
+            let Ok((wal, opened)) = Wal::open(dir(), OPTIONS, disk.clone()) else {
+                continue;
+            };
             let found = frames(&wal);
             assert!(opened.torn.is_some(), "byte {byte} bit {bit} went unnoticed");
-            assert!(byte >= SEGMENT_HEADER_BYTES as usize + 56, "byte {byte}: only the last group can be taken for torn");
-            assert!(found.iter().all(|(p, n, bytes)| *n == 1 && *bytes == payload(*p, 20)), "byte {byte}: damaged data answered");
+            assert!(
+                byte >= SEGMENT_HEADER_BYTES as usize + 56,
+                "byte {byte}: only the last group can be taken for torn"
+            );
+            assert!(
+                found.iter().all(|(p, n, bytes)| *n == 1 && *bytes == payload(*p, 20)),
+                "byte {byte}: damaged data answered"
+            );
         }
     }
 }

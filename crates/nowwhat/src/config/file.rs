@@ -28,7 +28,9 @@ pub(super) fn read(path: &Path) -> Result<Vec<Entry>, Vec<String>> {
     for (section, item) in document.as_table() {
         match item.as_table() {
             Some(table) => values(section, table, &place, &mut entries, &mut flaws),
-            None => flaws.push(format!("line {}: {section} stands in no section: write [section] above it", place(item))),
+            None => {
+                flaws.push(format!("line {}: {section} stands in no section: write [section] above it", place(item)))
+            }
         }
     }
     if flaws.is_empty() {

@@ -166,7 +166,9 @@ impl Loading<'_> {
 
     /// systemd's credentials: files named `section.key`.
     fn credentials(&mut self, environment: &Environment) {
-        let Some(folder) = environment.get("CREDENTIALS_DIRECTORY") else { return };
+        let Some(folder) = environment.get("CREDENTIALS_DIRECTORY") else {
+            return;
+        };
         for spec in self.specs.iter().filter(|s| s.secret) {
             let path = Path::new(folder).join(spec.name());
             if path.exists() {

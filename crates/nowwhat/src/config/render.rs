@@ -45,7 +45,8 @@ impl Loaded {
                 text += &format!("\n[{section}]\n");
             }
             let given = self.given(&spec.name());
-            let value = if spec.secret && !given.text.is_empty() { "\"***\"".to_owned() } else { spec.toml(&given.text) };
+            let value =
+                if spec.secret && !given.text.is_empty() { "\"***\"".to_owned() } else { spec.toml(&given.text) };
             text += &format!("{:<36} # {}\n", format!("{} = {value}", spec.key), given.origin);
         }
         text

@@ -41,7 +41,9 @@ pub(crate) async fn get_events(
     })?;
     let limit = match filter.limit.unwrap_or(LIMIT_DEFAULT) {
         limit @ 1..=LIMIT_MAX => limit,
-        other => return Err(Code::InvalidParameter.problem(format!("limit is {other}; it goes from 1 to {LIMIT_MAX}"))),
+        other => {
+            return Err(Code::InvalidParameter.problem(format!("limit is {other}; it goes from 1 to {LIMIT_MAX}")));
+        }
     };
     let query = page_query(&filter, limit)?;
     let mut events = collect(&app, query).await?;
@@ -83,7 +85,8 @@ fn page_query(filter: &Filter, limit: u64) -> Result<Query, Problem> {
         [("since", &filter.since, "time >= ?::timestamptz"), ("until", &filter.until, "time < ?::timestamptz")]
     {
         if let Some(value) = value {
-            let micros = event::parse_time(value).map_err(|e| Code::InvalidParameter.problem(format!("{name}: {e}")))?;
+            let micros =
+                event::parse_time(value).map_err(|e| Code::InvalidParameter.problem(format!("{name}: {e}")))?;
             add(condition, Value::from(event::format_time(micros)));
         }
     }

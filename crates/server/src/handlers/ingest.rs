@@ -146,7 +146,9 @@ fn fields(parameters: &Parameters) -> FieldNames {
 }
 
 fn time_zone(parameters: &Parameters) -> Result<Option<event::TimeZone>, Problem> {
-    let Some(name) = &parameters.time_zone else { return Ok(None) };
+    let Some(name) = &parameters.time_zone else {
+        return Ok(None);
+    };
     event::time_zone(name).map(Some).map_err(|e| Code::InvalidParameter.problem(format!("time_zone: {e}")))
 }
 

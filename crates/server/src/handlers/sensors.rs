@@ -38,7 +38,9 @@ pub(crate) async fn post_sensor(State(app): State<App>, request: Request) -> Res
     let registered =
         app.shared.registry.register(&registration.name, &registration.labels).await.map_err(|error| match error {
             RegisterError::Taken { .. } => Code::NameTaken.problem(error.to_string()),
-            RegisterError::Unavailable(cause) => Code::RegistryBusy.problem("the sensor was not registered").cause(cause),
+            RegisterError::Unavailable(cause) => {
+                Code::RegistryBusy.problem("the sensor was not registered").cause(cause)
+            }
             refused => Code::InvalidName.problem(refused.to_string()),
         })?;
     let body = json!({ "sensorId": &*registered.sensor_id, "token": registered.token.reveal() });
@@ -61,10 +63,14 @@ pub(crate) async fn get_sensor(
         .map_err(|e| Code::InvalidParameter.problem(format!("{e}; known is sensorId")))?;
     let id = match (identity.role, &identity.sensor, which.sensor_id) {
         (Role::Admin, _, Some(id)) => id,
-        (Role::Admin, _, None) => return Err(Code::InvalidParameter.problem("an admin says which: ?sensorId=ID")),
+        (Role::Admin, _, None) => {
+            return Err(Code::InvalidParameter.problem("an admin says which: ?sensorId=ID"));
+        }
         (Role::Sensor, Some(me), None) => me.to_string(),
         (Role::Sensor, Some(me), Some(id)) if *id == **me => id,
-        (Role::Sensor, ..) => return Err(auth::scope("a sensor's token reads its own sensor only")),
+        (Role::Sensor, ..) => {
+            return Err(auth::scope("a sensor's token reads its own sensor only"));
+        }
     };
     let sensor = app.shared.registry.sensor(&id).await.map_err(unavailable)?;
     match sensor {

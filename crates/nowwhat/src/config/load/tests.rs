@@ -37,13 +37,15 @@ fn problems(sources: &Sources, pairs: &[(&str, &str)]) -> Vec<String> {
 fn later_sources_win_and_origins_are_kept() {
     let dir = tempfile::tempdir().expect("a folder");
     let file = dir.path().join("bakery.toml");
-    std::fs::write(&file, "[oven]\ncelsius = 100\nvolume_bytes = \"2KiB\"\n\n[shop]\nfolder = \"a\"\n").expect("written");
+    std::fs::write(&file, "[oven]\ncelsius = 100\nvolume_bytes = \"2KiB\"\n\n[shop]\nfolder = \"a\"\n")
+        .expect("written");
     std::fs::write(dir.path().join("bakery.qa.toml"), "[oven]\ncelsius = 110\n").expect("written");
     let mut sources = Sources::of("bakery");
     sources.config = Some(file.clone());
     sources.env = Some("qa".into());
     sources.flags = vec![("shop.folder", "b".into(), "--folder")];
-    let env = environment(&[("BAKERY_OVEN__VOLUME_BYTES", "3000"), ("BAKERY_URL", "x"), ("BAKERY_PORT", "tcp://10.0.0.1")]);
+    let env =
+        environment(&[("BAKERY_OVEN__VOLUME_BYTES", "3000"), ("BAKERY_URL", "x"), ("BAKERY_PORT", "tcp://10.0.0.1")]);
     let loaded = load(&Settings::specs(), &sources, &env).expect("valid");
     let settings = Settings::from_loaded(&loaded);
     assert_eq!((settings.oven.celsius, settings.oven.volume_bytes), (110, ByteSize(3000)));
@@ -106,7 +108,12 @@ fn the_file_of_defaults_is_valid_and_changes_nothing() {
     let dir = tempfile::tempdir().expect("a folder");
     let file = dir.path().join("bakery.toml");
     let text = crate::config::default_file(&Settings::specs(), "The bakery.");
-    let uncommented: String = text.lines().map(|l| format!("{}\n", l.strip_prefix("# ").filter(|l| l.contains(" = ") && !l.contains("file")).unwrap_or(l))).collect();
+    let uncommented: String = text
+        .lines()
+        .map(|l| {
+            format!("{}\n", l.strip_prefix("# ").filter(|l| l.contains(" = ") && !l.contains("file")).unwrap_or(l))
+        })
+        .collect();
     for text in [text, uncommented] {
         std::fs::write(&file, text).expect("written");
         let mut sources = Sources::of("bakery");

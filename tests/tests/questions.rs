@@ -1,0 +1,178 @@
+//! SQL over the API: what is understood, what is refused, what its limits are.
+
+use serde_json::{Value, json};
+use tests::{Answer, Collector};
+
+fn filled(settings: &[(&str, &str)]) -> (tempfile::TempDir, Collector) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let collector = Collector::start_with(dir.path(), settings);
+    let token = collector.sensor("roof");
+    let values = [r#"10"#, r#"9.5"#, r#""warm""#, r#"1e2"#, r#"null"#, r#"{"deep":[1,{"x":"y"}]}"#];
+    let lines: String = values.iter().map(|v| format!("{{\"type\":\"t\",\"data\":{{\"v\":{v}}}}}\n")).collect();
+    assert_eq!(collector.send(&token, lines.as_bytes()).json()["accepted"], 6);
+    (dir, collector)
+}
+
+fn ask(collector: &Collector, body: &Value) -> Answer {
+    collector.post("/api/v1/query", &collector.token, body.to_string().as_bytes(), &[])
+}
+
+#[track_caller]
+fn refused(answer: &Answer, status: u16, code: &str, says: &str) {
+    assert_eq!(answer.status, status, "{}", answer.text);
+    assert_eq!(answer.json()["code"], code, "{}", answer.text);
+    assert!(answer.text.contains(says), "{says:?} is not in {}", answer.text);
+}
+
+#[test]
+fn fields_of_data_can_be_asked_in_every_clause() {
+    let (_dir, collector) = filled(&[]);
+    let one = |sql: &str| collector.rows(sql)[0][0].clone();
+    assert_eq!(one("SELECT count(*) FROM events WHERE data->>'v' > 9.7"), 2, "as numbers, not as texts");
+    assert_eq!(one("SELECT count(*) FROM events WHERE data->>'v' = 'warm'"), 1);
+    assert_eq!(one("SELECT data->>'v' FROM events WHERE data->>'v' = 100"), "1e2", "the text as it was sent");
+    assert_eq!(
+        one("SELECT avg((data->>'v')::double) FROM events"),
+        json!((10.0 + 9.5 + 100.0) / 3.0),
+        "what is no number is null"
+    );
+    assert_eq!(one("SELECT sum(data->>'v' + 1) FROM events WHERE data->>'v' < 50"), 21.5);
+    assert_eq!(one("SELECT data->'v'->'deep'->1->>'x' FROM events WHERE data->'v'->'deep'->1->>'x' IS NOT NULL"), "y");
+    let groups = collector.rows("SELECT data->>'v' AS v, count(*) FROM events GROUP BY data->>'v' HAVING data->>'v' = 'warm' ORDER BY data->>'v'");
+    assert_eq!(groups, [[json!("warm"), json!(1)]]);
+    let ordered =
+        collector.rows("SELECT data->>'v' FROM events WHERE data->>'v' > 0 ORDER BY (data->>'v')::double DESC");
+    assert_eq!(ordered, [["1e2"], ["10"], ["9.5"]]);
+    let joined = "SELECT count(*) FROM events a JOIN events b ON a.data->>'v' = b.data->>'v'";
+    assert_eq!(one(joined), 5);
+    assert_eq!(one("SELECT count(*) FROM events WHERE (data->>'v')::int BETWEEN 1 AND 10"), 1, "9.5 is no int");
+}
+
+#[test]
+fn parameters_limits_and_formats() {
+    let (_dir, collector) = filled(&[]);
+    let answer = ask(
+        &collector,
+        &json!({"sql": "SELECT position, type, time > $2::timestamptz AS later FROM events WHERE data->>'v' > $1 ORDER BY position", "params": [9, "2020-01-01T00:00:00Z"], "limit": 2}),
+    );
+    assert_eq!(
+        answer.json(),
+        json!({
+            "columns": [{"name": "position", "type": "bigint"}, {"name": "type", "type": "text"}, {"name": "later", "type": "boolean"}],
+            "rows": [[1, "t", true], [2, "t", true]],
+            "truncated": true
+        })
+    );
+    let in_form = |accept: &str| {
+        let body = json!({"sql": "SELECT position AS p, data FROM events ORDER BY 1 LIMIT 2"}).to_string();
+        collector.post("/api/v1/query", &collector.token, body.as_bytes(), &[("accept", accept)])
+    };
+    assert_eq!(in_form("text/csv").text, "p,data\r\n1,\"{\"\"v\"\":10}\"\r\n2,\"{\"\"v\"\":9.5}\"\r\n");
+    let lines = in_form("application/x-ndjson").text;
+    assert_eq!(lines, "{\"p\":1,\"data\":\"{\\\"v\\\":10}\"}\n{\"p\":2,\"data\":\"{\\\"v\\\":9.5}\"}\n");
+    let nothing = ask(&collector, &json!({"sql": "SELECT position FROM events WHERE false"})).json();
+    assert_eq!(nothing, json!({"columns": [{"name": "position", "type": "bigint"}], "rows": [], "truncated": false}));
+}
+
+#[test]
+fn only_reading_is_allowed_and_errors_say_what_is_wrong() {
+    let (_dir, collector) = filled(&[]);
+    let sql = |sql: &str| ask(&collector, &json!({ "sql": sql }));
+    for statement in [
+        "INSERT INTO events VALUES (1)",
+        "DROP TABLE events",
+        "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '/etc/passwd'",
+        "COPY events TO '/tmp/stolen.csv'",
+        "SET datafusion.execution.target_partitions = 100",
+        "SELECT 1; SELECT 2",
+        "SELECT * FROM range(1, 100000000000)",
+        "SELECT * FROM generate_series(1, 100000000000)",
+    ] {
+        refused(&sql(statement), 400, "statement_not_allowed", "only one reading statement");
+    }
+    refused(&sql("SELECT * FROM '/etc/passwd'"), 400, "invalid_sql", "");
+    refused(&sql("SELECT * FROM read_parquet('/etc/passwd')"), 400, "statement_not_allowed", "");
+    refused(&sql("SELEC 1"), 400, "invalid_sql", "SELEC");
+    refused(&sql("SELECT temperature FROM events"), 400, "invalid_sql", "temperature");
+    refused(&sql("SELECT data.temperature FROM events"), 400, "invalid_sql", "data->>'temperature'");
+    refused(&sql(""), 400, "invalid_sql", "empty");
+    refused(&sql("SELECT $1"), 400, "invalid_sql", "");
+    refused(
+        &ask(&collector, &json!({"sql": "SELECT $1", "params": [[1]]})),
+        400,
+        "invalid_parameter",
+        "a parameter is a text",
+    );
+    refused(&ask(&collector, &json!({"sq": "SELECT 1"})), 400, "invalid_body", "sql");
+    refused(&sql("SELECT 1/0"), 400, "invalid_sql", "");
+    for statement in
+        ["EXPLAIN SELECT 1", "SHOW TABLES", "DESCRIBE events", "SELECT table_name FROM information_schema.tables"]
+    {
+        assert_eq!(sql(statement).status, 200, "{statement}");
+    }
+}
+
+#[test]
+fn a_query_ends_at_its_limits_of_time_memory_rows_and_text() {
+    let settings = [
+        ("CATCHMENT_QUERY__MEMORY_BYTES_MAX", "16MiB"),
+        ("CATCHMENT_QUERY__SPILL_BYTES_MAX", "0"),
+        ("CATCHMENT_QUERY__ROWS_MAX", "100"),
+        ("CATCHMENT_QUERY__BYTES_MAX", "2KiB"),
+    ];
+    let (_dir, collector) = filled(&settings);
+    let seven = "events a, events b, events c, events d, events e, events f, events g, events h, events i, events j, events k, events l";
+    let slow = json!({"sql": format!("SELECT count(*) FROM {seven} WHERE a.data->>'v' || b.id <> c.id || l.id"), "timeout_seconds": 1});
+    refused(&ask(&collector, &slow), 503, "query_timeout", "longer than 1 s");
+    let wide = format!(
+        "SELECT count(*) FROM (SELECT a.id || b.id || c.id || d.id || e.id || f.id || g.id || h.id AS x FROM {seven}) GROUP BY x"
+    );
+    refused(&ask(&collector, &json!({ "sql": wide })), 413, "query_too_large", "memory");
+    let many = "SELECT a.id FROM events a, events b, events c";
+    let answer = ask(&collector, &json!({ "sql": many })).json();
+    assert_eq!((answer["rows"].as_array().map(Vec::len), &answer["truncated"]), (Some(100), &json!(true)));
+    let long = format!("SELECT '{}'", "x".repeat(3000));
+    refused(&ask(&collector, &json!({ "sql": long })), 413, "query_too_large", "2048");
+    // In a format that cannot say that it is cut, the answer must not look complete.
+    let body = json!({ "sql": many }).to_string();
+    let cut = collector.try_post("/api/v1/query", body.as_bytes(), &[("accept", "text/csv")]);
+    assert!(cut.is_err(), "{cut:?}");
+    assert!(collector.metric("catchment_query_queries_total{result=\"query_timeout\"}") >= 1.0);
+}
+
+#[test]
+fn too_many_queries_are_turned_away_and_a_query_whose_client_is_gone_stops() {
+    let settings = [("CATCHMENT_QUERY__CONCURRENT_MAX", "1"), ("CATCHMENT_QUERY__WAIT_SECONDS", "0s")];
+    let (_dir, collector) = filled(&settings);
+    let seven = (0..16).map(|n| format!("events e{n}")).collect::<Vec<_>>().join(", ");
+    let slow = json!({"sql": format!("SELECT count(*) FROM {seven} WHERE e0.data->>'v' || e1.id <> e2.id || e15.id"), "timeout_seconds": 60}).to_string();
+    let gone = collector.post_and_leave("/api/v1/query", slow.as_bytes());
+    collector.wait_for("the query", |c| c.metric("catchment_query_running") == 1.0);
+    let turned_away = collector.query("SELECT 1");
+    refused(&turned_away, 429, "too_many_queries", "1 queries are running");
+    assert_eq!(turned_away.header("retry-after"), Some("1"));
+    drop(gone);
+    collector.wait_for("the end of the query", |c| c.metric("catchment_query_running") == 0.0);
+    assert_eq!(collector.rows("SELECT 1"), [[json!(1)]]);
+    assert_eq!(collector.metric("catchment_query_queries_total{result=\"dropped\"}"), 1.0);
+}
+
+#[test]
+fn live_rows_and_the_lake_are_one_table() {
+    let (_dir, collector) = filled(&[("CATCHMENT_SEAL__AGE_SECONDS", "1s")]);
+    collector.wait_for("a seal", |c| c.metric("catchment_engine_sealed_position") == 6.0);
+    let token = collector.sensor("cellar");
+    for n in 0..3 {
+        assert_eq!(collector.send(&token, format!("{{\"n\":{n}}}").as_bytes()).json()["accepted"], 1);
+        assert_eq!(
+            collector.rows("SELECT count(*), count(DISTINCT position), max(position) FROM events"),
+            [[json!(7 + n), json!(7 + n), json!(7 + n)]]
+        );
+    }
+    assert_eq!(collector.rows("SELECT count(*) FROM events WHERE sensor = 'roof'"), [[json!(6)]]);
+    let newest = collector.rows("SELECT data FROM events ORDER BY position DESC LIMIT 1");
+    assert_eq!(newest, [["{\"n\":2}"]]);
+    let skipped = collector.metric("catchment_query_files_skipped_total");
+    assert_eq!(collector.rows("SELECT count(*) FROM events WHERE sensor = 'no such'"), [[json!(0)]]);
+    assert!(collector.metric("catchment_query_files_skipped_total") > skipped, "files are skipped by their statistics");
+}
