@@ -20,18 +20,21 @@ tools:
 .PHONY: build
 build: tools ## Build the program and leave it here as ./catchment
 ifeq ($(COLD),cold)
-	@echo "The first build compiles the SQL engine and the table format: about 20 minutes on 2 cores, later builds take seconds."
+	@echo "The first build compiles the SQL engine and the table format: about 15 minutes on 2 cores, later builds take seconds."
 endif
 	@cargo build --release --locked --workspace
 	@ln -sf "$(abspath $(PROGRAM))" catchment
 
+# Where `make run` keeps its data.
+DATA := data
+
 .PHONY: run
 run: build ## Build and start the collector, its data in ./data
-	@CATCHMENT_ENV=$${CATCHMENT_ENV:-dev} exec ./catchment serve --data-dir data
+	@CATCHMENT_ENV=$${CATCHMENT_ENV:-dev} exec ./catchment serve --data-dir $(DATA)
 
 .PHONY: demo
-demo: build ## Start a collector on free ports, send this machine's readings for 10 seconds, ask about them
-	@./catchment demo
+demo: build ## Start a collector on free ports, send this machine's readings for 10 seconds (DEMO="--seconds 60"), ask about them
+	@./catchment demo $(DEMO)
 
 .PHONY: check
 check: tools ## Format, lints with warnings as errors, documentation, the rules of the house

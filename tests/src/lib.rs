@@ -37,8 +37,19 @@ pub fn corpus(file: &str) -> Option<PathBuf> {
     None
 }
 
+/// A Python that has the readers `deltalake`, `polars` and `duckdb`; none when this machine has none.
+pub fn readers_python() -> Option<PathBuf> {
+    let python = std::env::var_os("CATCHMENT_READERS_PYTHON").map_or_else(|| PathBuf::from("python3"), PathBuf::from);
+    let imports = Command::new(&python).args(["-c", "import deltalake, polars, duckdb, pyarrow"]).output();
+    imports.is_ok_and(|output| output.status.success()).then_some(python)
+}
+
 /// Says that a test was skipped, and why.
+///
+/// # Panics
+/// When `REQUIRE_SERVERS` says that nothing may be missing.
 pub fn skipped(why: &str) {
+    assert!(std::env::var_os("REQUIRE_SERVERS").is_none(), "REQUIRE_SERVERS is set, but {why}");
     drop(writeln!(std::io::stderr(), "skipped: {why}"));
 }
 
@@ -145,13 +156,23 @@ impl Collector {
         self.child.wait().expect("the child ends");
     }
 
+    /// Asks it to stop.
+    pub fn signal_term(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the child is ours");
+    }
+
     /// Asks it to stop and returns its exit code.
+    pub fn terminate(self) -> i32 {
+        self.signal_term();
+        self.wait()
+    }
+
+    /// Waits for its end and returns its exit code.
     ///
     /// # Panics
     /// When it has not ended in time.
-    pub fn terminate(mut self) -> i32 {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the child is ours");
+    pub fn wait(mut self) -> i32 {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait().expect("the child can be asked") {

@@ -36,7 +36,7 @@ fn fields_of_data_can_be_asked_in_every_clause() {
         json!((10.0 + 9.5 + 100.0) / 3.0),
         "what is no number is null"
     );
-    assert_eq!(one("SELECT sum(data->>'v' + 1) FROM events WHERE data->>'v' < 50"), 21.5);
+    assert_eq!(one("SELECT sum((data->>'v') + 1) FROM events WHERE data->>'v' < 50"), 21.5);
     assert_eq!(one("SELECT data->'v'->'deep'->1->>'x' FROM events WHERE data->'v'->'deep'->1->>'x' IS NOT NULL"), "y");
     let groups = collector.rows("SELECT data->>'v' AS v, count(*) FROM events GROUP BY data->>'v' HAVING data->>'v' = 'warm' ORDER BY data->>'v'");
     assert_eq!(groups, [[json!("warm"), json!(1)]]);

@@ -94,13 +94,17 @@ impl Health {
 
     /// `/livez`: the process answers.
     pub fn livez(&self) -> Response {
-        answer(true, "alive", Value::Array(Vec::new()))
+        answer(StatusCode::OK, "alive", Value::Array(Vec::new()))
     }
 
     /// `/readyz`: 200, or 503 with the reasons.
     pub fn readyz(&self) -> Response {
         let (ready, reasons) = self.report();
-        answer(ready, if ready { "ready" } else { "not ready" }, reasons)
+        answer(
+            if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE },
+            if ready { "ready" } else { "not ready" },
+            reasons,
+        )
     }
 
     /// `/readyz` for the public: the status alone.
@@ -111,12 +115,15 @@ impl Health {
     /// `/startupz`: 200 once started.
     pub fn startupz(&self) -> Response {
         let started = self.is_started();
-        answer(started, if started { "started" } else { "starting" }, Value::Array(Vec::new()))
+        answer(
+            if started { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE },
+            if started { "started" } else { "starting" },
+            Value::Array(Vec::new()),
+        )
     }
 }
 
-fn answer(good: bool, status: &str, reasons: Value) -> Response {
-    let code = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+fn answer(code: StatusCode, status: &str, reasons: Value) -> Response {
     (code, axum::Json(json!({ "status": status, "reasons": reasons }))).into_response()
 }
 

@@ -53,6 +53,10 @@ impl RequestMetrics {
             in_flight: Gauge::default(),
             panics: Counter::default(),
         };
+        // What nobody asked for yet is zero, not absent.
+        let route = || "unmatched".to_owned();
+        drop(metrics.requests.get_or_create(&Labels { method: "GET", route: route(), status: 404 }));
+        drop(metrics.seconds.get_or_create(&Route { route: route() }));
         let r = registry.sub_registry_with_prefix("http");
         r.register(
             "requests",

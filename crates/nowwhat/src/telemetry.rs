@@ -77,7 +77,7 @@ impl Telemetry {
             EnvFilter::try_new(format!("{quiet}{level}")).map_err(|_| TelemetryError::Level(level.to_owned()))?;
         let (sender, lines) = sync_channel(LINES_MAX);
         let writer = std::thread::Builder::new().name("log".to_owned()).spawn(move || write_lines(&lines))?;
-        let colour = format == Format::Text && std::io::stderr().is_terminal();
+        let colour = if std::io::stderr().is_terminal() { Colour::On } else { Colour::Off };
         let layer = Lines { format, colour, sender: sender.clone(), dropped: Arc::default() };
         let subscriber = Registry::default().with(filter).with(layer);
         tracing::subscriber::set_global_default(subscriber).map_err(|_| TelemetryError::Twice)?;
@@ -129,9 +129,16 @@ fn write_lines(messages: &Receiver<Message>) {
     }
 }
 
+/// Whether lines are coloured.
+#[derive(Clone, Copy)]
+enum Colour {
+    On,
+    Off,
+}
+
 struct Lines {
     format: Format,
-    colour: bool,
+    colour: Colour,
     sender: SyncSender<Message>,
     dropped: Arc<AtomicU64>,
 }
@@ -245,12 +252,12 @@ impl Line<'_> {
         format!("{{{}}}\n", pairs.join(","))
     }
 
-    fn text(self, colour: bool) -> String {
+    fn text(self, colour: Colour) -> String {
         let (on, dim, off) = match (colour, self.level) {
-            (false, _) => ("", "", ""),
-            (true, Level::ERROR) => ("\x1b[31m", "\x1b[2m", "\x1b[0m"),
-            (true, Level::WARN) => ("\x1b[33m", "\x1b[2m", "\x1b[0m"),
-            (true, _) => ("\x1b[32m", "\x1b[2m", "\x1b[0m"),
+            (Colour::Off, _) => ("", "", ""),
+            (Colour::On, Level::ERROR) => ("\x1b[31m", "\x1b[2m", "\x1b[0m"),
+            (Colour::On, Level::WARN) => ("\x1b[33m", "\x1b[2m", "\x1b[0m"),
+            (Colour::On, _) => ("\x1b[32m", "\x1b[2m", "\x1b[0m"),
         };
         let mut text = format!("{dim}{:.3}{off} {on}{:>5}{off} {}", Timestamp::now(), self.level, self.message);
         for (name, value) in self.fields {
@@ -275,7 +282,7 @@ mod tests {
             let fields = Map::from_iter([("path".to_owned(), Value::from("/a\n{\"level\":\"error\"}"))]);
             Line { level: Level::INFO, target: "t", message: "request", fields }
         };
-        for text in [line().json(), line().text(false)] {
+        for text in [line().json(), line().text(Colour::Off)] {
             assert_eq!(text.matches('\n').count(), 1, "{text}");
         }
         let json: Value = serde_json::from_str(&line().json()).expect("JSON");

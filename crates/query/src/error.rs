@@ -71,6 +71,9 @@ impl QueryError {
             | DataFusionError::Configuration(_)
             | DataFusionError::Diagnostic(..)
             | DataFusionError::Collection(_) => Self::Invalid(text()),
+            DataFusionError::ArrowError(..) if error.to_string().contains("during the spilling process") => {
+                Self::Memory("its rows do not fit on the disk that queries may use".to_owned())
+            }
             // Casts and divisions fail on the data: the asker can mend the question.
             DataFusionError::ArrowError(..) | DataFusionError::Execution(_) => Self::Invalid(text()),
             _ => Self::Failed(text()),

@@ -43,6 +43,10 @@ impl QueryMetrics {
     /// Makes the metrics and adds them to `registry`.
     pub fn register(registry: &mut Registry) -> Self {
         let m = Self::default();
+        // What has not happened yet is zero, not absent.
+        for result in ["ok", "dropped"] {
+            drop(m.queries.get_or_create(&Result { result }));
+        }
         let r = registry.sub_registry_with_prefix("catchment_query");
         r.register(
             "queries",

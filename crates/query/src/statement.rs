@@ -74,11 +74,14 @@ impl VisitorMut for Rewrite<'_> {
         use datafusion::sql::sqlparser::ast::SetExpr;
         let writes =
             matches!(*query.body, SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_));
-        refuse_if(writes || !query.locks.is_empty(), "a query that writes or locks is not allowed here")
+        if writes || !query.locks.is_empty() {
+            return refused("a query that writes or locks is not allowed here");
+        }
+        ControlFlow::Continue(())
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<QueryError> {
-        refuse_if(select.into.is_some(), "SELECT INTO is not allowed here")
+        if select.into.is_some() { refused("SELECT INTO is not allowed here") } else { ControlFlow::Continue(()) }
     }
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<QueryError> {
@@ -87,7 +90,10 @@ impl VisitorMut for Rewrite<'_> {
             TableFactor::Derived { .. } | TableFactor::NestedJoin { .. } | TableFactor::UNNEST { .. } => false,
             _ => true,
         };
-        refuse_if(function, "a function in the place of a table is not allowed here")
+        if function {
+            return refused("a function in the place of a table is not allowed here");
+        }
+        ControlFlow::Continue(())
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<QueryError> {
@@ -171,8 +177,8 @@ fn make_double(expr: &mut Expr) {
     };
 }
 
-fn refuse_if(refused: bool, why: &str) -> ControlFlow<QueryError> {
-    if refused { ControlFlow::Break(QueryError::NotAllowed(why.to_owned())) } else { ControlFlow::Continue(()) }
+fn refused(why: &str) -> ControlFlow<QueryError> {
+    ControlFlow::Break(QueryError::NotAllowed(why.to_owned()))
 }
 
 #[cfg(test)]

@@ -53,7 +53,7 @@ pub(crate) fn value(array: &dyn Array, row: usize) -> Result<Value, ArrowError> 
         DataType::Utf8View => array.as_string_view().value(row).into(),
         DataType::Binary => hexadecimal(array.as_binary::<i32>().value(row)).into(),
         DataType::BinaryView => hexadecimal(array.as_binary_view().value(row)).into(),
-        DataType::Timestamp(unit, zone) => time(array, row, *unit, zone.is_some()),
+        DataType::Timestamp(unit, zone) => time(array, row, *unit, zone.as_deref()),
         DataType::Date32 => {
             array.as_primitive::<Date32Type>().value_as_date(row).map_or(Value::Null, |d| d.to_string().into())
         }
@@ -74,7 +74,7 @@ fn list(items: &dyn Array) -> Result<Value, ArrowError> {
     (0..items.len()).map(|row| value(items, row)).collect()
 }
 
-fn time(array: &dyn Array, row: usize, unit: TimeUnit, zoned: bool) -> Value {
+fn time(array: &dyn Array, row: usize, unit: TimeUnit, zone: Option<&str>) -> Value {
     let micros = match unit {
         TimeUnit::Second => array.as_primitive::<TimestampSecondType>().value(row).checked_mul(1_000_000),
         TimeUnit::Millisecond => array.as_primitive::<TimestampMillisecondType>().value(row).checked_mul(1000),
@@ -82,7 +82,7 @@ fn time(array: &dyn Array, row: usize, unit: TimeUnit, zoned: bool) -> Value {
         TimeUnit::Nanosecond => Some(array.as_primitive::<TimestampNanosecondType>().value(row).div_euclid(1000)),
     };
     let text = event::format_time(micros.unwrap_or(i64::MAX));
-    Value::from(if zoned { text } else { text.trim_end_matches('Z').to_owned() })
+    Value::from(if zone.is_some() { text } else { text.trim_end_matches('Z').to_owned() })
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {

@@ -371,17 +371,20 @@ impl Found {
             found.clean = scan.ended;
             let bytes = file.bytes().map_err(io_error("read", path))?;
             found.closed.push(Closed { path: path.clone(), first, last: scan.next_position.saturating_sub(1), bytes });
-            found.torn = torn_tail(&mut scan, path, i + 1 == segments.len())?;
+            found.torn = torn_tail(&mut scan, path, segments.get(i + 1).map(|_| Later))?;
         }
         Ok(found)
     }
 }
 
+/// There is a later segment.
+struct Later;
+
 /// What follows the last valid frame: nothing, a torn tail, or damage.
 fn torn_tail<F: DiskFile>(
     scan: &mut Scan<'_, F>,
     path: &Path,
-    is_last: bool,
+    later: Option<Later>,
 ) -> Result<Option<(PathBuf, u64, Vec<u8>)>, OpenError> {
     let Some(last) = scan.rest()? else {
         return Ok(None);
@@ -393,7 +396,7 @@ fn torn_tail<F: DiskFile>(
     if scan.ended {
         return Err(scan.corrupt(offset, "there are bytes after the end that a clean stop wrote".to_owned()));
     }
-    if !is_last {
+    if later.is_some() {
         return Err(scan.corrupt(offset, "an invalid frame is followed by a later segment".to_owned()));
     }
     Ok(Some((path.to_owned(), offset, scan.bytes_up_to(last)?)))

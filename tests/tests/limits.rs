@@ -1,0 +1,138 @@
+//! Every bound on what comes from outside, hit.
+
+use serde_json::json;
+use std::io::{Read, Write};
+use tests::{Answer, Collector};
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a folder")
+}
+
+#[track_caller]
+fn refused(answer: &Answer, status: u16, code: &str) {
+    assert_eq!(answer.status, status, "{}", answer.text);
+    assert_eq!(answer.json()["code"], code, "{}", answer.text);
+    let retryable = matches!(status, 429 | 503 | 408);
+    assert_eq!(answer.header("retry-after").is_some(), retryable, "{answer:?}");
+}
+
+#[test]
+fn bodies_batches_and_events_have_their_bounds() {
+    let dir = folder();
+    let settings = [
+        ("CATCHMENT_HTTP__BODY_BYTES_MAX", "64KiB"),
+        ("CATCHMENT_EVENTS__BATCH_EVENTS_MAX", "10"),
+        ("CATCHMENT_EVENTS__EVENT_BYTES_MAX", "1KiB"),
+        ("CATCHMENT_EVENTS__NESTING_MAX", "8"),
+    ];
+    let collector = Collector::start_with(dir.path(), &settings);
+    let token = collector.sensor("roof");
+    refused(&collector.send(&token, &vec![b' '; 70_000]), 413, "body_too_large");
+    let bomb = zstd::encode_all(vec![b' '; 70_000].as_slice(), 19).expect("compressed");
+    refused(&collector.post("/api/v1/events", &token, &bomb, &[("content-encoding", "zstd")]), 413, "body_too_large");
+    refused(&collector.send(&token, "{}\n".repeat(11).as_bytes()), 413, "too_many_events");
+    let long = format!("{{\"x\":\"{}\"}}\n{{\"n\":1}}\n{}{}\n", "x".repeat(2000), "[".repeat(9), "]".repeat(9));
+    let deep = format!("{long}{{\"a\":{}1{}}}\n", "[".repeat(8), "]".repeat(8));
+    let answer = collector.send(&token, deep.as_bytes()).json();
+    let codes: Vec<&str> =
+        answer["rejected"].as_array().expect("a list").iter().filter_map(|r| r["code"].as_str()).collect();
+    assert_eq!(codes, ["event_too_large", "nesting_too_deep", "nesting_too_deep"], "{answer}");
+    assert_eq!(answer["accepted"], 1, "the others stay");
+    refused(
+        &collector.post("/api/v1/events", &token, b"<a/>", &[("content-type", "text/xml")]),
+        415,
+        "unsupported_media_type",
+    );
+    collector.assert_adds_up();
+}
+
+#[test]
+fn too_many_bytes_in_flight_are_turned_away_before_they_are_read() {
+    let dir = folder();
+    let settings = [("CATCHMENT_HTTP__BODY_BYTES_MAX", "1MiB"), ("CATCHMENT_INGEST__IN_FLIGHT_BYTES_MAX", "1MiB")];
+    let collector = Collector::start_with(dir.path(), &settings);
+    let token = collector.sensor("roof");
+    // One request announces almost all of the budget and sends nothing of it.
+    let mut first = collector.connect();
+    let head = format!(
+        "POST /api/v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-length: 1000000\r\n\r\n"
+    );
+    first.write_all(head.as_bytes()).expect("sent");
+    collector.wait_for("the request", |c| c.metric("http_requests_in_flight") == 1.0);
+    let line = format!("{{\"x\":\"{}\"}}\n", "x".repeat(100_000));
+    refused(&collector.send(&token, line.as_bytes()), 503, "in_flight_full");
+    drop(first);
+    collector.wait_for("the budget", |c| c.send(&token, line.as_bytes()).status == 200);
+}
+
+#[test]
+fn a_body_that_stalls_is_given_up_and_a_head_that_never_comes_as_well() {
+    let dir = folder();
+    let settings = [("CATCHMENT_HTTP__BODY_STALL_SECONDS", "1s"), ("CATCHMENT_HTTP__HEAD_SECONDS", "1s")];
+    let collector = Collector::start_with(dir.path(), &settings);
+    let token = collector.sensor("roof");
+    let mut stalled = collector.connect();
+    let head = format!(
+        "POST /api/v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-length: 100\r\n\r\n{{"
+    );
+    stalled.write_all(head.as_bytes()).expect("sent");
+    let mut answer = String::new();
+    stalled.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("body_timeout"), "{answer}");
+    let mut silent = collector.connect();
+    let mut nothing = Vec::new();
+    silent.write_all(b"POST /api").expect("sent");
+    drop(silent.read_to_end(&mut nothing));
+    assert!(!String::from_utf8_lossy(&nothing).contains("200"), "closed, without an answer that pleases");
+}
+
+#[test]
+fn one_connection_too_many_is_told_so() {
+    let dir = folder();
+    let collector = Collector::start_with(dir.path(), &[("CATCHMENT_HTTP__CONNECTIONS_MAX", "2")]);
+    let open: Vec<_> = (0..2).map(|_| collector.connect()).collect();
+    collector.wait_for("the connections", |c| c.metric("http_connections") >= 3.0);
+    let mut third = collector.connect();
+    let mut answer = String::new();
+    drop(third.read_to_string(&mut answer));
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("retry-after: 1"), "{answer}");
+    assert!(collector.metric("http_connections_refused_total") >= 1.0);
+    drop(open);
+    collector.wait_for("room", |c| c.metric("http_connections") <= 1.0);
+    assert_eq!(collector.get("/livez", "").status, 200);
+}
+
+#[test]
+fn when_sealing_falls_behind_senders_are_asked_to_wait_and_reading_goes_on() {
+    let dir = folder();
+    let settings = [
+        ("CATCHMENT_SEAL__LIVE_BYTES_MAX", "8MiB"),
+        ("CATCHMENT_SEAL__BYTES", "8MiB"),
+        ("CATCHMENT_INGEST__ROOM_WAIT_SECONDS", "1s"),
+    ];
+    let collector = Collector::start_with(dir.path(), &settings);
+    let token = collector.sensor("roof");
+    // A lake that cannot be written.
+    let lake = collector.dir.join("lake");
+    let aside = collector.dir.join("lake-aside");
+    std::fs::rename(&lake, &aside).expect("moved");
+    std::fs::write(&lake, "in the way").expect("written");
+    let line = format!("{{\"x\":\"{}\"}}\n", "x".repeat(500_000));
+    let mut accepted = 0;
+    let last = loop {
+        let answer = collector.send(&token, line.as_bytes());
+        if answer.status != 200 {
+            break answer;
+        }
+        accepted += 1;
+        assert!(accepted < 100, "the bound of the live rows holds");
+    };
+    refused(&last, 503, "seal_behind");
+    assert_eq!(collector.rows("SELECT count(*) FROM events"), [[json!(accepted)]], "reading goes on");
+    assert!(collector.get_admin("/readyz").text.contains("\"seal\""), "the reason can be read");
+    std::fs::remove_file(&lake).expect("removed");
+    std::fs::rename(&aside, &lake).expect("moved back");
+    collector.wait_for("room", |c| c.send(&token, line.as_bytes()).status == 200);
+    assert_eq!(collector.rows("SELECT count(*) FROM events"), [[json!(accepted + 1)]]);
+    collector.assert_adds_up();
+}

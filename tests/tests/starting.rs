@@ -1,0 +1,244 @@
+//! Starting, refusing to start, stopping: the real program.
+
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{Command, Output};
+use tests::{Collector, program};
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a folder")
+}
+
+/// Runs `catchment` to its end.
+fn catchment(dir: &Path, args: &[&str], settings: &[(&str, &str)]) -> Output {
+    Command::new(program())
+        .args(args)
+        .envs(settings.iter().copied())
+        .current_dir(dir)
+        .output()
+        .expect("the program runs")
+}
+
+fn told(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn addresses_really_bound_are_written_and_gone_after_the_stop() {
+    let dir = folder();
+    let collector = Collector::start(dir.path());
+    let text = std::fs::read_to_string(collector.dir.join("addresses.json")).expect("the addresses");
+    let addresses: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(format!("http://{}", addresses["api"].as_str().expect("a text")), collector.api);
+    let token = std::fs::metadata(collector.dir.join("admin.token")).expect("the token");
+    use std::os::unix::fs::PermissionsExt;
+    assert_eq!(token.permissions().mode() & 0o777, 0o600);
+    let log = std::fs::read_to_string(dir.path().join("log")).expect("the log");
+    for said in
+        [collector.api.as_str(), collector.admin.as_str(), "admin.token", "./catchment sensor add roof", "at most "]
+    {
+        assert!(log.contains(said), "{said} is not in {log}");
+    }
+    let data = collector.dir.clone();
+    assert_eq!(collector.terminate(), 0);
+    assert!(!data.join("addresses.json").exists());
+}
+
+#[test]
+fn a_configuration_with_problems_stops_the_start_naming_all_of_them() {
+    let dir = folder();
+    let file = dir.path().join("c.toml");
+    std::fs::write(&file, "[http]\nlisen = \"127.0.0.1:0\"\n\n[events]\nnesting_max = 4\n").expect("written");
+    let settings = [
+        ("CATCHMENT_SEAL__AGE_SECONDS", "soon"),
+        ("CATCHMENT_HTTP__LISTEN", "0.0.0.0:4711"),
+        ("CATCHMENT_PORT", "tcp://1"),
+    ];
+    let config = file.to_str().expect("a path");
+    for command in [
+        ["serve", "--config", config].as_slice(),
+        &["config", "check", "--config", config],
+        &["config", "show", "--config", config],
+    ] {
+        let output = catchment(dir.path(), command, &settings);
+        assert_eq!(output.status.code(), Some(2), "{command:?}");
+        let told = told(&output);
+        for said in [
+            &format!("unknown key http.lisen ({config} line 2); did you mean http.listen?"),
+            &format!("events.nesting_max = \"4\": allowed are 8 to 1024 ({config} line 5)"),
+            "seal.age_seconds = \"soon\": expected a duration such as 30s, 10m or 1h (environment CATCHMENT_SEAL__AGE_SECONDS)",
+        ] {
+            assert!(told.contains(said), "{said} is not in {told}");
+        }
+    }
+    assert!(!dir.path().join("data").exists(), "nothing was made");
+    let output = catchment(dir.path(), &["serve"], &[("CATCHMENT_HTTP__LISTEN", "0.0.0.0:0")]);
+    assert!(output.status.code() == Some(2) && told(&output).contains("http.insecure = true"), "{}", told(&output));
+}
+
+#[test]
+fn the_configuration_is_shown_with_origins_and_masked_secrets() {
+    let dir = folder();
+    let settings = [("CATCHMENT_AUTH__ADMIN_TOKEN", "very-secret-admin-token"), ("CATCHMENT_ENV", "qa")];
+    let output = catchment(dir.path(), &["config", "show"], &settings);
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && !shown.contains("very-secret"), "{shown}");
+    assert!(
+        shown.contains("# environment: qa") && shown.contains("# environment CATCHMENT_AUTH__ADMIN_TOKEN"),
+        "{shown}"
+    );
+    let default = catchment(dir.path(), &["config", "default"], &[]).stdout;
+    std::fs::write(dir.path().join("c.toml"), default).expect("written");
+    assert!(catchment(dir.path(), &["config", "check", "--config", "c.toml"], &[]).status.success());
+    assert_eq!(catchment(dir.path(), &["serve", "--nonsense"], &[]).status.code(), Some(2));
+    assert_eq!(catchment(dir.path(), &["query", "SELECT 1"], &[]).status.code(), Some(1), "no collector runs");
+}
+
+#[test]
+fn a_configured_admin_token_replaces_the_made_one() {
+    let dir = folder();
+    let made = {
+        let collector = Collector::start(dir.path());
+        let token = collector.token.clone();
+        assert_eq!(collector.terminate(), 0);
+        token
+    };
+    let collector = Collector::start_with(dir.path(), &[("CATCHMENT_AUTH__ADMIN_TOKEN", "very-secret-admin-token")]);
+    assert_eq!(collector.get("/api/v1/sensors", "very-secret-admin-token").status, 200);
+    assert_eq!(collector.get("/api/v1/sensors", &made).status, 401);
+    let weak = catchment(
+        dir.path(),
+        &["serve", "--data-dir", "other", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"],
+        &[("CATCHMENT_AUTH__ADMIN_TOKEN", "short")],
+    );
+    assert!(weak.status.code() == Some(1) && told(&weak).contains("16"), "{}", told(&weak));
+}
+
+#[test]
+fn a_folder_in_use_is_refused() {
+    let dir = folder();
+    let collector = Collector::start(dir.path());
+    let args = ["serve", "--data-dir", "data", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+    let second = catchment(dir.path(), &args, &[]);
+    assert_eq!(second.status.code(), Some(1));
+    assert!(told(&second).contains(&format!("process {}", collector.pid())), "{}", told(&second));
+    assert_eq!(collector.get("/readyz", "").status, 200);
+    assert!(collector.dir.join("addresses.json").exists(), "the running collector can still be found");
+}
+
+#[test]
+fn stopping_finishes_what_is_in_flight_and_keeps_what_was_accepted() {
+    let dir = folder();
+    let collector = Collector::start(dir.path());
+    let token = collector.sensor("roof");
+    assert_eq!(collector.send(&token, b"{\"n\":1}\n").json()["accepted"], 1);
+    // A request whose body is on its way when the stop begins.
+    let mut slow = collector.connect();
+    let body = b"{\"n\":2}";
+    let head = format!(
+        "POST /api/v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    slow.write_all(head.as_bytes()).expect("sent");
+    slow.write_all(&body[..3]).expect("sent");
+    collector.wait_for("the request", |c| c.metric("http_requests_in_flight") == 1.0);
+    collector.signal_term();
+    collector.wait_for("readiness off", |c| c.get_admin("/readyz").status == 503);
+    slow.write_all(&body[3..]).expect("sent");
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"accepted\":1"), "{answer}");
+    assert_eq!(collector.wait(), 0);
+    let collector = Collector::start(dir.path());
+    assert_eq!(collector.rows("SELECT data FROM events ORDER BY position"), [["{\"n\":1}"], ["{\"n\":2}"]]);
+    assert_eq!(collector.metric("catchment_engine_recovered_events_total"), 0.0, "a clean stop seals");
+}
+
+#[test]
+fn a_torn_tail_is_cut_and_counted_and_corruption_before_it_stops_the_start() {
+    let dir = folder();
+    let collector = Collector::start_with(dir.path(), &[("CATCHMENT_SEAL__AGE_SECONDS", "1h")]);
+    let token = collector.sensor("roof");
+    for n in 0..3 {
+        assert_eq!(collector.send(&token, format!("{{\"n\":{n}}}\n").as_bytes()).json()["accepted"], 1);
+    }
+    let wal = collector.dir.join("wal");
+    collector.kill();
+    let segment = segments(&wal).pop().expect("a segment");
+    let mut bytes = std::fs::read(&segment).expect("read");
+    let end = bytes.iter().rposition(|b| *b != 0).expect("frames");
+    let frames: Vec<usize> = (4096..end).step_by(8).filter(|at| bytes[*at..].starts_with(b"CWF1")).collect();
+    assert_eq!(frames.len(), 3);
+
+    // The last frame torn in the middle.
+    let whole = bytes.clone();
+    bytes[frames[2] + 40..].fill(0);
+    std::fs::write(&segment, &bytes).expect("written");
+    let collector = Collector::start(dir.path());
+    assert_eq!(collector.metric("catchment_engine_torn_tails_total"), 1.0);
+    assert_eq!(collector.rows("SELECT data FROM events ORDER BY position"), [["{\"n\":0}"], ["{\"n\":1}"]]);
+    assert!(
+        std::fs::read_dir(&wal)
+            .expect("a folder")
+            .flatten()
+            .any(|e| e.file_name().to_string_lossy().ends_with(".torn"))
+    );
+    collector.kill();
+
+    // The same bytes again, but the first frame damaged: valid ones follow.
+    for other in segments(&wal) {
+        std::fs::remove_file(other).expect("removed");
+    }
+    bytes = whole;
+    bytes[frames[0] + 40] ^= 1;
+    std::fs::write(&segment, &bytes).expect("written");
+    let lake = dir.path().join("data/lake");
+    std::fs::remove_dir_all(&lake).expect("removed");
+    let args = ["serve", "--data-dir", "data", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+    let stopped = catchment(dir.path(), &args, &[]);
+    assert_eq!(stopped.status.code(), Some(1));
+    let name = segment.file_name().expect("a name").to_string_lossy().into_owned();
+    assert!(told(&stopped).contains(&name) && told(&stopped).contains("4096"), "{}", told(&stopped));
+    assert_eq!(std::fs::read(&segment).expect("read"), bytes, "nothing was changed");
+}
+
+fn segments(wal: &Path) -> Vec<std::path::PathBuf> {
+    let files = std::fs::read_dir(wal).expect("a folder").flatten().map(|e| e.path());
+    let mut segments: Vec<_> = files.filter(|p| p.extension().is_some_and(|e| e == "wal")).collect();
+    segments.sort();
+    segments
+}
+
+#[test]
+fn a_wal_older_than_the_lake_stops_the_start() {
+    let dir = folder();
+    let collector = Collector::start(dir.path());
+    let token = collector.sensor("roof");
+    collector.send(&token, b"{\"n\":1}\n");
+    assert_eq!(collector.terminate(), 0);
+    std::fs::remove_dir_all(dir.path().join("data/wal")).expect("removed");
+    let args = ["serve", "--data-dir", "data", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+    let stopped = catchment(dir.path(), &args, &[]);
+    assert_eq!(stopped.status.code(), Some(1));
+    assert!(told(&stopped).contains("wal_behind_lake"), "{}", told(&stopped));
+}
+
+#[test]
+fn duplicates_are_found_across_kills_and_clean_stops() {
+    let dir = folder();
+    let event = b"{\"id\":\"a\",\"type\":\"t\",\"data\":1}\n";
+    let collector = Collector::start(dir.path());
+    let token = collector.sensor("roof");
+    assert_eq!(collector.send(&token, event).json()["accepted"], 1);
+    collector.kill();
+    let collector = Collector::start(dir.path());
+    assert_eq!(
+        collector.send(&token, event).json(),
+        json!({"accepted": 0, "duplicates": 1, "rejected": [], "rejected_total": 0})
+    );
+    assert_eq!(collector.terminate(), 0);
+    let collector = Collector::start(dir.path());
+    assert_eq!(collector.send(&token, event).json()["duplicates"], 1);
+    assert_eq!(collector.rows("SELECT count(*) FROM events"), [[json!(1)]]);
+}
