@@ -37,6 +37,18 @@ pub fn corpus(file: &str) -> Option<PathBuf> {
     None
 }
 
+/// Waits until a condition holds.
+///
+/// # Panics
+/// When it does not in time.
+pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what} did not happen in time");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// A Python that has the readers `deltalake`, `polars` and `duckdb`; none when this machine has none.
 pub fn readers_python() -> Option<PathBuf> {
     let python = std::env::var_os("CATCHMENT_READERS_PYTHON").map_or_else(|| PathBuf::from("python3"), PathBuf::from);
@@ -275,15 +287,8 @@ impl Collector {
     }
 
     /// Waits until a condition holds.
-    ///
-    /// # Panics
-    /// When it does not in time.
     pub fn wait_for(&self, what: &str, condition: impl Fn(&Self) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        while !condition(self) {
-            assert!(Instant::now() < deadline, "{what} did not happen in time");
-            std::thread::yield_now();
-        }
+        wait_until(what, || condition(self));
     }
 
     /// Checks that every received event ended as one of four.

@@ -72,7 +72,7 @@ print(json.dumps({'sensors': g, 'positions': t['position'].sum(), 'bytes': t['da
 files = deltalake.DeltaTable(sys.argv[1]).file_uris()
 t = duckdb.sql(f'SELECT * FROM read_parquet({files!r}, hive_partitioning = true)')
 g = dict(duckdb.sql('SELECT sensor, count(*) FROM t GROUP BY 1').fetchall())
-p, b = duckdb.sql('SELECT sum(position)::bigint, sum(strlen(data))::bigint FROM t').fetchone()
+p, b = duckdb.sql('SELECT sum(position)::bigint, sum(strlen(data))::bigint FROM t').fetchall()[0]
 print(json.dumps({'sensors': g, 'positions': p, 'bytes': b}))",
     ),
 ];

@@ -122,7 +122,7 @@ fn a_folder_in_use_is_refused() {
     let args = ["serve", "--data-dir", "data", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
     let second = catchment(dir.path(), &args, &[]);
     assert_eq!(second.status.code(), Some(1));
-    assert!(told(&second).contains(&format!("process {}", collector.pid())), "{}", told(&second));
+    assert!(told(&second).contains(&format!("pid {}", collector.pid())), "{}", told(&second));
     assert_eq!(collector.get("/readyz", "").status, 200);
     assert!(collector.dir.join("addresses.json").exists(), "the running collector can still be found");
 }

@@ -133,7 +133,7 @@ fn main() -> ExitCode {
     let (code, message) = match done {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Failure::Failed(error)) if is_broken_pipe(&error) => return ExitCode::SUCCESS,
-        Err(Failure::Failed(error)) => (1, format!("{error:#}")),
+        Err(Failure::Failed(error)) => (1, nowwhat::error_chain(error.as_ref())),
         Err(Failure::Usage(message)) => (2, message),
     };
     // Nobody can be told that standard error is gone.

@@ -46,7 +46,7 @@ pub(crate) fn run(args: &ServeArgs, environment: Environment) -> Result<(), Fail
     let runtime = runtime.context("cannot start threads")?;
     let done = runtime.block_on(serve(&loaded, settings, &telemetry));
     if let Err(error) = &done {
-        tracing::error!(error = format!("{error:#}"), "stopped");
+        tracing::error!(error = nowwhat::error_chain(error.as_ref()), "stopped");
     }
     runtime.shutdown_timeout(Duration::from_secs(1));
     drop(telemetry);
@@ -119,7 +119,6 @@ async fn start(loaded: &Loaded, settings: Settings) -> anyhow::Result<(Service, 
     let began = Instant::now();
     tracing::info!(version = VERSION.version, commit = VERSION.commit, env = loaded.env, "starting");
     let dir = DataDir::create(&settings.data.dir)?;
-    dir.remove_addresses();
     let (metrics_registry, metrics) = metrics_registry();
     let health = Health::default();
     let (stopper, stop) = stop_signal();

@@ -23,5 +23,5 @@ pub mod telemetry;
 mod version;
 
 pub use environment::Environment;
-pub use problem::Problem;
+pub use problem::{Problem, error_chain};
 pub use version::Version;

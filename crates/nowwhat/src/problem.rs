@@ -73,14 +73,7 @@ impl Problem {
 
     /// The cause with its own causes, for the log.
     pub fn causes(&self) -> Option<String> {
-        let first = self.inner.cause.as_ref()?;
-        let mut text = first.to_string();
-        let mut next = first.source();
-        while let Some(cause) = next {
-            text += &format!(": {cause}");
-            next = cause.source();
-        }
-        Some(text)
+        self.inner.cause.as_ref().map(|cause| error_chain(cause.as_ref()))
     }
 
     /// The body; `request_id` and `causes` when the caller wants them in.
@@ -96,6 +89,20 @@ impl Problem {
         body.extend(self.inner.extensions.clone());
         serde_json::to_vec(&body).expect("plain data always serializes")
     }
+}
+
+/// An error with its causes, each told once: one that the text before tells already is left out.
+pub fn error_chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let more = cause.to_string();
+        if !text.contains(&more) {
+            text += &format!(": {more}");
+        }
+        next = cause.source();
+    }
+    text
 }
 
 impl IntoResponse for Problem {

@@ -1,0 +1,206 @@
+//! Commands as people type them: those of the README, `send` in all its ways, `bench`, the Makefile.
+
+use serde_json::json;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use tests::{Collector, program};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_path_buf()
+}
+
+fn catchment(dir: &Path, args: &[&str], input: &[u8]) -> Output {
+    let mut child = Command::new(program())
+        .args(args)
+        .current_dir(dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    // A command that ends early closes its input.
+    drop(child.stdin.take().expect("piped").write_all(input));
+    child.wait_with_output().expect("it ends")
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The blocks of one kind in the README.
+fn blocks(text: &str, kind: &str) -> Vec<String> {
+    text.split(&format!("```{kind}\n")).skip(1).filter_map(|b| b.split("```").next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_commands_of_the_readme_run_and_answer_as_it_says() {
+    let readme = std::fs::read_to_string(root().join("README.md")).expect("the README");
+    let dir = tempfile::tempdir().expect("a folder");
+    let collector = Collector::start(dir.path());
+    std::os::unix::fs::symlink(program(), dir.path().join("catchment")).expect("linked");
+    let (mut told, mut ran) = (String::new(), 0);
+    for block in blocks(&readme, "sh").iter().filter(|b| !b.starts_with("make ")) {
+        let script = block.replace("http://127.0.0.1:4711", &collector.api);
+        let output = Command::new("bash").args(["-euo", "pipefail", "-c", &script]).current_dir(dir.path()).output();
+        let output = output.expect("bash runs");
+        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+        told += &said(&output);
+        ran += 1;
+    }
+    assert!(ran >= 4, "the README has a session");
+    for answer in blocks(&readme, "text").iter().chain(&blocks(&readme, "json")) {
+        assert!(told.contains(answer.trim()), "{answer} is not among the answers: {told}");
+    }
+    collector.assert_adds_up();
+}
+
+/// The two commands of the README, as far as they are not this very run.
+#[test]
+fn make_run_builds_and_starts_and_prints_commands_that_run_as_pasted() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let log = dir.path().join("log");
+    let file = std::fs::File::create(&log).expect("made");
+    let settings = [("CATCHMENT_HTTP__LISTEN", "127.0.0.1:0"), ("CATCHMENT_ADMIN__LISTEN", "127.0.0.1:0")];
+    let data = dir.path().join("data");
+    let mut make = Command::new("make")
+        .args(["run", &format!("DATA={}", data.display())])
+        .envs(settings)
+        .env_remove("MAKEFLAGS")
+        .current_dir(root())
+        .stdout(file.try_clone().expect("a handle"))
+        .stderr(file)
+        .spawn()
+        .expect("make runs");
+    tests::wait_until("the greeting", || std::fs::read_to_string(&log).is_ok_and(|l| l.contains("LIMIT 5")));
+    let text = std::fs::read_to_string(&log).expect("the log");
+    let lines = text.lines().map(str::trim);
+    let commands: Vec<&str> = lines.filter(|l| l.starts_with("./catchment") || l.starts_with("echo ")).collect();
+    assert_eq!(commands.len(), 3, "{text}");
+    for command in commands {
+        let mut ask = Command::new("bash");
+        // As in the clone, where `./data` is what `make run` uses.
+        let in_clone = command.replace("./catchment", &format!("{}/catchment", root().display()));
+        let output =
+            ask.args(["-euo", "pipefail", "-c", &in_clone]).current_dir(dir.path()).output().expect("bash runs");
+        assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let pid = rustix::process::Pid::from_child(&make);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+    tests::wait_until("the end", || !data.join("addresses.json").exists());
+    make.wait().expect("it ends");
+}
+
+#[test]
+fn make_help_lists_every_target() {
+    let output =
+        Command::new("make").arg("help").env_remove("MAKEFLAGS").current_dir(root()).output().expect("make runs");
+    let help = said(&output);
+    let makefile = std::fs::read_to_string(root().join("Makefile")).expect("the Makefile");
+    let targets = makefile.lines().filter_map(|l| l.strip_prefix(".PHONY: ")).filter(|t| *t != "tools");
+    for target in targets {
+        assert!(
+            help.lines().any(|l| l.trim_start().starts_with(&format!("make {target} "))),
+            "{target} is not in {help}"
+        );
+    }
+}
+
+#[test]
+fn the_demo_shows_this_machines_readings_as_tables() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let output = catchment(dir.path(), &["demo", "--seconds", "2"], b"");
+    let shown = said(&output);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for part in ["readings accepted", "cpu_percent", "│ memory", "│ load", "max_mib"] {
+        assert!(shown.contains(part), "{part} is not in {shown}");
+    }
+}
+
+#[test]
+fn send_takes_files_and_standard_input_plain_and_compressed_and_tells_what_was_rejected() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let collector = Collector::start(dir.path());
+    let lines: String = (0..2500).map(|n| format!("{{\"n\":{n}}}\n")).collect();
+    std::fs::write(dir.path().join("e.ndjson"), &lines).expect("written");
+    std::fs::write(dir.path().join("e.zst"), zstd::encode_all(lines.as_bytes(), 1).expect("compressed"))
+        .expect("written");
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let gzip = gzip.write_all(lines.as_bytes()).and_then(|()| gzip.finish()).expect("compressed");
+    for (args, input) in [
+        (["send", "e.ndjson"].as_slice(), b"".as_slice()),
+        (&["send", "e.zst", "--sensor", "other"], b""),
+        (&["send", "-"], &gzip),
+        (&["send"], lines.as_bytes()),
+    ] {
+        let output = catchment(dir.path(), args, input);
+        assert_eq!(
+            said(&output),
+            "2500 accepted, 0 duplicates, 0 rejected\n",
+            "{args:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    let array = catchment(dir.path(), &["send"], b" [{\"n\":1},{\"n\":2}]");
+    assert_eq!(said(&array), "2 accepted, 0 duplicates, 0 rejected\n");
+    let later = catchment(dir.path(), &["send", "e.ndjson", "--from-line", "2499"], b"");
+    assert_eq!(said(&later), "2 accepted, 0 duplicates, 0 rejected\n");
+    let bad = catchment(dir.path(), &["send"], b"{\"n\":1}\nno\n");
+    assert_eq!((bad.status.code(), said(&bad).as_str()), (Some(1), "1 accepted, 0 duplicates, 1 rejected\n"));
+    assert!(String::from_utf8_lossy(&bad.stderr).contains("event 2: invalid_json"), "{bad:?}");
+    assert_eq!(catchment(dir.path(), &["send", "none.ndjson"], b"").status.code(), Some(1));
+    let counts = collector.rows("SELECT sensor, count(*) FROM events GROUP BY 1 ORDER BY 1");
+    assert_eq!(counts, [[json!("cli"), json!(7505)], [json!("other"), json!(2500)]]);
+}
+
+#[test]
+fn query_answers_in_every_form_and_errors_end_with_one() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let collector = Collector::start(dir.path());
+    let made = catchment(dir.path(), &["sensor", "add", "Roof", "--label", "site=a", "--json"], b"");
+    let made: serde_json::Value = serde_json::from_slice(&made.stdout).expect("JSON");
+    assert_eq!(made["sensorId"], "roof");
+    let again = catchment(dir.path(), &["sensor", "add", "Roof"], b"");
+    assert!(
+        again.status.code() == Some(1) && String::from_utf8_lossy(&again.stderr).contains("name_taken"),
+        "{again:?}"
+    );
+    assert_eq!(collector.send(made["token"].as_str().expect("a token"), b"{\"n\":1}\n").status, 200);
+    let form = |form: &str| {
+        said(&catchment(dir.path(), &["query", "SELECT sensor, data->>'n' AS n FROM events", "--format", form], b""))
+    };
+    assert_eq!(form("csv"), "sensor,n\r\nroof,1\r\n");
+    assert_eq!(form("ndjson"), "{\"sensor\":\"roof\",\"n\":\"1\"}\n");
+    assert!(form("json").starts_with("{\"columns\":["));
+    assert!(form("table").contains("│ roof   ┆ 1 │"), "{}", form("table"));
+    let wrong = catchment(dir.path(), &["query", "SELECT"], b"");
+    assert!(
+        wrong.status.code() == Some(1) && String::from_utf8_lossy(&wrong.stderr).contains("request id"),
+        "{wrong:?}"
+    );
+    let from_input = catchment(dir.path(), &["query", "-", "--format", "csv"], b"SELECT 1 AS one");
+    assert_eq!(said(&from_input), "one\r\n1\r\n");
+    let list = said(&catchment(dir.path(), &["sensor", "list"], b""));
+    assert!(list.contains("│ roof   ┆ site=a"), "{list}");
+    assert_eq!(collector.terminate(), 0);
+    let nobody = catchment(dir.path(), &["query", "SELECT 1"], b"");
+    assert!(String::from_utf8_lossy(&nobody.stderr).contains("no running collector found"), "{nobody:?}");
+}
+
+#[test]
+fn bench_proves_that_nothing_was_lost_and_would_see_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let collector = Collector::start_with(dir.path(), &[("CATCHMENT_SEAL__BYTES", "4MiB")]);
+    let output = catchment(dir.path(), &["bench", "--seconds", "1", "--connections", "2", "--batch", "200"], b"");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said(&output).contains("none lost, none doubled"), "{}", said(&output));
+    std::fs::write(dir.path().join("e.ndjson"), "{\"v\":1}\n[2]\n\"three\"\n").expect("written");
+    let own_data = catchment(
+        dir.path(),
+        &["bench", "--seconds", "1", "--connections", "1", "--batch", "1", "--file", "e.ndjson"],
+        b"",
+    );
+    assert!(own_data.status.success(), "{}", String::from_utf8_lossy(&own_data.stderr));
+    assert_eq!(catchment(dir.path(), &["bench", "--connections", "0"], b"").status.code(), Some(2));
+    collector.assert_adds_up();
+}
