@@ -50,7 +50,7 @@ tidy: ## The rules of the house: who may name whom, sizes of functions and files
 
 .PHONY: generated
 generated: build ## Write what is generated: config/catchment.toml and the tables in the docs
-	@UPDATE_GENERATED=1 cargo test --release --locked --quiet --workspace --bin catchment -- --quiet config::tests
+	@UPDATE_GENERATED=1 cargo test --release --locked --quiet --workspace --bin catchment config::tests
 
 .PHONY: test
 test: build ## All tests; those that need a server or a corpus say so when they are skipped

@@ -217,6 +217,10 @@ fn events_come_in_pages_newest_first() {
         filtered.json()["events"].as_array().expect("events").iter().map(|e| e["id"].clone()).collect();
     assert_eq!(found, ["e9", "e7", "e5"]);
     assert_eq!(collector.get("/api/v1/events/e7", &collector.token).json()["data"], 7);
+    let exact = r#"{"big": 123456789012345678901234567890, "exponent": 1E400, "twice": 1, "twice": 2.50}"#;
+    assert_eq!(collector.post("/api/v1/events", &token, exact.as_bytes(), &[]).status, 200);
+    let newest = collector.get("/api/v1/events?limit=1", &collector.token).text;
+    assert!(newest.contains(&format!("\"data\":{exact}")), "data is the JSON as it was sent: {newest}");
     assert_problem(&collector.get("/api/v1/events/none", &collector.token), 404, "not_found");
     for path in
         ["/api/v1/events?limit=0", "/api/v1/events?since=then", "/api/v1/events?cursor=x", "/api/v1/events?sort=up"]

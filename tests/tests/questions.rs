@@ -176,3 +176,25 @@ fn live_rows_and_the_lake_are_one_table() {
     assert_eq!(collector.rows("SELECT count(*) FROM events WHERE sensor = 'no such'"), [[json!(0)]]);
     assert!(collector.metric("catchment_query_files_skipped_total") > skipped, "files are skipped by their statistics");
 }
+
+#[test]
+fn a_query_that_never_ends_by_itself_keeps_no_other_from_its_answer_and_no_sealed_rows_in_memory() {
+    let settings =
+        [("CATCHMENT_SEAL__BYTES", "1MiB"), ("CATCHMENT_SEAL__AGE_SECONDS", "1h"), ("CATCHMENT_QUERY__THREADS", "1")];
+    let (_dir, collector) = filled(&settings);
+    let tables = (0..16).map(|n| format!("events e{n}")).collect::<Vec<_>>().join(", ");
+    let sql = format!("SELECT count(*) FROM {tables} WHERE e0.type || e1.id <> e2.id || e15.id");
+    let slow =
+        collector.post_and_leave("/api/v1/query", json!({"sql": sql, "timeout_seconds": 60}).to_string().as_bytes());
+    collector.wait_for("the query", |c| c.metric("catchment_query_running") == 1.0);
+    let token = collector.sensor("cellar");
+    let line = format!("{{\"x\":\"{}\"}}\n", "x".repeat(200_000));
+    for events in 7..20 {
+        assert_eq!(collector.send(&token, line.as_bytes()).status, 200);
+        assert_eq!(collector.rows("SELECT count(*) FROM events"), [[json!(events)]]);
+    }
+    collector.wait_for("a seal", |c| c.metric("catchment_engine_sealed_position") >= 6.0);
+    assert_eq!(collector.rows("SELECT count(*), count(DISTINCT position) FROM events"), [[json!(19), json!(19)]]);
+    drop(slow);
+    collector.wait_for("the end of the query", |c| c.metric("catchment_query_running") == 0.0);
+}

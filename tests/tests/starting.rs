@@ -225,6 +225,32 @@ fn a_wal_older_than_the_lake_stops_the_start() {
 }
 
 #[test]
+fn a_start_under_smaller_limits_keeps_what_was_accepted_under_larger_ones() {
+    let dir = folder();
+    let collector = Collector::start(dir.path());
+    let token = collector.sensor("roof");
+    // Text that does not compress, so that its frame is larger than the smaller limits below would allow.
+    let mut state = 1u64;
+    let mut noise = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(b'!' + (state >> 33) as u8 % 90).to_string().replace(['"', '\\'], "x")
+    };
+    let line = format!("{{\"noise\":\"{}\"}}\n", (0..400_000).map(|_| noise()).collect::<String>());
+    assert_eq!(collector.send(&token, line.as_bytes()).json()["accepted"], 1);
+    collector.kill();
+    let smaller = [
+        ("CATCHMENT_HTTP__BODY_BYTES_MAX", "1KiB"),
+        ("CATCHMENT_EVENTS__BATCH_EVENTS_MAX", "1"),
+        ("CATCHMENT_EVENTS__EVENT_BYTES_MAX", "1KiB"),
+        ("CATCHMENT_INGEST__GROUP_BYTES_MAX", "64KiB"),
+        ("CATCHMENT_INGEST__SEGMENT_BYTES", "1MiB"),
+    ];
+    let collector = Collector::start_with(dir.path(), &smaller);
+    assert_eq!(collector.rows("SELECT octet_length(data) FROM events"), [[json!(line.len() - 1)]]);
+    assert_eq!(collector.metric("catchment_engine_torn_tails_total"), 0.0);
+}
+
+#[test]
 fn duplicates_are_found_across_kills_and_clean_stops() {
     let dir = folder();
     let event = b"{\"id\":\"a\",\"type\":\"t\",\"data\":1}\n";

@@ -11,6 +11,8 @@ pub(crate) struct Part {
 
 /// An entry of the window of keys: 48 bytes, and up to 10 of its index.
 const KEY_BYTES: u64 = 58;
+/// No event with an id is shorter: `{"id":"1","type":"","data":1}`.
+const KEYED_EVENT_BYTES_MIN: usize = 30;
 /// The program itself, SQLite, the list of the lake's files, and what the allocator keeps.
 const PROGRAM_BYTES: u64 = 96 << 20;
 /// The files of one seal while they are encoded.
@@ -26,10 +28,18 @@ pub(crate) fn parts(settings: &Settings) -> Vec<Part> {
         ),
         part("live rows: seal.live_bytes_max", settings.seal.live_bytes_max.0),
         part("files of one seal", SEAL_BYTES),
-        part("remembered keys: window.keys_max", settings.window.keys_max as u64 * KEY_BYTES),
+        part(
+            "remembered keys: window.keys_max, and those of one group",
+            (settings.window.keys_max + group_keys_max(settings)) as u64 * KEY_BYTES,
+        ),
         part("queries: query.memory_bytes_max", settings.query.memory_bytes_max.0),
         part("the program itself", PROGRAM_BYTES),
     ]
+}
+
+/// The most keys that one group brings: a group takes no further batch beyond its bytes, so the last one may be of any size.
+pub(crate) fn group_keys_max(settings: &Settings) -> usize {
+    settings.events.batch_events_max + settings.ingest.group_bytes_max.0 as usize / KEYED_EVENT_BYTES_MIN
 }
 
 /// The bound, rounded up to MiB.

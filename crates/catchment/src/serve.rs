@@ -235,6 +235,7 @@ fn engine_options(dir: &DataDir, settings: &Settings) -> engine::Options {
         seal_age_seconds: settings.seal.age_seconds.0,
         room_wait_seconds: settings.ingest.room_wait_seconds.0,
         window_keys_max: settings.window.keys_max,
+        group_keys_max: memory::group_keys_max(settings),
         window_seconds: settings.window.seconds.0,
         schema: server::events_schema(),
     }

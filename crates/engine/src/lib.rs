@@ -14,7 +14,7 @@
 //! seal      live rows -> lake, then the View swaps, then the log is trimmed        (promise 5)
 //! ```
 //!
-//! The order in [`commit`] *is* the promise: durable, then remembered and visible, then answered. A caller that goes away
+//! The order in `commit` *is* the promise: durable, then remembered and visible, then answered. A caller that goes away
 //! drops only its waiter; its batch ends like any other and is counted like any other.
 //!
 //! The two seams are [`EventLog`] (a wal in a folder today) and [`lake::Lake`] (a Delta table on an object store).

@@ -10,8 +10,8 @@ use arrow::array::{Array, Int64Array};
 use arrow::compute::concat_batches;
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
-use lake::{Snapshot, View};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use lake::{LiveChunk, Newest, Snapshot, View};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::Notify;
 
 /// Chunks grow to this many rows by merging; larger groups stay as they came.
@@ -33,6 +33,11 @@ impl Chunk {
         let bytes = rows.get_array_memory_size();
         Self { rows: Arc::new(rows), first, last, bytes }
     }
+
+    /// As a View names it.
+    fn named(&self) -> LiveChunk {
+        LiveChunk { rows: Arc::downgrade(&self.rows), first: self.first, last: self.last }
+    }
 }
 
 struct State {
@@ -42,6 +47,7 @@ struct State {
     rows: usize,
     /// Chunks up to here belong to a seal under way and are not merged any more.
     sealing: u64,
+    newest: Newest,
 }
 
 /// What one seal takes.
@@ -62,12 +68,17 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    pub(crate) fn new(lake: Arc<Snapshot>, metrics: EngineMetrics) -> Self {
+    pub(crate) fn new(lake: Arc<Snapshot>, metrics: EngineMetrics) -> Arc<Self> {
         metrics.sealed_position.set(lake.sealed as i64);
         let sealing = lake.sealed;
-        let view = Arc::new(View { lake, live: Vec::new() });
-        let state = State { view, chunks: Vec::new(), bytes: 0, rows: 0, sealing };
-        Self { state: Mutex::new(state), metrics, grown: Notify::new(), room: Notify::new() }
+        Arc::new_cyclic(|live: &Weak<Self>| {
+            let (live, last) = (live.clone(), Arc::new(View::of_lake(lake.clone())));
+            // When the live rows are gone, so is the engine: what it said last is all there is.
+            let newest = Newest(Arc::new(move || live.upgrade().map_or_else(|| last.clone(), |live| live.view())));
+            let view = Arc::new(View { lake, live: Vec::new(), newest: newest.clone() });
+            let state = State { view, chunks: Vec::new(), bytes: 0, rows: 0, sealing, newest };
+            Self { state: Mutex::new(state), metrics, grown: Notify::new(), room: Notify::new() }
+        })
     }
 
     /// What a query sees: taken after an answer, it holds the answered events.
@@ -111,7 +122,7 @@ impl Live {
         assert!(state.chunks.first().is_none_or(|c| c.first > sealed), "a seal covers whole chunks");
         state.bytes = state.chunks.iter().map(|c| c.bytes).sum();
         state.rows = state.chunks.iter().map(|c| c.rows.num_rows()).sum();
-        state.view = Arc::new(View { lake, live: Vec::new() });
+        state.view = Arc::new(View { lake, live: Vec::new(), newest: state.newest.clone() });
         self.published(&mut state);
         drop(state);
         self.metrics.sealed_position.set(sealed as i64);
@@ -120,8 +131,8 @@ impl Live {
 
     /// A new snapshot of the same sealed rows, as maintenance makes it.
     fn published(&self, state: &mut State) {
-        let live = state.chunks.iter().map(|c| c.rows.clone()).collect();
-        state.view = Arc::new(View { lake: state.view.lake.clone(), live });
+        let live = state.chunks.iter().map(Chunk::named).collect();
+        state.view = Arc::new(View { lake: state.view.lake.clone(), live, newest: state.newest.clone() });
         self.metrics.live_rows.set(state.rows as i64);
         self.metrics.live_bytes.set(state.bytes as i64);
         if let Some(chunk) = state.chunks.last() {

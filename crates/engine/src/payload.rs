@@ -1,6 +1,6 @@
 //! What a frame of the log holds: one group as Arrow IPC, with the keys of its events. `docs/FORMAT.md` describes it.
 //!
-//! It promises that what [`encode`] wrote, [`decode`] gives back equal, and that foreign or damaged bytes are an error, never
+//! It promises that what `encode` wrote, `decode` gives back equal, and that foreign or damaged bytes are an error, never
 //! a panic and never rows. Positions are not in it: they follow from the frame's first position.
 
 use arrow::record_batch::RecordBatch;
@@ -99,7 +99,7 @@ fn length(bytes: usize) -> u32 {
 }
 
 /// Reads a payload back: the rows without positions, and one key or none for each.
-pub(crate) fn decode(payload: &[u8], rows_bytes_max: usize) -> Result<(RecordBatch, Vec<Option<Key>>), PayloadError> {
+pub(crate) fn decode(payload: &[u8]) -> Result<(RecordBatch, Vec<Option<Key>>), PayloadError> {
     let (header, body) = payload.split_at_checked(HEADER_BYTES).ok_or(PayloadError::Short)?;
     if header[0] != VERSION {
         return Err(PayloadError::Version(header[0]));
@@ -108,12 +108,7 @@ pub(crate) fn decode(payload: &[u8], rows_bytes_max: usize) -> Result<(RecordBat
     let (keys, rows) = body.split_at_checked(word(4)).ok_or(PayloadError::Short)?;
     let batch = match header[1] {
         PLAIN => rows_of(rows)?,
-        ZSTD => {
-            if word(8) > rows_bytes_max {
-                return Err(PayloadError::Short);
-            }
-            rows_of(&zstd::bulk::decompress(rows, word(8)).map_err(PayloadError::Decompress)?)?
-        }
+        ZSTD => rows_of(&zstd::bulk::decompress(rows, word(8)).map_err(PayloadError::Decompress)?)?,
         other => return Err(PayloadError::Compression(other)),
     };
     let keys = event::keys_from_bytes(keys, batch.num_rows()).map_err(|e| PayloadError::Keys(e.to_string()))?;

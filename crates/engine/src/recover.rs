@@ -73,7 +73,7 @@ impl Recovery<'_> {
     pub(crate) fn frame(&mut self, frame: LogFrame<'_>) -> Result<(), RecoverError> {
         let position = frame.first_position;
         let bad = |e: PayloadError| RecoverError::Payload { position, reason: e.to_string() };
-        let (rows, keys) = decode(frame.payload, self.options.payload_bytes_max).map_err(bad)?;
+        let (rows, keys) = decode(frame.payload).map_err(bad)?;
         let now = Instant::now();
         let wall = wall_micros();
         for (row, key) in keys.iter().enumerate() {

@@ -14,7 +14,9 @@ use crate::recover::{RecoverError, Recovery};
 use crate::seal::{SealLoop, SealNow};
 use crate::window::Window;
 use arrow::datatypes::SchemaRef;
+use futures::FutureExt;
 use lake::{Lake, View};
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -46,6 +48,8 @@ pub struct Options {
     pub room_wait_seconds: u64,
     /// Number of keys in the duplicate window.
     pub window_keys_max: usize,
+    /// Number of keys that one group may bring.
+    pub group_keys_max: usize,
     /// Age of the duplicate window.
     pub window_seconds: u64,
     /// Columns of the table `events`.
@@ -169,8 +173,9 @@ impl Engine {
         if lake_position > wal_position {
             return Err(RecoverError::WalBehindLake { lake_position, wal_position }.into());
         }
-        let live = Arc::new(Live::new(snapshot.clone(), metrics.clone()));
-        let mut window = Window::new(options.window_keys_max, Duration::from_secs(options.window_seconds));
+        let live = Live::new(snapshot.clone(), metrics.clone());
+        let mut window =
+            Window::new(options.window_keys_max, options.group_keys_max, Duration::from_secs(options.window_seconds));
         let mut recovery = Recovery {
             live: &live,
             window: &mut window,
@@ -212,7 +217,7 @@ impl Engine {
             options: options.clone(),
             status: status.clone(),
         };
-        tokio::spawn(seal.run());
+        tokio::spawn(poisoning(status.clone(), "sealing", seal.run()));
         let admission = Admission::new(options.in_flight_bytes_max);
         let commit = CommitLoop {
             log: parts.log,
@@ -227,13 +232,16 @@ impl Engine {
             status: status.clone(),
         };
         let runtime = tokio::runtime::Handle::current();
+        let status_of_thread = status.clone();
         std::thread::Builder::new().name("commit".to_owned()).spawn(move || {
-            let result = runtime.block_on(commit.run());
-            ended_tx.send_replace(Some(result));
+            let committed = runtime.block_on(poisoning(status_of_thread, "the commit loop", commit.run()));
+            let panicked = || Err(LogError::Poisoned("the commit loop panicked".to_owned()));
+            ended_tx.send_replace(Some(committed.unwrap_or_else(panicked)));
         })?;
         let queue = Mutex::new(Some(queue));
         let live = parts.live;
-        Ok(Self { shared: Arc::new(Shared { admission, queue, live, seal_now, metrics, status, ended }) })
+        let shared = Shared { admission, queue, live, seal_now, metrics, status, ended };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// The byte budget of requests in flight.
@@ -315,6 +323,16 @@ impl Engine {
     }
 }
 
+/// Runs a loop on which everything depends. When it panics the engine is poisoned, so that the process ends and the next start
+/// decides, instead of living on without it.
+async fn poisoning<T>(status: Arc<Status>, what: &str, running: impl Future<Output = T>) -> Option<T> {
+    let ended = AssertUnwindSafe(running).catch_unwind().await;
+    if ended.is_err() {
+        status.poison(&format!("{what} panicked"));
+    }
+    ended.ok()
+}
+
 struct Parts {
     log: Box<dyn EventLog>,
     lake: Lake,
@@ -322,3 +340,6 @@ struct Parts {
     window: Window,
     wal_position: u64,
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@
 //! and that the window ends only by age or by number of keys, whichever comes first. Age is counted on the monotonic clock: a
 //! wall clock set back never shortens it. It is not shared: the commit loop owns it.
 //!
-//! Memory: a ring of at most `keys_max` entries, 48 bytes each, and an index of 5 to 10 bytes an entry.
+//! Memory: a ring of `keys_max` entries and those of one group, 48 bytes each, and an index of 5 to 10 bytes an entry.
 
 use event::Key;
 use hashbrown::HashTable;
@@ -44,8 +44,17 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    pub(crate) fn new(keys_max: usize, age_max: Duration) -> Self {
-        Self { ring: VecDeque::new(), index: HashTable::new(), first: 0, keys_max, age_max, epoch: Instant::now() }
+    /// A window of at most `keys_max` keys, and until [`Window::keep`] those of one group, at most `group_keys_max`. The ring
+    /// never grows beyond both: its room is taken now and filled as keys come.
+    pub(crate) fn new(keys_max: usize, group_keys_max: usize, age_max: Duration) -> Self {
+        Self {
+            ring: VecDeque::with_capacity(keys_max + group_keys_max),
+            index: HashTable::new(),
+            first: 0,
+            keys_max,
+            age_max,
+            epoch: Instant::now(),
+        }
     }
 
     /// Notes `key` for `position`, unless it is a duplicate. Until [`Window::keep`] it can be taken back.
@@ -201,7 +210,7 @@ mod tests {
     #[test]
     fn the_same_key_is_a_duplicate_and_the_same_id_with_other_content_is_reported() {
         let now = Instant::now();
-        let mut window = Window::new(10, Duration::from_secs(600));
+        let mut window = Window::new(10, 5, Duration::from_secs(600));
         assert_eq!(window.note(key(1, 1), 1, now), Verdict::New);
         assert_eq!(window.note(key(1, 1), 2, now), Verdict::Duplicate);
         assert_eq!(window.note(key(1, 2), 2, now), Verdict::ReusedId);
@@ -212,7 +221,7 @@ mod tests {
     #[test]
     fn a_failed_group_leaves_no_key() {
         let now = Instant::now();
-        let mut window = Window::new(10, Duration::from_secs(600));
+        let mut window = Window::new(10, 5, Duration::from_secs(600));
         window.note(key(1, 1), 1, now);
         let mark = window.len();
         window.note(key(2, 2), 2, now);
@@ -224,7 +233,7 @@ mod tests {
     #[test]
     fn keys_leave_by_number_and_by_age() {
         let start = Instant::now();
-        let mut window = Window::new(3, Duration::from_secs(10));
+        let mut window = Window::new(3, 5, Duration::from_secs(10));
         for n in 0..5 {
             window.note(key(n, 0), n as u64 + 1, start);
         }
@@ -238,7 +247,7 @@ mod tests {
 
     #[test]
     fn the_true_length_shrinks_when_the_number_of_keys_ends_the_window() {
-        let mut window = Window::new(2, Duration::from_secs(600));
+        let mut window = Window::new(2, 5, Duration::from_secs(600));
         let start = Instant::now();
         assert_eq!(window.seconds(start), 600);
         window.note(key(1, 0), 1, start);
@@ -265,7 +274,7 @@ mod tests {
         #[test]
         fn it_agrees_with_a_plain_set(ids in proptest::collection::vec((0u128..40, 0u64..3), 0..300), keys_max in 1usize..50) {
             let now = Instant::now();
-            let mut window = Window::new(keys_max, Duration::from_secs(600));
+            let mut window = Window::new(keys_max, 5, Duration::from_secs(600));
             let mut model: VecDeque<(u128, u64)> = VecDeque::new();
             for (position, (id, content)) in ids.into_iter().enumerate() {
                 let seen = model.contains(&(id, content));

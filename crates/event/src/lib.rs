@@ -11,7 +11,8 @@
 //!
 //! No I/O, no async, no clock: the time of receipt is given. It gives no positions and makes no ids; the engine does.
 //!
-//! Reading order: [`events_schema`] the columns, [`read`] a body, `json` the scanner under it, `time`, `key`, [`decompress`].
+//! Reading order: [`events_schema`] the columns, [`read()`] a body, `json` the scanner under it, `time`, `key`,
+//! [`decompress()`].
 
 mod code;
 mod columns;

@@ -27,5 +27,5 @@ mod table;
 pub use error::{LakeError, OpenError};
 pub use lake::{Lake, Sealing};
 pub use metrics::LakeMetrics;
-pub use snapshot::{LakeFile, Snapshot, View};
+pub use snapshot::{LakeFile, LiveChunk, Newest, Snapshot, View};
 pub use stats::{FileStats, Range};

@@ -2,8 +2,9 @@
 
 use crate::stats::FileStats;
 use arrow::record_batch::RecordBatch;
+use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// One data file of the table.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,5 +38,45 @@ pub struct View {
     /// The lake.
     pub lake: Arc<Snapshot>,
     /// Events after [`Snapshot::sealed`], in order.
-    pub live: Vec<Arc<RecordBatch>>,
+    pub live: Vec<LiveChunk>,
+    /// Where live rows are found that have moved since.
+    pub newest: Newest,
+}
+
+impl View {
+    /// The lake alone.
+    pub fn of_lake(lake: Arc<Snapshot>) -> Self {
+        let alone = lake.clone();
+        let newest = Newest(Arc::new(move || Arc::new(Self::of_lake(alone.clone()))));
+        Self { lake, live: Vec::new(), newest }
+    }
+}
+
+/// Live rows as a View knows them: it names them and does not hold them, so that a slow query keeps nothing in memory that was
+/// sealed since.
+#[derive(Clone, Debug)]
+pub struct LiveChunk {
+    /// The rows, as long as they are live in this chunk. Afterwards they are in one larger chunk, or in the lake.
+    pub rows: Weak<RecordBatch>,
+    /// First position.
+    pub first: u64,
+    /// Last position; there is no gap between.
+    pub last: u64,
+}
+
+impl LiveChunk {
+    /// Number of rows.
+    pub fn count(&self) -> usize {
+        (self.last - self.first + 1) as usize
+    }
+}
+
+/// Gives the View of this moment.
+#[derive(Clone)]
+pub struct Newest(pub Arc<dyn Fn() -> Arc<View> + Send + Sync>);
+
+impl fmt::Debug for Newest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Newest")
+    }
 }

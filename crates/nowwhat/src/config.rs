@@ -1,6 +1,6 @@
 //! Settings: declared once with type, default, range and meaning; read from files, the environment and flags.
 //!
-//! [`settings!`](crate::settings!) declares them. [`load`] reads all sources in order (default, file, file of the environment,
+//! [`settings!`](crate::settings!) declares them. [`load()`] reads all sources in order (default, file, file of the environment,
 //! credentials, environment, flags; the last one wins) and reports every problem at once, with key, value, range and origin.
 //! Names: `<section>.<key>` in TOML, `<PREFIX>_<SECTION>__<KEY>` in the environment. A secret can also be given as `<key>_file`, the name of
 //! a file that holds it. `${section.key}` stands for the value of another setting.

@@ -9,11 +9,12 @@
 //!
 //! **Invariant:** only this crate names DataFusion.
 //!
-//! Reading order: [`Queries`] runs them, `statement` what may be asked and how `->>` is understood, `table` the View as a table,
-//! `prune` which files are read, [`encode`] answers as JSON, NDJSON and CSV.
+//! Reading order: [`Queries`] runs them, `statement` what may be asked and how `->>` is understood, `table` and `live` the View as
+//! a table, `prune` which files are read, [`encode()`] answers as JSON, NDJSON and CSV.
 
 mod encode;
 mod error;
+mod live;
 mod metrics;
 mod prune;
 mod run;
@@ -24,4 +25,4 @@ mod value;
 pub use encode::{Format, encode, json_rows};
 pub use error::QueryError;
 pub use metrics::QueryMetrics;
-pub use run::{Answer, Column, Options, Queries, Query};
+pub use run::{Answer, Column, Options, Queries, Query, Turn};

@@ -8,6 +8,7 @@ use crate::value::type_name;
 use arrow::array::RecordBatch;
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList};
 use datafusion::catalog::{MemorySchemaProvider, SchemaProvider};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
@@ -15,7 +16,8 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
-use datafusion::physical_plan::execute_stream;
+use datafusion::physical_plan::coop::CooperativeExec;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::{SQLOptions, SessionConfig};
 use futures::StreamExt;
 use lake::View;
@@ -93,6 +95,13 @@ enum Bound {
     Server,
 }
 
+/// The right to ask one question now; it ends with the question.
+#[derive(Debug)]
+pub struct Turn {
+    _permit: OwnedSemaphorePermit,
+    began: Instant,
+}
+
 /// Runs questions. Cheap to clone.
 #[derive(Clone)]
 pub struct Queries {
@@ -145,31 +154,48 @@ impl Queries {
         Ok(Self { shared: Arc::new(shared) })
     }
 
+    /// Waits for a turn. The View is to be taken afterwards, so that it is as new as the question.
+    ///
+    /// # Errors
+    /// [`QueryError::TooMany`] when none came in time.
+    pub async fn turn(&self) -> Result<Turn, QueryError> {
+        let began = Instant::now();
+        let (concurrent_max, wait_seconds) = (self.shared.options.concurrent_max, self.shared.options.wait_seconds);
+        let permit = self.shared.permits.clone().acquire_owned();
+        match tokio::time::timeout(Duration::from_secs(wait_seconds), permit).await {
+            Ok(Ok(permit)) => Ok(Turn { _permit: permit, began }),
+            _ => {
+                let error = QueryError::TooMany { concurrent_max, wait_seconds };
+                self.shared.count(error.code(), began);
+                Err(error)
+            }
+        }
+    }
+
     /// Asks a question of a View. Returns when the columns are known; the rows come with [`Answer::next`].
     ///
     /// # Errors
     /// [`QueryError`], before the first row.
-    pub async fn run(&self, view: Arc<View>, query: Query) -> Result<Answer, QueryError> {
-        let began = Instant::now();
-        let result = self.start(view, query, began).await;
+    pub async fn run(&self, turn: Turn, view: Arc<View>, query: Query) -> Result<Answer, QueryError> {
+        let began = turn.began;
+        let result = self.start(turn, view, query).await;
         if let Err(error) = &result {
             self.shared.count(error.code(), began);
         }
         result
     }
 
-    async fn start(&self, view: Arc<View>, query: Query, began: Instant) -> Result<Answer, QueryError> {
+    async fn start(&self, turn: Turn, view: Arc<View>, query: Query) -> Result<Answer, QueryError> {
         let options = &self.shared.options;
         let timeout_seconds =
             query.timeout_seconds.unwrap_or(options.timeout_seconds).clamp(1, options.timeout_seconds_max);
-        let permit = self.permit().await?;
         let (rows_max, bound) = match query.limit {
             Some(limit) if limit <= options.rows_max => (limit, Bound::Asked),
             _ => (options.rows_max, Bound::Server),
         };
         let (batches, receiver) = mpsc::channel(2);
         let (columns, known) = oneshot::channel();
-        let task = Task { shared: self.shared.clone(), view, query, timeout_seconds, rows_max, began, _permit: permit };
+        let task = Task { shared: self.shared.clone(), view, query, timeout_seconds, rows_max, turn };
         let runtime = self.shared.runtime.as_ref().expect("taken only when dropped");
         runtime.spawn(task.run(columns, batches));
         match known.await {
@@ -178,15 +204,6 @@ impl Queries {
             }
             Ok(Err(error)) => Err(error),
             Err(_) => Err(QueryError::Failed("the query's task ended".to_owned())),
-        }
-    }
-
-    async fn permit(&self) -> Result<OwnedSemaphorePermit, QueryError> {
-        let (concurrent_max, wait_seconds) = (self.shared.options.concurrent_max, self.shared.options.wait_seconds);
-        let permit = self.shared.permits.clone().acquire_owned();
-        match tokio::time::timeout(Duration::from_secs(wait_seconds), permit).await {
-            Ok(Ok(permit)) => Ok(permit),
-            _ => Err(QueryError::TooMany { concurrent_max, wait_seconds }),
         }
     }
 }
@@ -238,8 +255,7 @@ struct Task {
     query: Query,
     timeout_seconds: u64,
     rows_max: u64,
-    began: Instant,
-    _permit: OwnedSemaphorePermit,
+    turn: Turn,
 }
 
 type Columns = oneshot::Sender<Result<Vec<Column>, QueryError>>;
@@ -261,12 +277,12 @@ impl Task {
         };
         self.shared.metrics.running.dec();
         match (ended, columns) {
-            (Ok(()), _) => self.shared.count("ok", self.began),
-            (Err(None), _) => self.shared.count("dropped", self.began),
+            (Ok(()), _) => self.shared.count("ok", self.turn.began),
+            (Err(None), _) => self.shared.count("dropped", self.turn.began),
             // Who waits for the columns counts the error.
             (Err(Some(error)), Some(columns)) => drop(columns.send(Err(error))),
             (Err(Some(error)), None) => {
-                self.shared.count(error.code(), self.began);
+                self.shared.count(error.code(), self.turn.began);
                 drop(batches.send(Err(error)).await);
             }
         }
@@ -311,6 +327,7 @@ impl Task {
         let params = self.query.params.iter().map(scalar).collect::<Result<Vec<_>, _>>()?;
         let plan = plan.with_param_values(ParamValues::from(params)).map_err(failed)?;
         let plan = state.create_physical_plan(&plan).await.map_err(failed)?;
+        let plan = yielding(plan).map_err(failed)?;
         execute_stream(plan, state.task_ctx()).map_err(failed)
     }
 
@@ -328,6 +345,19 @@ impl Task {
         state.mark_start_execution();
         Ok(state)
     }
+}
+
+/// Makes every operator that multiplies rows give way now and then. DataFusion does so where rows are read; a join of a few rows
+/// with themselves would otherwise keep its thread from all other questions, and from its own end.
+fn yielding(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+    let multiplies = |name: &str| ["Join", "Unnest", "RecursiveQuery"].iter().any(|part| name.contains(part));
+    let wrapped = plan.transform_up(|node| {
+        Ok(match multiplies(node.name()) {
+            true => Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>),
+            false => Transformed::no(node),
+        })
+    });
+    wrapped.map(|plan| plan.data)
 }
 
 fn environment(options: &Options, pool: Arc<dyn MemoryPool>) -> Result<Arc<RuntimeEnv>, DataFusionError> {

@@ -1,12 +1,11 @@
 //! The View as the table `events`.
 //!
 //! Texts are views (`Utf8View`): short ones are compared and grouped without a look elsewhere. Files are read by DataFusion's
-//! Parquet reader; live rows are cast on the way.
+//! Parquet reader, live rows by `live`.
 
+use crate::live::LiveExec;
 use crate::metrics::QueryMetrics;
 use crate::prune::kept;
-use arrow::array::RecordBatch;
-use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
@@ -14,7 +13,6 @@ use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, DFSchema, Result, ScalarValue, Statistics};
 use datafusion::datasource::TableType;
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::object_store::ObjectStoreUrl;
@@ -84,16 +82,7 @@ impl Events {
     fn live(&self, scan: Scan<'_>) -> Result<Arc<dyn ExecutionPlan>> {
         let all: Vec<usize> = (0..SCHEMA.fields().len()).collect();
         let columns = scan.projection.unwrap_or(&all);
-        let schema = Arc::new(SCHEMA.project(columns)?);
-        let count = scan.partitions.min(self.view.live.len()).max(1);
-        let mut partitions: Vec<Vec<RecordBatch>> = vec![Vec::new(); count];
-        for (n, rows) in self.view.live.iter().rev().enumerate() {
-            let cast_column = |(at, field): (&usize, &Arc<Field>)| cast(rows.column(*at), field.data_type());
-            let arrays = columns.iter().zip(schema.fields()).map(cast_column).collect::<Result<Vec<_>, _>>()?;
-            let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-            partitions[n % count].push(RecordBatch::try_new_with_options(schema.clone(), arrays, &options)?);
-        }
-        Ok(MemorySourceConfig::try_new_exec(&partitions, schema, None)?)
+        Ok(Arc::new(LiveExec::try_new(&self.view, &SCHEMA, columns, scan.partitions)?))
     }
 }
 

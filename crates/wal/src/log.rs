@@ -15,7 +15,7 @@ use uuid::Uuid;
 pub struct Options {
     /// Bytes of a segment; a larger frame gets a segment of its own size.
     pub segment_bytes: u64,
-    /// Largest payload of a frame.
+    /// Largest payload of a frame that is appended; larger ones of before are read back all the same.
     pub frame_bytes_max: u64,
 }
 
@@ -113,7 +113,7 @@ impl<D: Disk> Wal<D> {
         let mut segments: Vec<(u64, PathBuf)> =
             names.iter().filter_map(|n| Some((position_of(n)?, dir.join(n)))).collect();
         segments.sort();
-        let found = Found::check(&disk, &segments, options.frame_bytes_max)?;
+        let found = Found::check(&disk, &segments)?;
         for leftover in names.iter().filter(|n| n.ends_with(".new")) {
             let path = dir.join(leftover);
             disk.remove(&path).map_err(io_error("remove", &path))?;
@@ -180,7 +180,7 @@ impl<D: Disk> Wal<D> {
     pub fn replay<E>(&self, mut each: impl FnMut(Frame<'_>) -> Result<(), E>) -> Result<(), ReplayError<E>> {
         for segment in &self.closed {
             let file = self.disk.open(&segment.path).map_err(io_error("open", &segment.path))?;
-            let mut scan = Scan::new(&file, &segment.path, self.options.frame_bytes_max)?;
+            let mut scan = Scan::new(&file, &segment.path)?;
             while let Some((header, payload)) = scan.next()? {
                 if header.kind == Kind::Group {
                     let FrameHeader { first_position, event_count, .. } = header;
@@ -350,11 +350,11 @@ struct Found {
 }
 
 impl Found {
-    fn check<D: Disk>(disk: &D, segments: &[(u64, PathBuf)], frame_bytes_max: u64) -> Result<Self, OpenError> {
+    fn check<D: Disk>(disk: &D, segments: &[(u64, PathBuf)]) -> Result<Self, OpenError> {
         let mut found = Self { wal_id: None, closed: Vec::new(), next_position: 1, clean: true, torn: None };
         for (i, (named, path)) in segments.iter().enumerate() {
             let file = disk.open(path).map_err(io_error("open", path))?;
-            let mut scan = Scan::new(&file, path, frame_bytes_max)?;
+            let mut scan = Scan::new(&file, path)?;
             let first = scan.header.first_position;
             if first != *named || (i > 0 && first != found.next_position) {
                 let expected = if i > 0 { found.next_position } else { *named };

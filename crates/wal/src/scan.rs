@@ -15,7 +15,6 @@ pub(crate) struct Scan<'f, F: DiskFile> {
     file: &'f F,
     path: PathBuf,
     file_bytes: u64,
-    frame_bytes_max: u64,
     pub(crate) header: SegmentHeader,
     pub(crate) offset: u64,
     pub(crate) next_position: u64,
@@ -26,7 +25,7 @@ pub(crate) struct Scan<'f, F: DiskFile> {
 
 impl<'f, F: DiskFile> Scan<'f, F> {
     /// Reads the segment's header.
-    pub(crate) fn new(file: &'f F, path: &Path, frame_bytes_max: u64) -> Result<Self, OpenError> {
+    pub(crate) fn new(file: &'f F, path: &Path) -> Result<Self, OpenError> {
         let io = |source| OpenError::Io { action: "read", path: path.to_owned(), source };
         let mut bytes = vec![0u8; SEGMENT_HEADER_BYTES as usize];
         let read = file.read_at(&mut bytes, 0).map_err(io)?;
@@ -39,7 +38,6 @@ impl<'f, F: DiskFile> Scan<'f, F> {
             file,
             path: path.to_owned(),
             file_bytes,
-            frame_bytes_max,
             header,
             offset: SEGMENT_HEADER_BYTES,
             next_position: header.first_position,
@@ -74,8 +72,8 @@ impl<'f, F: DiskFile> Scan<'f, F> {
         let Some(header) = FrameHeader::decode(&bytes) else {
             return Ok(None);
         };
-        let payload_bytes = u64::from(header.payload_bytes);
-        if payload_bytes > self.frame_bytes_max || offset + header.frame_bytes() > self.file_bytes {
+        // Only the file bounds what is read back: it may have been written under larger limits than today's.
+        if offset + header.frame_bytes() > self.file_bytes {
             return Ok(None);
         }
         let padded = (header.frame_bytes() - FRAME_HEADER_BYTES) as usize;

@@ -3,14 +3,15 @@
 use crate::app::App;
 use crate::auth;
 use crate::code::Code;
-use crate::handlers::query::problem_of;
+use crate::handlers::query::{ask, problem_of};
 use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use http::HeaderMap;
 use nowwhat::Problem;
 use query::{Answer, Query};
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 const LIMIT_DEFAULT: u64 = 100;
 const LIMIT_MAX: u64 = 1000;
@@ -49,8 +50,8 @@ pub(crate) async fn get_events(
     let mut events = collect(&app, query).await?;
     let more = events.len() as u64 > limit;
     events.truncate(limit as usize);
-    let next_cursor = if more { events.last().map(|e| e["position"].to_string()) } else { None };
-    Ok(axum::Json(json!({ "events": events, "next_cursor": next_cursor })).into_response())
+    let next_cursor = if more { events.last().and_then(Event::position) } else { None };
+    Ok(axum::Json(Page { events, next_cursor }).into_response())
 }
 
 /// One event by its id; the newest when several senders used the id.
@@ -101,30 +102,61 @@ fn page_query(filter: &Filter, limit: u64) -> Result<Query, Problem> {
     Ok(Query { sql, params, limit: Some(limit + 1), timeout_seconds: None })
 }
 
-async fn collect(app: &App, query: Query) -> Result<Vec<Value>, Problem> {
-    let answer = app.shared.queries.run(app.shared.engine.view(), query).await.map_err(problem_of)?;
-    objects(answer).await.map_err(problem_of)
+/// One event as it is answered: its columns in order.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Event(#[serde(serialize_with = "as_object")] Vec<(String, Cell)>);
+
+/// A page of events, and where the next one begins.
+#[derive(Serialize)]
+struct Page {
+    events: Vec<Event>,
+    next_cursor: Option<String>,
 }
 
-/// The rows as objects; `data` and `attributes` are the JSON they hold, not text.
-async fn objects(mut answer: Answer) -> Result<Vec<Value>, query::QueryError> {
+impl Event {
+    /// Its position, as cursors hold it.
+    fn position(&self) -> Option<String> {
+        self.0.iter().find_map(|(name, cell)| match cell {
+            Cell::Value(position) if name == "position" => Some(position.to_string()),
+            _ => None,
+        })
+    }
+}
+
+/// A column of an event. `data` and `attributes` are the JSON they hold, byte for byte: numbers keep their digits.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Cell {
+    Json(Box<RawValue>),
+    Value(Value),
+}
+
+fn as_object<S: Serializer>(cells: &[(String, Cell)], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(cells.iter().map(|(name, cell)| (name, cell)))
+}
+
+async fn collect(app: &App, query: Query) -> Result<Vec<Event>, Problem> {
+    events_of(ask(app, query).await?).await.map_err(problem_of)
+}
+
+async fn events_of(mut answer: Answer) -> Result<Vec<Event>, query::QueryError> {
     let names: Vec<String> = answer.columns.iter().map(|c| c.name.clone()).collect();
     let mut events = Vec::new();
     while let Some(batch) = answer.next().await {
         for row in query::json_rows(&batch?)? {
-            let object: Map<String, Value> = names.iter().cloned().zip(row).map(parsed).collect();
-            events.push(Value::Object(object));
+            events.push(Event(names.iter().cloned().zip(row).map(cell).collect()));
         }
     }
     Ok(events)
 }
 
-fn parsed((name, value): (String, Value)) -> (String, Value) {
-    match (name.as_str(), &value) {
+fn cell((name, value): (String, Value)) -> (String, Cell) {
+    let cell = match (name.as_str(), value) {
         ("data" | "attributes", Value::String(text)) => {
-            let parsed = serde_json::from_str(text).unwrap_or(value);
-            (name, parsed)
+            serde_json::from_str(&text).map_or(Cell::Value(Value::String(text)), Cell::Json)
         }
-        _ => (name, value),
-    }
+        (_, value) => Cell::Value(value),
+    };
+    (name, cell)
 }

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, header};
 use http_body_util::{BodyExt, Limited};
 use nowwhat::Problem;
-use query::{Format, Query, QueryError};
+use query::{Answer, Format, Query, QueryError};
 use serde::Deserialize;
 
 #[derive(Debug, Deserialize)]
@@ -34,10 +34,16 @@ pub(crate) async fn post_query(State(app): State<App>, request: Request) -> Resu
         limit: question.limit,
         timeout_seconds: question.timeout_seconds,
     };
-    let answer = app.shared.queries.run(app.shared.engine.view(), query).await.map_err(problem_of)?;
+    let answer = ask(&app, query).await?;
     let mut response = Body::from_stream(query::encode(answer, format)).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
     Ok(response)
+}
+
+/// Asks everything that was answered before: a turn first, then the View, so that it is as new as the question.
+pub(crate) async fn ask(app: &App, query: Query) -> Result<Answer, Problem> {
+    let turn = app.shared.queries.turn().await.map_err(problem_of)?;
+    app.shared.queries.run(turn, app.shared.engine.view(), query).await.map_err(problem_of)
 }
 
 async fn question(app: &App, body: Body) -> Result<Question, Problem> {
