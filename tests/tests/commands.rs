@@ -63,10 +63,17 @@ fn make_run_builds_and_starts_and_prints_commands_that_run_as_pasted() {
     let file = std::fs::File::create(&log).expect("made");
     let settings = [("CATCHMENT_HTTP__LISTEN", "127.0.0.1:0"), ("CATCHMENT_ADMIN__LISTEN", "127.0.0.1:0")];
     let data = dir.path().join("data");
+    // The variables that cargo gives to a test would make build scripts run again, and with them the large dependencies.
+    let own = |name: &std::ffi::OsString| {
+        let name = name.to_string_lossy();
+        let kept = ["CARGO_TARGET_DIR", "CARGO_HOME", "CARGO_TERM_COLOR"].contains(&name.as_ref());
+        kept || !["CARGO", "NEXTEST", "RUST_", "LD_LIBRARY_PATH", "MAKEFLAGS"].iter().any(|p| name.starts_with(p))
+    };
     let mut make = Command::new("make")
         .args(["run", &format!("DATA={}", data.display())])
+        .env_clear()
+        .envs(std::env::vars_os().filter(|(name, _)| own(name)))
         .envs(settings)
-        .env_remove("MAKEFLAGS")
         .current_dir(root())
         .stdout(file.try_clone().expect("a handle"))
         .stderr(file)

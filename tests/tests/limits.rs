@@ -66,6 +66,36 @@ fn too_many_bytes_in_flight_are_turned_away_before_they_are_read() {
 }
 
 #[test]
+fn small_events_take_the_room_of_their_columns_before_they_are_read() {
+    let dir = folder();
+    let settings = [("CATCHMENT_HTTP__BODY_BYTES_MAX", "1MiB"), ("CATCHMENT_INGEST__IN_FLIGHT_BYTES_MAX", "8MiB")];
+    let collector = Collector::start_with(dir.path(), &settings);
+    let token = collector.sensor(&"long-name".repeat(13));
+    // 300 KB of text, 30 MB of columns: never to be had, so that trying again would not help.
+    refused(&collector.send(&token, "{}\n".repeat(100_000).as_bytes()), 413, "body_too_large");
+    assert_eq!(collector.send(&token, "{}\n".repeat(10_000).as_bytes()).json()["accepted"], 10_000);
+    // Compressed senders beside each other are taken, though each could become large.
+    let body = flate2_gzip("{\"reading\":1}\n".repeat(10_000).as_bytes());
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            let headers = [("content-type", "application/x-ndjson"), ("content-encoding", "gzip")];
+            let (collector, token, body) = (&collector, &token, &body);
+            scope.spawn(move || {
+                tests::wait_until("an answer", || {
+                    collector.post("/api/v1/events", token, body, &headers).status == 200
+                });
+            });
+        }
+    });
+    collector.assert_adds_up();
+}
+
+fn flate2_gzip(body: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(body).and_then(|()| encoder.finish()).expect("compressed")
+}
+
+#[test]
 fn a_body_that_stalls_is_given_up_and_a_head_that_never_comes_as_well() {
     let dir = folder();
     let settings = [("CATCHMENT_HTTP__BODY_STALL_SECONDS", "1s"), ("CATCHMENT_HTTP__HEAD_SECONDS", "1s")];

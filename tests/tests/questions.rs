@@ -46,6 +46,27 @@ fn fields_of_data_can_be_asked_in_every_clause() {
     let joined = "SELECT count(*) FROM events a JOIN events b ON a.data->>'v' = b.data->>'v'";
     assert_eq!(one(joined), 5);
     assert_eq!(one("SELECT count(*) FROM events WHERE (data->>'v')::int BETWEEN 1 AND 10"), 1, "9.5 is no int");
+    // One text among numbers breaks no query, wherever the number comes from.
+    for (condition, count) in [
+        ("data->>'v' > 4 + 5.6", 2),
+        ("data->>'v' > abs(-9.7)", 2),
+        ("data->>'v' > (SELECT 9.7)", 2),
+        ("data->>'v' IN (SELECT 10)", 1),
+        ("data->>'v' > position + 9", 1),
+        ("(data->>'v') + position > 11", 2),
+        ("data->'v' > 9.7", 2),
+        ("data->'v' = 9.5", 1),
+        ("coalesce(data->>'v', 0) > 9.7", 2),
+        ("data->>'v' BETWEEN 9 AND 9 + 1", 2),
+    ] {
+        assert_eq!(one(&format!("SELECT count(*) FROM events WHERE {condition}")), count, "{condition}");
+    }
+    assert_eq!(one("SELECT count(*) FROM (SELECT data->>'v' AS v FROM events) WHERE v > 9.7"), 2);
+    let both = collector.rows("SELECT data->>'v', (data->>'v')::double, data->'v' FROM events ORDER BY position");
+    assert_eq!(both[0], [json!("10"), json!(10.0), json!(10)]);
+    assert_eq!(both[2], [json!("warm"), Value::Null, json!("warm")]);
+    assert_eq!(both[5][2], json!({"deep": [1, {"x": "y"}]}));
+    assert_eq!(one("SELECT extract(hour FROM time) - extract(hour FROM time AT TIME ZONE 'UTC') FROM events"), 0);
 }
 
 #[test]
@@ -105,6 +126,35 @@ fn only_reading_is_allowed_and_errors_say_what_is_wrong() {
     );
     refused(&ask(&collector, &json!({"sq": "SELECT 1"})), 400, "invalid_body", "sql");
     refused(&sql("SELECT 1/0"), 400, "invalid_sql", "");
+    // What makes much from little is not there; what nests too deep is refused; nothing of it ends the process.
+    for many in [
+        "repeat('x', 1000000000)",
+        "cardinality(range(0, 200000000))",
+        "array_repeat(1, 1000000000)",
+        "lpad('x', 900000000)",
+    ] {
+        refused(&sql(&format!("SELECT {many}")), 400, "invalid_sql", "");
+    }
+    let chain =
+        |n: usize, term: &str, op: &str| format!("SELECT count(*) FROM events WHERE {}", vec![term; n].join(op));
+    for long in [chain(1000, "id = 'x'", " OR "), chain(800, "data->>'a' = 1", " AND "), chain(1000, "1 = 1", " AND ")]
+    {
+        assert_eq!(sql(&long).status, 200, "a long chain is answered");
+    }
+    refused(&sql(&chain(20_000, "1", "+")), 400, "invalid_sql", "words and signs");
+    refused(&sql(&vec!["SELECT 1"; 6000].join(" UNION ALL ")), 400, "invalid_sql", "words and signs");
+    refused(&sql(&format!("SELECT data{} FROM events", "->'a'".repeat(1000))), 400, "invalid_sql", "steps");
+    assert_eq!(
+        sql(&format!("SELECT data{} FROM events", "->'a'".repeat(100))).status,
+        200,
+        "a long path is planned at once"
+    );
+    refused(
+        &sql("WITH RECURSIVE t AS (SELECT 'x' AS s UNION ALL SELECT s || s FROM t) SELECT s FROM t"),
+        400,
+        "invalid_sql",
+        "",
+    );
     for statement in
         ["EXPLAIN SELECT 1", "SHOW TABLES", "DESCRIBE events", "SELECT table_name FROM information_schema.tables"]
     {

@@ -59,6 +59,17 @@ fn beyond_single_keys(settings: &Settings, loaded: &Loaded) -> Vec<String> {
             loaded.given("http.body_bytes_max").origin
         ));
     }
+    if let Err(error) = nowwhat::telemetry::check_level(&settings.log.level) {
+        problems.push(format!("log.level = {:?}: {error} ({})", settings.log.level, loaded.given("log.level").origin));
+    }
+    if settings.auth.admin_token.as_ref().is_some_and(|t| t.reveal().chars().count() < registry::ADMIN_TOKEN_CHARS_MIN)
+    {
+        problems.push(format!(
+            "auth.admin_token: it has at least {} characters ({})",
+            registry::ADMIN_TOKEN_CHARS_MIN,
+            loaded.given("auth.admin_token").origin
+        ));
+    }
     if settings.log.level.is_empty() || nowwhat::telemetry::Format::from_name(&settings.log.format).is_none() {
         let origin = &loaded.given("log.format").origin;
         problems.push(format!("log.format = {:?}: allowed are text, json and auto ({origin})", settings.log.format));

@@ -26,7 +26,14 @@ pub(crate) fn parts(settings: &Settings) -> Vec<Part> {
             "requests in flight, times 2.5: ingest.in_flight_bytes_max",
             settings.ingest.in_flight_bytes_max.0 / 2 * 5,
         ),
-        part("live rows: seal.live_bytes_max", settings.seal.live_bytes_max.0),
+        part(
+            "live rows: seal.live_bytes_max, or one group that is larger",
+            settings
+                .seal
+                .live_bytes_max
+                .0
+                .max(settings.ingest.in_flight_bytes_max.0 + settings.ingest.group_bytes_max.0),
+        ),
         part("files of one seal", SEAL_BYTES),
         part(
             "remembered keys: window.keys_max, and those of one group",

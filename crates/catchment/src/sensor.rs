@@ -46,7 +46,7 @@ pub(crate) fn add(args: &AddArgs, environment: &Environment) -> Result<(), Failu
     let shown = match args.json {
         true => format!("{made}\n"),
         false => format!(
-            "sensor  {}\ntoken   {}\n\nThe token is shown only now. Send with it:\n\n  curl -H 'Authorization: Bearer {}' -d '{{\"temperature\": 21.5}}' {}/api/v1/events\n",
+            "sensor  {}\ntoken   {}\n\nThe token is shown only now. Send with it:\n\n  curl -H 'Authorization: Bearer {}' -H 'Content-Type: application/json' -d '{{\"temperature\": 21.5}}' {}/api/v1/events\n",
             text("sensorId"),
             text("token"),
             text("token"),

@@ -36,9 +36,7 @@ pub(crate) fn run(args: &ServeArgs, environment: Environment) -> Result<(), Fail
     let loaded = config::read(&args.settings, flags, environment)?;
     let settings = Settings::from_loaded(&loaded);
     let format = Format::from_name(&settings.log.format).expect("checked when it was read");
-    let telemetry = Telemetry::start(&settings.log.level, format, &QUIET).map_err(|e| {
-        Failure::Usage(format!("log.level = {:?}: {e} ({})", settings.log.level, loaded.given("log.level").origin))
-    })?;
+    let telemetry = Telemetry::start(&settings.log.level, format, &QUIET).context("logging")?;
     for name in &loaded.ignored {
         tracing::debug!(name, "variable is no setting, ignored");
     }
@@ -149,7 +147,11 @@ async fn start(loaded: &Loaded, settings: Settings) -> anyhow::Result<(Service, 
     let api = tokio::spawn(api.serve(routes, limits, metrics.connections, stop));
     let seen = tokio::spawn(flush_seen(registry.clone()));
 
-    dir.write_addresses(&addresses)?;
+    if let Err(error) = dir.write_addresses(&addresses) {
+        // On a full disk there is still much to read.
+        let error = nowwhat::error_chain(error.as_ref());
+        tracing::error!(error, "addresses not written: commands need --url to find this collector");
+    }
     health.started();
     let bound = memory::bound(&settings);
     for part in memory::parts(&settings) {

@@ -38,7 +38,27 @@ pub(crate) fn of_rows(names: Vec<String>, rows: &[Vec<String>]) -> Table {
 fn cell(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => printable(text),
         other => other.to_string(),
+    }
+}
+
+/// A text without characters that could command the terminal: events come from anyone.
+fn printable(text: &str) -> String {
+    let shown = |c: char| match c {
+        '\n' | '\t' => c.to_string(),
+        c if c.is_control() => c.escape_default().to_string(),
+        c => c.to_string(),
+    };
+    text.chars().map(shown).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_of_an_event_cannot_command_the_terminal() {
+        assert_eq!(cell(&Value::from("\u{1b}]0;title\u{7}ü\n")), "\\u{1b}]0;title\\u{7}ü\n");
     }
 }

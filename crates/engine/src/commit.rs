@@ -111,6 +111,8 @@ impl CommitLoop {
 
     /// Drops duplicates and merges the batches into one.
     fn prepare(&mut self, waiting: Vec<Waiting>) -> Group {
+        // What is too old now is no duplicate any more, however long ago the group before was.
+        self.window.keep(Instant::now());
         let mark = self.window.len();
         let first_position = self.last_position + 1;
         let mut group =
@@ -171,7 +173,7 @@ impl CommitLoop {
         let Some(rows) = &group.rows else {
             return Ok(());
         };
-        self.wait_for_room().await?;
+        self.wait_for_room(rows.get_array_memory_size() as u64).await?;
         let started = Instant::now();
         let payload = self.encoder.encode(rows, &group.keys).expect("rows of our own schema always encode");
         let frame = LogFrame { first_position: group.first_position, event_count: rows.num_rows() as u32, payload };
@@ -186,13 +188,15 @@ impl CommitLoop {
     }
 
     /// The wal that is not sealed must never exceed the bound of the live rows, so that a restart need not seal to replay.
-    async fn wait_for_room(&self) -> Result<(), AcceptError> {
+    async fn wait_for_room(&self, group_bytes: u64) -> Result<(), AcceptError> {
         let max = self.options.live_bytes_max;
-        let full = || self.live.bytes() as u64 >= max;
+        // A group that is larger than the bound has the live rows for itself.
+        let full = || self.live.rows() > 0 && self.live.bytes() as u64 + group_bytes > max;
         let waited = async {
             while full() {
                 let room = self.live.room.notified();
                 if full() {
+                    self.live.want_room();
                     room.await;
                 }
             }

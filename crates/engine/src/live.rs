@@ -11,6 +11,7 @@ use arrow::compute::concat_batches;
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use lake::{LiveChunk, Newest, Snapshot, View};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::Notify;
 
@@ -65,6 +66,8 @@ pub(crate) struct Live {
     pub(crate) grown: Notify,
     /// Told when a seal made room.
     pub(crate) room: Notify,
+    /// A group waits for room: the next seal is due whatever the size and age of the rows.
+    room_wanted: AtomicBool,
 }
 
 impl Live {
@@ -77,7 +80,13 @@ impl Live {
             let newest = Newest(Arc::new(move || live.upgrade().map_or_else(|| last.clone(), |live| live.view())));
             let view = Arc::new(View { lake, live: Vec::new(), newest: newest.clone() });
             let state = State { view, chunks: Vec::new(), bytes: 0, rows: 0, sealing, newest };
-            Self { state: Mutex::new(state), metrics, grown: Notify::new(), room: Notify::new() }
+            Self {
+                state: Mutex::new(state),
+                metrics,
+                grown: Notify::new(),
+                room: Notify::new(),
+                room_wanted: AtomicBool::new(false),
+            }
         })
     }
 
@@ -92,6 +101,17 @@ impl Live {
 
     pub(crate) fn rows(&self) -> usize {
         self.lock().rows
+    }
+
+    /// Asks for a seal, to make room.
+    pub(crate) fn want_room(&self) {
+        self.room_wanted.store(true, Ordering::Release);
+        self.grown.notify_one();
+    }
+
+    /// Whether a group waits for room.
+    pub(crate) fn is_room_wanted(&self) -> bool {
+        self.room_wanted.load(Ordering::Acquire)
     }
 
     /// Publishes the rows of one durable group.
@@ -126,6 +146,7 @@ impl Live {
         self.published(&mut state);
         drop(state);
         self.metrics.sealed_position.set(sealed as i64);
+        self.room_wanted.store(false, Ordering::Release);
         self.room.notify_waiters();
     }
 

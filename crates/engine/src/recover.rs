@@ -11,7 +11,7 @@ use crate::metrics::EngineMetrics;
 use crate::payload::{PayloadError, decode};
 use crate::start::Options;
 use crate::window::{self, Window};
-use arrow::array::{Array, TimestampMicrosecondArray};
+use arrow::array::{Array, ArrayRef, MutableArrayData, TimestampMicrosecondArray, make_array};
 use arrow::record_batch::RecordBatch;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use uuid::Uuid;
@@ -93,7 +93,7 @@ impl Recovery<'_> {
         let covered = (self.sealed + 1).saturating_sub(position) as usize;
         let rows = with_positions(&rows, position, self.log, &self.options.schema)
             .map_err(|e| RecoverError::Payload { position, reason: e.to_string() })?;
-        let rows = rows.slice(covered, rows.num_rows() - covered);
+        let rows = of_its_own(&rows.slice(covered, rows.num_rows() - covered));
         self.metrics.recovered_events.inc_by(rows.num_rows() as u64);
         self.live.publish(rows);
         self.expected = last + 1;
@@ -112,6 +112,18 @@ impl Recovery<'_> {
         self.window.keep(now);
         Ok(())
     }
+}
+
+/// The rows in buffers of their own: those read back are slices of one frame, and each would be counted as all of it.
+fn of_its_own(rows: &RecordBatch) -> RecordBatch {
+    let copy = |column: &ArrayRef| {
+        let data = column.to_data();
+        let mut copy = MutableArrayData::new(vec![&data], false, data.len());
+        copy.try_extend(0, 0, data.len()).expect("no longer than it was");
+        make_array(copy.freeze())
+    };
+    let columns = rows.columns().iter().map(copy).collect();
+    RecordBatch::try_new(rows.schema(), columns).expect("the same columns")
 }
 
 /// How long ago a row was received; never negative, so that a clock set back does not shorten the window.

@@ -96,7 +96,7 @@ async fn due(live: &Live, options: &Options, mut since: Instant) {
     let age = Duration::from_secs(options.seal_age_seconds);
     loop {
         let grown = live.grown.notified();
-        if live.bytes() as u64 >= options.seal_bytes {
+        if live.bytes() as u64 >= options.seal_bytes || (live.is_room_wanted() && live.rows() > 0) {
             return;
         }
         if live.rows() == 0 {

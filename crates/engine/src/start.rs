@@ -186,6 +186,9 @@ impl Engine {
             metrics: &metrics,
         };
         log.recover(&mut recovery)?;
+        if recovery.expected != wal_position + 1 {
+            return Err(RecoverError::Gap { sealed: snapshot.sealed, first: wal_position + 1 }.into());
+        }
         metrics.torn_tails.inc_by(u64::from(opened.torn_tail.is_some()));
         metrics.last_position.set(wal_position as i64);
         metrics.wal_bytes.set(log.bytes() as i64);

@@ -16,8 +16,14 @@ struct Entry {
     id: u128,
     content: u64,
     position: u64,
-    /// Seconds on the window's own clock.
-    seen_seconds: u32,
+    /// Seconds on the window's own clock, which began with the process: before that they are negative.
+    seen_seconds: i64,
+}
+
+impl Entry {
+    fn age_seconds(&self, now_seconds: i64) -> u64 {
+        u64::try_from(now_seconds.saturating_sub(self.seen_seconds)).unwrap_or(0)
+    }
 }
 
 /// What the window says of a key.
@@ -73,8 +79,8 @@ impl Window {
         let reused = self.index.find(hash, |&n| at(n).id == key.id).is_some();
         let number = first.wrapping_add(ring.len() as u32);
         self.index.insert_unique(hash, number, |&n| at(n).id as u64);
-        let seen = now.saturating_duration_since(self.epoch).saturating_sub(age).as_secs();
-        let seen_seconds = u32::try_from(seen).unwrap_or(u32::MAX);
+        let age_seconds = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
+        let seen_seconds = self.now_seconds(now).saturating_sub(age_seconds);
         self.ring.push_back(Entry { id: key.id, content: key.content, position, seen_seconds });
         if reused { Verdict::ReusedId } else { Verdict::New }
     }
@@ -95,10 +101,9 @@ impl Window {
 
     /// Lets go of what is beyond the window, by number or by age.
     pub(crate) fn keep(&mut self, now: Instant) {
-        let now_seconds = now.saturating_duration_since(self.epoch).as_secs();
+        let now_seconds = self.now_seconds(now);
         while let Some(oldest) = self.ring.front() {
-            let age = now_seconds.saturating_sub(u64::from(oldest.seen_seconds));
-            if self.ring.len() <= self.keys_max && age <= self.age_max.as_secs() {
+            if self.ring.len() <= self.keys_max && oldest.age_seconds(now_seconds) <= self.age_max.as_secs() {
                 break;
             }
             let entry = self.ring.pop_front().expect("just seen");
@@ -113,7 +118,7 @@ impl Window {
         match self.ring.front() {
             Some(oldest) if self.ring.len() >= self.keys_max => {
                 // Seconds were cut off when it was seen: the window is never said to be longer than it is.
-                now.saturating_duration_since(self.epoch).as_secs().saturating_sub(u64::from(oldest.seen_seconds) + 1)
+                oldest.age_seconds(self.now_seconds(now)).saturating_sub(1)
             }
             _ => self.age_max.as_secs(),
         }
@@ -126,7 +131,7 @@ impl Window {
 
     /// The keys of the positions `first..=last` that are still remembered, for the file that outlives their frames.
     pub(crate) fn of_positions(&self, first: u64, last: u64, now: Instant) -> Vec<AgedKey> {
-        let now_seconds = now.saturating_duration_since(self.epoch).as_secs();
+        let now_seconds = self.now_seconds(now);
         let start = self.ring.partition_point(|e| e.position < first);
         self.ring
             .range(start..)
@@ -134,9 +139,13 @@ impl Window {
             .map(|e| AgedKey {
                 key: Key { id: e.id, content: e.content },
                 position: e.position,
-                age_seconds: now_seconds.saturating_sub(u64::from(e.seen_seconds)),
+                age_seconds: e.age_seconds(now_seconds),
             })
             .collect()
+    }
+
+    fn now_seconds(&self, now: Instant) -> i64 {
+        i64::try_from(now.saturating_duration_since(self.epoch).as_secs()).unwrap_or(i64::MAX)
     }
 
     fn unindex(&mut self, entry: &Entry, number: u32) {
@@ -243,6 +252,20 @@ mod tests {
         window.keep(later);
         assert_eq!(window.len(), 0);
         assert_eq!(window.note(key(4, 0), 9, later), Verdict::New);
+    }
+
+    #[test]
+    fn recovered_keys_keep_their_age_also_over_a_second_restart() {
+        let now = Instant::now();
+        let mut window = Window::new(10, 5, Duration::from_secs(10));
+        for (n, age) in [(1, 11), (2, 8), (3, 0)] {
+            window.note_aged(key(n, 0), n as u64, now, Duration::from_secs(age));
+        }
+        window.keep(now);
+        let ages: Vec<u64> = window.of_positions(1, 9, now).iter().map(|k| k.age_seconds).collect();
+        assert_eq!(ages, [8, 0], "what was too old when it was found is gone, the others are as old as they are");
+        window.keep(now + Duration::from_secs(4));
+        assert_eq!(window.len(), 1);
     }
 
     #[test]

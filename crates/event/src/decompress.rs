@@ -38,6 +38,9 @@ pub enum DecompressError {
         /// The bound that it passed.
         bytes_max: usize,
     },
+    /// There is no memory for it now.
+    #[error("there is no room for the decompressed body")]
+    NoRoom,
     /// The compressed bytes are damaged or cut short.
     #[error("the body does not decompress as {encoding:?}: {source}")]
     Damaged {
@@ -70,40 +73,67 @@ pub fn encodings_of(header: Option<&str>) -> Result<Vec<ContentEncoding>, Unknow
     }
 }
 
-/// The most that a compressed body of `bytes` may become, inside `bytes_max`.
-pub fn decompressed_bytes_max(bytes: usize, bytes_max: usize) -> usize {
-    bytes.saturating_mul(RATIO_MAX).saturating_add(SMALL_BYTES).min(bytes_max)
-}
-
-/// Decompresses `body`, last encoding first, to at most `bytes_max` bytes at every step.
+/// Decompresses `body`, last encoding first, to at most `bytes_max` bytes at every step. `room` is asked before memory grows: it is
+/// given the bytes that this takes in all, and says whether they are to be had.
 ///
 /// # Errors
 /// [`DecompressError`].
-pub fn decompress(encodings: &[ContentEncoding], body: &[u8], bytes_max: usize) -> Result<Vec<u8>, DecompressError> {
-    let bytes_max = decompressed_bytes_max(body.len(), bytes_max);
+pub fn decompress(
+    encodings: &[ContentEncoding],
+    body: &[u8],
+    bytes_max: usize,
+    mut room: impl FnMut(usize) -> bool,
+) -> Result<Vec<u8>, DecompressError> {
+    let bytes_max = body.len().saturating_mul(RATIO_MAX).saturating_add(SMALL_BYTES).min(bytes_max);
     let mut plain: Option<Vec<u8>> = None;
     for &encoding in encodings.iter().rev() {
+        let before = plain.as_ref().map_or(0, Vec::capacity);
         let compressed = plain.as_deref().unwrap_or(body);
-        plain = Some(one(encoding, compressed, bytes_max)?);
+        plain = Some(one(encoding, compressed, bytes_max, |bytes| room(before + bytes))?);
     }
     Ok(plain.unwrap_or_else(|| body.to_vec()))
 }
 
-fn one(encoding: ContentEncoding, body: &[u8], bytes_max: usize) -> Result<Vec<u8>, DecompressError> {
+fn one(
+    encoding: ContentEncoding,
+    body: &[u8],
+    bytes_max: usize,
+    mut room: impl FnMut(usize) -> bool,
+) -> Result<Vec<u8>, DecompressError> {
     let damaged = |source| DecompressError::Damaged { encoding, source };
-    let mut decoder: Box<dyn Read + '_> = match encoding {
+    let mut decoder = decoder(encoding, body).map_err(damaged)?;
+    let mut plain = Vec::new();
+    let mut wanted = body.len().saturating_mul(4).max(SMALL_BYTES);
+    loop {
+        // One byte more than may be, to see whether there is more.
+        wanted = wanted.min(bytes_max + 1);
+        if !room(wanted) {
+            return Err(DecompressError::NoRoom);
+        }
+        plain.reserve_exact(wanted - plain.len());
+        let step = (wanted - plain.len()) as u64;
+        let read = decoder.by_ref().take(step).read_to_end(&mut plain).map_err(damaged)?;
+        if plain.len() > bytes_max {
+            return Err(DecompressError::TooLarge { bytes_max });
+        }
+        if (read as u64) < step {
+            return Ok(plain);
+        }
+        wanted = wanted.saturating_mul(2);
+    }
+}
+
+fn decoder(encoding: ContentEncoding, body: &[u8]) -> io::Result<Box<dyn Read + '_>> {
+    Ok(match encoding {
         ContentEncoding::Gzip => Box::new(flate2::read::MultiGzDecoder::new(body)),
         ContentEncoding::Deflate if has_zlib_header(body) => Box::new(flate2::read::ZlibDecoder::new(body)),
         ContentEncoding::Deflate => Box::new(flate2::read::DeflateDecoder::new(body)),
         ContentEncoding::Zstd => {
-            let mut decoder = zstd::stream::read::Decoder::with_buffer(body).map_err(damaged)?;
-            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(damaged)?;
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(body)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
             Box::new(decoder)
         }
-    };
-    let mut plain = Vec::with_capacity((body.len() * 4).min(bytes_max));
-    decoder.by_ref().take(bytes_max as u64 + 1).read_to_end(&mut plain).map_err(damaged)?;
-    if plain.len() > bytes_max { Err(DecompressError::TooLarge { bytes_max }) } else { Ok(plain) }
+    })
 }
 
 fn has_zlib_header(body: &[u8]) -> bool {
@@ -147,7 +177,7 @@ mod tests {
         ];
         for (header, compressed) in cases {
             let encodings = encodings_of(Some(header)).expect("known");
-            assert_eq!(decompress(&encodings, &compressed, 1 << 20).expect("decompresses"), body, "{header}");
+            assert_eq!(decompress(&encodings, &compressed, 1 << 20, |_| true).expect("decompresses"), body, "{header}");
         }
         assert_eq!(encodings_of(None), Ok(vec![]));
         assert!(encodings_of(Some("br")).is_err());
@@ -157,17 +187,31 @@ mod tests {
     #[test]
     fn a_bomb_is_refused_at_its_bound() {
         let bomb = gzip(&vec![b' '; 8 << 20]);
-        let refused = decompress(&[ContentEncoding::Gzip], &bomb, 1 << 20);
+        let refused = decompress(&[ContentEncoding::Gzip], &bomb, 1 << 20, |_| true);
         assert!(matches!(refused, Err(DecompressError::TooLarge { bytes_max: 1_048_576 })));
+    }
+
+    #[test]
+    fn memory_is_asked_for_as_it_is_needed_and_not_taken_when_it_is_refused() {
+        let body = gzip(&br#"{"value":1}"#.repeat(100_000));
+        let mut asked = 0;
+        let plain = decompress(&[ContentEncoding::Gzip], &body, 64 << 20, |bytes| {
+            asked = asked.max(bytes);
+            true
+        });
+        let bytes = plain.expect("decompresses").len();
+        assert!((bytes..=2 * bytes).contains(&asked), "{asked} for {bytes}");
+        let refused = decompress(&[ContentEncoding::Gzip], &body, 64 << 20, |bytes| bytes < 500_000);
+        assert!(matches!(refused, Err(DecompressError::NoRoom)));
     }
 
     #[test]
     fn damaged_and_cut_bodies_are_errors() {
         let whole = gzip(&br#"{"value":1}"#.repeat(100));
         for encoding in [ContentEncoding::Gzip, ContentEncoding::Deflate, ContentEncoding::Zstd] {
-            let error = decompress(&[encoding], b"\xffthis is not compressed", 1 << 20);
+            let error = decompress(&[encoding], b"\xffthis is not compressed", 1 << 20, |_| true);
             assert!(matches!(error, Err(DecompressError::Damaged { .. })), "{encoding:?}");
         }
-        assert!(decompress(&[ContentEncoding::Gzip], &whole[..whole.len() - 9], 1 << 20).is_err());
+        assert!(decompress(&[ContentEncoding::Gzip], &whole[..whole.len() - 9], 1 << 20, |_| true).is_err());
     }
 }

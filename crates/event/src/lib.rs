@@ -26,13 +26,11 @@ mod schema;
 mod time;
 
 pub use code::{Code, Rejection};
-pub use decompress::{
-    ContentEncoding, DecompressError, UnknownEncoding, decompress, decompressed_bytes_max, encodings_of,
-};
+pub use decompress::{ContentEncoding, DecompressError, UnknownEncoding, decompress, encodings_of};
 pub use fields::{BadPointer, FieldNames};
 pub use framing::{Framing, UnsupportedMediaType, framing_of};
 pub use jiff::tz::TimeZone;
 pub use key::{BadKeys, Key, keys_from_bytes, keys_to_bytes, made_id};
-pub use read::{Batch, Limits, ReadError, ReadOptions, read};
+pub use read::{Batch, Limits, ReadError, ReadOptions, columns_bytes_max, read};
 pub use schema::{batch_schema, events_schema};
 pub use time::{TimeError, format_time, parse_time, time_zone};

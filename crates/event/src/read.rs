@@ -61,6 +61,28 @@ pub struct Batch {
     pub rejected_total: u64,
 }
 
+impl Batch {
+    /// Memory of the columns and keys.
+    pub fn memory_bytes(&self) -> usize {
+        self.columns.get_array_memory_size() + self.keys.capacity() * size_of::<Option<Key>>()
+    }
+}
+
+/// What a row takes besides its texts: offsets, times, an entry of the keys.
+const ROW_BYTES: usize = 64 + size_of::<Option<Key>>();
+
+/// The most memory that the columns and keys of a body take, told before it is read: its texts, and for each event that it can
+/// hold the sensor's name and a row.
+pub fn columns_bytes_max(body: &[u8], sensor_bytes: usize, limits: &Limits) -> usize {
+    body.len() + rows_max(body, limits) * (sensor_bytes + ROW_BYTES)
+}
+
+/// The most events that a body can hold: no more than it has lines and opening braces.
+fn rows_max(body: &[u8], limits: &Limits) -> usize {
+    let starts = body.iter().filter(|b| **b == b'{').count();
+    (starts + 1).min(body.len() / 2 + 1).min(limits.batch_events_max)
+}
+
 /// Why a body as a whole cannot be read; nothing of it counts as received.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
@@ -141,7 +163,7 @@ struct Members {
 impl<'a> Reader<'a> {
     fn new(body: &[u8], options: &'a ReadOptions<'a>) -> Result<Self, ReadError> {
         let lines = body.iter().filter(|b| **b == b'\n').count();
-        let rows = (lines + 1).min(body.len() / 2 + 1).min(options.limits.batch_events_max);
+        let rows = (lines + 1).min(rows_max(body, &options.limits));
         let fields = &options.fields;
         Ok(Self {
             options,

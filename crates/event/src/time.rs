@@ -49,8 +49,10 @@ pub fn parse_time(text: &str) -> Result<i64, TimeError> {
 
 /// RFC 3339 with `Z`; fractions only where there are some.
 pub fn format_time(micros: i64) -> String {
-    match Timestamp::from_microsecond(micros) {
-        Ok(time) => time.to_string(),
+    // By the calendar alone: a `Timestamp` ends a day before the year 9999 does.
+    let epoch = jiff::civil::date(1970, 1, 1).at(0, 0, 0, 0);
+    match epoch.checked_add(jiff::SignedDuration::from_micros(micros)) {
+        Ok(time) => format!("{time}Z"),
         Err(_) => micros.to_string(),
     }
 }
@@ -267,6 +269,13 @@ mod tests {
         #[test]
         fn every_time_comes_back_as_it_was_printed(micros in RANGE) {
             prop_assert_eq!(parse_time(&format_time(micros)), Ok(micros));
+        }
+
+        #[test]
+        fn so_does_every_time_near_the_ends(from_end in 0..3 * 86_400 * MICROS) {
+            for micros in [RANGE.start() + from_end, RANGE.end() - from_end] {
+                prop_assert_eq!(parse_time(&format_time(micros)), Ok(micros));
+            }
         }
 
         #[test]

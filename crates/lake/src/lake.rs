@@ -18,7 +18,7 @@ use object_store::{ObjectStoreExt, PutPayload, path::Path as StorePath};
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::Mutex;
 use uuid::Uuid;
@@ -159,7 +159,10 @@ impl Lake {
             let size = bytes.len() as u64;
             self.shared.store.put(&StorePath::from(path.as_str()), PutPayload::from(bytes)).await?;
             self.shared.metrics.written_bytes.inc_by(size);
-            files.push((day, LakeFile { path, bytes: size, modified_millis: now_millis(), stats }));
+            files.push((
+                day,
+                LakeFile { path, bytes: size, modified_millis: now_millis(), stats, data_bytes: OnceLock::new() },
+            ));
         }
         self.shared.metrics.encode_seconds.observe(started.elapsed().as_secs_f64());
         Ok(files)

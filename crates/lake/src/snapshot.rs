@@ -2,9 +2,11 @@
 
 use crate::stats::FileStats;
 use arrow::record_batch::RecordBatch;
+use parquet::file::metadata::ParquetMetaDataReader;
 use std::fmt;
-use std::path::PathBuf;
-use std::sync::{Arc, Weak};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock, Weak};
 
 /// One data file of the table.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +19,22 @@ pub struct LakeFile {
     pub modified_millis: i64,
     /// What it holds.
     pub stats: FileStats,
+    /// See [`LakeFile::data_bytes`].
+    pub(crate) data_bytes: OnceLock<u64>,
+}
+
+impl LakeFile {
+    /// How large the `data` of an event is on the average, before compression; read from the file once. 0 when it cannot be read.
+    pub fn data_bytes(&self, root: &Path) -> u64 {
+        *self.data_bytes.get_or_init(|| {
+            let footer = File::open(root.join(&self.path)).ok();
+            let footer = footer.and_then(|file| ParquetMetaDataReader::new().parse_and_finish(&file).ok());
+            let columns = footer.iter().flat_map(|f| f.row_groups()).flat_map(|group| group.columns());
+            let data = columns.filter(|c| c.column_path().string().starts_with("data"));
+            let bytes: i64 = data.map(|c| c.uncompressed_size()).sum();
+            u64::try_from(bytes).unwrap_or(0) / self.stats.rows.max(1)
+        })
+    }
 }
 
 /// The lake at one version. It never changes; a newer one replaces it.

@@ -11,7 +11,7 @@ use deltalake_core::operations::create::CreateBuilder;
 use deltalake_core::protocol::SaveMode;
 use deltalake_core::{DeltaTable, DeltaTableBuilder};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use uuid::Uuid;
 
 /// The partition column: the day of receipt in UTC, so that late events open no old partition.
@@ -98,7 +98,13 @@ pub(crate) async fn snapshot(table: &DeltaTable, dir: &Path, wal: Uuid) -> Resul
         let stats = view.stats().ok_or_else(|| "there are none".to_owned()).and_then(|s| FileStats::from_json(&s));
         let stats = stats.map_err(|reason| LakeError::Statistics { path: path.clone(), reason })?;
         let bytes = u64::try_from(view.size()).unwrap_or(0);
-        files.push(Arc::new(LakeFile { path, bytes, modified_millis: view.modification_time(), stats }));
+        files.push(Arc::new(LakeFile {
+            path,
+            bytes,
+            modified_millis: view.modification_time(),
+            stats,
+            data_bytes: OnceLock::new(),
+        }));
     }
     files.sort_by_key(|f| f.stats.position.min);
     Ok(Snapshot {

@@ -66,6 +66,21 @@ pub enum TelemetryError {
     Thread(#[from] std::io::Error),
 }
 
+/// Checks a log level.
+///
+/// # Errors
+/// [`TelemetryError::Level`].
+pub fn check_level(level: &str) -> Result<(), TelemetryError> {
+    let wrong = || TelemetryError::Level(level.to_owned());
+    let levels = ["off", "error", "warn", "info", "debug", "trace"];
+    let known = |part: &str| {
+        let level = part.rsplit_once('=').map_or(part, |(_, level)| level).trim();
+        levels.contains(&level.to_ascii_lowercase().as_str())
+    };
+    let known = !level.is_empty() && level.split(',').all(known);
+    if known && EnvFilter::try_new(level).is_ok() { Ok(()) } else { Err(wrong()) }
+}
+
 impl Telemetry {
     /// Begins to log. Modules that are not the caller's (`quiet`) log warnings only, unless the level names them.
     ///

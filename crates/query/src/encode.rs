@@ -6,7 +6,8 @@
 use crate::error::QueryError;
 use crate::run::{Answer, Column};
 use crate::value::value;
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::DataType;
 use bytes::Bytes;
 use futures::stream::{self, Stream};
 use serde_json::{Value, json};
@@ -43,32 +44,62 @@ pub fn json_rows(batch: &RecordBatch) -> Result<Vec<Vec<Value>>, QueryError> {
     rows.map_err(|e| QueryError::Failed(e.to_string()))
 }
 
+/// An answer leaves in parts of about this size, however large its rows are.
+const PART_BYTES: usize = 256 << 10;
+
+/// How many rows of a batch, from one on, have about so many bytes of text; at least one.
+fn rows_of_bytes(batch: &RecordBatch, from: usize, bytes: usize) -> usize {
+    let of_row = |row: usize| -> usize { batch.columns().iter().map(|column| text_bytes(column, row)).sum() };
+    let mut total = 0;
+    let rows = (from..batch.num_rows()).take_while(|row| {
+        let before = total;
+        total += of_row(*row);
+        before < bytes
+    });
+    rows.count().max(1)
+}
+
+fn text_bytes(column: &ArrayRef, row: usize) -> usize {
+    match column.data_type() {
+        DataType::Utf8View => column.as_string_view().value(row).len(),
+        DataType::Utf8 => column.as_string::<i32>().value(row).len(),
+        DataType::LargeUtf8 => column.as_string::<i64>().value(row).len(),
+        DataType::BinaryView => column.as_binary_view().value(row).len(),
+        _ => 16,
+    }
+}
+
 enum Step {
     Head,
     Rows,
+    /// A batch, and its first row that was not encoded yet.
+    Batch(RecordBatch, usize),
     Done,
 }
 
 /// The answer as a stream of bytes.
 pub fn encode(answer: Answer, format: Format) -> impl Stream<Item = Result<Bytes, QueryError>> + Send {
     let begin = (answer, Step::Head, true);
-    stream::try_unfold(begin, move |(mut answer, step, first)| async move {
+    stream::try_unfold(begin, move |(mut answer, step, first): (Answer, Step, bool)| async move {
         match step {
             Step::Head => {
                 let head = head(&answer.columns, format);
                 Ok(Some((head, (answer, Step::Rows, true))))
             }
             Step::Rows => match answer.next().await {
-                Some(batch) => {
-                    let bytes = rows(&json_rows(&batch?)?, &answer.columns, (format, first));
-                    let first = first && bytes.is_empty();
-                    Ok(Some((Bytes::from(bytes), (answer, Step::Rows, first))))
-                }
+                Some(batch) => Ok(Some((Bytes::new(), (answer, Step::Batch(batch?, 0), first)))),
                 None => {
                     let tail = tail(&answer, format)?;
                     Ok(Some((tail, (answer, Step::Done, first))))
                 }
             },
+            Step::Batch(batch, from) if from < batch.num_rows() => {
+                let count = rows_of_bytes(&batch, from, PART_BYTES);
+                let part = json_rows(&batch.slice(from, count))?;
+                let bytes = rows(&part, &answer.columns, (format, first));
+                Ok(Some((Bytes::from(bytes), (answer, Step::Batch(batch, from + count), false))))
+            }
+            Step::Batch(..) => Ok(Some((Bytes::new(), (answer, Step::Rows, first)))),
             Step::Done => Ok(None),
         }
     })

@@ -61,7 +61,12 @@ impl QueryError {
 
     /// Sorts what DataFusion says.
     pub(crate) fn of(error: &DataFusionError) -> Self {
-        let text = || error.strip_backtrace();
+        let text = || {
+            let text = error.strip_backtrace();
+            let end =
+                text.find(". This issue was likely caused by a bug").or_else(|| text.find(". This was likely caused"));
+            text[..end.unwrap_or(text.len())].replace("\n", " ").to_owned()
+        };
         match error.find_root() {
             DataFusionError::ResourcesExhausted(reason) => Self::Memory(first_line(reason)),
             DataFusionError::SQL(..)

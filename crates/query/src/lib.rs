@@ -9,9 +9,10 @@
 //!
 //! **Invariant:** only this crate names DataFusion.
 //!
-//! Reading order: [`Queries`] runs them, `statement` what may be asked and how `->>` is understood, `table` and `live` the View as
+//! Reading order: [`Queries`] runs them, `statement` what may be asked, `coerce` how texts meet numbers, `table` and `live` the View as
 //! a table, `prune` which files are read, [`encode()`] answers as JSON, NDJSON and CSV.
 
+mod coerce;
 mod encode;
 mod error;
 mod live;

@@ -1,9 +1,10 @@
 //! Running questions: threads, limits, the stream of an answer.
 
+use crate::coerce::TextAsNumber;
 use crate::error::QueryError;
 use crate::metrics::{QueryMetrics, Result as ResultLabel};
 use crate::statement;
-use crate::table::{Events, LAKE_URL};
+use crate::table::{BATCH_ROWS, Events, LAKE_URL};
 use crate::value::type_name;
 use arrow::array::RecordBatch;
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList};
@@ -11,11 +12,11 @@ use datafusion::catalog::{MemorySchemaProvider, SchemaProvider};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::error::DataFusionError;
-use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::execution::{FunctionRegistry, SendableRecordBatchStream};
 use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::{SQLOptions, SessionConfig};
@@ -28,6 +29,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+/// Stack of a query's thread: enough for the deepest statement that is allowed, which is planned by recursion. Only what is used of
+/// it takes memory.
+const STACK_BYTES: usize = 256 << 20;
+/// Functions that make much from little, in one step that no limit ends.
+const MULTIPLYING: [&str; 8] = [
+    "range",
+    "generate_series",
+    "repeat",
+    "array_repeat",
+    "list_repeat",
+    "array_resize",
+    "list_resize",
+    "string_to_list",
+];
 
 /// Limits of questions.
 #[derive(Clone, Debug)]
@@ -140,6 +156,7 @@ impl Queries {
             .worker_threads(options.threads)
             .max_blocking_threads(options.threads * 4)
             .thread_name("query")
+            .thread_stack_size(STACK_BYTES)
             .on_thread_start(|| {
                 // On Linux this is the priority of the calling thread alone. Refused only in a sandbox; then all are equal.
                 let _ = rustix::process::setpriority_process(None, 10);
@@ -377,10 +394,12 @@ fn base_state(options: &Options, environment: Arc<RuntimeEnv>) -> Result<Session
         .with_create_default_catalog_and_schema(false)
         .with_information_schema(true)
         .with_target_partitions(options.threads)
-        .with_batch_size(8192);
+        .with_batch_size(BATCH_ROWS as usize);
     let settings = config.options_mut();
     "postgresql".parse().map(|dialect| settings.sql_parser.dialect = dialect)?;
     settings.execution.time_zone = Some("UTC".into());
+    // A recursive query doubles a text a round; no limit of rows or memory sees it.
+    settings.execution.enable_recursive_ctes = false;
     settings.execution.parquet.pushdown_filters = true;
     settings.execution.parquet.reorder_filters = true;
     let mut state = SessionStateBuilder::new()
@@ -390,6 +409,11 @@ fn base_state(options: &Options, environment: Arc<RuntimeEnv>) -> Result<Session
         .with_table_functions(std::collections::HashMap::new())
         .build();
     datafusion_functions_json::register_all(&mut state)?;
+    state.register_expr_planner(Arc::new(TextAsNumber))?;
+    state.register_function_rewrite(Arc::new(TextAsNumber))?;
+    for name in MULTIPLYING {
+        state.deregister_udf(name)?;
+    }
     Ok(state)
 }
 

@@ -6,15 +6,32 @@
 use crate::error::QueryError;
 use datafusion::sql::parser::{DFParser, Statement};
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CastKind, DataType, ExactNumberInfo, Expr, Query, Select, Statement as Sql, TableFactor,
+    BinaryOperator, CastKind, DataType, ExactNumberInfo, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArgumentList, FunctionArguments, Ident, Query, Select, SelectItem, Statement as Sql, TableFactor,
     UnaryOperator, Value, VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 use std::ops::ControlFlow;
+
+/// Most words and signs of a statement. A chain of operators nests once for each, and is planned by recursion.
+const WORDS_MAX: usize = 5_000;
+/// Most steps of a chain `data->'a'->'b'`: as deep as an event may be nested by default.
+const STEPS_MAX: usize = 128;
+/// Most characters that `lpad` and `rpad` fill up to.
+const PAD_CHARS_MAX: u64 = 1000;
 
 /// Parses the one statement of a question, checks that it only reads, and prepares its JSON operators. `params` tell which
 /// placeholders are numbers.
 pub(crate) fn parse(sql: &str, params: &[serde_json::Value]) -> Result<Statement, QueryError> {
+    let words = Tokenizer::new(&PostgreSqlDialect {}, sql)
+        .tokenize()
+        .map_or(0, |tokens| tokens.iter().filter(|token| !matches!(token, Token::Whitespace(_))).count());
+    if words > WORDS_MAX {
+        return Err(QueryError::Invalid(format!(
+            "the statement has {words} words and signs, at most {WORDS_MAX} are allowed: compare with a list, x IN (1, 2, 3), or ask in parts"
+        )));
+    }
     let mut statements =
         DFParser::parse_sql_with_dialect(sql, &PostgreSqlDialect {}).map_err(|e| QueryError::of(&e))?;
     let statement = match (statements.pop_front(), statements.pop_front()) {
@@ -81,6 +98,7 @@ impl VisitorMut for Rewrite<'_> {
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<QueryError> {
+        tell_apart(&mut select.projection);
         if select.into.is_some() { refused("SELECT INTO is not allowed here") } else { ControlFlow::Continue(()) }
     }
 
@@ -97,6 +115,12 @@ impl VisitorMut for Rewrite<'_> {
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<QueryError> {
+        if steps(expr) > STEPS_MAX {
+            return ControlFlow::Break(QueryError::Invalid(format!("a path into data has at most {STEPS_MAX} steps")));
+        }
+        if let Expr::Function(function) = expr {
+            return pads_little(function);
+        }
         let Expr::CompoundIdentifier(parts) = expr else {
             return ControlFlow::Continue(());
         };
@@ -110,8 +134,15 @@ impl VisitorMut for Rewrite<'_> {
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<QueryError> {
+        flatten(expr);
         match expr {
             Expr::BinaryOp { left, op, right } if takes_numbers(op) => {
+                if self.is_number(right) {
+                    make_text(left);
+                }
+                if self.is_number(left) {
+                    make_text(right);
+                }
                 if is_field(left) && self.is_number(right) {
                     make_double(left);
                 } else if is_field(right) && self.is_number(left) {
@@ -152,11 +183,108 @@ impl Rewrite<'_> {
     }
 }
 
+/// Number of steps of a path `data->'a'->'b'`.
+fn steps(expr: &Expr) -> usize {
+    let (mut expr, mut steps) = (expr, 0);
+    while let Expr::BinaryOp { left, op: BinaryOperator::Arrow | BinaryOperator::LongArrow, .. } = expr {
+        (expr, steps) = (left, steps + 1);
+    }
+    steps
+}
+
+/// `lpad` and `rpad` make long texts of short ones: the length is written out, and small.
+fn pads_little(function: &Function) -> ControlFlow<QueryError> {
+    let name = function.name.to_string().to_lowercase();
+    if !["lpad", "rpad"].contains(&name.as_str()) {
+        return ControlFlow::Continue(());
+    }
+    let FunctionArguments::List(list) = &function.args else {
+        return ControlFlow::Continue(());
+    };
+    let length = match list.args.get(1) {
+        Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(value)))) => value.to_string().parse::<u64>().ok(),
+        _ => None,
+    };
+    match length {
+        Some(0..=PAD_CHARS_MAX) => ControlFlow::Continue(()),
+        _ => ControlFlow::Break(QueryError::Invalid(format!(
+            "the length that {name} fills up to is a number written out, at most {PAD_CHARS_MAX}"
+        ))),
+    }
+}
+
+/// Functions that follow a path in one call: as text, and as JSON.
+const AS_TEXT: &str = "json_as_text";
+const AS_JSON: &str = "json_get";
+
+/// `data->'a'->'b'` becomes one call with the whole path. Planned step by step, the time doubles with each.
+fn flatten(expr: &mut Expr) {
+    let Expr::BinaryOp { left, op, right } = expr else {
+        return;
+    };
+    let name = match op {
+        BinaryOperator::Arrow => AS_JSON,
+        BinaryOperator::LongArrow => AS_TEXT,
+        _ => return,
+    };
+    let mut args = match &mut **left {
+        Expr::BinaryOp { left: base, op: BinaryOperator::Arrow, right: step } => {
+            vec![(**base).clone(), (**step).clone()]
+        }
+        Expr::Function(function) if function.name.to_string() == AS_JSON => match arguments(function) {
+            Some(args) => args,
+            None => return,
+        },
+        _ => return,
+    };
+    args.push((**right).clone());
+    *expr = call(name, args);
+}
+
+fn call(name: &str, args: Vec<Expr>) -> Expr {
+    let unnamed = |arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg));
+    let args = args.into_iter().map(unnamed).collect();
+    Expr::Function(Function {
+        name: vec![Ident::new(name)].into(),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: Vec::new() }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    })
+}
+
+fn arguments(function: &Function) -> Option<Vec<Expr>> {
+    let FunctionArguments::List(list) = &function.args else {
+        return None;
+    };
+    let plain = |arg: &FunctionArg| match arg {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
+        _ => None,
+    };
+    list.args.iter().map(plain).collect()
+}
+
+/// A field that is compared with a number is wanted as text, to be read as a number: `data->'a'` becomes `data->>'a'`.
+fn make_text(expr: &mut Expr) {
+    match expr {
+        Expr::Nested(inner) => make_text(inner),
+        Expr::Function(function) if function.name.to_string() == AS_JSON => {
+            function.name = vec![Ident::new(AS_TEXT)].into();
+        }
+        Expr::BinaryOp { op: op @ BinaryOperator::Arrow, .. } => *op = BinaryOperator::LongArrow,
+        _ => {}
+    }
+}
+
 /// Whether an expression is the text of a field: `data->>'a'`, `data->'a'->>'b'`, with or without parentheses.
 fn is_field(expr: &Expr) -> bool {
     match expr {
         Expr::Nested(inner) => is_field(inner),
         Expr::BinaryOp { op: BinaryOperator::LongArrow, .. } => true,
+        Expr::Function(function) => function.name.to_string() == AS_TEXT,
         _ => false,
     }
 }
@@ -175,6 +303,41 @@ fn make_double(expr: &mut Expr) {
         array: false,
         format: None,
     };
+}
+
+/// Gives a name to expressions that would have the same one: a cast is named like what it casts. `SELECT data->>'t',
+/// (data->>'t')::double` is what people ask.
+fn tell_apart(items: &mut [SelectItem]) {
+    let mut seen: Vec<String> = Vec::new();
+    for item in items {
+        let SelectItem::UnnamedExpr(expr) = item else {
+            continue;
+        };
+        let name = bare(expr).to_string();
+        if !seen.contains(&name) {
+            seen.push(name);
+            continue;
+        }
+        let same = expr.to_string();
+        let mut own = same.clone();
+        let mut n = 2;
+        while seen.contains(&own) {
+            own = format!("{same} ({n})");
+            n += 1;
+        }
+        seen.push(own.clone());
+        *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: Ident::with_quote('"', own) };
+    }
+}
+
+/// An expression without the casts, zones and parentheses around it.
+fn bare(expr: &Expr) -> &Expr {
+    match expr {
+        Expr::Nested(inner) => bare(inner),
+        Expr::Cast { expr, .. } => bare(expr),
+        Expr::AtTimeZone { timestamp, .. } => bare(timestamp),
+        other => other,
+    }
 }
 
 fn refused(why: &str) -> ControlFlow<QueryError> {
@@ -197,12 +360,13 @@ mod tests {
         let with = |condition: &str| shown(&format!("SELECT 1 FROM events WHERE {condition}"));
         for (condition, read) in [
             ("data->>'v' > 5", "TRY_CAST(data ->> 'v' AS DOUBLE) > 5"),
-            ("-1.5 <= (data->'a'->>'v')", "-1.5 <= TRY_CAST((data -> 'a' ->> 'v') AS DOUBLE)"),
+            ("-1.5 <= (data->'a'->>'v')", "-1.5 <= TRY_CAST((json_as_text(data, 'a', 'v')) AS DOUBLE)"),
             ("data->>'v' BETWEEN 1 AND 2", "TRY_CAST(data ->> 'v' AS DOUBLE) BETWEEN 1 AND 2"),
             ("data->>'v' IN (1, 2)", "TRY_CAST(data ->> 'v' AS DOUBLE) IN (1, 2)"),
             ("data->>'v' = $1", "TRY_CAST(data ->> 'v' AS DOUBLE) = $1"),
             ("data->>'v' = $2", "data ->> 'v' = $2"),
             ("data->>'v' = '5'", "data ->> 'v' = '5'"),
+            ("data->'a'->'v' > 5", "TRY_CAST(json_as_text(data, 'a', 'v') AS DOUBLE) > 5"),
             ("(data->>'v')::int = 5", "TRY_CAST((data ->> 'v') AS INT) = 5"),
         ] {
             assert_eq!(with(condition), format!("SELECT 1 FROM events WHERE {read}"));
@@ -234,6 +398,31 @@ mod tests {
         {
             parse(sql, &[]).unwrap_or_else(|e| panic!("{sql}: {e}"));
         }
+    }
+
+    #[test]
+    fn expressions_of_the_same_name_are_told_apart() {
+        let names = "SELECT data->>'t', (data->>'t')::double, time, time AT TIME ZONE 'UTC', 1, 1 FROM events";
+        let shown = shown(names);
+        for alias in [r#"AS "(data ->> 't')::DOUBLE""#, r#"AS "time AT TIME ZONE 'UTC'""#, r#"1 AS "1 (2)""#] {
+            assert!(shown.contains(alias), "{shown}");
+        }
+    }
+
+    #[test]
+    fn statements_that_grow_without_bound_are_refused() {
+        let chain = |n: usize, term: &str| format!("SELECT {} FROM events", vec![term; n].join("+"));
+        parse(&chain(2000, "1"), &[]).expect("a long chain is understood");
+        for sql in [
+            chain(10_000, "1"),
+            format!("SELECT data{} FROM events", "->'a'".repeat(200)),
+            "SELECT lpad('x', 1000000000)".to_owned(),
+            "SELECT rpad('x', position) FROM events".to_owned(),
+        ] {
+            let error = parse(&sql, &[]).expect_err("too much");
+            assert!(matches!(error, QueryError::Invalid(_)), "{error}");
+        }
+        parse("SELECT lpad('x', 10, '0')", &[]).expect("a usual length");
     }
 
     #[test]

@@ -37,6 +37,11 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     Arc::new(Schema::new(events.fields().iter().map(|f| field(f)).collect::<Vec<_>>()))
 });
 
+/// Rows of a batch that is read from a file.
+pub(crate) const BATCH_ROWS: u64 = 8192;
+/// Fewer, when events are so large that their data would take more than this.
+const BATCH_BYTES: u64 = 4 << 20;
+
 /// One View, as DataFusion asks for it.
 #[derive(Debug)]
 pub(crate) struct Events {
@@ -70,11 +75,16 @@ impl Events {
         let mut total = Statistics::new_unknown(&SCHEMA);
         total.num_rows = Precision::Exact(rows as usize);
         let url = ObjectStoreUrl::parse(LAKE_URL)?;
+        let batch_size = scan.reads_data().then(|| {
+            let widest = files.iter().map(|file| file.data_bytes(&self.view.lake.root)).max().unwrap_or(0);
+            (BATCH_BYTES / widest.max(1)).clamp(1, BATCH_ROWS) as usize
+        });
         let config = FileScanConfigBuilder::new(url, Arc::new(source))
             .with_file_groups(groups.into_iter().map(FileGroup::new).collect())
             .with_statistics(total)
             .with_projection_indices(scan.projection.cloned())?
             .with_limit(scan.limit)
+            .with_batch_size(batch_size)
             .build();
         Ok(DataSourceExec::from_data_source(config))
     }
@@ -92,6 +102,14 @@ struct Scan<'a> {
     projection: Option<&'a Vec<usize>>,
     limit: Option<usize>,
     partitions: usize,
+}
+
+impl Scan<'_> {
+    /// Whether the large columns are asked for.
+    fn reads_data(&self) -> bool {
+        let large = |at: &usize| SCHEMA.field(*at).name().starts_with("data");
+        self.projection.is_none_or(|columns| columns.iter().any(large))
+    }
 }
 
 #[async_trait]

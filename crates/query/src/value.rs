@@ -1,6 +1,6 @@
 //! One value of an answer as JSON, and the name of its type.
 
-use arrow::array::{Array, AsArray};
+use arrow::array::{Array, AsArray, UnionArray};
 use arrow::datatypes::{
     DataType, Date32Type, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimeUnit,
     TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type,
@@ -25,6 +25,10 @@ pub(crate) fn type_name(kind: &DataType) -> String {
         DataType::Date32 | DataType::Date64 => "date".into(),
         DataType::List(_) | DataType::LargeList(_) => "array".into(),
         DataType::Struct(_) => "object".into(),
+        DataType::Union(..) => "json".into(),
+        DataType::Time32(_) | DataType::Time64(_) => "time".into(),
+        DataType::Duration(_) | DataType::Interval(_) => "interval".into(),
+        DataType::Null => "null".into(),
         DataType::Dictionary(_, values) => type_name(values),
         other => other.to_string().to_lowercase(),
     }
@@ -36,6 +40,8 @@ pub(crate) fn value(array: &dyn Array, row: usize) -> Result<Value, ArrowError> 
         return Ok(Value::Null);
     }
     Ok(match array.data_type() {
+        DataType::Null => Value::Null,
+        DataType::Union(..) => json_of(array, row)?,
         DataType::Boolean => array.as_boolean().value(row).into(),
         DataType::Int8 => array.as_primitive::<Int8Type>().value(row).into(),
         DataType::Int16 => array.as_primitive::<Int16Type>().value(row).into(),
@@ -67,6 +73,23 @@ pub(crate) fn value(array: &dyn Array, row: usize) -> Result<Value, ArrowError> 
             Value::Object(object?)
         }
         _ => ArrayFormatter::try_new(array, &FormatOptions::default())?.value(row).try_to_string()?.into(),
+    })
+}
+
+/// A value of `data->'field'`: what it is in the event.
+fn json_of(array: &dyn Array, row: usize) -> Result<Value, ArrowError> {
+    let union = array.as_any().downcast_ref::<UnionArray>();
+    let union = union.ok_or_else(|| ArrowError::CastError("a union that is none".to_owned()))?;
+    let kind = union.type_id(row);
+    let inner = value(union.child(kind), union.value_offset(row))?;
+    let DataType::Union(fields, _) = array.data_type() else {
+        return Ok(inner);
+    };
+    // Lists and objects are kept as their text.
+    let nested = fields.iter().any(|(id, field)| id == kind && matches!(field.name().as_str(), "array" | "object"));
+    Ok(match inner {
+        Value::String(text) if nested => serde_json::from_str(&text).unwrap_or(Value::String(text)),
+        other => other,
     })
 }
 

@@ -22,6 +22,7 @@ mod token;
 pub use metrics::RegistryMetrics;
 pub use name::{BadName, sensor_id_from};
 pub use registry::{
-    AuthError, Identity, OpenError, RegisterError, Registered, Registry, RegistryError, Role, SensorInfo,
+    ADMIN_TOKEN_CHARS_MIN, AuthError, Identity, OpenError, RegisterError, Registered, Registry, RegistryError, Role,
+    SensorInfo,
 };
 pub use token::Token;

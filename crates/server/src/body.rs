@@ -17,14 +17,13 @@ pub(crate) struct Read {
     pub(crate) reservation: Reservation,
 }
 
-/// Reads the whole body, decompressed as `Content-Encoding` says.
+/// Reads the whole body, of at most `max` bytes, decompressed as `Content-Encoding` says.
 ///
 /// # Errors
 /// 413, 415, 408, 503 as in `docs/LIMITS.md`; 400 when it does not decompress or the connection broke.
-pub(crate) async fn read(app: &App, headers: &HeaderMap, body: Body) -> Result<Read, Problem> {
+pub(crate) async fn read(app: &App, headers: &HeaderMap, body: &mut Body, max: u64) -> Result<Read, Problem> {
     let encodings = event::encodings_of(header_text(headers, &header::CONTENT_ENCODING)?)
         .map_err(|e| Code::UnsupportedMediaType.problem(e.to_string()))?;
-    let max = app.shared.limits.body_bytes_max;
     let announced = announced_bytes(headers);
     if announced.is_some_and(|bytes| bytes > max) {
         return Err(too_large(max));
@@ -36,13 +35,18 @@ pub(crate) async fn read(app: &App, headers: &HeaderMap, body: Body) -> Result<R
     if encodings.is_empty() {
         return Ok(Read { bytes, reservation });
     }
-    // Decompression does not wait for anything, so only as many bodies as there are worker threads hold this at a time.
-    reservation
-        .resize(bytes.len() as u64 + event::decompressed_bytes_max(bytes.len(), max as usize) as u64)
-        .map_err(turned_away)?;
-    let plain = event::decompress(&encodings, &bytes, max as usize).map_err(|error| match error {
-        DecompressError::TooLarge { .. } => Code::BodyTooLarge.problem(error.to_string()),
-        other => Code::InvalidBody.problem(other.to_string()),
+    let mut refused = None;
+    let room = |more: usize| match reservation.resize((bytes.len() + more) as u64) {
+        Ok(()) => true,
+        Err(error) => {
+            refused = Some(error);
+            false
+        }
+    };
+    let plain = event::decompress(&encodings, &bytes, max as usize, room).map_err(|error| match (error, refused) {
+        (DecompressError::NoRoom, Some(refused)) => turned_away(refused),
+        (error @ DecompressError::TooLarge { .. }, _) => Code::BodyTooLarge.problem(error.to_string()),
+        (other, _) => Code::InvalidBody.problem(other.to_string()),
     })?;
     drop(bytes);
     reservation.resize(plain.len() as u64).map_err(turned_away)?;
@@ -55,7 +59,7 @@ struct Bounds {
     stall: Duration,
 }
 
-async fn collect(mut body: Body, reservation: &mut Reservation, bounds: Bounds) -> Result<Bytes, Problem> {
+async fn collect(body: &mut Body, reservation: &mut Reservation, bounds: Bounds) -> Result<Bytes, Problem> {
     let mut first: Option<Bytes> = None;
     let mut rest = BytesMut::new();
     let mut total = 0u64;
@@ -85,6 +89,18 @@ async fn collect(mut body: Body, reservation: &mut Reservation, bounds: Bounds) 
     Ok(if rest.is_empty() { first.unwrap_or_default() } else { rest.freeze() })
 }
 
+/// Takes what is left of the body of a refused request and lets it go, so that its client comes to read the answer instead of
+/// failing to send; up to a largest body, and a second without a byte.
+pub(crate) async fn drain(app: &App, mut body: Body) {
+    let mut left = app.shared.limits.body_bytes_max;
+    while let Ok(Some(Ok(frame))) = tokio::time::timeout(Duration::from_secs(1), body.frame()).await {
+        left = left.saturating_sub(frame.data_ref().map_or(0, |data| data.len() as u64));
+        if left == 0 {
+            return;
+        }
+    }
+}
+
 /// A header as text.
 pub(crate) fn header_text<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Result<Option<&'a str>, Problem> {
     let text = headers.get(name).map(|v| v.to_str()).transpose();
@@ -103,7 +119,13 @@ fn stalled(stall: Duration) -> Problem {
     Code::BodyTimeout.problem(format!("nothing of the body came for {} seconds", stall.as_secs()))
 }
 
-/// The budget is used up.
+/// The budget is used up; or it could never hold this request.
 pub(crate) fn turned_away(refused: TurnedAway) -> Problem {
+    if refused.wanted_bytes > refused.bytes_max {
+        let TurnedAway { wanted_bytes, bytes_max, .. } = refused;
+        return Code::BodyTooLarge.problem(format!(
+            "the batch takes {wanted_bytes} bytes of memory, more than all requests together may ({bytes_max}): split it"
+        ));
+    }
     Code::InFlightFull.problem(refused.to_string())
 }

@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 use uuid::Uuid;
 
+/// The memory of an unusually large frame is given back.
+const BUFFER_KEEP_BYTES_MAX: usize = 8 << 20;
+
 /// Sizes.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -248,10 +251,13 @@ impl<D: Disk> Wal<D> {
         let (first, last) = (oldest.first, oldest.last);
         if !keys.is_empty() {
             keys::write(&self.disk, &self.dir, &KeyFile { first, last, bytes: keys })?;
-            self.key_files.push((first, last));
+            if self.key_files.last() != Some(&(first, last)) {
+                self.key_files.push((first, last));
+            }
         }
-        let oldest = self.closed.remove(0);
+        // Known until it is gone: one that stayed behind would look like a gap to the next start.
         self.disk.remove(&oldest.path)?;
+        self.closed.remove(0);
         self.disk.sync_dir(&self.dir)
     }
 
@@ -295,6 +301,9 @@ impl<D: Disk> Wal<D> {
             return Err(self.poison("sync", &error));
         }
         active.offset += self.buffer.len() as u64;
+        if self.buffer.capacity() > BUFFER_KEEP_BYTES_MAX {
+            self.buffer = Vec::new();
+        }
         Ok(started.elapsed().as_secs_f64())
     }
 
@@ -412,6 +421,10 @@ struct Tail<'a> {
 fn cut<D: Disk>(disk: &D, dir: &Path, tail: Tail<'_>) -> Result<TornTail, OpenError> {
     let name = tail.path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let moved_to = dir.join(format!("{name}.{}.torn", tail.offset));
+    // The zeros behind the tail are let go first: on a full disk they are the room that moving it needs.
+    let torn = disk.open(tail.path).map_err(io_error("open", tail.path))?;
+    let end = tail.offset + tail.bytes.len() as u64;
+    torn.set_bytes(end).and_then(|()| torn.sync_data()).map_err(io_error("cut", tail.path))?;
     let aside = || -> io::Result<()> {
         let file = disk.create(&moved_to, 0)?;
         file.write_at(tail.bytes, 0)?;
@@ -419,8 +432,7 @@ fn cut<D: Disk>(disk: &D, dir: &Path, tail: Tail<'_>) -> Result<TornTail, OpenEr
         disk.sync_dir(dir)
     };
     aside().map_err(io_error("write", &moved_to))?;
-    let file = disk.open(tail.path).map_err(io_error("open", tail.path))?;
-    file.set_bytes(tail.offset).and_then(|()| file.sync_data()).map_err(io_error("cut", tail.path))?;
+    torn.set_bytes(tail.offset).and_then(|()| torn.sync_data()).map_err(io_error("cut", tail.path))?;
     Ok(TornTail { file: tail.path.to_owned(), offset: tail.offset, bytes: tail.bytes.len() as u64, moved_to })
 }
 

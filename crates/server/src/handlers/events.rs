@@ -15,8 +15,13 @@ use serde_json::value::RawValue;
 
 const LIMIT_DEFAULT: u64 = 100;
 const LIMIT_MAX: u64 = 1000;
+/// A page of large events ends early: it is put together in memory.
+const PAGE_BYTES_MAX: usize = 8 << 20;
 const COLUMNS: &str =
     "position, id, sensor, source, type, subject, time, received_at, content_type, attributes, data, data_binary";
+
+/// A parameter in microseconds as a time: a text would be read in nanoseconds, which end in 2262.
+const MICROS: &str = "arrow_cast(?, 'Timestamp(Microsecond, Some(\"UTC\"))')";
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -47,8 +52,8 @@ pub(crate) async fn get_events(
         }
     };
     let query = page_query(&filter, limit)?;
-    let mut events = collect(&app, query).await?;
-    let more = events.len() as u64 > limit;
+    let (mut events, cut) = collect(&app, query).await?;
+    let more = cut == Cut::Yes || events.len() as u64 > limit;
     events.truncate(limit as usize);
     let next_cursor = if more { events.last().and_then(Event::position) } else { None };
     Ok(axum::Json(Page { events, next_cursor }).into_response())
@@ -63,7 +68,7 @@ pub(crate) async fn get_event(
     auth::admin(&app, &headers).await?;
     let sql = format!("SELECT {COLUMNS} FROM events WHERE id = $1 ORDER BY position DESC LIMIT 1");
     let query = Query { sql, params: vec![Value::from(id.as_str())], limit: Some(1), timeout_seconds: None };
-    match collect(&app, query).await?.pop() {
+    match collect(&app, query).await?.0.pop() {
         Some(event) => Ok(axum::Json(event).into_response()),
         None => Err(Code::NotFound.problem(format!("there is no event with the id {id:?}"))),
     }
@@ -83,12 +88,12 @@ fn page_query(filter: &Filter, limit: u64) -> Result<Query, Problem> {
         add("type = ?", Value::from(event_type.as_str()));
     }
     for (name, value, condition) in
-        [("since", &filter.since, "time >= ?::timestamptz"), ("until", &filter.until, "time < ?::timestamptz")]
+        [("since", &filter.since, format!("time >= {MICROS}")), ("until", &filter.until, format!("time < {MICROS}"))]
     {
         if let Some(value) = value {
             let micros =
                 event::parse_time(value).map_err(|e| Code::InvalidParameter.problem(format!("{name}: {e}")))?;
-            add(condition, Value::from(event::format_time(micros)));
+            add(&condition, Value::from(micros));
         }
     }
     if let Some(cursor) = &filter.cursor {
@@ -136,19 +141,33 @@ fn as_object<S: Serializer>(cells: &[(String, Cell)], to: S) -> Result<S::Ok, S:
     to.collect_map(cells.iter().map(|(name, cell)| (name, cell)))
 }
 
-async fn collect(app: &App, query: Query) -> Result<Vec<Event>, Problem> {
+async fn collect(app: &App, query: Query) -> Result<(Vec<Event>, Cut), Problem> {
     events_of(ask(app, query).await?).await.map_err(problem_of)
 }
 
-async fn events_of(mut answer: Answer) -> Result<Vec<Event>, query::QueryError> {
+/// Whether a page ends before its limit because its events are large.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    Yes,
+    No,
+}
+
+async fn events_of(mut answer: Answer) -> Result<(Vec<Event>, Cut), query::QueryError> {
     let names: Vec<String> = answer.columns.iter().map(|c| c.name.clone()).collect();
-    let mut events = Vec::new();
+    let (mut events, mut bytes) = (Vec::new(), 0);
     while let Some(batch) = answer.next().await {
-        for row in query::json_rows(&batch?)? {
-            events.push(Event(names.iter().cloned().zip(row).map(cell).collect()));
+        let batch = batch?;
+        for row in 0..batch.num_rows() {
+            if bytes > PAGE_BYTES_MAX {
+                return Ok((events, Cut::Yes));
+            }
+            for row in query::json_rows(&batch.slice(row, 1))? {
+                bytes += row.iter().filter_map(Value::as_str).map(str::len).sum::<usize>();
+                events.push(Event(names.iter().cloned().zip(row).map(cell).collect()));
+            }
         }
     }
-    Ok(events)
+    Ok((events, Cut::No))
 }
 
 fn cell((name, value): (String, Value)) -> (String, Cell) {

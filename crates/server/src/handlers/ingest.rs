@@ -4,10 +4,12 @@ use crate::app::{App, Limits};
 use crate::auth;
 use crate::body::{self, Read};
 use crate::code::Code;
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use engine::{AcceptError, Outcome, Submission};
 use event::{Batch, FieldNames, ReadError, ReadOptions, Rejection};
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use nowwhat::Problem;
 use serde::{Deserialize, Serialize};
@@ -66,19 +68,28 @@ struct Rejected<'a> {
 
 /// Reads the batch, hands it to the engine, answers when it is durable.
 pub(crate) async fn post_events(State(app): State<App>, request: Request) -> Result<Response, Problem> {
-    let (parts, body) = request.into_parts();
-    let sensor = auth::sensor(&app, &parts.headers).await?;
+    let (parts, mut body) = request.into_parts();
+    let answered = taken(&app, parts, &mut body).await;
+    if answered.is_err() {
+        body::drain(&app, body).await;
+    }
+    answered
+}
+
+async fn taken(app: &App, parts: Parts, body: &mut Body) -> Result<Response, Problem> {
+    let sensor = auth::sensor(app, &parts.headers).await?;
     let parameters = parameters(parts.uri.query())?;
-    let read = body::read(&app, &parts.headers, body).await?;
+    let mut read = body::read(app, &parts.headers, body, app.shared.limits.body_bytes_max).await?;
+    // Many small events are larger as columns than as text: their room is taken before they are read.
+    let columns_bytes = event::columns_bytes_max(&read.bytes, sensor.len(), &app.shared.limits.event) as u64;
+    read.reservation.resize(columns_bytes.max(read.bytes.len() as u64)).map_err(body::turned_away)?;
     let atomic = parameters.atomic;
     let reading = Reading { sensor: &sensor, headers: &parts.headers, parameters, limits: &app.shared.limits };
     let (batch, mut reservation) = match read.bytes.len() {
         0..=INLINE_BYTES_MAX => reading.batch(read)?,
         _ => tokio::task::block_in_place(|| reading.batch(read))?,
     };
-    // The columns of many small events are larger than their text was.
-    let columns_bytes = batch.columns.get_array_memory_size() as u64;
-    reservation.resize(columns_bytes.max(reservation.bytes())).map_err(body::turned_away)?;
+    reservation.resize(batch.memory_bytes() as u64).map_err(body::turned_away)?;
     app.shared.registry.seen(&sensor, now_micros());
     if batch.rejected_total > 0 && (atomic == Atomic::Yes || batch.rejected_total == batch.received) {
         app.shared.engine.rejected(batch.received);
@@ -87,7 +98,7 @@ pub(crate) async fn post_events(State(app): State<App>, request: Request) -> Res
     let rejections = batch.rejected.clone();
     let rejected_total = batch.rejected_total;
     let outcome = app.shared.engine.submit(Submission { batch, reservation }).await.map_err(not_stored)?;
-    Ok(answer(&app, outcome, &rejections, rejected_total))
+    Ok(answer(app, outcome, &rejections, rejected_total))
 }
 
 /// What reading a body needs to know.

@@ -2,12 +2,12 @@
 
 use crate::app::App;
 use crate::auth;
+use crate::body;
 use crate::code::Code;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, header};
-use http_body_util::{BodyExt, Limited};
 use nowwhat::Problem;
 use query::{Answer, Format, Query, QueryError};
 use serde::Deserialize;
@@ -24,10 +24,10 @@ struct Question {
 
 /// Answers a question in the format the client accepts. An error after the first row ends the body abnormally.
 pub(crate) async fn post_query(State(app): State<App>, request: Request) -> Result<Response, Problem> {
-    let (parts, body) = request.into_parts();
+    let (parts, mut body) = request.into_parts();
     auth::admin(&app, &parts.headers).await?;
     let format = format_of(&parts.headers);
-    let question = question(&app, body).await?;
+    let question = question(&app, &parts.headers, &mut body).await?;
     let query = Query {
         sql: question.sql,
         params: question.params,
@@ -46,16 +46,15 @@ pub(crate) async fn ask(app: &App, query: Query) -> Result<Answer, Problem> {
     app.shared.queries.run(turn, app.shared.engine.view(), query).await.map_err(problem_of)
 }
 
-async fn question(app: &App, body: Body) -> Result<Question, Problem> {
+async fn question(app: &App, headers: &HeaderMap, body: &mut Body) -> Result<Question, Problem> {
     let max = app.shared.limits.query_bytes_max;
-    let bytes = Limited::new(body, max as usize).collect().await.map_err(|error| {
-        if error.is::<http_body_util::LengthLimitError>() {
+    let read = body::read(app, headers, body, max).await.map_err(|problem| match problem.code() {
+        code if code == Code::BodyTooLarge.name() => {
             Code::QueryTooLarge.problem(format!("a query may have {max} bytes"))
-        } else {
-            Code::InvalidBody.problem("the connection ended before the body did").cause(error)
         }
+        _ => problem,
     })?;
-    serde_json::from_slice(&bytes.to_bytes()).map_err(|e| {
+    serde_json::from_slice(&read.bytes).map_err(|e| {
         Code::InvalidBody.problem(format!(
             "{e}; send {{\"sql\": \"SELECT ...\", \"params\": [], \"limit\": 1000, \"timeout_seconds\": 30}}, all but sql may be left out"
         ))

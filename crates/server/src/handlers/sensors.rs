@@ -30,9 +30,9 @@ struct Which {
 
 /// Registers a sensor: 201 with its id and its token, which is shown only here.
 pub(crate) async fn post_sensor(State(app): State<App>, request: Request) -> Result<Response, Problem> {
-    let (parts, body) = request.into_parts();
+    let (parts, mut body) = request.into_parts();
     auth::admin(&app, &parts.headers).await?;
-    let read = body::read(&app, &parts.headers, body).await?;
+    let read = body::read(&app, &parts.headers, &mut body, app.shared.limits.body_bytes_max).await?;
     let registration: Registration = serde_json::from_slice(&read.bytes)
         .map_err(|e| Code::InvalidBody.problem(format!("{e}; send {{\"name\": \"...\", \"labels\": {{}}}}")))?;
     let registered =
