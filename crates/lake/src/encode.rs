@@ -17,6 +17,10 @@ use uuid::Uuid;
 
 /// Rows of a row group: small enough that a reader's memory stays small, large enough to compress well.
 const ROW_GROUP_ROWS: usize = 128 * 1024;
+/// A page of a column has about this size.
+const PAGE_BYTES: usize = 1 << 20;
+const PAGE_ROWS_MIN: usize = 4;
+const PAGE_ROWS_MAX: usize = 1024;
 const DAY_MICROS: i64 = 86_400_000_000;
 
 /// An encoded file that is not stored yet.
@@ -65,7 +69,8 @@ fn split(batch: RecordBatch, days: &mut BTreeMap<i64, Vec<RecordBatch>>) -> Resu
 fn file(batches: Vec<RecordBatch>) -> Result<(Vec<u8>, FileStats), LakeError> {
     let schema = batches[0].schema();
     // Without the Arrow schema in the file, every reader sees the plain Parquet types.
-    let options = ArrowWriterOptions::new().with_properties(properties()).with_skip_arrow_metadata(true);
+    let properties = properties(rows_of_a_page(&batches));
+    let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
     let mut stats = FileStats::default();
     let mut writer = ArrowWriter::try_new_with_options(Vec::new(), schema, options)?;
     for batch in batches {
@@ -75,11 +80,19 @@ fn file(batches: Vec<RecordBatch>) -> Result<(Vec<u8>, FileStats), LakeError> {
     Ok((writer.into_inner()?, stats))
 }
 
-fn properties() -> WriterProperties {
+/// How many rows are written before the size of a page is looked at: few when they are large, because a reader holds a whole page.
+fn rows_of_a_page(batches: &[RecordBatch]) -> usize {
+    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    let bytes: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
+    (PAGE_BYTES / (bytes / rows.max(1)).max(1)).clamp(PAGE_ROWS_MIN, PAGE_ROWS_MAX)
+}
+
+fn properties(rows_of_a_page: usize) -> WriterProperties {
     let column = |name: &str| ColumnPath::from(name);
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_write_batch_size(rows_of_a_page)
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_column_dictionary_enabled(column("position"), false)
         .set_column_encoding(column("position"), Encoding::DELTA_BINARY_PACKED)

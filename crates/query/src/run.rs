@@ -26,6 +26,7 @@ use object_store::local::LocalFileSystem;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -337,22 +338,28 @@ impl Task {
     async fn plan(&self) -> Result<SendableRecordBatchStream, QueryError> {
         let statement = statement::parse(&self.query.sql, &self.query.params)?;
         let failed = |e: DataFusionError| QueryError::of(&e);
-        let state = self.state().map_err(failed)?;
+        let events = Arc::new(Events::new(self.view.clone(), self.shared.metrics.clone()));
+        let mut state = self.state(events.clone()).map_err(failed)?;
         let plan = state.statement_to_plan(statement).await.map_err(failed)?;
         let allowed = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         allowed.verify_plan(&plan).map_err(|e| QueryError::NotAllowed(e.strip_backtrace()))?;
         let params = self.query.params.iter().map(scalar).collect::<Result<Vec<_>, _>>()?;
         let plan = plan.with_param_values(ParamValues::from(params)).map_err(failed)?;
-        let plan = state.create_physical_plan(&plan).await.map_err(failed)?;
-        let plan = yielding(plan).map_err(failed)?;
+        let mut physical = state.create_physical_plan(&plan).await.map_err(failed)?;
+        let batch_rows = events.batch_rows.load(Ordering::Relaxed);
+        if batch_rows < BATCH_ROWS {
+            // Now it is known that large events are read: every operator is to hold few of them.
+            *state.config_mut() = state.config().clone().with_batch_size(batch_rows);
+            physical = state.create_physical_plan(&plan).await.map_err(failed)?;
+        }
+        let plan = yielding(physical).map_err(failed)?;
         execute_stream(plan, state.task_ctx()).map_err(failed)
     }
 
     /// The base with the View as its only table.
-    fn state(&self) -> Result<SessionState, DataFusionError> {
+    fn state(&self, events: Arc<Events>) -> Result<SessionState, DataFusionError> {
         let schema = MemorySchemaProvider::new();
-        schema
-            .register_table("events".into(), Arc::new(Events::new(self.view.clone(), self.shared.metrics.clone())))?;
+        schema.register_table("events".into(), events)?;
         let catalog = MemoryCatalogProvider::new();
         catalog.register_schema("public", Arc::new(schema))?;
         let catalogs = MemoryCatalogProviderList::new();
@@ -394,7 +401,7 @@ fn base_state(options: &Options, environment: Arc<RuntimeEnv>) -> Result<Session
         .with_create_default_catalog_and_schema(false)
         .with_information_schema(true)
         .with_target_partitions(options.threads)
-        .with_batch_size(BATCH_ROWS as usize);
+        .with_batch_size(BATCH_ROWS);
     let settings = config.options_mut();
     "postgresql".parse().map(|dialect| settings.sql_parser.dialect = dialect)?;
     settings.execution.time_zone = Some("UTC".into());
@@ -402,6 +409,8 @@ fn base_state(options: &Options, environment: Arc<RuntimeEnv>) -> Result<Session
     settings.execution.enable_recursive_ctes = false;
     settings.execution.parquet.pushdown_filters = true;
     settings.execution.parquet.reorder_filters = true;
+    // Columns that a filter has read are kept for the answer, 100 MB for each file by default: beyond any pool.
+    settings.execution.parquet.max_predicate_cache_size = Some(2 << 20);
     let mut state = SessionStateBuilder::new()
         .with_config(config)
         .with_runtime_env(environment)

@@ -9,6 +9,7 @@ use crate::prune::kept;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::config::{ParquetOptions, TableParquetOptions};
 use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, DFSchema, Result, ScalarValue, Statistics};
 use datafusion::datasource::TableType;
@@ -22,6 +23,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::union::UnionExec;
 use lake::{LakeFile, View};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 
 /// Where the lake's files are found.
@@ -37,21 +39,25 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     Arc::new(Schema::new(events.fields().iter().map(|f| field(f)).collect::<Vec<_>>()))
 });
 
-/// Rows of a batch that is read from a file.
-pub(crate) const BATCH_ROWS: u64 = 8192;
-/// Fewer, when events are so large that their data would take more than this.
-const BATCH_BYTES: u64 = 4 << 20;
+/// Rows of a batch, as every operator hands them on.
+pub(crate) const BATCH_ROWS: usize = 8192;
+/// Where the data of an event has more than this on the average, a batch has fewer rows.
+const WIDE_BYTES: u64 = 16 << 10;
+/// The data in a batch of fewer rows.
+const BATCH_BYTES: u64 = 1 << 20;
 
 /// One View, as DataFusion asks for it.
 #[derive(Debug)]
 pub(crate) struct Events {
     view: Arc<View>,
     metrics: QueryMetrics,
+    /// Rows that a batch may have, as far as the scans planned so far tell.
+    pub(crate) batch_rows: AtomicUsize,
 }
 
 impl Events {
     pub(crate) fn new(view: Arc<View>, metrics: QueryMetrics) -> Self {
-        Self { view, metrics }
+        Self { view, metrics, batch_rows: AtomicUsize::new(BATCH_ROWS) }
     }
 
     fn lake(
@@ -60,7 +66,9 @@ impl Events {
         predicate: Option<Arc<dyn PhysicalExpr>>,
         scan: Scan<'_>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let mut source = ParquetSource::new(SCHEMA.clone()).with_metadata_size_hint(256 * 1024);
+        let options = TableParquetOptions { global: scan.parquet.clone(), ..TableParquetOptions::default() };
+        let source = ParquetSource::new(SCHEMA.clone()).with_table_parquet_options(options);
+        let mut source = source.with_metadata_size_hint(256 * 1024);
         if let Some(predicate) = predicate {
             source = source.with_predicate(predicate);
         }
@@ -75,16 +83,11 @@ impl Events {
         let mut total = Statistics::new_unknown(&SCHEMA);
         total.num_rows = Precision::Exact(rows as usize);
         let url = ObjectStoreUrl::parse(LAKE_URL)?;
-        let batch_size = scan.reads_data().then(|| {
-            let widest = files.iter().map(|file| file.data_bytes(&self.view.lake.root)).max().unwrap_or(0);
-            (BATCH_BYTES / widest.max(1)).clamp(1, BATCH_ROWS) as usize
-        });
         let config = FileScanConfigBuilder::new(url, Arc::new(source))
             .with_file_groups(groups.into_iter().map(FileGroup::new).collect())
             .with_statistics(total)
             .with_projection_indices(scan.projection.cloned())?
             .with_limit(scan.limit)
-            .with_batch_size(batch_size)
             .build();
         Ok(DataSourceExec::from_data_source(config))
     }
@@ -102,6 +105,7 @@ struct Scan<'a> {
     projection: Option<&'a Vec<usize>>,
     limit: Option<usize>,
     partitions: usize,
+    parquet: &'a ParquetOptions,
 }
 
 impl Scan<'_> {
@@ -139,8 +143,19 @@ impl TableProvider for Events {
         let files = kept(&self.view.lake.files, predicate.as_ref(), &SCHEMA);
         self.metrics.files_read.inc_by(files.len() as u64);
         self.metrics.files_skipped.inc_by((self.view.lake.files.len() - files.len()) as u64);
-        let scan = Scan { projection, limit, partitions: state.config().target_partitions() };
+        let scan = Scan {
+            projection,
+            limit,
+            partitions: state.config().target_partitions(),
+            parquet: &state.config_options().execution.parquet,
+        };
         let mut parts = Vec::with_capacity(2);
+        if scan.reads_data() {
+            let widest = files.iter().map(|file| file.data_bytes(&self.view.lake.root)).max().unwrap_or(0);
+            if widest > WIDE_BYTES {
+                self.batch_rows.fetch_min((BATCH_BYTES / widest).max(1) as usize, Ordering::Relaxed);
+            }
+        }
         if !files.is_empty() {
             parts.push(self.lake(&files, predicate, scan)?);
         }
