@@ -124,6 +124,7 @@ impl Collector {
         let data = dir.join("data");
         drop(std::fs::remove_file(data.join("addresses.json")));
         let log = dir.join("log");
+        let before = std::fs::metadata(&log).map_or(0, |m| m.len()) as usize;
         let out = std::fs::OpenOptions::new().create(true).append(true).open(&log).expect("the log file opens");
         let mut child = Command::new(program())
             .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data-dir"])
@@ -142,7 +143,7 @@ impl Collector {
             if let Some(status) = child.try_wait().expect("the child can be asked") {
                 panic!("the collector ended with {status}: {}", std::fs::read_to_string(&log).unwrap_or_default());
             }
-            if let Some((api, admin)) = addresses(&data)
+            if let Some((api, admin)) = addresses(&data).or_else(|| logged_addresses(&log, before))
                 && agent.get(format!("{admin}/readyz")).call().is_ok_and(|r| r.status() == 200)
             {
                 let token =
@@ -310,6 +311,14 @@ fn addresses(data: &Path) -> Option<(String, String)> {
     let text = std::fs::read_to_string(data.join("addresses.json")).ok()?;
     let json: Value = serde_json::from_str(&text).ok()?;
     Some((format!("http://{}", json["api"].as_str()?), format!("http://{}", json["admin"].as_str()?)))
+}
+
+/// The addresses as the log tells them: on a full disk there is no file of them.
+fn logged_addresses(log: &Path, from: usize) -> Option<(String, String)> {
+    let text = std::fs::read_to_string(log).ok()?;
+    let lines = text.get(from..)?.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let ready = lines.filter(|line| line["message"] == "ready").last()?;
+    Some((format!("http://{}", ready["api"].as_str()?), format!("http://{}", ready["admin"].as_str()?)))
 }
 
 fn agent() -> ureq::Agent {

@@ -286,8 +286,10 @@ fn log_recovery(started: &Started) {
 }
 
 fn watch_engine(health: &Health, engine: &Engine) {
-    let (wal, seal) = (engine.status().clone(), engine.status().clone());
+    let (wal, seal, storage) = (engine.status().clone(), engine.status().clone(), engine.status().clone());
     health.check("wal", Weight::Readiness, move || wal.poisoned());
+    // A warning: with nobody sending, nobody would find out that there is room again.
+    health.check("storage", Weight::Warning, move || storage.storage_full());
     health.check("seal", Weight::Warning, move || seal.seal_failure());
 }
 

@@ -62,6 +62,9 @@ impl CommitLoop {
         while let Some(waiting) = self.next_group().await {
             let group = self.prepare(waiting);
             if let Err(error) = self.append(&group).await {
+                if let AcceptError::StorageFull { reason } = &error {
+                    self.status.set_storage_full(Some(reason.clone()));
+                }
                 self.fail(group, &error);
                 if let AcceptError::Poisoned { reason } = error {
                     return Err(self.poisoned(reason));
@@ -178,6 +181,7 @@ impl CommitLoop {
         let payload = self.encoder.encode(rows, &group.keys).expect("rows of our own schema always encode");
         let frame = LogFrame { first_position: group.first_position, event_count: rows.num_rows() as u32, payload };
         let appended = self.log.append(frame).await.map_err(AcceptError::from)?;
+        self.status.set_storage_full(None);
         self.encoder.shrink();
         self.metrics.groups.inc();
         self.metrics.group_batches.observe(group.members.len() as f64);

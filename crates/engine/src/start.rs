@@ -93,6 +93,7 @@ pub struct Started {
 pub struct Status {
     poisoned: Mutex<Option<String>>,
     seal_failure: Mutex<Option<String>>,
+    storage_full: Mutex<Option<String>>,
     window_seconds: AtomicU64,
     ended: tokio::sync::Notify,
 }
@@ -106,6 +107,11 @@ impl Status {
     /// Why the last seal failed, if it did.
     pub fn seal_failure(&self) -> Option<String> {
         self.seal_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why the last group found no room on the disk, if it did not.
+    pub fn storage_full(&self) -> Option<String> {
+        self.storage_full.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The true length of the duplicate window.
@@ -127,6 +133,10 @@ impl Status {
     pub(crate) fn poison(&self, reason: &str) {
         *self.poisoned.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
         self.ended.notify_waiters();
+    }
+
+    pub(crate) fn set_storage_full(&self, reason: Option<String>) {
+        *self.storage_full.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
     pub(crate) fn set_seal_failure(&self, reason: Option<String>) {

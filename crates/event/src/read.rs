@@ -201,7 +201,9 @@ impl<'a> Reader<'a> {
     fn text(&mut self, body: &[u8]) -> Result<(), ReadError> {
         let mut scanner = Scanner::new(body, usize::MAX);
         match scanner.peek() {
-            None => Ok(()),
+            None => {
+                Err(self.broken(scanner.expected("an event: the body is empty, send an object or a list of objects")))
+            }
             Some(b'[') => self.array(body, scanner),
             Some(_) => {
                 let start = scanner.at;
@@ -284,11 +286,11 @@ impl<'a> Reader<'a> {
     fn members(&self, text: &str) -> Result<Members, Refusal> {
         let mut scanner = Scanner::new(text.as_bytes(), self.options.limits.nesting_max);
         let syntax = |e: SyntaxError| {
-            refusal(
-                Code::InvalidJson,
-                None,
-                format!("the event is not JSON: expected {} at byte {}", e.expected, e.offset),
-            )
+            let reason = match e.offset == 0 && text.starts_with('\u{feff}') {
+                true => "the event begins with a byte order mark: send UTF-8 without one".to_owned(),
+                false => format!("the event is not JSON: expected {} at byte {}", e.expected, e.offset),
+            };
+            refusal(Code::InvalidJson, None, reason)
         };
         if scanner.peek() != Some(b'{') {
             scanner.value().map_err(syntax)?;

@@ -90,9 +90,9 @@ async fn collect(body: &mut Body, reservation: &mut Reservation, bounds: Bounds)
 }
 
 /// Takes what is left of the body of a refused request and lets it go, so that its client comes to read the answer instead of
-/// failing to send; up to a largest body, and a second without a byte.
+/// failing to send; up to twice a largest body, and a second without a byte.
 pub(crate) async fn drain(app: &App, mut body: Body) {
-    let mut left = app.shared.limits.body_bytes_max;
+    let mut left = app.shared.limits.body_bytes_max * 2;
     while let Ok(Some(Ok(frame))) = tokio::time::timeout(Duration::from_secs(1), body.frame()).await {
         left = left.saturating_sub(frame.data_ref().map_or(0, |data| data.len() as u64));
         if left == 0 {
