@@ -316,8 +316,8 @@ fn addresses(data: &Path) -> Option<(String, String)> {
 /// The addresses as the log tells them: on a full disk there is no file of them.
 fn logged_addresses(log: &Path, from: usize) -> Option<(String, String)> {
     let text = std::fs::read_to_string(log).ok()?;
-    let lines = text.get(from..)?.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let ready = lines.filter(|line| line["message"] == "ready").last()?;
+    let mut lines = text.get(from..)?.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let ready = lines.rfind(|line| line["message"] == "ready")?;
     Some((format!("http://{}", ready["api"].as_str()?), format!("http://{}", ready["admin"].as_str()?)))
 }
 

@@ -4,16 +4,24 @@
 //! numbers and the squares of these: equal sums mean the same events, each once.
 
 use crate::Failure;
-use crate::client::{Client, Server, good, json};
+use crate::client::{Client, Server};
 use crate::own::OwnCollector;
 use anyhow::{Context, anyhow, bail};
+use bytes::Bytes;
 use clap::Args;
+use http_body_util::{BodyExt, Full};
+use hyper::Request;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
 use nowwhat::Environment;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 #[derive(Args)]
 pub(crate) struct BenchArgs {
@@ -103,7 +111,7 @@ pub(crate) fn run(args: &BenchArgs, environment: &Environment) -> Result<(), Fai
     let run =
         Run { name, token, data: data(args.file.as_ref())?, batch: args.batch, deadline, next: AtomicU64::new(0) };
     let began = Instant::now();
-    let tally = load(&run, args.connections, || Client::find(&server, environment))?;
+    let (run, tally) = load(run, args.connections, &client)?;
     let seconds = began.elapsed().as_secs_f64();
     report(&tally, seconds)?;
     prove(&client, &run, &tally)?;
@@ -130,43 +138,46 @@ fn data(file: Option<&PathBuf>) -> anyhow::Result<Vec<String>> {
     if lines.is_empty() { Err(anyhow!("{} holds no lines", path.display())) } else { Ok(lines) }
 }
 
-fn load(run: &Run, connections: u64, client: impl Fn() -> anyhow::Result<Client> + Sync) -> anyhow::Result<Tally> {
-    std::thread::scope(|scope| {
-        let start = |_| scope.spawn(|| connection(run, &client()?));
-        let connections: Vec<_> = (0..connections).map(start).collect();
-        let mut total = Tally::default();
-        for connection in connections {
-            let tally = connection.join().map_err(|_| anyhow!("a connection's thread failed"))??;
-            total = total.add(tally);
+fn load(run: Run, connections: u64, client: &Client) -> anyhow::Result<(Run, Tally)> {
+    let address = client.url.strip_prefix("http://").context("bench speaks plain HTTP: give it an http:// address")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let run = Arc::new(run);
+    let tally = runtime.context("cannot start threads")?.block_on(async {
+        let mut tasks = JoinSet::new();
+        for _ in 0..connections {
+            tasks.spawn(connection(run.clone(), address.to_owned()));
         }
-        Ok(total)
-    })
+        let mut total = Tally::default();
+        while let Some(tally) = tasks.join_next().await {
+            total = total.add(tally.context("a connection failed")??);
+        }
+        anyhow::Ok(total)
+    })?;
+    Ok((Arc::into_inner(run).context("all connections have ended")?, tally))
 }
 
-fn connection(run: &Run, client: &Client) -> anyhow::Result<Tally> {
+async fn connection(run: Arc<Run>, address: String) -> anyhow::Result<Tally> {
+    let mut wire = Wire::open(address, &run.token).await?;
     let mut tally = Tally::default();
-    let mut body = Vec::new();
     while Instant::now() < run.deadline {
         let first = run.next.fetch_add(run.batch, Ordering::Relaxed);
-        body.clear();
+        let mut body = Vec::new();
         for n in first..first + run.batch {
             let data = &run.data[(n % run.data.len() as u64) as usize];
             writeln!(body, "{{\"id\":\"{}-{n}\",\"type\":\"reading\",\"data\":{data}}}", run.name)?;
         }
+        let body = Bytes::from(body);
         loop {
             let asked = Instant::now();
-            let response =
-                client.post("/api/v1/events", &run.token, &body, &[("content-type", "application/x-ndjson")])?;
-            let status = response.status().as_u16();
+            let (status, answer) = wire.post(body.clone()).await?;
             if status == 429 || status == 503 {
                 tally.turned_away += 1;
-                drop(response.into_body().read_to_vec());
-                std::thread::sleep(Duration::from_millis(100));
+                tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
-            let answer = json(good(response)?)?;
+            let answer: Value = serde_json::from_slice(&answer).context("the answer is not JSON")?;
             if answer["accepted"] != run.batch {
-                bail!("a batch of {} new events was answered {answer}", run.batch);
+                bail!("a batch of {} new events was answered {status} {answer}", run.batch);
             }
             tally.latencies_us.push(u32::try_from(asked.elapsed().as_micros()).unwrap_or(u32::MAX));
             tally.bytes += body.len() as u64;
@@ -175,6 +186,37 @@ fn connection(run: &Run, client: &Client) -> anyhow::Result<Tally> {
         }
     }
     Ok(tally)
+}
+
+/// A connection that is kept open: a light client, because it shares the machine with what it measures.
+struct Wire {
+    requests: SendRequest<Full<Bytes>>,
+    address: String,
+    authorization: String,
+}
+
+impl Wire {
+    async fn open(address: String, token: &str) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect(&address).await.with_context(|| format!("no answer from {address}"))?;
+        stream.set_nodelay(true).context("cannot set up the connection")?;
+        let (requests, connection) = http1::handshake(TokioIo::new(stream)).await.context("no HTTP connection")?;
+        tokio::spawn(connection);
+        Ok(Self { requests, address, authorization: format!("Bearer {token}") })
+    }
+
+    /// Posts events; status and body of the answer.
+    async fn post(&mut self, body: Bytes) -> anyhow::Result<(u16, Bytes)> {
+        self.requests.ready().await.context("the connection was closed")?;
+        let request = Request::post("/api/v1/events")
+            .header("host", &self.address)
+            .header("authorization", &self.authorization)
+            .header("content-type", "application/x-ndjson")
+            .body(Full::new(body))
+            .context("no request")?;
+        let response = self.requests.send_request(request).await.context("no answer")?;
+        let status = response.status().as_u16();
+        Ok((status, response.into_body().collect().await.context("the answer broke off")?.to_bytes()))
+    }
 }
 
 fn report(tally: &Tally, seconds: f64) -> anyhow::Result<()> {
