@@ -163,6 +163,100 @@ fn only_reading_is_allowed_and_errors_say_what_is_wrong() {
 }
 
 #[test]
+fn json_is_compared_like_its_text_and_one_text_among_numbers_breaks_no_condition() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let collector = Collector::start_with(dir.path(), &[("CATCHMENT_SEAL__AGE_SECONDS", "1s")]);
+    let token = collector.sensor("roof");
+    let values = ["1", "\"n/a\"", "2.5", "null", "\"5\"", "-3", "7.9"];
+    let lines: String = values.iter().map(|v| format!("{{\"v\":{v},\"time\":0}}\n")).collect();
+    let one = |n: usize| [format!("{{\"w\":{n}}}\n"), "{\"time\":\"0001-01-01T00:00:00Z\"}\n".to_owned()].concat();
+    assert_eq!(collector.send(&token, (lines + &one(1)).as_bytes()).json()["accepted"], 9);
+    let found = |condition: &str| -> Vec<i64> {
+        let sql = format!("SELECT position FROM events WHERE {condition} ORDER BY position");
+        collector.rows(&sql).iter().map(|row| row[0].as_i64().expect("a position")).collect()
+    };
+    let check = || {
+        for (condition, positions) in [
+            ("data->'v' BETWEEN 1 AND 6", [1, 3, 5].as_slice()),
+            ("data->'v' IN (2.5, 1)", &[1, 3]),
+            ("data->'v' > position - 2", &[1, 3, 5, 7]),
+            ("data->'v' > abs(1)", &[3, 5, 7]),
+            ("data->'v' > CAST(1 AS int)", &[3, 5, 7]),
+            ("data->'v' > 1 + 0", &[3, 5, 7]),
+            ("data->'v' > (SELECT 1)", &[3, 5, 7]),
+            ("greatest(data->'v', 0) > 2", &[3, 5, 7]),
+            ("data->'q' = data->'r'", &[]),
+            ("data->'v' = 'n/a'", &[2]),
+            ("data->'v' <> 1", &[3, 5, 6, 7]),
+            ("data->>'v' IS NOT DISTINCT FROM 5", &[5]),
+            ("CASE data->>'v' WHEN 5 THEN true ELSE false END", &[5]),
+            ("data->>'v' IN (5, 'n/a')", &[2, 5]),
+            ("data->>'v' NOT IN (5, 'n/a', 1)", &[3, 6, 7]),
+            ("5 IN (data->>'v')", &[5]),
+            ("3 BETWEEN data->>'v' AND 6 AND data->>'v' > 0", &[1, 3]),
+            ("data->>'v' BETWEEN position AND '6'", &[1, 5]),
+            ("type = 5", &[]),
+            ("coalesce(type, 'x') = 'event' AND coalesce(data->>'v', position) = '5'", &[5]),
+            ("now() - time < interval '1 hour'", &[8]),
+            ("date_trunc('day', time) IS NULL", &[9]),
+        ] {
+            assert_eq!(found(condition), positions, "{condition}");
+        }
+        let body = json!({"sql": "SELECT count(*) FROM events WHERE type = $1", "params": [5]});
+        assert_eq!(ask(&collector, &body).json()["rows"], json!([[0]]));
+        for (sql, says) in [
+            ("SELECT * FROM events WHERE arrow_cast(type, 'Int64') > 5", "Cannot cast string 'event'"),
+            ("SELECT count(*) FROM events WHERE 1 / (position - 1) > 0", "ivide by zero"),
+            ("SELECT max(data->'v') FROM events", "data->>'field'"),
+        ] {
+            refused(&ask(&collector, &json!({ "sql": sql })), 400, "invalid_sql", says);
+        }
+    };
+    check();
+    collector.wait_for("a seal", |c| c.metric("catchment_engine_sealed_position") == 9.0);
+    check();
+}
+
+#[test]
+fn clients_that_do_not_read_keep_nobody_from_asking_beyond_their_time() {
+    let settings = [("CATCHMENT_QUERY__CONCURRENT_MAX", "1"), ("CATCHMENT_QUERY__WAIT_SECONDS", "0s")];
+    let (_dir, collector) = filled(&settings);
+    let tables = (0..9).map(|n| format!("events e{n}")).collect::<Vec<_>>().join(", ");
+    let sql = format!("SELECT e0.id, e1.id, e2.id, e3.id, e4.id FROM {tables}");
+    let body = json!({"sql": sql, "timeout_seconds": 1, "limit": 1_000_000}).to_string();
+    let _reads_nothing = collector.post_and_leave("/api/v1/query", body.as_bytes());
+    collector.wait_for("the query", |c| c.metric("catchment_query_running") == 1.0);
+    collector.wait_for("another question's turn", |c| c.query("SELECT 1").status == 200);
+    assert_eq!(collector.metric("catchment_query_queries_total{result=\"query_timeout\"}"), 1.0);
+}
+
+#[test]
+fn a_page_of_large_events_ends_early_and_goes_on_with_its_cursor() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let settings = [("CATCHMENT_QUERY__MEMORY_BYTES_MAX", "16MiB"), ("CATCHMENT_SEAL__AGE_SECONDS", "1s")];
+    let collector = Collector::start_with(dir.path(), &settings);
+    let token = collector.sensor("roof");
+    let line = format!("{{\"x\":\"{}\"}}\n", "x".repeat(900_000));
+    for _ in 0..4 {
+        assert_eq!(collector.send(&token, line.repeat(10).as_bytes()).json()["accepted"], 10);
+    }
+    collector.wait_for("a seal", |c| c.metric("catchment_engine_sealed_position") == 40.0);
+    let (mut cursor, mut positions) = (String::new(), Vec::new());
+    loop {
+        let page = collector.get(&format!("/api/v1/events?limit=40{cursor}"), &collector.token);
+        assert_eq!(page.status, 200, "{:.300}", page.text);
+        let page = page.json();
+        positions.extend(page["events"].as_array().expect("events").iter().map(|e| e["position"].as_u64()));
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    let all: Vec<Option<u64>> = (1..=40).rev().map(Some).collect();
+    assert_eq!(positions, all);
+}
+
+#[test]
 fn a_query_ends_at_its_limits_of_time_memory_rows_and_text() {
     let settings = [
         ("CATCHMENT_QUERY__MEMORY_BYTES_MAX", "16MiB"),
@@ -183,9 +277,15 @@ fn a_query_ends_at_its_limits_of_time_memory_rows_and_text() {
     assert_eq!((answer["rows"].as_array().map(Vec::len), &answer["truncated"]), (Some(100), &json!(true)));
     let long = format!("SELECT '{}'", "x".repeat(3000));
     refused(&ask(&collector, &json!({ "sql": long })), 413, "query_too_large", "2048");
-    // In a format that cannot say that it is cut, the answer must not look complete.
+    // In a format that cannot say that it is cut, the answer must not look complete: refused while its head is not sent yet,
+    // else broken off.
     let body = json!({ "sql": many }).to_string();
-    let cut = collector.try_post("/api/v1/query", body.as_bytes(), &[("accept", "text/csv")]);
+    let csv = [("accept", "text/csv")];
+    let cut = collector.try_post("/api/v1/query", body.as_bytes(), &csv).expect("an answer");
+    refused(&cut, 413, "too_many_rows", "more than 100 rows");
+    let wide = "SELECT lpad(a.id, 1000), lpad(b.id, 1000), lpad(c.id, 1000), lpad(a.id, 999) FROM events a, events b, events c";
+    let body = json!({ "sql": wide }).to_string();
+    let cut = collector.try_post("/api/v1/query", body.as_bytes(), &csv);
     assert!(cut.is_err(), "{cut:?}");
     assert!(collector.metric("catchment_query_queries_total{result=\"query_timeout\"}") >= 1.0);
 }

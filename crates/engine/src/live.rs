@@ -2,7 +2,7 @@
 //!
 //! It promises that a View never holds an event twice and never misses one: the commit loop only appends, the seal swaps the
 //! lake's snapshot and the rows it covers in one step. Small groups are merged into chunks of at least
-//! [`CHUNK_ROWS`] rows, so that a one-row group does not cost a chunk's overhead for long. Memory is counted by the capacity
+//! [`CHUNK_ROWS`] rows (or `CHUNK_BYTES`), so that a one-row group does not cost a chunk's overhead for long. Memory is counted by the capacity
 //! of buffers.
 
 use crate::metrics::EngineMetrics;
@@ -17,6 +17,8 @@ use tokio::sync::Notify;
 
 /// Chunks grow to this many rows by merging; larger groups stay as they came.
 pub(crate) const CHUNK_ROWS: usize = 8192;
+/// Chunks of more bytes are not merged any more: an Arrow text column ends at 2 GiB, and copying costs.
+const CHUNK_BYTES: usize = 64 << 20;
 
 /// The rows of one group, with their positions.
 pub(crate) struct Chunk {
@@ -173,7 +175,8 @@ impl State {
         self.chunks.push(chunk);
         while let [.., before, last] = self.chunks.as_slice() {
             let (left, right) = (before.rows.num_rows(), last.rows.num_rows());
-            let merges = before.first > self.sealing && left < CHUNK_ROWS && right < CHUNK_ROWS && left < 2 * right;
+            let small = left < CHUNK_ROWS && right < CHUNK_ROWS && before.bytes + last.bytes <= CHUNK_BYTES;
+            let merges = before.first > self.sealing && small && left < 2 * right;
             if !merges {
                 break;
             }

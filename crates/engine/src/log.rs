@@ -29,7 +29,8 @@ pub struct Appended {
     pub sync_seconds: f64,
 }
 
-/// Why an append failed. After each of these, nothing of the frame will ever be read back.
+/// Why an append failed. After each of these, nothing of the frame will ever be read back; only after
+/// [`LogError::Poisoned`] the next start decides.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum LogError {
     /// No room; the log is as it was before.

@@ -4,7 +4,9 @@
 //! and that the window ends only by age or by number of keys, whichever comes first. Age is counted on the monotonic clock: a
 //! wall clock set back never shortens it. It is not shared: the commit loop owns it.
 //!
-//! Memory: a ring of `keys_max` entries and those of one group, 48 bytes each, and an index of 5 to 10 bytes an entry.
+//! No key costs more the more there are of its kind: a thousand events with one id are a thousand look-ups.
+//!
+//! Memory: a ring of `keys_max` entries and those of one group, 48 bytes each, and two indexes of 5 to 10 bytes an entry each.
 
 use event::Key;
 use hashbrown::HashTable;
@@ -18,12 +20,23 @@ struct Entry {
     position: u64,
     /// Seconds on the window's own clock, which began with the process: before that they are negative.
     seen_seconds: i64,
+    /// How many entries before this one the last one of the same id stands; 0 when there was none.
+    older: u32,
 }
 
 impl Entry {
+    fn hash(&self) -> u64 {
+        hash_of(Key { id: self.id, content: self.content })
+    }
+
     fn age_seconds(&self, now_seconds: i64) -> u64 {
         u64::try_from(now_seconds.saturating_sub(self.seen_seconds)).unwrap_or(0)
     }
+}
+
+/// Both parts are hashes already.
+fn hash_of(key: Key) -> u64 {
+    key.id as u64 ^ key.content
 }
 
 /// What the window says of a key.
@@ -41,8 +54,10 @@ pub(crate) enum Verdict {
 #[derive(Debug)]
 pub(crate) struct Window {
     ring: VecDeque<Entry>,
-    /// Slots hold the running number of an entry, cut to 32 bits; `first` is the number of the oldest.
+    /// Finds an entry by id and content. Slots hold its running number, cut to 32 bits; `first` is the number of the oldest.
     index: HashTable<u32>,
+    /// Finds the newest entry of an id.
+    ids: HashTable<u32>,
     first: u32,
     keys_max: usize,
     age_max: Duration,
@@ -56,6 +71,7 @@ impl Window {
         Self {
             ring: VecDeque::with_capacity(keys_max + group_keys_max),
             index: HashTable::new(),
+            ids: HashTable::new(),
             first: 0,
             keys_max,
             age_max,
@@ -70,19 +86,24 @@ impl Window {
 
     /// Notes a key that was accepted `age` ago, as recovery finds it.
     pub(crate) fn note_aged(&mut self, key: Key, position: u64, now: Instant, age: Duration) -> Verdict {
-        let hash = key.id as u64;
-        let (ring, first) = (&self.ring, self.first);
-        let at = |number: u32| &ring[number.wrapping_sub(first) as usize];
-        if self.index.find(hash, |&n| at(n).id == key.id && at(n).content == key.content).is_some() {
-            return Verdict::Duplicate;
-        }
-        let reused = self.index.find(hash, |&n| at(n).id == key.id).is_some();
-        let number = first.wrapping_add(ring.len() as u32);
-        self.index.insert_unique(hash, number, |&n| at(n).id as u64);
         let age_seconds = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
         let seen_seconds = self.now_seconds(now).saturating_sub(age_seconds);
-        self.ring.push_back(Entry { id: key.id, content: key.content, position, seen_seconds });
-        if reused { Verdict::ReusedId } else { Verdict::New }
+        let (ring, first) = (&self.ring, self.first);
+        let at = |number: u32| &ring[number.wrapping_sub(first) as usize];
+        if self.index.find(hash_of(key), |&n| at(n).id == key.id && at(n).content == key.content).is_some() {
+            return Verdict::Duplicate;
+        }
+        let number = first.wrapping_add(ring.len() as u32);
+        self.index.insert_unique(hash_of(key), number, |&n| at(n).hash());
+        let older = match self.ids.find_mut(key.id as u64, |&n| at(n).id == key.id) {
+            Some(newest) => number.wrapping_sub(std::mem::replace(newest, number)),
+            None => {
+                self.ids.insert_unique(key.id as u64, number, |&n| at(n).id as u64);
+                0
+            }
+        };
+        self.ring.push_back(Entry { id: key.id, content: key.content, position, seen_seconds, older });
+        if older > 0 { Verdict::ReusedId } else { Verdict::New }
     }
 
     /// Number of keys noted; a mark for [`Window::take_back`].
@@ -96,6 +117,12 @@ impl Window {
             let number = self.first.wrapping_add(self.ring.len() as u32 - 1);
             let entry = self.ring.pop_back().expect("longer than the mark");
             self.unindex(&entry, number);
+            let older = number.wrapping_sub(entry.older);
+            if entry.older > 0 && (older.wrapping_sub(self.first) as usize) < self.ring.len() {
+                let (ring, first) = (&self.ring, self.first);
+                let at = |number: u32| &ring[number.wrapping_sub(first) as usize];
+                self.ids.insert_unique(entry.id as u64, older, |&n| at(n).id as u64);
+            }
         }
     }
 
@@ -149,8 +176,12 @@ impl Window {
     }
 
     fn unindex(&mut self, entry: &Entry, number: u32) {
-        let slot = self.index.find_entry(entry.id as u64, |&n| n == number);
+        let slot = self.index.find_entry(entry.hash(), |&n| n == number);
         slot.expect("each entry of the ring has its slot").remove();
+        // Only the newest entry of an id stands there.
+        if let Ok(slot) = self.ids.find_entry(entry.id as u64, |&n| n == number) {
+            slot.remove();
+        }
     }
 }
 
@@ -237,6 +268,10 @@ mod tests {
         window.take_back(mark);
         assert_eq!(window.note(key(2, 2), 2, now), Verdict::New);
         assert_eq!(window.note(key(1, 1), 3, now), Verdict::Duplicate);
+        let mark = window.len();
+        assert_eq!(window.note(key(1, 2), 3, now), Verdict::ReusedId);
+        window.take_back(mark);
+        assert_eq!(window.note(key(1, 3), 3, now), Verdict::ReusedId, "the accepted one is still known");
     }
 
     #[test]

@@ -83,6 +83,17 @@ fn rows_max(body: &[u8], limits: &Limits) -> usize {
     (starts + 1).min(body.len() / 2 + 1).min(limits.batch_events_max)
 }
 
+/// Whether a text is lines of events, and not one broken event on several lines: its first line is an event, or its second
+/// begins like one. Objects inside an event that is laid out on lines are indented.
+fn is_lines(text: &[u8]) -> bool {
+    let mut lines = text.split(|b| *b == b'\n');
+    let (Some(first), Some(second)) = (lines.next(), lines.find(|line| !line.trim_ascii().is_empty())) else {
+        return false;
+    };
+    let mut scanner = Scanner::new(first, usize::MAX);
+    (scanner.value().is_ok() && scanner.peek().is_none()) || second.starts_with(b"{")
+}
+
 /// Why a body as a whole cannot be read; nothing of it counts as received.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
@@ -208,7 +219,7 @@ impl<'a> Reader<'a> {
             Some(_) => {
                 let start = scanner.at;
                 let whole = scanner.value().is_ok() && scanner.peek().is_none();
-                if !whole && body[start..].contains(&b'\n') && body[start] == b'{' {
+                if !whole && body[start] == b'{' && is_lines(&body[start..]) {
                     return self.lines(body);
                 }
                 self.count()?;

@@ -1,78 +1,202 @@
-//! Texts that meet numbers: they are read as doubles, and as null where they are none.
+//! Fields that meet numbers and each other.
 //!
 //! Fields of events are texts, and one of a thousand may be `"n/a"`. DataFusion would cast such a text to the type of the number
-//! and fail the whole question, because of one event, on the day when it comes.
+//! and fail the whole question, because of one event, on the day when it comes: here a text that meets a number is read as a double,
+//! and as null where it is none. `data->'v'`, which is JSON of any kind, is compared by its text.
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::Transformed;
-use datafusion::common::{DFSchema, ExprSchema, Result};
-use datafusion::logical_expr::expr::{Between, InList, InSubquery};
+use datafusion::common::{DFSchema, ExprSchema, Result, ScalarValue};
+use datafusion::logical_expr::expr::{Between, Case, InList, InSubquery, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::sqlparser::ast::BinaryOperator;
-use datafusion::logical_expr::{Expr, ExprSchemable, try_cast};
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator, binary_expr, cast, in_list, try_cast, when};
+use datafusion_functions_json::udfs::json_as_text_udf;
 
 /// Functions whose arguments are compared with each other.
 const COMPARING: [&str; 4] = ["coalesce", "nullif", "greatest", "least"];
+/// Functions of times that count in nanoseconds.
+const IN_NANOSECONDS: [&str; 4] = ["date_trunc", "date_bin", "to_char", "to_unixtime"];
+/// The times that nanoseconds reach, in microseconds, less a year for what is rounded down.
+const NANOSECOND_TIMES: (i64, i64) = (i64::MIN / 1000 + 31_622_400_000_000, i64::MAX / 1000 - 31_622_400_000_000);
 
-/// Reads texts as doubles where they meet numbers.
+/// Reads fields as what they meet.
 #[derive(Debug)]
-pub(crate) struct TextAsNumber;
+pub(crate) struct Fields;
 
-impl ExprPlanner for TextAsNumber {
+impl ExprPlanner for Fields {
     fn plan_binary_op(&self, mut expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
-        if takes_numbers(&expr.op) {
-            if is_text(&expr.left, schema) && is_number(&expr.right, schema) {
-                expr.left = as_double(expr.left);
-            } else if is_text(&expr.right, schema) && is_number(&expr.left, schema) {
-                expr.right = as_double(expr.right);
-            }
+        use BinaryOperator::{Divide, Eq, Gt, GtEq, Lt, LtEq, Minus, Modulo, Multiply, NotEq, Plus};
+        if matches!(expr.op, Eq | NotEq | Lt | LtEq | Gt | GtEq | Plus | Minus | Multiply | Divide | Modulo) {
+            (expr.left, expr.right) = met(expr.left, expr.right, schema);
         }
         Ok(PlannerResult::Original(expr))
     }
 }
 
-impl FunctionRewrite for TextAsNumber {
+impl FunctionRewrite for Fields {
     fn name(&self) -> &'static str {
-        "text_as_number"
+        "fields"
     }
 
+    /// The same once more when parameters and subqueries have types, and for what has no operator.
     fn rewrite(&self, expr: Expr, schema: &DFSchema, _: &ConfigOptions) -> Result<Transformed<Expr>> {
         Ok(match expr {
-            Expr::InList(InList { expr, list, negated })
-                if is_text(&expr, schema) && !list.is_empty() && list.iter().all(|e| is_number(e, schema)) =>
-            {
-                Transformed::yes(Expr::InList(InList { expr: Box::new(as_double(*expr)), list, negated }))
+            Expr::BinaryExpr(BinaryExpr { left, op, right }) if takes_numbers(op) => {
+                let (mut left, mut right) = met(*left, *right, schema);
+                if op == Operator::Minus && is_time(&left, schema) && is_time(&right, schema) {
+                    // An interval counts in nanoseconds.
+                    (left, right) = (within_if_column(left, schema)?, within_if_column(right, schema)?);
+                }
+                Transformed::yes(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right))))
             }
-            Expr::Between(Between { expr, negated, low, high })
-                if is_text(&expr, schema) && is_number(&low, schema) && is_number(&high, schema) =>
-            {
-                Transformed::yes(Expr::Between(Between { expr: Box::new(as_double(*expr)), negated, low, high }))
+            Expr::InList(list) => Transformed::yes(listed(list, schema)?),
+            Expr::Between(Between { expr, negated, low, high }) => {
+                let [expr, low, high] = all_met([*expr, *low, *high], schema).map(Box::new);
+                Transformed::yes(Expr::Between(Between { expr, negated, low, high }))
             }
-            Expr::InSubquery(InSubquery { expr, subquery, negated })
-                if is_text(&expr, schema)
-                    && subquery.subquery.schema().fields().first().is_some_and(|f| f.data_type().is_numeric()) =>
-            {
-                Transformed::yes(Expr::InSubquery(InSubquery { expr: Box::new(as_double(*expr)), subquery, negated }))
+            Expr::InSubquery(InSubquery { expr, subquery, negated }) => {
+                let expr = as_text(*expr);
+                let numbers = subquery.subquery.schema().fields().first().is_some_and(|f| f.data_type().is_numeric());
+                let expr = if numbers && is_text(&expr, schema) { as_double(expr) } else { expr };
+                Transformed::yes(Expr::InSubquery(InSubquery { expr: Box::new(expr), subquery, negated }))
             }
-            Expr::ScalarFunction(mut function)
-                if COMPARING.contains(&function.func.name())
-                    && function.args.iter().any(|e| is_text(e, schema))
-                    && function.args.iter().any(|e| is_number(e, schema)) =>
-            {
-                let args = function.args.into_iter();
-                function.args = args.map(|e| if is_text(&e, schema) { as_double(e) } else { e }).collect();
-                Transformed::yes(Expr::ScalarFunction(function))
+            Expr::Case(Case { expr: Some(subject), when_then_expr, else_expr }) => {
+                let equal = |(value, then): (Box<Expr>, Box<Expr>)| {
+                    let (left, right) = met((*subject).clone(), *value, schema);
+                    (Box::new(binary_expr(left, Operator::Eq, right)), then)
+                };
+                let cases = when_then_expr.into_iter().map(equal).collect();
+                Transformed::yes(Expr::Case(Case { expr: None, when_then_expr: cases, else_expr }))
             }
+            Expr::ScalarFunction(function) => called(function, schema)?,
             other => Transformed::no(other),
         })
     }
 }
 
-fn takes_numbers(op: &BinaryOperator) -> bool {
-    use BinaryOperator::{Divide, Eq, Gt, GtEq, Lt, LtEq, Minus, Modulo, Multiply, NotEq, Plus};
-    matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq | Plus | Minus | Multiply | Divide | Modulo)
+fn takes_numbers(op: Operator) -> bool {
+    use Operator::{Divide, Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom};
+    use Operator::{Lt, LtEq, Minus, Modulo, Multiply, NotEq, Plus};
+    matches!(
+        op,
+        Eq | NotEq
+            | Lt
+            | LtEq
+            | Gt
+            | GtEq
+            | Plus
+            | Minus
+            | Multiply
+            | Divide
+            | Modulo
+            | IsDistinctFrom
+            | IsNotDistinctFrom
+    )
+}
+
+/// Both sides of an operator.
+fn met(left: Expr, right: Expr, schema: &dyn ExprSchema) -> (Expr, Expr) {
+    let [left, right] = all_met([left, right], schema);
+    (left, right)
+}
+
+/// Expressions that are compared with each other: JSON becomes its text, and texts become doubles where one is a number.
+fn all_met<const N: usize>(exprs: [Expr; N], schema: &dyn ExprSchema) -> [Expr; N] {
+    let exprs = exprs.map(as_text);
+    let numbers = exprs.iter().any(|e| is_number(e, schema));
+    exprs.map(|e| if numbers && is_text(&e, schema) { as_double(e) } else { e })
+}
+
+/// `v IN (5, 'n/a')` asks for the number and for the text.
+fn listed(list: InList, schema: &dyn ExprSchema) -> Result<Expr> {
+    let InList { expr, list, negated } = list;
+    let (expr, list): (Expr, Vec<Expr>) = (as_text(*expr), list.into_iter().map(as_text).collect());
+    if is_number(&expr, schema) {
+        let list = list.into_iter().map(|e| if is_text(&e, schema) { as_double(e) } else { e }).collect();
+        return Ok(in_list(expr, list, negated));
+    }
+    let (numbers, texts): (Vec<Expr>, Vec<Expr>) = list.into_iter().partition(|e| is_number(e, schema));
+    if numbers.is_empty() || !is_text(&expr, schema) {
+        return Ok(in_list(expr, numbers.into_iter().chain(texts).collect(), negated));
+    }
+    let found = in_list(as_double(expr.clone()), numbers, false);
+    if texts.is_empty() {
+        return Ok(if negated { !found } else { found });
+    }
+    let found = found.is_true().or(in_list(expr, texts, false));
+    Ok(if negated { !found } else { found })
+}
+
+fn called(mut function: ScalarFunction, schema: &dyn ExprSchema) -> Result<Transformed<Expr>> {
+    let func = function.func.clone();
+    let name = func.name();
+    if name == "now" {
+        // In nanoseconds it could not be compared with every time that an event can have.
+        let micros = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+        return Ok(Transformed::yes(cast(Expr::ScalarFunction(function), micros)));
+    }
+    if IN_NANOSECONDS.contains(&name) {
+        let args = function.args.into_iter();
+        function.args = args.map(|e| within_if_column(e, schema)).collect::<Result<_>>()?;
+        return Ok(Transformed::yes(Expr::ScalarFunction(function)));
+    }
+    if !COMPARING.contains(&name) || !function.args.iter().any(is_field) {
+        return Ok(Transformed::no(Expr::ScalarFunction(function)));
+    }
+    let args: Vec<Expr> = function.args.into_iter().map(as_text).collect();
+    // `coalesce(data->>'v', 0)` asks for numbers; beside a column of numbers, which is there for every event, the field's texts
+    // are kept.
+    let asked = |e: &Expr| is_number(e, schema) && (name != "coalesce" || matches!(e, Expr::Literal(..)));
+    let numbers = args.iter().any(asked);
+    let one_type = |e: Expr| match (is_text(&e, schema), is_number(&e, schema)) {
+        (true, _) if numbers => as_double(e),
+        (_, true) if !numbers => cast(e, DataType::Utf8View),
+        _ => e,
+    };
+    function.args = args.into_iter().map(one_type).collect();
+    Ok(Transformed::yes(Expr::ScalarFunction(function)))
+}
+
+/// A column of times, with null where nanoseconds do not reach.
+fn within_if_column(time: Expr, schema: &dyn ExprSchema) -> Result<Expr> {
+    if !is_micros(&time, schema) {
+        return Ok(time);
+    }
+    let micros = |at| Expr::Literal(ScalarValue::TimestampMicrosecond(Some(at), Some("UTC".into())), None);
+    let reached = time.clone().gt_eq(micros(NANOSECOND_TIMES.0)).and(time.clone().lt_eq(micros(NANOSECOND_TIMES.1)));
+    when(reached, time).end()
+}
+
+/// `data->'v'` as `data->>'v'`.
+fn as_text(expr: Expr) -> Expr {
+    match expr {
+        Expr::Alias(alias) if is_json(&alias.expr) => as_text(*alias.expr),
+        Expr::ScalarFunction(mut function) if function.func.name() == "json_get" => {
+            function.func = json_as_text_udf();
+            Expr::ScalarFunction(function)
+        }
+        other => other,
+    }
+}
+
+fn is_json(expr: &Expr) -> bool {
+    match expr {
+        Expr::Alias(alias) => is_json(&alias.expr),
+        Expr::ScalarFunction(function) => function.func.name() == "json_get",
+        _ => false,
+    }
+}
+
+/// Whether an expression is a field, as text or as JSON.
+fn is_field(expr: &Expr) -> bool {
+    match expr {
+        Expr::Alias(alias) => is_field(&alias.expr),
+        Expr::ScalarFunction(function) => ["json_get", "json_as_text"].contains(&function.func.name()),
+        _ => false,
+    }
 }
 
 /// Whether an expression is a text that is not written out in the statement: such a one is read as the number's own type.
@@ -83,6 +207,16 @@ fn is_text(expr: &Expr, schema: &dyn ExprSchema) -> bool {
 
 fn is_number(expr: &Expr, schema: &dyn ExprSchema) -> bool {
     expr.get_type(schema).is_ok_and(|kind| kind.is_numeric())
+}
+
+fn is_time(expr: &Expr, schema: &dyn ExprSchema) -> bool {
+    expr.get_type(schema).is_ok_and(|kind| matches!(kind, DataType::Timestamp(..)))
+}
+
+/// Whether an expression is a column of times.
+fn is_micros(expr: &Expr, schema: &dyn ExprSchema) -> bool {
+    let micros = |kind| matches!(kind, DataType::Timestamp(TimeUnit::Microsecond, _));
+    matches!(expr, Expr::Column(_)) && expr.get_type(schema).is_ok_and(micros)
 }
 
 fn as_double(expr: Expr) -> Expr {

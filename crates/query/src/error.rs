@@ -67,6 +67,9 @@ impl QueryError {
                 text.find(". This issue was likely caused by a bug").or_else(|| text.find(". This was likely caused"));
             text[..end.unwrap_or(text.len())].replace("\n", " ").to_owned()
         };
+        if let Some(reason) = filter_flaw(error) {
+            return Self::Invalid(reason);
+        }
         match error.find_root() {
             DataFusionError::ResourcesExhausted(reason) => Self::Memory(first_line(reason)),
             DataFusionError::SQL(..)
@@ -84,6 +87,23 @@ impl QueryError {
             _ => Self::Failed(text()),
         }
     }
+}
+
+/// What is wrong with a condition that failed on the rows of a file: there DataFusion's own error arrives as a text inside a text.
+fn filter_flaw(error: &DataFusionError) -> Option<String> {
+    let text = error.to_string();
+    if text.contains("Min/Max accumulator not implemented") {
+        return Some("min and max take texts, numbers and times: data->>'field', not data->'field'".to_owned());
+    }
+    let (_, reason) = text.split_once("Error evaluating filter predicate: ")?;
+    // `ArrowError(CastError("Cannot cast ..."), Some(""))` or `ArrowError(DivideByZero, Some(""))`.
+    let reason = reason.split_once(", Some(").map_or(reason, |(reason, _)| reason);
+    let inner = reason.split_once("(\"").and_then(|(_, rest)| rest.rsplit_once("\")")).map(|(inner, _)| inner);
+    Some(match inner {
+        Some(inner) => inner.replace("\\'", "'"),
+        None if reason.contains("DivideByZero") => "Divide by zero error".to_owned(),
+        None => reason.to_owned(),
+    })
 }
 
 fn first_line(text: &str) -> String {

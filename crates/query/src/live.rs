@@ -2,9 +2,9 @@
 //!
 //! A View names its live rows and does not hold them. They are looked up when their turn comes: still live, merged into a larger
 //! chunk, or sealed, and then read from the lake; however slow the question, nothing that was sealed stays in memory for it.
-//! Rows are handed on in slices, and their texts become views slice by slice.
+//! Rows are handed on in small copies, and their texts become views copy by copy.
 
-use arrow::array::{Int64Array, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, ArrayRef, Int64Array, MutableArrayData, RecordBatch, RecordBatchOptions, make_array};
 use arrow::compute::kernels::cmp::{gt_eq, lt_eq};
 use arrow::compute::{and, cast};
 use arrow::datatypes::{Schema, SchemaRef};
@@ -72,43 +72,31 @@ enum Found {
 type Batches = Box<dyn Iterator<Item = Result<RecordBatch>> + Send>;
 
 impl Rows {
-    fn find(&self, chunk: &LiveChunk) -> Result<Found> {
+    /// The rows of a chunk from the position `from` on.
+    fn find(&self, chunk: &LiveChunk, from: u64) -> Result<Found> {
         if let Some(rows) = chunk.rows.upgrade() {
-            return Ok(Found::Live(rows, 0));
+            return Ok(Found::Live(rows, (from - chunk.first) as usize));
         }
         loop {
             let view = (self.newest.0)();
             if chunk.last <= view.lake.sealed {
                 return Ok(Found::Lake(view.lake.clone()));
             }
-            let holds = |other: &&LiveChunk| other.first <= chunk.first && chunk.last <= other.last;
-            let other = view.live.iter().find(holds).ok_or_else(|| {
-                DataFusionError::Internal(format!("the rows from position {} on are nowhere", chunk.first))
-            })?;
+            let holds = |other: &&LiveChunk| other.first <= from && chunk.last <= other.last;
+            let other =
+                view.live.iter().find(holds).ok_or_else(|| {
+                    DataFusionError::Internal(format!("the rows from position {from} on are nowhere"))
+                })?;
             // Gone in this very moment: the next View knows where to.
             if let Some(rows) = other.rows.upgrade() {
-                return Ok(Found::Live(rows, (chunk.first - other.first) as usize));
+                return Ok(Found::Live(rows, (from - other.first) as usize));
             }
         }
     }
 
-    /// The rows of one chunk, `most` at a time.
-    fn batches(&self, chunk: &LiveChunk, most: usize) -> Batches {
-        let found = self.find(chunk).and_then(|found| match found {
-            Found::Live(rows, from) => Ok(self.live(rows, (from, from + chunk.count()), most)),
-            Found::Lake(lake) => self.lake(&lake, chunk, most),
-        });
-        found.unwrap_or_else(|error| Box::new(std::iter::once(Err(error))))
-    }
-
-    fn live(&self, rows: Arc<RecordBatch>, (from, to): (usize, usize), most: usize) -> Batches {
-        let these = self.clone();
-        let slices = (from..to).step_by(most);
-        Box::new(slices.map(move |at| these.shown(&rows.slice(at, most.min(to - at)))))
-    }
-
-    fn lake(&self, lake: &Snapshot, chunk: &LiveChunk, most: usize) -> Result<Batches> {
-        let range = (chunk.first as i64, chunk.last as i64);
+    /// The rows of the positions `first..=last`, `most` at a time.
+    fn lake(&self, lake: &Snapshot, (first, last): (u64, u64), most: usize) -> Result<Batches> {
+        let range = (first as i64, last as i64);
         let overlaps = |file: &&Arc<LakeFile>| {
             let position = &file.stats.position;
             position.min.is_none_or(|min| min <= range.1) && position.max.is_none_or(|max| max >= range.0)
@@ -134,18 +122,78 @@ impl Rows {
         let filter = RowFilter::new(vec![Box::new(inside)]);
         let reader = builder.with_projection(wanted).with_row_filter(filter).with_batch_size(most).build()?;
         let these = self.clone();
-        Ok(Box::new(reader.map(move |batch| these.shown(&batch?))))
+        Ok(Box::new(reader.map(move |batch| these.shown(&batch?, |column| Ok(column.clone())))))
     }
 
     /// A batch as the plan sees it: its columns, with the types of the table.
-    fn shown(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+    fn shown(&self, batch: &RecordBatch, own: impl Fn(&ArrayRef) -> Result<ArrayRef>) -> Result<RecordBatch> {
         let column = |field: &Arc<arrow::datatypes::Field>| -> Result<_> {
             let at = batch.schema_ref().index_of(field.name())?;
-            Ok(cast(batch.column(at), field.data_type())?)
+            Ok(cast(&own(batch.column(at))?, field.data_type())?)
         };
         let arrays = self.schema.fields().iter().map(column).collect::<Result<_>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         Ok(RecordBatch::try_new_with_options(self.schema.clone(), arrays, &options)?)
+    }
+}
+
+/// A copy of an array: what leaves here must not keep the chunk that it was cut from.
+fn copied(array: &ArrayRef) -> Result<ArrayRef> {
+    let data = array.to_data();
+    let mut copy = MutableArrayData::new(vec![&data], false, data.len());
+    copy.try_extend(0, 0, data.len())?;
+    Ok(make_array(copy.freeze()))
+}
+
+/// The rows of one chunk, `most` at a time. Between two batches it holds nothing of the chunk.
+struct Walk {
+    rows: Rows,
+    chunk: LiveChunk,
+    /// The next position.
+    at: u64,
+    most: usize,
+    /// What is left of the chunk, once it was found in the lake.
+    lake: Option<Batches>,
+}
+
+impl Walk {
+    fn new(rows: Rows, chunk: LiveChunk, most: usize) -> Self {
+        let at = chunk.first;
+        Self { rows, chunk, at, most, lake: None }
+    }
+
+    fn step(&mut self) -> Result<Option<RecordBatch>> {
+        loop {
+            if let Some(batches) = &mut self.lake {
+                return batches.next().transpose();
+            }
+            if self.at > self.chunk.last {
+                return Ok(None);
+            }
+            match self.rows.find(&self.chunk, self.at)? {
+                Found::Live(rows, from) => {
+                    let count = self.most.min((self.chunk.last - self.at) as usize + 1);
+                    self.at += count as u64;
+                    return self.rows.shown(&rows.slice(from, count), copied).map(Some);
+                }
+                Found::Lake(lake) => {
+                    self.lake = Some(self.rows.lake(&lake, (self.at, self.chunk.last), self.most)?);
+                }
+            }
+        }
+    }
+}
+
+impl Iterator for Walk {
+    type Item = Result<RecordBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let step = self.step().transpose();
+        if matches!(step, Some(Err(_))) {
+            // An error is the last that comes.
+            self.lake = Some(Box::new(std::iter::empty()));
+        }
+        step
     }
 }
 
@@ -191,7 +239,7 @@ impl ExecutionPlan for LiveExec {
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let (chunks, rows, most) =
             (self.partitions[partition].clone(), self.rows.clone(), context.session_config().batch_size());
-        let batches = chunks.into_iter().flat_map(move |chunk| rows.batches(&chunk, most));
+        let batches = chunks.into_iter().flat_map(move |chunk| Walk::new(rows.clone(), chunk, most));
         let stream = RecordBatchStreamAdapter::new(self.rows.schema.clone(), futures::stream::iter(batches));
         Ok(make_cooperative(Box::pin(stream)))
     }

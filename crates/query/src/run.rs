@@ -1,6 +1,6 @@
 //! Running questions: threads, limits, the stream of an answer.
 
-use crate::coerce::TextAsNumber;
+use crate::coerce::Fields;
 use crate::error::QueryError;
 use crate::metrics::{QueryMetrics, Result as ResultLabel};
 use crate::statement;
@@ -301,6 +301,9 @@ impl Task {
             (Err(Some(error)), Some(columns)) => drop(columns.send(Err(error))),
             (Err(Some(error)), None) => {
                 self.shared.count(error.code(), self.turn.began);
+                // A client that does not read keeps nobody from asking.
+                drop(self.turn);
+                drop(self.view);
                 drop(batches.send(Err(error)).await);
             }
         }
@@ -336,7 +339,7 @@ impl Task {
     }
 
     async fn plan(&self) -> Result<SendableRecordBatchStream, QueryError> {
-        let statement = statement::parse(&self.query.sql, &self.query.params)?;
+        let statement = statement::parse(&self.query.sql)?;
         let failed = |e: DataFusionError| QueryError::of(&e);
         let events = Arc::new(Events::new(self.view.clone(), self.shared.metrics.clone()));
         let mut state = self.state(events.clone()).map_err(failed)?;
@@ -418,8 +421,8 @@ fn base_state(options: &Options, environment: Arc<RuntimeEnv>) -> Result<Session
         .with_table_functions(std::collections::HashMap::new())
         .build();
     datafusion_functions_json::register_all(&mut state)?;
-    state.register_expr_planner(Arc::new(TextAsNumber))?;
-    state.register_function_rewrite(Arc::new(TextAsNumber))?;
+    state.register_expr_planner(Arc::new(Fields))?;
+    state.register_function_rewrite(Arc::new(Fields))?;
     for name in MULTIPLYING {
         state.deregister_udf(name)?;
     }

@@ -6,6 +6,7 @@
 use crate::live::LiveExec;
 use crate::metrics::QueryMetrics;
 use crate::prune::kept;
+use arrow::array::Array;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
@@ -22,7 +23,7 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::union::UnionExec;
-use lake::{LakeFile, View};
+use lake::{LakeFile, LiveChunk, View};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 
@@ -41,9 +42,7 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
 
 /// Rows of a batch, as every operator hands them on.
 pub(crate) const BATCH_ROWS: usize = 8192;
-/// Where the data of an event has more than this on the average, a batch has fewer rows.
-const WIDE_BYTES: u64 = 16 << 10;
-/// The data in a batch of fewer rows.
+/// The data that a batch may have: with larger events it has fewer rows.
 const BATCH_BYTES: u64 = 1 << 20;
 
 /// One View, as DataFusion asks for it.
@@ -151,10 +150,11 @@ impl TableProvider for Events {
         };
         let mut parts = Vec::with_capacity(2);
         if scan.reads_data() {
-            let widest = files.iter().map(|file| file.data_bytes(&self.view.lake.root)).max().unwrap_or(0);
-            if widest > WIDE_BYTES {
-                self.batch_rows.fetch_min((BATCH_BYTES / widest).max(1) as usize, Ordering::Relaxed);
-            }
+            let sealed = files.iter().map(|file| file.data_bytes(&self.view.lake.root));
+            let live = self.view.live.iter().filter_map(live_data_bytes);
+            let widest = sealed.chain(live).max().unwrap_or(0).max(1);
+            let rows = (BATCH_BYTES / widest).clamp(1, BATCH_ROWS as u64);
+            self.batch_rows.fetch_min(rows as usize, Ordering::Relaxed);
         }
         if !files.is_empty() {
             parts.push(self.lake(&files, predicate, scan)?);
@@ -167,6 +167,13 @@ impl TableProvider for Events {
             _ => UnionExec::try_new(parts),
         }
     }
+}
+
+/// The data of a live event on the average; none when the chunk is no longer there.
+fn live_data_bytes(chunk: &LiveChunk) -> Option<u64> {
+    let rows = chunk.rows.upgrade()?;
+    let data = rows.column_by_name("data")?;
+    Some((data.get_buffer_memory_size() / data.len().max(1)) as u64)
 }
 
 /// What is known of a file, in the order of the columns. Bounds are not exact: times are rounded outwards.

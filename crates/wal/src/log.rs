@@ -206,7 +206,8 @@ impl<D: Disk> Wal<D> {
     /// Makes one frame durable: one write, one sync. It is durable when this returns.
     ///
     /// # Errors
-    /// [`AppendError`]; nothing of the frame will be read back.
+    /// [`AppendError`]; nothing of the frame will be read back, except after [`AppendError::Poisoned`]: a frame that was written
+    /// but not synced may be there at the next start, or not.
     pub fn append(&mut self, frame: Frame<'_>) -> Result<Appended, AppendError> {
         if let Some(reason) = &self.poisoned {
             return Err(AppendError::Poisoned { reason: reason.clone() });

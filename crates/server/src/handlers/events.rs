@@ -51,8 +51,7 @@ pub(crate) async fn get_events(
             return Err(Code::InvalidParameter.problem(format!("limit is {other}; it goes from 1 to {LIMIT_MAX}")));
         }
     };
-    let query = page_query(&filter, limit)?;
-    let (mut events, cut) = collect(&app, query).await?;
+    let (mut events, cut) = page(&app, &filter, limit).await?;
     let more = cut == Cut::Yes || events.len() as u64 > limit;
     events.truncate(limit as usize);
     let next_cursor = if more { events.last().and_then(Event::position) } else { None };
@@ -74,7 +73,40 @@ pub(crate) async fn get_event(
     }
 }
 
-fn page_query(filter: &Filter, limit: u64) -> Result<Query, Problem> {
+/// The events of a page, and one more when there is one.
+async fn page(app: &App, filter: &Filter, limit: u64) -> Result<(Vec<Event>, Cut), Problem> {
+    match collect(app, page_query(filter, COLUMNS, limit)?).await {
+        Err(problem) if problem.code() == Code::QueryTooLarge.name() => large(app, filter, limit).await,
+        done => done,
+    }
+}
+
+/// The same for events that do not fit into a query's memory all at once: their positions first, then few of them at a time.
+async fn large(app: &App, filter: &Filter, limit: u64) -> Result<(Vec<Event>, Cut), Problem> {
+    let positions = collect(app, page_query(filter, "position", limit)?).await?.0;
+    let positions: Vec<String> = positions.iter().filter_map(Event::position).collect();
+    let (mut events, mut bytes, mut step) = (Vec::new(), 0, 1);
+    while events.len() < positions.len() {
+        let these = &positions[events.len()..(events.len() + step).min(positions.len())];
+        let list = these.join(", ");
+        let sql = format!("SELECT {COLUMNS} FROM events WHERE position IN ({list}) ORDER BY position DESC");
+        let query = Query { sql, limit: Some(these.len() as u64), ..Query::default() };
+        let (read, cut) = collect(app, query).await?;
+        if read.is_empty() {
+            break;
+        }
+        let largest = read.iter().map(Event::bytes).max().unwrap_or(0);
+        bytes += read.iter().map(Event::bytes).sum::<usize>();
+        step = (PAGE_BYTES_MAX.saturating_sub(bytes) / largest.max(1)).clamp(1, step * 2);
+        events.extend(read);
+        if cut == Cut::Yes || bytes > PAGE_BYTES_MAX {
+            return Ok((events, Cut::Yes));
+        }
+    }
+    Ok((events, Cut::No))
+}
+
+fn page_query(filter: &Filter, columns: &str, limit: u64) -> Result<Query, Problem> {
     let mut conditions = Vec::new();
     let mut params: Vec<Value> = Vec::new();
     let mut add = |condition: &str, value: Value| {
@@ -103,7 +135,7 @@ fn page_query(filter: &Filter, limit: u64) -> Result<Query, Problem> {
         add("position < ?", Value::from(position));
     }
     let conditions = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
-    let sql = format!("SELECT {COLUMNS} FROM events{conditions} ORDER BY position DESC LIMIT {}", limit + 1);
+    let sql = format!("SELECT {columns} FROM events{conditions} ORDER BY position DESC LIMIT {}", limit + 1);
     Ok(Query { sql, params, limit: Some(limit + 1), timeout_seconds: None })
 }
 
@@ -120,6 +152,15 @@ struct Page {
 }
 
 impl Event {
+    /// Bytes of its texts.
+    fn bytes(&self) -> usize {
+        let of = |(_, cell): &(String, Cell)| match cell {
+            Cell::Json(text) => text.get().len(),
+            Cell::Value(value) => value.as_str().map_or(8, str::len),
+        };
+        self.0.iter().map(of).sum()
+    }
+
     /// Its position, as cursors hold it.
     fn position(&self) -> Option<String> {
         self.0.iter().find_map(|(name, cell)| match cell {

@@ -211,7 +211,14 @@ fn not_stored(error: AcceptError) -> Problem {
         AcceptError::Poisoned { .. } => Code::LogPoisoned,
         AcceptError::Stopping => Code::Stopping,
     };
-    code.problem(format!("{}: nothing of the batch was stored", code.title())).cause(error)
+    let stored = match &error {
+        // A frame may have been written and not synced: the next start finds it, or not.
+        AcceptError::Poisoned { .. } | AcceptError::Stopping => {
+            "whether the batch is stored is decided at the next start; events sent with an id can be sent again without doubling"
+        }
+        _ => "nothing of the batch was stored",
+    };
+    code.problem(format!("{}: {stored}", code.title())).cause(error)
 }
 
 fn is_zero(n: &u64) -> bool {

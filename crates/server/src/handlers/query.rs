@@ -7,10 +7,15 @@ use crate::code::Code;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
 use http::{HeaderMap, HeaderValue, header};
 use nowwhat::Problem;
 use query::{Answer, Format, Query, QueryError};
 use serde::Deserialize;
+
+/// An answer of less than this is known to be whole before its head is sent.
+const HEAD_BYTES: usize = 256 << 10;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -35,9 +40,34 @@ pub(crate) async fn post_query(State(app): State<App>, request: Request) -> Resu
         timeout_seconds: question.timeout_seconds,
     };
     let answer = ask(&app, query).await?;
-    let mut response = Body::from_stream(query::encode(answer, format)).into_response();
+    let mut response = Body::from_stream(begun(Box::pin(query::encode(answer, format))).await?).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
     Ok(response)
+}
+
+/// An answer whose head waits for its first rows, so that an error among them is still answered as a problem. One that comes later
+/// ends the body abnormally and is logged.
+async fn begun<S>(mut parts: S) -> Result<impl Stream<Item = Result<Bytes, QueryError>>, Problem>
+where
+    S: Stream<Item = Result<Bytes, QueryError>> + Unpin,
+{
+    let (mut first, mut bytes) = (Vec::new(), 0);
+    while bytes < HEAD_BYTES
+        && let Some(part) = parts.next().await
+    {
+        let part = part.map_err(problem_of)?;
+        bytes += part.len();
+        first.push(Ok(part));
+    }
+    let span = tracing::Span::current();
+    let rest = parts.inspect(move |part| {
+        if let Err(error) = part {
+            span.in_scope(
+                || tracing::warn!(code = error.code(), cause = %error, "answer broken off after its first rows"),
+            );
+        }
+    });
+    Ok(futures::stream::iter(first).chain(rest))
 }
 
 /// Asks everything that was answered before: a turn first, then the View, so that it is as new as the question.
