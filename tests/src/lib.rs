@@ -33,7 +33,8 @@ pub fn corpus(file: &str) -> Option<PathBuf> {
         return Some(path);
     }
     assert!(named.is_none(), "CATCHMENT_CORPORA is set, but {} is missing", path.display());
-    skipped(&format!("the corpus {file} is not on this machine"));
+    // Data that nothing installs: never a failure, unless CATCHMENT_CORPORA says that it is there.
+    drop(writeln!(std::io::stderr(), "skipped: the corpus {file} is not on this machine"));
     None
 }
 
