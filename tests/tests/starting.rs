@@ -156,6 +156,22 @@ fn stopping_finishes_what_is_in_flight_and_keeps_what_was_accepted() {
 }
 
 #[test]
+fn a_second_signal_quits_at_once_and_loses_nothing() {
+    let dir = folder();
+    let collector = Collector::start_with(dir.path(), &[("CATCHMENT_STOP__DRAIN_SECONDS", "5m")]);
+    let token = collector.sensor("roof");
+    assert_eq!(collector.send(&token, b"{\"n\":1}").status, 200);
+    collector.signal_term();
+    collector.wait_for("the drain", |c| c.get_admin("/readyz").status == 503);
+    collector.signal_term();
+    assert_eq!(collector.wait(), 1, "it did not stop in order");
+    let log = std::fs::read_to_string(dir.path().join("log")).expect("the log");
+    assert!(log.contains("SIGTERM came while stopping"), "{log}");
+    let collector = Collector::start(dir.path());
+    assert_eq!(collector.rows("SELECT count(*) FROM events"), [[serde_json::json!(1)]]);
+}
+
+#[test]
 fn a_torn_tail_is_cut_and_counted_and_corruption_before_it_stops_the_start() {
     let dir = folder();
     let collector = Collector::start_with(dir.path(), &[("CATCHMENT_SEAL__AGE_SECONDS", "1h")]);

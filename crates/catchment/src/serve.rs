@@ -106,7 +106,13 @@ async fn serve(loaded: &Loaded, settings: Settings, telemetry: &Telemetry) -> an
             "the wal failed and takes nothing any more: stopping, the next start recovers"
         ),
     }
-    service.stop().await?;
+    tokio::select! {
+        stopped = service.stop() => stopped?,
+        signal = termination() => {
+            let signal = signal.context("cannot watch signals")?;
+            return Err(anyhow!("{signal} came while stopping: quit at once, the next start recovers"));
+        }
+    }
     match status.poisoned() {
         None => Ok(()),
         Some(reason) => Err(anyhow!("the wal failed: {reason}")),

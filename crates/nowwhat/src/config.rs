@@ -14,7 +14,7 @@ mod value;
 pub use load::{Given, Loaded, Origin, Problems, Sources, load};
 pub use render::default_file;
 pub use spec::{Range, Spec};
-pub use value::{ByteSize, Seconds, Secret, Value};
+pub use value::{ByteSize, Seconds, Secret, Url, Value};
 
 /// Declares settings: a struct of sections, each a struct of typed keys.
 ///

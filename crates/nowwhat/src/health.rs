@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
 
 /// Says what is wrong, or nothing.
 type Check = Box<dyn Fn() -> Option<String> + Send + Sync>;
@@ -67,13 +68,12 @@ impl Health {
 
     /// Whether traffic may come.
     pub fn is_ready(&self) -> bool {
-        self.report().0
+        self.report().ready
     }
 
-    /// Ready or not, and each reason.
-    fn report(&self) -> (bool, Value) {
-        let mut ready = true;
-        let mut reasons = Vec::new();
+    /// Ready or not, each reason, and each check with the time it took.
+    fn report(&self) -> Report {
+        let (mut ready, mut reasons, mut checks) = (true, Vec::new(), Vec::new());
         let mut say = |name: &str, weight: Weight, reason: String| {
             ready &= weight != Weight::Readiness;
             reasons.push(json!({ "check": name, "reason": reason, "ready": weight != Weight::Readiness }));
@@ -85,26 +85,35 @@ impl Health {
             say("stop", Weight::Readiness, "the service is stopping".to_owned());
         }
         for (name, weight, check) in self.shared.checks.read().unwrap_or_else(PoisonError::into_inner).iter() {
-            if let Some(reason) = check() {
+            let began = Instant::now();
+            let reason = check();
+            let seconds = began.elapsed().as_secs_f64();
+            let status = match (&reason, weight) {
+                (None, _) => "pass",
+                (Some(_), Weight::Warning) => "warn",
+                (Some(_), Weight::Readiness) => "fail",
+            };
+            checks.push(json!({ "check": name, "status": status, "seconds": seconds }));
+            if let Some(reason) = reason {
                 say(name, *weight, reason);
             }
         }
-        (ready, Value::from(reasons))
+        Report { ready, reasons, checks }
     }
 
     /// `/livez`: the process answers.
     pub fn livez(&self) -> Response {
-        answer(StatusCode::OK, "alive", Value::Array(Vec::new()))
+        answer(StatusCode::OK, "alive", Report::default())
     }
 
     /// `/readyz`: 200, or 503 with the reasons.
     pub fn readyz(&self) -> Response {
-        let (ready, reasons) = self.report();
-        answer(
-            if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE },
-            if ready { "ready" } else { "not ready" },
-            reasons,
-        )
+        let report = self.report();
+        let (code, status) = match report.ready {
+            true => (StatusCode::OK, "ready"),
+            false => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
+        };
+        answer(code, status, report)
     }
 
     /// `/readyz` for the public: the status alone.
@@ -118,13 +127,21 @@ impl Health {
         answer(
             if started { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE },
             if started { "started" } else { "starting" },
-            Value::Array(Vec::new()),
+            Report::default(),
         )
     }
 }
 
-fn answer(code: StatusCode, status: &str, reasons: Value) -> Response {
-    (code, axum::Json(json!({ "status": status, "reasons": reasons }))).into_response()
+/// What the checks say.
+#[derive(Default)]
+struct Report {
+    ready: bool,
+    reasons: Vec<Value>,
+    checks: Vec<Value>,
+}
+
+fn answer(code: StatusCode, status: &str, Report { reasons, checks, .. }: Report) -> Response {
+    (code, axum::Json(json!({ "status": status, "reasons": reasons, "checks": checks }))).into_response()
 }
 
 /// The probes of a public listener, for load balancers: the status alone.
@@ -152,4 +169,32 @@ pub fn admin_routes(
         .route("/readyz", get(move || async move { ready.readyz() }))
         .route("/startupz", get(move || async move { started.startupz() }))
         .route("/version", get(move || async move { axum::Json(version) }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(health: &Health) -> (bool, Vec<Value>, Vec<Value>) {
+        let Report { ready, reasons, checks } = health.report();
+        (ready, reasons, checks)
+    }
+
+    #[test]
+    fn each_check_is_named_with_its_status_and_time_and_only_a_readiness_check_turns_traffic_away() {
+        let health = Health::default();
+        health.check("cache", Weight::Warning, || Some("cold".to_owned()));
+        health.check("database", Weight::Readiness, || None);
+        assert!(!report(&health).0, "not started yet");
+        health.started();
+        let (ready, reasons, checks) = report(&health);
+        assert!(ready);
+        assert_eq!(reasons, [json!({"check": "cache", "reason": "cold", "ready": true})]);
+        let named: Vec<_> = checks.iter().map(|c| (c["check"].as_str(), c["status"].as_str())).collect();
+        assert_eq!(named, [(Some("cache"), Some("warn")), (Some("database"), Some("pass"))]);
+        assert!(checks.iter().all(|c| c["seconds"].as_f64().is_some_and(|s| s >= 0.0)));
+        health.check("queue", Weight::Readiness, || Some("full".to_owned()));
+        assert!(!report(&health).0);
+        assert_eq!(report(&health).2[2]["status"], "fail");
+    }
 }

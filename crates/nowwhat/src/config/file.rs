@@ -48,17 +48,29 @@ fn values(
 ) {
     for (key, item) in table {
         let (name, line) = (format!("{section}.{key}"), place(item));
-        let text = match item.as_value() {
-            Some(Value::String(text)) => text.value().clone(),
-            Some(Value::Integer(number)) => number.value().to_string(),
-            Some(Value::Float(number)) => number.value().to_string(),
-            Some(Value::Boolean(yes)) => yes.value().to_string(),
-            _ => {
-                flaws.push(format!("line {line}: {name} is neither a text nor a number nor true or false"));
-                continue;
-            }
+        let list = item.as_array().map(|list| list.iter().map(single).collect::<Option<Vec<_>>>());
+        let text = match list {
+            Some(values) => values.map(|values| values.join(",")),
+            None => item.as_value().and_then(single),
+        };
+        let Some(text) = text else {
+            flaws.push(format!(
+                "line {line}: {name} is neither a text nor a number nor true or false nor a list of such"
+            ));
+            continue;
         };
         entries.push(Entry { name, text, line });
+    }
+}
+
+/// A value that is no list and no table, as text.
+fn single(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.value().clone()),
+        Value::Integer(number) => Some(number.value().to_string()),
+        Value::Float(number) => Some(number.value().to_string()),
+        Value::Boolean(yes) => Some(yes.value().to_string()),
+        _ => None,
     }
 }
 

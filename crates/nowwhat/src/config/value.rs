@@ -9,6 +9,8 @@ use std::time::Duration;
 pub trait Value: Sized {
     /// What is expected, for error messages: `a number of bytes such as 64MiB`.
     const EXPECTED: &'static str;
+    /// What is expected of a list of such values.
+    const EXPECTED_LIST: &'static str = "a list with commas between its values";
     /// Whether the value must never be shown.
     const SECRET: bool = false;
     /// Whether TOML writes it without quotes.
@@ -37,6 +39,27 @@ macro_rules! integers {
 }
 
 integers!(u16 u32 u64 usize);
+
+impl Value for f64 {
+    const EXPECTED: &'static str = "a number";
+    const BARE: bool = true;
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok().filter(|number: &Self| number.is_finite())
+    }
+}
+
+/// Values with commas between them, or a list in TOML; an empty text is an empty list.
+impl<T: Value> Value for Vec<T> {
+    const EXPECTED: &'static str = T::EXPECTED_LIST;
+    const SECRET: bool = T::SECRET;
+    fn parse(text: &str) -> Option<Self> {
+        if text.trim().is_empty() {
+            Some(Self::new())
+        } else {
+            text.split(',').map(|item| T::parse(item.trim())).collect()
+        }
+    }
+}
 
 impl Value for bool {
     const EXPECTED: &'static str = "true or false";
@@ -139,6 +162,39 @@ impl Seconds {
     }
 }
 
+/// An address such as `postgres://user:password@host/name`. It may hold a password: its `Debug` leaves out what stands before `@`,
+/// and `config show` masks it whole.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Url(http::Uri);
+
+impl Url {
+    /// The whole address, with its password.
+    pub fn reveal(&self) -> String {
+        self.0.to_string()
+    }
+
+    /// What stands before `://`.
+    pub fn scheme(&self) -> &str {
+        self.0.scheme_str().unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = self.0.authority().map_or("", |a| a.as_str().rsplit('@').next().unwrap_or_default());
+        write!(f, "{}://{host}{}", self.scheme(), self.0.path())
+    }
+}
+
+impl Value for Url {
+    const EXPECTED: &'static str = "an address such as postgres://user:password@127.0.0.1/name";
+    const SECRET: bool = true;
+    fn parse(text: &str) -> Option<Self> {
+        let uri: http::Uri = text.parse().ok()?;
+        (uri.scheme().is_some() && uri.host().is_some_and(|host| !host.is_empty())).then_some(Self(uri))
+    }
+}
+
 fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let text = text.trim();
     let (number, size) = units
@@ -190,6 +246,18 @@ mod tests {
         assert_eq!(Seconds::parse("1.5h"), None);
         assert_eq!(ByteSize(3 << 20).to_string(), "3MiB");
         assert_eq!(ByteSize(1000).to_string(), "1000");
+    }
+
+    #[test]
+    fn lists_and_addresses_are_read_and_a_password_in_an_address_does_not_show() {
+        assert_eq!(Vec::<u16>::parse("80, 443"), Some(vec![80, 443]));
+        assert_eq!(Vec::<u16>::parse(""), Some(Vec::new()));
+        assert_eq!(Vec::<u16>::parse("80, http"), None);
+        assert_eq!((f64::parse("0.25"), f64::parse("NaN"), f64::parse("much")), (Some(0.25), None, None));
+        let url = Url::parse("postgres://me:hidden@db.example:5432/notes?sslmode=off").expect("an address");
+        assert_eq!(format!("{url:?}"), "postgres://db.example:5432/notes");
+        assert_eq!(url.reveal(), "postgres://me:hidden@db.example:5432/notes?sslmode=off");
+        assert_eq!([Url::parse("/notes"), Url::parse("db.example"), Url::parse("")], [None, None, None]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What loading promises.
 
 use super::*;
-use crate::config::{ByteSize, Secret};
+use crate::config::{ByteSize, Secret, Url};
 
 crate::settings! {
     /// For these tests.
@@ -21,6 +21,10 @@ crate::settings! {
             folder: String = "shop";
             /// The cash box.
             cash: String = "${shop.folder}/cash";
+            /// On which days of the month.
+            days: Vec<u16> = "1,15";
+            /// Where its customers are kept.
+            customers: Url = "postgres://127.0.0.1/shop";
         }
     }
 }
@@ -88,6 +92,29 @@ fn a_file_that_is_no_toml_or_is_missing_is_named_with_its_line() {
     assert!(problems(&sources, &[])[0].contains("bakery.toml line 2: "), "{:?}", problems(&sources, &[]));
     std::fs::write(&file, "celsius = 3\n").expect("written");
     assert!(problems(&sources, &[])[0].contains("celsius stands in no section"));
+}
+
+#[test]
+fn lists_come_from_toml_and_with_commas_and_an_address_is_masked_whole() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("bakery.toml");
+    std::fs::write(&file, "[shop]\ndays = [2, 16]\n").expect("written");
+    let mut sources = Sources::of("bakery");
+    sources.config = Some(file.clone());
+    let url = ("BAKERY_SHOP__CUSTOMERS", "postgres://me:hidden@db/shop");
+    let loaded = load(&Settings::specs(), &sources, &environment(&[url])).expect("valid");
+    let settings = Settings::from_loaded(&loaded);
+    assert_eq!(settings.shop.days, [2, 16]);
+    assert_eq!(settings.shop.customers.scheme(), "postgres");
+    let shown = loaded.show() + &format!("{settings:?}");
+    assert!(shown.contains("\"2,16\"") && !shown.contains("hidden"), "{shown}");
+    let loaded = load(&Settings::specs(), &sources, &environment(&[("BAKERY_SHOP__DAYS", "3, 4,5")])).expect("valid");
+    assert_eq!(Settings::from_loaded(&loaded).shop.days, [3, 4, 5]);
+    std::fs::write(&file, "[shop]\ndays = [[1], 2]\ncustomers = \"db\"\n").expect("written");
+    let found = problems(&sources, &[]).join("\n");
+    assert!(found.contains("line 2: shop.days is neither"), "{found}");
+    let found = problems(&sources, &[("BAKERY_SHOP__DAYS", "1,two")]).join("\n");
+    assert!(found.contains("a list with commas"), "{found}");
 }
 
 #[test]
