@@ -11,7 +11,7 @@ use nowwhat::health::{Health, Weight};
 use nowwhat::metrics;
 use nowwhat::request::{Causes, RequestMetrics, observed};
 use nowwhat::serve::{ConnectionLimits, ConnectionMetrics, Listener, Stopper, stop_signal, termination};
-use nowwhat::telemetry::{Format, Telemetry};
+use nowwhat::telemetry::{Format, LogMetrics, Telemetry};
 use nowwhat::{Environment, Version};
 use query::{Queries, QueryMetrics};
 use registry::{Registry, RegistryMetrics, Token};
@@ -36,13 +36,17 @@ pub(crate) fn run(args: &ServeArgs, environment: Environment) -> Result<(), Fail
     let loaded = config::read(&args.settings, flags, environment)?;
     let settings = Settings::from_loaded(&loaded);
     let format = Format::from_name(&settings.log.format).expect("checked when it was read");
-    let telemetry = Telemetry::start(&settings.log.level, format, &QUIET).context("logging")?;
+    let (metrics_registry, metrics) = metrics_registry();
+    let telemetry = Telemetry::start(&settings.log.level, format, &QUIET, metrics.log.clone()).context("logging")?;
     for name in &loaded.ignored {
         tracing::debug!(name, "variable is no setting, ignored");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("worker").enable_all().build();
     let runtime = runtime.context("cannot start threads")?;
-    let done = runtime.block_on(serve(&loaded, settings, &telemetry));
+    let done = runtime.block_on(async {
+        let starting = start(&loaded, settings, (metrics_registry, metrics));
+        serve(Box::pin(starting).await?, &telemetry).await
+    });
     if let Err(error) = &done {
         tracing::error!(error = nowwhat::error_chain(error.as_ref()), "stopped");
     }
@@ -53,6 +57,7 @@ pub(crate) fn run(args: &ServeArgs, environment: Environment) -> Result<(), Fail
 
 /// The metrics of every part.
 pub(crate) struct Metrics {
+    log: LogMetrics,
     requests: RequestMetrics,
     connections: ConnectionMetrics,
     engine: EngineMetrics,
@@ -66,6 +71,7 @@ pub(crate) fn metrics_registry() -> (metrics::Registry, Metrics) {
     let mut registry = metrics::registry(VERSION);
     let r = &mut registry;
     let metrics = Metrics {
+        log: LogMetrics::register(r),
         requests: RequestMetrics::register(r),
         connections: ConnectionMetrics::register(r),
         engine: EngineMetrics::register(r),
@@ -89,8 +95,7 @@ struct Service {
     seen: JoinHandle<()>,
 }
 
-async fn serve(loaded: &Loaded, settings: Settings, telemetry: &Telemetry) -> anyhow::Result<()> {
-    let (service, greeting) = Box::pin(start(loaded, settings)).await?;
+async fn serve((service, greeting): (Service, String), telemetry: &Telemetry) -> anyhow::Result<()> {
     // The greeting is for people, and the last they see; a closed standard output is none of a service's business.
     telemetry.flush();
     drop(std::io::stdout().write_all(greeting.as_bytes()));
@@ -119,11 +124,14 @@ async fn serve(loaded: &Loaded, settings: Settings, telemetry: &Telemetry) -> an
     }
 }
 
-async fn start(loaded: &Loaded, settings: Settings) -> anyhow::Result<(Service, String)> {
+async fn start(
+    loaded: &Loaded,
+    settings: Settings,
+    (metrics_registry, metrics): (metrics::Registry, Metrics),
+) -> anyhow::Result<(Service, String)> {
     let began = Instant::now();
     tracing::info!(version = VERSION.version, commit = VERSION.commit, env = loaded.env, "starting");
     let dir = DataDir::create(&settings.data.dir)?;
-    let (metrics_registry, metrics) = metrics_registry();
     let health = Health::default();
     let (stopper, stop) = stop_signal();
     let (admin_stopper, admin_stop) = stop_signal();

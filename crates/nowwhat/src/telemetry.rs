@@ -4,6 +4,9 @@
 //! [`LINES_MAX`] lines wait, further ones are counted and dropped; the count is logged as soon as there is room.
 
 use jiff::Timestamp;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use serde_json::{Map, Value};
 use std::fmt;
 use std::io::{IsTerminal, Write};
@@ -40,6 +43,44 @@ impl Format {
             "auto" => Some(Self::Json),
             _ => None,
         }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LevelLabel {
+    level: &'static str,
+}
+
+/// Metrics of log lines; registered once.
+#[derive(Clone, Debug)]
+pub struct LogMetrics {
+    /// From error to trace.
+    lines: [Counter; 5],
+    dropped: Counter,
+}
+
+impl LogMetrics {
+    /// Makes the metrics and adds them to `registry`.
+    pub fn register(registry: &mut prometheus_client::registry::Registry) -> Self {
+        let family: Family<LevelLabel, Counter> = Family::default();
+        let counter = |level| family.get_or_create(&LevelLabel { level }).clone();
+        let lines = ["error", "warn", "info", "debug", "trace"].map(counter);
+        let dropped = Counter::default();
+        let r = registry.sub_registry_with_prefix("log");
+        r.register("lines", "Log lines by level", family);
+        r.register("lines_dropped", "Log lines dropped because standard error was too slow", dropped.clone());
+        Self { lines, dropped }
+    }
+
+    fn line(&self, level: Level) {
+        let n = match level {
+            Level::ERROR => 0,
+            Level::WARN => 1,
+            Level::INFO => 2,
+            Level::DEBUG => 3,
+            Level::TRACE => 4,
+        };
+        self.lines[n].inc();
     }
 }
 
@@ -86,14 +127,14 @@ impl Telemetry {
     ///
     /// # Errors
     /// [`TelemetryError`].
-    pub fn start(level: &str, format: Format, quiet: &[&str]) -> Result<Self, TelemetryError> {
+    pub fn start(level: &str, format: Format, quiet: &[&str], metrics: LogMetrics) -> Result<Self, TelemetryError> {
         let quiet: String = quiet.iter().map(|module| format!("{module}=warn,")).collect();
         let filter =
             EnvFilter::try_new(format!("{quiet}{level}")).map_err(|_| TelemetryError::Level(level.to_owned()))?;
         let (sender, lines) = sync_channel(LINES_MAX);
         let writer = std::thread::Builder::new().name("log".to_owned()).spawn(move || write_lines(&lines))?;
         let colour = if std::io::stderr().is_terminal() { Colour::On } else { Colour::Off };
-        let layer = Lines { format, colour, sender: sender.clone(), dropped: Arc::default() };
+        let layer = Lines { format, colour, sender: sender.clone(), dropped: Arc::default(), metrics };
         let subscriber = Registry::default().with(filter).with(layer);
         tracing::subscriber::set_global_default(subscriber).map_err(|_| TelemetryError::Twice)?;
         Ok(Self { lines: Some(sender), writer: Some(writer) })
@@ -156,6 +197,7 @@ struct Lines {
     colour: Colour,
     sender: SyncSender<Message>,
     dropped: Arc<AtomicU64>,
+    metrics: LogMetrics,
 }
 
 /// Fields of a span or an event, in order.
@@ -210,6 +252,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
         event.record(&mut fields);
         let message = fields.0.remove("message").and_then(|m| m.as_str().map(str::to_owned)).unwrap_or_default();
         let meta = event.metadata();
+        self.metrics.line(*meta.level());
         let line = Line { level: *meta.level(), target: meta.target(), message: &message, fields: fields.0 };
         self.send(match self.format {
             Format::Json => line.json(),
@@ -237,6 +280,7 @@ impl Lines {
         };
         if let Err(TrySendError::Full(_)) = self.sender.try_send(Message::Line(line)) {
             self.dropped.fetch_add(dropped + 1, Ordering::Relaxed);
+            self.metrics.dropped.inc();
         }
     }
 }
