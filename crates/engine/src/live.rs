@@ -2,8 +2,8 @@
 //!
 //! It promises that a View never holds an event twice and never misses one: the commit loop only appends, the seal swaps the
 //! lake's snapshot and the rows it covers in one step. Small groups are merged into chunks of at least
-//! [`CHUNK_ROWS`] rows (or `CHUNK_BYTES`), so that a one-row group does not cost a chunk's overhead for long. Memory is counted by the capacity
-//! of buffers.
+//! [`CHUNK_ROWS`] rows (or `CHUNK_BYTES`), so that a one-row group does not cost a chunk's overhead for long. Memory is counted
+//! by the capacity of buffers.
 
 use crate::metrics::EngineMetrics;
 use arrow::array::{Array, Int64Array};

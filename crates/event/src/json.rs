@@ -212,7 +212,7 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// Reads `\uXXXX`.
+    /// Reads an escape of four digits, such as `\u00e9`.
     fn unit(&mut self) -> Result<u32, SyntaxError> {
         let digits = self.text.get(self.at + 2..self.at + 6).and_then(|d| std::str::from_utf8(d).ok());
         let digits = digits.filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()));

@@ -175,26 +175,21 @@ pub fn admin_routes(
 mod tests {
     use super::*;
 
-    fn report(health: &Health) -> (bool, Vec<Value>, Vec<Value>) {
-        let Report { ready, reasons, checks } = health.report();
-        (ready, reasons, checks)
-    }
-
     #[test]
     fn each_check_is_named_with_its_status_and_time_and_only_a_readiness_check_turns_traffic_away() {
         let health = Health::default();
         health.check("cache", Weight::Warning, || Some("cold".to_owned()));
         health.check("database", Weight::Readiness, || None);
-        assert!(!report(&health).0, "not started yet");
+        assert!(!health.report().ready, "not started yet");
         health.started();
-        let (ready, reasons, checks) = report(&health);
+        let Report { ready, reasons, checks } = health.report();
         assert!(ready);
         assert_eq!(reasons, [json!({"check": "cache", "reason": "cold", "ready": true})]);
         let named: Vec<_> = checks.iter().map(|c| (c["check"].as_str(), c["status"].as_str())).collect();
         assert_eq!(named, [(Some("cache"), Some("warn")), (Some("database"), Some("pass"))]);
         assert!(checks.iter().all(|c| c["seconds"].as_f64().is_some_and(|s| s >= 0.0)));
         health.check("queue", Weight::Readiness, || Some("full".to_owned()));
-        assert!(!report(&health).0);
-        assert_eq!(report(&health).2[2]["status"], "fail");
+        assert!(!health.report().ready);
+        assert_eq!(health.report().checks[2]["status"], "fail");
     }
 }

@@ -173,7 +173,7 @@ fn within_if_column(time: Expr, schema: &dyn ExprSchema) -> Result<Expr> {
 /// `data->'v'` as `data->>'v'`.
 fn as_text(expr: Expr) -> Expr {
     match expr {
-        Expr::Alias(alias) if is_json(&alias.expr) => as_text(*alias.expr),
+        Expr::Alias(alias) if calls(&alias.expr, &["json_get"]) => as_text(*alias.expr),
         Expr::ScalarFunction(mut function) if function.func.name() == "json_get" => {
             function.func = json_as_text_udf();
             Expr::ScalarFunction(function)
@@ -182,19 +182,16 @@ fn as_text(expr: Expr) -> Expr {
     }
 }
 
-fn is_json(expr: &Expr) -> bool {
-    match expr {
-        Expr::Alias(alias) => is_json(&alias.expr),
-        Expr::ScalarFunction(function) => function.func.name() == "json_get",
-        _ => false,
-    }
-}
-
 /// Whether an expression is a field, as text or as JSON.
 fn is_field(expr: &Expr) -> bool {
+    calls(expr, &["json_get", "json_as_text"])
+}
+
+/// Whether an expression calls one of some functions.
+fn calls(expr: &Expr, names: &[&str]) -> bool {
     match expr {
-        Expr::Alias(alias) => is_field(&alias.expr),
-        Expr::ScalarFunction(function) => ["json_get", "json_as_text"].contains(&function.func.name()),
+        Expr::Alias(alias) => calls(&alias.expr, names),
+        Expr::ScalarFunction(function) => names.contains(&function.func.name()),
         _ => false,
     }
 }

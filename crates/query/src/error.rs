@@ -67,7 +67,7 @@ impl QueryError {
                 text.find(". This issue was likely caused by a bug").or_else(|| text.find(". This was likely caused"));
             text[..end.unwrap_or(text.len())].replace("\n", " ").to_owned()
         };
-        if let Some(reason) = filter_flaw(error) {
+        if let Some(reason) = hidden_flaw(error) {
             return Self::Invalid(reason);
         }
         match error.find_root() {
@@ -89,8 +89,9 @@ impl QueryError {
     }
 }
 
-/// What is wrong with a condition that failed on the rows of a file: there DataFusion's own error arrives as a text inside a text.
-fn filter_flaw(error: &DataFusionError) -> Option<String> {
+/// What is wrong with a question whose error DataFusion does not sort as the asker's: an aggregate that it lacks, and a condition
+/// that failed on the rows of a file, whose own error arrives as a text inside a text.
+fn hidden_flaw(error: &DataFusionError) -> Option<String> {
     let text = error.to_string();
     if text.contains("Min/Max accumulator not implemented") {
         return Some("min and max take texts, numbers and times: data->>'field', not data->'field'".to_owned());

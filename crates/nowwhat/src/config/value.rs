@@ -9,8 +9,6 @@ use std::time::Duration;
 pub trait Value: Sized {
     /// What is expected, for error messages: `a number of bytes such as 64MiB`.
     const EXPECTED: &'static str;
-    /// What is expected of a list of such values.
-    const EXPECTED_LIST: &'static str = "a list with commas between its values";
     /// Whether the value must never be shown.
     const SECRET: bool = false;
     /// Whether TOML writes it without quotes.
@@ -50,7 +48,7 @@ impl Value for f64 {
 
 /// Values with commas between them, or a list in TOML; an empty text is an empty list.
 impl<T: Value> Value for Vec<T> {
-    const EXPECTED: &'static str = T::EXPECTED_LIST;
+    const EXPECTED: &'static str = "a list with commas between its values";
     const SECRET: bool = T::SECRET;
     fn parse(text: &str) -> Option<Self> {
         if text.trim().is_empty() {

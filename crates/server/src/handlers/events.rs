@@ -156,7 +156,7 @@ impl Event {
     fn bytes(&self) -> usize {
         let of = |(_, cell): &(String, Cell)| match cell {
             Cell::Json(text) => text.get().len(),
-            Cell::Value(value) => value.as_str().map_or(8, str::len),
+            Cell::Value(value) => value.as_str().map_or(0, str::len),
         };
         self.0.iter().map(of).sum()
     }
@@ -203,8 +203,9 @@ async fn events_of(mut answer: Answer) -> Result<(Vec<Event>, Cut), query::Query
                 return Ok((events, Cut::Yes));
             }
             for row in query::json_rows(&batch.slice(row, 1))? {
-                bytes += row.iter().filter_map(Value::as_str).map(str::len).sum::<usize>();
-                events.push(Event(names.iter().cloned().zip(row).map(cell).collect()));
+                let event = Event(names.iter().cloned().zip(row).map(cell).collect());
+                bytes += event.bytes();
+                events.push(event);
             }
         }
     }

@@ -204,19 +204,15 @@ fn listed(rejections: &[Rejection]) -> Vec<Rejected<'_>> {
 }
 
 fn not_stored(error: AcceptError) -> Problem {
-    let code = match &error {
-        AcceptError::StorageFull { .. } => Code::StorageFull,
-        AcceptError::SealBehind { .. } => Code::SealBehind,
-        AcceptError::TooLarge { .. } => Code::BodyTooLarge,
-        AcceptError::Poisoned { .. } => Code::LogPoisoned,
-        AcceptError::Stopping => Code::Stopping,
-    };
-    let stored = match &error {
-        // A frame may have been written and not synced: the next start finds it, or not.
-        AcceptError::Poisoned { .. } | AcceptError::Stopping => {
-            "whether the batch is stored is decided at the next start; events sent with an id can be sent again without doubling"
-        }
-        _ => "nothing of the batch was stored",
+    const NOTHING: &str = "nothing of the batch was stored";
+    // A frame may have been written and not synced: the next start finds it, or not.
+    const UNKNOWN: &str = "whether the batch is stored is decided at the next start; events sent with an id can be sent again without doubling";
+    let (code, stored) = match &error {
+        AcceptError::StorageFull { .. } => (Code::StorageFull, NOTHING),
+        AcceptError::SealBehind { .. } => (Code::SealBehind, NOTHING),
+        AcceptError::TooLarge { .. } => (Code::BodyTooLarge, NOTHING),
+        AcceptError::Poisoned { .. } => (Code::LogPoisoned, UNKNOWN),
+        AcceptError::Stopping => (Code::Stopping, UNKNOWN),
     };
     code.problem(format!("{}: {stored}", code.title())).cause(error)
 }
