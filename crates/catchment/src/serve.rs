@@ -10,7 +10,7 @@ use nowwhat::config::Loaded;
 use nowwhat::health::{Health, Weight};
 use nowwhat::metrics;
 use nowwhat::request::{Causes, RequestMetrics, observed};
-use nowwhat::serve::{ConnectionLimits, ConnectionMetrics, Listener, Stopper, stop_signal, termination};
+use nowwhat::serve::{ConnectionLimits, ConnectionMetrics, Listener, Stopper, Termination, stop_signal};
 use nowwhat::telemetry::{Format, LogMetrics, Telemetry};
 use nowwhat::{Environment, Version};
 use query::{Queries, QueryMetrics};
@@ -44,8 +44,15 @@ pub(crate) fn run(args: &ServeArgs, environment: Environment) -> Result<(), Fail
     let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("worker").enable_all().build();
     let runtime = runtime.context("cannot start threads")?;
     let done = runtime.block_on(async {
-        let starting = start(&loaded, settings, (metrics_registry, metrics));
-        serve(Box::pin(starting).await?, &telemetry).await
+        let mut termination = Termination::watch().context("cannot watch signals")?;
+        let started = tokio::select! {
+            started = Box::pin(start(&loaded, settings, (metrics_registry, metrics))) => started?,
+            signal = termination.next() => {
+                tracing::info!(signal, "stopped while starting: the next start recovers");
+                return Ok(());
+            }
+        };
+        serve(started, &telemetry, termination).await
     });
     if let Err(error) = &done {
         tracing::error!(error = nowwhat::error_chain(error.as_ref()), "stopped");
@@ -95,13 +102,17 @@ struct Service {
     seen: JoinHandle<()>,
 }
 
-async fn serve((service, greeting): (Service, String), telemetry: &Telemetry) -> anyhow::Result<()> {
+async fn serve(
+    (service, greeting): (Service, String),
+    telemetry: &Telemetry,
+    mut termination: Termination,
+) -> anyhow::Result<()> {
     // The greeting is for people, and the last they see; a closed standard output is none of a service's business.
     telemetry.flush();
     drop(std::io::stdout().write_all(greeting.as_bytes()));
     let status = service.engine.status().clone();
     let signal = tokio::select! {
-        signal = termination() => Some(signal.context("cannot watch signals")?),
+        signal = termination.next() => Some(signal),
         () = status.poisoning() => None,
     };
     match signal {
@@ -113,8 +124,7 @@ async fn serve((service, greeting): (Service, String), telemetry: &Telemetry) ->
     }
     tokio::select! {
         stopped = service.stop() => stopped?,
-        signal = termination() => {
-            let signal = signal.context("cannot watch signals")?;
+        signal = termination.next() => {
             return Err(anyhow!("{signal} came while stopping: quit at once, the next start recovers"));
         }
     }

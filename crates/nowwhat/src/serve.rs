@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
@@ -175,16 +176,45 @@ impl Stop {
     }
 }
 
-/// Returns the name of the first signal that asks the process to end: SIGTERM or SIGINT.
-///
-/// # Errors
-/// The operating system's, when signals cannot be watched.
-pub async fn termination() -> io::Result<&'static str> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut term = signal(SignalKind::terminate())?;
-    let mut int = signal(SignalKind::interrupt())?;
-    Ok(tokio::select! {
-        _ = term.recv() => "SIGTERM",
-        _ = int.recv() => "SIGINT",
-    })
+/// The signals that ask the process to end: SIGTERM and SIGINT. From the moment this is made none is lost: one that comes while nobody
+/// waits is told at the next call of [`Termination::next`].
+#[derive(Debug)]
+pub struct Termination {
+    term: Signal,
+    int: Signal,
+}
+
+impl Termination {
+    /// Begins to watch.
+    ///
+    /// # Errors
+    /// The operating system's, when signals cannot be watched.
+    pub fn watch() -> io::Result<Self> {
+        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+    }
+
+    /// The name of the next signal.
+    pub async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.term.recv() => "SIGTERM",
+            _ = self.int.recv() => "SIGINT",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_signal_that_comes_while_nobody_waits_is_told_afterwards() {
+        let mut termination = Termination::watch().expect("signals can be watched");
+        for name in ["SIGTERM", "SIGINT"] {
+            let number = if name == "SIGTERM" { rustix::process::Signal::TERM } else { rustix::process::Signal::INT };
+            rustix::process::kill_process(rustix::process::getpid(), number).expect("the process is ours");
+            // Other work goes on meanwhile.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            assert_eq!(termination.next().await, name);
+        }
+    }
 }
