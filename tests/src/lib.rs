@@ -319,7 +319,7 @@ fn logged_addresses(log: &Path, from: usize) -> Option<(String, String)> {
     let text = std::fs::read_to_string(log).ok()?;
     let mut lines = text.get(from..)?.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let ready = lines.rfind(|line| line["message"] == "ready")?;
-    Some((format!("http://{}", ready["api"].as_str()?), format!("http://{}", ready["admin"].as_str()?)))
+    Some((format!("http://{}", ready["address"].as_str()?), format!("http://{}", ready["admin_address"].as_str()?)))
 }
 
 fn agent() -> ureq::Agent {

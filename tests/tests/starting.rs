@@ -42,7 +42,7 @@ fn addresses_really_bound_are_written_and_gone_after_the_stop() {
     }
     // Every line of the log is in the metrics; a level without lines is zero, not absent.
     let lines = |level: &str| collector.metric(&format!("log_lines_total{{level=\"{level}\"}}"));
-    let info = log.lines().filter(|line| line.contains("\"level\":\"info\"")).count();
+    let info = log.lines().filter(|line| line.contains("\"severity\":\"INFO\"")).count();
     assert!(lines("info") >= info as f64 && info > 0, "{info} lines in {log}");
     assert_eq!((lines("error"), collector.metric("log_lines_dropped_total")), (0.0, 0.0));
     let data = collector.dir.clone();

@@ -16,8 +16,10 @@ mod serve;
 mod settings;
 mod table;
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use nowwhat::Environment;
+use nowwhat::cli::{ConfigCommand, SettingsArgs};
+use nowwhat::{Environment, ServiceError};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -65,27 +67,6 @@ enum SensorCommand {
     List(sensor::ListArgs),
 }
 
-#[derive(Subcommand)]
-enum ConfigCommand {
-    /// Show every value and where it came from; secrets are masked.
-    Show(SettingsArgs),
-    /// Report all problems of the configuration.
-    Check(SettingsArgs),
-    /// Write the file of all defaults with comments to standard output.
-    Default,
-}
-
-/// Where settings come from.
-#[derive(Args, Clone, Default)]
-struct SettingsArgs {
-    /// Configuration file [default: $CATCHMENT_CONFIG, else /etc/catchment/catchment.toml].
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Name of the environment: dev, qa, staging, prod [default: $CATCHMENT_ENV, else prod].
-    #[arg(long, value_name = "NAME")]
-    env: Option<String>,
-}
-
 #[derive(Args)]
 struct ServeArgs {
     #[command(flatten)]
@@ -124,9 +105,7 @@ fn main() -> ExitCode {
         Command::Sensor { command: SensorCommand::List(args) } => sensor::list(&args, &environment),
         Command::Send(args) => send::run(&args, &environment),
         Command::Query(args) => ask::run(&args, &environment),
-        Command::Config { command: ConfigCommand::Show(args) } => config::show(&args, environment),
-        Command::Config { command: ConfigCommand::Check(args) } => config::check(&args, environment),
-        Command::Config { command: ConfigCommand::Default } => config::default(),
+        Command::Config { command } => configuration(&command, &environment),
         Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => bench::run(&args, &environment),
     };
@@ -139,6 +118,21 @@ fn main() -> ExitCode {
     // Nobody can be told that standard error is gone.
     drop(writeln!(std::io::stderr(), "catchment: {message}"));
     ExitCode::from(code)
+}
+
+impl From<ServiceError> for Failure {
+    fn from(error: ServiceError) -> Self {
+        match error {
+            ServiceError::Configuration(_) => Self::Usage(error.to_string()),
+            ServiceError::Failed(error) => Self::Failed(anyhow::anyhow!(error)),
+        }
+    }
+}
+
+/// `catchment config`.
+fn configuration(command: &ConfigCommand, environment: &Environment) -> Result<(), Failure> {
+    let text = command.run(&config::service(), environment)?;
+    Ok(std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?)
 }
 
 /// Whether the reader of our output went away, as `head` does.

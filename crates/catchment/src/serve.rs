@@ -1,29 +1,19 @@
-//! `catchment serve`: boot is a list, and stopping is the same list backwards.
+//! `catchment serve`: what the collector opens at the start, and closes at the end.
 
 use crate::data_dir::{Addresses, DataDir};
 use crate::settings::Settings;
 use crate::{Failure, ServeArgs, config, memory};
-use anyhow::{Context, anyhow};
+use anyhow::Context;
+use axum::Router;
 use engine::{Engine, EngineMetrics, Started};
 use lake::LakeMetrics;
-use nowwhat::config::Loaded;
+use nowwhat::config::{Loaded, Sources};
 use nowwhat::health::{Health, Weight};
-use nowwhat::metrics;
-use nowwhat::request::{Causes, RequestMetrics, observed};
-use nowwhat::serve::{ConnectionLimits, ConnectionMetrics, Listener, Stopper, Termination, stop_signal};
-use nowwhat::telemetry::{Format, LogMetrics, Telemetry};
-use nowwhat::{Environment, Version};
+use nowwhat::{Boot, BoxError, Environment, Foundation};
 use query::{Queries, QueryMetrics};
 use registry::{Registry, RegistryMetrics, Token};
-use std::io::Write;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tokio::task::JoinHandle;
+use std::time::Duration;
 
-const VERSION: Version = nowwhat::version!();
-/// Crates that log at the configured level; all others log warnings only.
-const QUIET: [&str; 8] =
-    ["deltalake_core", "delta_kernel", "buoyant_kernel", "datafusion", "sqlx", "hyper", "object_store", "h2"];
 /// How often last-seen times reach the registry.
 const SEEN_FLUSH: Duration = Duration::from_secs(5);
 
@@ -33,196 +23,112 @@ pub(crate) fn run(args: &ServeArgs, environment: Environment) -> Result<(), Fail
     flags.extend(args.data_dir.as_ref().map(|d| ("data.dir", d.display().to_string(), "--data-dir")));
     flags.extend(args.listen.as_ref().map(|a| ("http.listen", a.clone(), "--listen")));
     flags.extend(args.admin_listen.as_ref().map(|a| ("admin.listen", a.clone(), "--admin-listen")));
-    let loaded = config::read(&args.settings, flags, environment)?;
-    let settings = Settings::from_loaded(&loaded);
-    let format = Format::from_name(&settings.log.format).expect("checked when it was read");
-    let (metrics_registry, metrics) = metrics_registry();
-    let telemetry = Telemetry::start(&settings.log.level, format, &QUIET, metrics.log.clone()).context("logging")?;
-    for name in &loaded.ignored {
-        tracing::debug!(name, "variable is no setting, ignored");
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("worker").enable_all().build();
-    let runtime = runtime.context("cannot start threads")?;
-    let done = runtime.block_on(async {
-        let mut termination = Termination::watch().context("cannot watch signals")?;
-        let started = tokio::select! {
-            started = Box::pin(start(&loaded, settings, (metrics_registry, metrics))) => started?,
-            signal = termination.next() => {
-                tracing::info!(signal, "stopped while starting: the next start recovers");
-                return Ok(());
-            }
-        };
-        serve(started, &telemetry, termination).await
-    });
-    if let Err(error) = &done {
-        tracing::error!(error = nowwhat::error_chain(error.as_ref()), "stopped");
-    }
-    runtime.shutdown_timeout(Duration::from_secs(1));
-    drop(telemetry);
-    Ok(done?)
+    let service = config::service();
+    let sources = Sources { flags, ..args.settings.sources(&service) };
+    Ok(service.run(sources, environment, async |boot| start(boot).await.map_err(BoxError::from))?)
 }
 
-/// The metrics of every part.
+/// The metrics of the collector's parts.
 pub(crate) struct Metrics {
-    log: LogMetrics,
-    requests: RequestMetrics,
-    connections: ConnectionMetrics,
     engine: EngineMetrics,
     lake: LakeMetrics,
     queries: QueryMetrics,
     registry: RegistryMetrics,
 }
 
-/// All metrics of the program, registered.
-pub(crate) fn metrics_registry() -> (metrics::Registry, Metrics) {
-    let mut registry = metrics::registry(VERSION);
-    let r = &mut registry;
-    let metrics = Metrics {
-        log: LogMetrics::register(r),
-        requests: RequestMetrics::register(r),
-        connections: ConnectionMetrics::register(r),
-        engine: EngineMetrics::register(r),
-        lake: LakeMetrics::register(r),
-        queries: QueryMetrics::register(r),
-        registry: RegistryMetrics::register(r),
-    };
-    (registry, metrics)
-}
-
-/// Everything that runs.
-struct Service {
-    settings: Settings,
-    dir: DataDir,
-    registry: Registry,
-    engine: Engine,
-    health: Health,
-    listeners: Vec<JoinHandle<()>>,
-    stopper: Stopper,
-    admin_stopper: Stopper,
-    seen: JoinHandle<()>,
-}
-
-async fn serve(
-    (service, greeting): (Service, String),
-    telemetry: &Telemetry,
-    mut termination: Termination,
-) -> anyhow::Result<()> {
-    // The greeting is for people, and the last they see; a closed standard output is none of a service's business.
-    telemetry.flush();
-    drop(std::io::stdout().write_all(greeting.as_bytes()));
-    let status = service.engine.status().clone();
-    let signal = tokio::select! {
-        signal = termination.next() => Some(signal),
-        () = status.poisoning() => None,
-    };
-    match signal {
-        Some(signal) => tracing::info!(signal, "stopping"),
-        None => tracing::error!(
-            reason = status.poisoned(),
-            "the wal failed and takes nothing any more: stopping, the next start recovers"
-        ),
-    }
-    tokio::select! {
-        stopped = service.stop() => stopped?,
-        signal = termination.next() => {
-            return Err(anyhow!("{signal} came while stopping: quit at once, the next start recovers"));
+impl Metrics {
+    /// All of them, registered.
+    pub(crate) fn register(r: &mut nowwhat::metrics::Registry) -> Self {
+        Self {
+            engine: EngineMetrics::register(r),
+            lake: LakeMetrics::register(r),
+            queries: QueryMetrics::register(r),
+            registry: RegistryMetrics::register(r),
         }
     }
-    match status.poisoned() {
-        None => Ok(()),
-        Some(reason) => Err(anyhow!("the wal failed: {reason}")),
-    }
 }
 
-async fn start(
-    loaded: &Loaded,
-    settings: Settings,
-    (metrics_registry, metrics): (metrics::Registry, Metrics),
-) -> anyhow::Result<(Service, String)> {
-    let began = Instant::now();
-    tracing::info!(version = VERSION.version, commit = VERSION.commit, env = loaded.env, "starting");
+/// Opens everything; each part says how it is closed.
+async fn start(boot: &mut Boot) -> anyhow::Result<Router> {
+    let (settings, foundation) = (Settings::from_loaded(&boot.loaded), boot.foundation.clone());
+    let metrics = boot.metrics(Metrics::register);
     let dir = DataDir::create(&settings.data.dir)?;
-    let health = Health::default();
-    let (stopper, stop) = stop_signal();
-    let (admin_stopper, admin_stop) = stop_signal();
-
-    let api = Listener::bind(settings.http.listen).await?;
-    let admin = Listener::bind(settings.admin.listen).await?;
-    let addresses = Addresses { api: api.address, admin: admin.address };
-    let admin_routes = nowwhat::health::admin_routes(Arc::new(metrics_registry), health.clone(), VERSION);
-    let limits = ConnectionLimits {
-        connections_max: settings.http.connections_max,
-        head_timeout: settings.http.head_seconds.duration(),
-    };
-    // The admin listener answers first: probes see how the start goes on.
-    let admin_limits = ConnectionLimits { connections_max: 64, ..limits };
-    let admin = tokio::spawn(admin.serve(admin_routes, admin_limits, metrics.connections.clone(), admin_stop));
 
     let registry = Registry::open(&dir.registry_url(), metrics.registry).await.context("registry")?;
+    let closing = registry.clone();
+    boot.on_stop("registry", async move { Ok(closing.close().await?) });
+    boot.task("last-seen times", flush_seen(registry.clone()));
     let token_place = ensure_admin(&registry, &dir, &settings).await?;
-    let (engine, started) = Engine::start(engine_options(&dir, &settings), metrics.engine, metrics.lake).await?;
-    log_recovery(&started);
-    watch_engine(&health, &engine);
-    let queries = Queries::new(query_options(&dir, &settings), metrics.queries).context("queries")?;
-    let app = server::App::new(engine.clone(), queries, registry.clone(), server_limits(&settings));
-    let causes = if loaded.is_dev() { Causes::Shown } else { Causes::Hidden };
-    let routes = server::routes(app).merge(nowwhat::health::public_routes(health.clone()));
-    let routes = observed(routes, metrics.requests, causes);
-    let api = tokio::spawn(api.serve(routes, limits, metrics.connections, stop));
-    let seen = tokio::spawn(flush_seen(registry.clone()));
+    reload_token(boot, &registry);
 
-    if let Err(error) = dir.write_addresses(&addresses) {
-        // On a full disk there is still much to read.
-        let error = nowwhat::error_chain(error.as_ref());
-        tracing::error!(error, "addresses not written: commands need --url to find this collector");
-    }
-    health.started();
+    let (engine, started) =
+        Engine::start(engine_options(&dir, &settings, &foundation), metrics.engine, metrics.lake).await?;
+    log_recovery(&started);
+    watch_engine(&boot.health, &engine);
+    boot.ends_when(poisoned(engine.clone()));
+    boot.on_stop("engine", close(engine.clone(), foundation.stop.grace_seconds.duration() / 2));
+
+    let queries = Queries::new(query_options(&dir, &settings), metrics.queries).context("queries")?;
+    let app = server::App::new(engine, queries, registry, server_limits(&settings, &foundation));
+    let addresses = Addresses { api: boot.address, admin: boot.admin_address };
+    publish(boot, dir, &addresses);
+
     let bound = memory::bound(&settings);
     for part in memory::parts(&settings) {
         tracing::debug!(bytes = part.bytes, "memory bound: {}", part.what);
     }
-    let seconds = began.elapsed().as_secs_f64();
-    let (api_address, admin_address) = (addresses.api.to_string(), addresses.admin.to_string());
-    tracing::info!(api = api_address, admin = admin_address, memory_bound_bytes = bound.0, seconds, "ready");
-    let greeting = greeting(&addresses, &token_place, &bound.to_string());
-    let listeners = vec![api, admin];
-    let service = Service { settings, dir, registry, engine, health, listeners, stopper, admin_stopper, seen };
-    Ok((service, greeting))
+    tracing::info!(memory_bound_bytes = bound.0, "memory bound");
+    boot.greeting(greeting(&addresses, &token_place, &bound.to_string()));
+    Ok(server::routes(app))
 }
 
-impl Service {
-    async fn stop(mut self) -> anyhow::Result<()> {
-        let began = Instant::now();
-        self.health.stopping();
-        self.dir.remove_addresses();
-        tokio::time::sleep(self.settings.stop.drain_seconds.duration()).await;
-        self.stopper.stop();
-        let grace = self.settings.stop.grace_seconds.duration();
-        let admin = self.listeners.pop();
-        for listener in self.listeners.drain(..) {
-            if tokio::time::timeout(grace, listener).await.is_err() {
-                tracing::warn!(grace_seconds = grace.as_secs(), "requests did not finish in time and are cut off");
-            }
-        }
-        if self.engine.status().poisoned().is_none() {
-            // What is not sealed in time stays in the wal, and is live again after the next start.
-            match tokio::time::timeout(grace, self.engine.seal()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(reason)) => tracing::warn!(reason, "live rows stay in the wal"),
-                Err(_) => tracing::warn!("live rows stay in the wal: sealing takes too long"),
-            }
-        }
-        let closed = self.engine.close().await;
-        self.seen.abort();
-        self.registry.close().await.context("registry")?;
-        self.admin_stopper.stop();
-        if let Some(admin) = admin {
-            // A connection kept open by a scraper must not hold up the end.
-            drop(tokio::time::timeout(Duration::from_secs(1), admin).await);
-        }
-        tracing::info!(seconds = began.elapsed().as_secs_f64(), "stopped");
-        closed.context("the wal could not be ended")
+/// Commands find the collector by a file in the data folder.
+fn publish(boot: &mut Boot, dir: DataDir, addresses: &Addresses) {
+    if let Err(error) = dir.write_addresses(addresses) {
+        // On a full disk there is still much to read.
+        let error = nowwhat::error_chain(error.as_ref());
+        tracing::error!(error, "addresses not written: commands need --url to find this collector");
     }
+    boot.on_stop("addresses", async move {
+        dir.remove_addresses();
+        Ok(())
+    });
+}
+
+/// Returns when the wal failed: then nothing is taken any more.
+async fn poisoned(engine: Engine) -> String {
+    let status = engine.status().clone();
+    status.poisoning().await;
+    format!(
+        "the wal failed and takes nothing any more, the next start recovers: {}",
+        status.poisoned().unwrap_or_default()
+    )
+}
+
+/// Seals what is live and ends the wal. What is not sealed in time stays in the wal, and is live again after the next start.
+async fn close(engine: Engine, grace: Duration) -> Result<(), BoxError> {
+    if engine.status().poisoned().is_none() {
+        match tokio::time::timeout(grace, engine.seal()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(reason)) => tracing::warn!(reason, "live rows stay in the wal"),
+            Err(_) => tracing::warn!("live rows stay in the wal: sealing takes too long"),
+        }
+    }
+    Ok(engine.close().await.map_err(|e| anyhow::anyhow!(e).context("the wal could not be ended"))?)
+}
+
+/// At SIGHUP a changed admin token takes the place of the one before.
+fn reload_token(boot: &mut Boot, registry: &Registry) {
+    let registry = registry.clone();
+    boot.on_reload(move |loaded: Loaded| {
+        let registry = registry.clone();
+        async move {
+            match &Settings::from_loaded(&loaded).auth.admin_token {
+                Some(token) => Ok(registry.ensure_admin(token.reveal()).await?),
+                None => Ok(()),
+            }
+        }
+    });
 }
 
 /// Makes the configured admin token known, or makes one. Returns where it lies.
@@ -245,10 +151,10 @@ async fn ensure_admin(registry: &Registry, dir: &DataDir, settings: &Settings) -
     Ok(path.display().to_string())
 }
 
-fn engine_options(dir: &DataDir, settings: &Settings) -> engine::Options {
+fn engine_options(dir: &DataDir, settings: &Settings, foundation: &Foundation) -> engine::Options {
     let group_bytes_max = settings.ingest.group_bytes_max.0;
     // Text, and for each event its sensor, id and times.
-    let columns_bytes_max = settings.http.body_bytes_max.0 * 2 + settings.events.batch_events_max as u64 * 256;
+    let columns_bytes_max = foundation.http.body_bytes_max.0 * 2 + settings.events.batch_events_max as u64 * 256;
     engine::Options {
         wal_dir: dir.wal(),
         lake_dir: dir.lake(),
@@ -282,9 +188,9 @@ fn query_options(dir: &DataDir, settings: &Settings) -> query::Options {
     }
 }
 
-fn server_limits(settings: &Settings) -> server::Limits {
+fn server_limits(settings: &Settings, foundation: &Foundation) -> server::Limits {
     server::Limits {
-        body_bytes_max: settings.http.body_bytes_max.0,
+        body_bytes_max: foundation.http.body_bytes_max.0,
         body_stall_seconds: settings.http.body_stall_seconds.0,
         event: server::EventLimits {
             event_bytes_max: settings.events.event_bytes_max.0 as usize,

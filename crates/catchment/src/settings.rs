@@ -1,31 +1,15 @@
 //! What Catchment can be told, each key with its default, its range and its meaning.
 
 use nowwhat::config::{ByteSize, Seconds, Secret};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 nowwhat::settings! {
-    /// The settings of `catchment serve`.
+    /// The settings of `catchment serve`, beside those that every service has.
     pub(crate) struct Settings {
-        /// The public listener: the API.
+        /// The public listener.
         http: Http {
-            /// Address of the API. Port 0 takes a free one.
-            listen: SocketAddr = "127.0.0.1:4711";
-            /// Allow an address beyond loopback without TLS: for use behind a proxy that ends TLS.
-            insecure: bool = "false";
-            /// Largest request body, also after decompression.
-            body_bytes_max: ByteSize = "64MiB", range "1KiB".."256MiB";
             /// A body that sends nothing for this long is given up with 408.
             body_stall_seconds: Seconds = "15s", range "1s".."10m";
-            /// A connection that has not sent its request's head after this long is closed.
-            head_seconds: Seconds = "15s", range "1s".."10m";
-            /// Open connections; one more is answered 503 and closed.
-            connections_max: usize = "4096", range "1".."100000";
-        }
-        /// The admin listener: metrics and health.
-        admin: Admin {
-            /// Address of the admin listener. Port 0 takes a free one. Keep it off the public network.
-            listen: SocketAddr = "127.0.0.1:4712";
         }
         /// Where everything is kept.
         data: Data {
@@ -35,7 +19,7 @@ nowwhat::settings! {
         /// Who may come in.
         auth: Auth {
             /// The admin token, at least 16 characters. Without it one is made at the first start, in `<data dir>/admin.token`.
-            admin_token: Option<Secret> = "";
+            admin_token: Option<Secret> = "", reload;
         }
         /// What an event may be.
         events: Events {
@@ -93,20 +77,6 @@ nowwhat::settings! {
             rows_max: u64 = "1000000", range "1".."1000000000";
             /// Largest text of a query.
             bytes_max: ByteSize = "256KiB", range "1KiB".."8MiB";
-        }
-        /// Log lines.
-        log: Log {
-            /// Least level: error, warn, info, debug, trace; also per module, as `info,engine=debug`.
-            level: String = "info";
-            /// `text`, `json`, or `auto`: text on a terminal, else JSON.
-            format: String = "auto";
-        }
-        /// Stopping.
-        stop: Stop {
-            /// Time between readiness turning false and the listener closing, for load balancers.
-            drain_seconds: Seconds = "0s", range "0s".."5m";
-            /// Time for requests in flight to finish.
-            grace_seconds: Seconds = "20s", range "1s".."10m";
         }
     }
 }

@@ -11,12 +11,15 @@ mod render;
 mod spec;
 mod value;
 
-pub use load::{Given, Loaded, Origin, Problems, Sources, load};
+pub use load::{Changes, Given, Loaded, Origin, Problems, Sources, load};
 pub use render::default_file;
-pub use spec::{Range, Spec};
+pub use spec::{Range, Spec, with_default};
 pub use value::{ByteSize, Seconds, Secret, Url, Value};
 
-/// Declares settings: a struct of sections, each a struct of typed keys.
+/// Declares settings: a struct of sections, each a struct of typed keys. After the default may come `range "min".."max"`, and `reload`
+/// for a setting whose new value the running service takes over.
+///
+/// Several structs can be loaded together (`[Foundation::specs(), Settings::specs()].concat()`), also with keys in the same section.
 ///
 /// ```
 /// nowwhat::settings! {
@@ -25,7 +28,7 @@ pub use value::{ByteSize, Seconds, Secret, Url, Value};
 ///         /// The oven.
 ///         oven: Oven {
 ///             /// How hot.
-///             celsius: u32 = "220", range "50".."300";
+///             celsius: u32 = "220", range "50".."300", reload;
 ///         }
 ///     }
 /// }
@@ -43,7 +46,7 @@ macro_rules! settings {
                 $section:ident: $section_type:ident {
                     $(
                         $(#[doc = $key_doc:literal])*
-                        $key:ident: $kind:ty = $default:literal $(, range $min:literal .. $max:literal)?;
+                        $key:ident: $kind:ty = $default:literal $(, $limit:ident $($min:literal .. $max:literal)?)*;
                     )*
                 }
             )*
@@ -69,12 +72,12 @@ macro_rules! settings {
                 let mut specs = Vec::new();
                 $({
                     let section_doc: &'static str = concat!($($section_doc, "\n",)*);
-                    $(specs.push($crate::config::Spec::of::<$kind>(
-                        (stringify!($section), stringify!($key)),
-                        (section_doc, concat!($($key_doc, "\n",)*)),
-                        $default,
-                        $crate::settings!(@range $($min, $max)?),
-                    ));)*
+                    $(
+                        let names = (stringify!($section), stringify!($key));
+                        let docs = (section_doc, concat!($($key_doc, "\n",)*));
+                        let spec = $crate::config::Spec::of::<$kind>(names, docs, $default);
+                        specs.push(spec$(.$limit($($min, $max)?))*);
+                    )*
                 })*
                 specs
             }
@@ -89,6 +92,4 @@ macro_rules! settings {
             }
         }
     };
-    (@range) => { None };
-    (@range $min:literal, $max:literal) => { Some($crate::config::Range { min: $min, max: $max }) };
 }

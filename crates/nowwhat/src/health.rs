@@ -153,17 +153,16 @@ pub fn public_routes(health: Health) -> axum::Router {
 }
 
 /// The routes of an admin listener: metrics, health, version.
-pub fn admin_routes(
-    registry: Arc<prometheus_client::registry::Registry>,
-    health: Health,
-    version: Version,
-) -> axum::Router {
+pub fn admin_routes(registry: crate::metrics::SharedRegistry, health: Health, version: Version) -> axum::Router {
     use axum::routing::get;
     let (live, ready, started) = (health.clone(), health.clone(), health);
     axum::Router::new()
         .route(
             "/metrics",
-            get(move |headers: http::HeaderMap| async move { crate::metrics::exposition(&registry, &headers) }),
+            get(move |headers: http::HeaderMap| async move {
+                let registry = registry.read().unwrap_or_else(PoisonError::into_inner);
+                crate::metrics::exposition(&registry, &headers)
+            }),
         )
         .route("/livez", get(move || async move { live.livez() }))
         .route("/readyz", get(move || async move { ready.readyz() }))

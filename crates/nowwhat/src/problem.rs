@@ -1,4 +1,15 @@
 //! Errors as RFC 9457 problem details.
+//!
+//! A [`Problem`] keeps what the client may know apart from what the log must know. [`uniform()`] makes problems also of the failures
+//! that a handler did not make itself: no such route, wrong method, a body that is too large, an answer that takes too long, and what
+//! axum's own extractors reject.
+
+mod status;
+mod uniform;
+
+pub use uniform::{Limits, body_limit, uniform};
+
+pub(crate) use uniform::BodyLimit;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -30,6 +41,13 @@ impl Problem {
     pub fn new(status: StatusCode, code: &'static str, title: &'static str) -> Self {
         let (detail, headers, extensions, cause) = (None, HeaderMap::new(), Map::new(), None);
         Self { inner: Box::new(Inner { status, code, title, detail, headers, extensions, cause }) }
+    }
+
+    /// The problem that a status alone tells, with the code of the module's table. A status without a line there is told as the
+    /// first of its class, as RFC 9110 (15) has it, and kept.
+    pub fn of_status(status: StatusCode) -> Self {
+        let (code, title) = status::told(status);
+        Self::new(status, code, title)
     }
 
     /// What happened in this one case, for the client.

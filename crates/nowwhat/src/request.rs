@@ -1,128 +1,239 @@
 //! What every request gets: an id, a span, one log line, metrics; a panic becomes a 500.
+//!
+//! The id comes from `X-Request-Id` when it is sane (1 to 128 printable ASCII characters without quotes and backslashes), else it is
+//! a new UUIDv7. It is on every log line of the request, in the answer's `X-Request-Id`, in problem bodies, and in calls that the
+//! service makes meanwhile with [`Client`](crate::client::Client). A `traceparent` is continued the same way.
 
+mod line;
+mod metrics;
+
+pub use metrics::RequestMetrics;
+
+use crate::current::{self, Current, Times};
+use crate::debug::LastRequests;
+use crate::forwarded::TrustedProxies;
+use crate::metrics::{Label, Route};
+use crate::otlp;
 use crate::problem::Problem;
+use crate::trace::{Sampled, TraceContext};
 use axum::body::Body;
-use axum::extract::{MatchedPath, Request, State};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::extract::{ConnectInfo, Request};
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::{Registry, Unit};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use line::Line;
+use metrics::RouteMetrics;
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
-use std::time::Instant;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use tower::Service;
 use tracing::Instrument;
 
-/// The header of the request id, taken over from the client when it is usable.
+/// The target of the log lines of requests.
+pub const TARGET: &str = "nowwhat::request";
+/// The header of the request id.
 pub static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
-/// Status that the log and the metrics give a request whose client went away before the answer.
-const CLIENT_GONE: u16 = 499;
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Labels {
-    method: &'static str,
-    route: String,
-    status: u16,
+/// What a client may see of the inside, and what is kept of it.
+#[derive(Clone, Debug, Default)]
+pub enum Inside {
+    /// Causes are in the log only.
+    #[default]
+    Hidden,
+    /// For development: causes are in error bodies, times in `Server-Timing`, and the last requests are kept for a page.
+    Shown(LastRequests),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Route {
-    route: String,
+/// Whether requests begin a trace when the caller sent none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tracing {
+    /// Only callers begin traces.
+    #[default]
+    Continued,
+    /// Traces are exported: each request has one.
+    Exported,
 }
 
-/// Metrics of requests; registered once.
+/// How requests are seen.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// What a client may see of the inside.
+    pub inside: Inside,
+    /// Whether requests begin a trace.
+    pub tracing: Tracing,
+    /// Whose word about the client's address is believed.
+    pub proxies: TrustedProxies,
+}
+
+/// The address of the client, behind trusted proxies the one that they name: an extension of every request whose peer is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientAddress(pub IpAddr);
+
+/// What the layer needs to know.
+#[derive(Debug)]
+struct Shared {
+    metrics: RequestMetrics,
+    seen: Seen,
+}
+
+/// The layer that gives requests all of this.
 #[derive(Clone, Debug)]
-pub struct RequestMetrics {
-    requests: Family<Labels, Counter>,
-    seconds: Family<Route, Histogram>,
-    in_flight: Gauge,
-    panics: Counter,
+pub struct Observe {
+    shared: Arc<Shared>,
 }
 
-impl RequestMetrics {
-    /// Makes the metrics and adds them to `registry`.
-    pub fn register(registry: &mut Registry) -> Self {
-        let metrics = Self {
-            requests: Family::default(),
-            seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.000_5, 2.0, 16))),
-            in_flight: Gauge::default(),
-            panics: Counter::default(),
-        };
-        // What nobody asked for yet is zero, not absent.
-        let route = || "unmatched".to_owned();
-        drop(metrics.requests.get_or_create(&Labels { method: "GET", route: route(), status: 404 }));
-        drop(metrics.seconds.get_or_create(&Route { route: route() }));
-        let r = registry.sub_registry_with_prefix("http");
-        r.register(
-            "requests",
-            "Requests by method, route and status; 499 when the client went away",
-            metrics.requests.clone(),
-        );
-        r.register_with_unit(
-            "request_duration",
-            "Time to the head of the answer",
-            Unit::Seconds,
-            metrics.seconds.clone(),
-        );
-        r.register("requests_in_flight", "Requests being answered now", metrics.in_flight.clone());
-        r.register("panics", "Requests that ended in a panic", metrics.panics.clone());
-        metrics
+impl Observe {
+    /// A layer; the requests are counted in `metrics`.
+    pub fn new(metrics: RequestMetrics, seen: Seen) -> Self {
+        Self { shared: Arc::new(Shared { metrics, seen }) }
+    }
+
+    /// Wraps a router. To be called last, so that fallbacks are covered as well.
+    pub fn router(self, router: axum::Router) -> axum::Router {
+        router.layer(self)
     }
 }
 
-/// Whether answers tell the causes of errors: in development only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Causes {
-    /// They are in the answer, and in the log.
-    Shown,
-    /// They are in the log only.
-    Hidden,
+impl<S> tower::Layer<S> for Observe {
+    type Service = Observed<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Observed { inner, shared: self.shared.clone(), metrics: Arc::default() }
+    }
 }
 
-/// What the layer needs to know.
+/// A service whose requests are observed.
 #[derive(Clone, Debug)]
-struct Layer {
-    metrics: RequestMetrics,
-    causes: Causes,
+pub struct Observed<S> {
+    inner: S,
+    shared: Arc<Shared>,
+    metrics: Arc<RouteMetrics>,
 }
 
-/// Wraps a router. To be called last, so that fallbacks are covered as well.
-pub fn observed(router: axum::Router, metrics: RequestMetrics, causes: Causes) -> axum::Router {
-    router.layer(from_fn_with_state(Layer { metrics, causes }, observe))
+impl<S> Service<Request> for Observed<S>
+where
+    S: Service<Request, Error = Infallible>,
+    S::Response: IntoResponse,
+    S::Future: Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        let (current, span) = begin(&self.shared, &mut request);
+        let client = client(&self.shared, &mut request);
+        let current = Arc::new(current);
+        let mut line = Line::begin(&self.shared, &self.metrics, current.clone(), span.clone(), &request);
+        line.client(client);
+        let request = line.counting(request);
+        let shared = self.shared.clone();
+        // The handler may panic before its future is there.
+        let entered = span.enter();
+        let called = current::in_scope(&current, || {
+            std::panic::catch_unwind(AssertUnwindSafe(|| AssertUnwindSafe(self.inner.call(request)).catch_unwind()))
+        });
+        drop(entered);
+        Box::pin(current::scope(
+            current,
+            async move {
+                let response = match called {
+                    Ok(future) => future.await.map(|Ok(response)| response.into_response()),
+                    Err(panic) => Err(panic),
+                };
+                Ok(answer(&shared, line, response))
+            }
+            .instrument(span),
+        ))
+    }
 }
 
-async fn observe(State(layer): State<Layer>, mut request: Request, next: Next) -> Response {
-    let id = request_id(&request);
+/// What is known when the head is read, and the span of everything that follows.
+fn begin(shared: &Shared, request: &mut Request) -> (Current, tracing::Span) {
+    let id = request_id(request);
     request.headers_mut().insert(REQUEST_ID.clone(), id.clone());
-    let span = tracing::info_span!("request", request_id = id.to_str().unwrap_or_default());
-    let mut line = Line::begin(&layer, &request);
-    answer(&layer, &mut line, id, request, next).instrument(span.clone()).await
+    let (given, tracestate) = match TraceContext::from_headers(request.headers()) {
+        Some((given, state)) => (Some(given), state),
+        None => (None, None),
+    };
+    let begun = || (shared.seen.tracing == Tracing::Exported).then(|| TraceContext::random(Sampled::Yes));
+    let (span, trace) = match given.or_else(begun) {
+        None => (tracing::info_span!(target: TARGET, "request", request_id = id.to_str().unwrap_or_default()), None),
+        Some(trace) => {
+            let (span, own) = traced(shared, request, trace, &id);
+            (span, Some(own))
+        }
+    };
+    let record = match &shared.seen.inside {
+        Inside::Hidden => None,
+        Inside::Shown(last) => Some(last.begin(format!("{} {}", request.method(), request.uri().path()))),
+    };
+    (Current { id, trace, tracestate, handler: OnceLock::new(), times: Arc::<Times>::default(), record }, span)
 }
 
-async fn answer(layer: &Layer, line: &mut Line, id: HeaderValue, request: Request, next: Next) -> Response {
-    line.span = tracing::Span::current();
-    let caught = AssertUnwindSafe(next.run(request)).catch_unwind().await;
-    let mut response = caught.unwrap_or_else(|panic| {
-        layer.metrics.panics.inc();
+/// The span of a request that belongs to a trace, and its own place in the trace.
+fn traced(shared: &Shared, request: &Request, trace: TraceContext, id: &HeaderValue) -> (tracing::Span, TraceContext) {
+    let route = Route::of(request.extensions());
+    let span = tracing::info_span!(
+        target: TARGET,
+        "request",
+        request_id = id.to_str().unwrap_or_default(),
+        trace_id = trace.trace_id_hex(),
+        "otel.kind" = "server",
+        "otel.name" = format!("{} {}", request.method(), route.value()),
+        "otel.status_code" = tracing::field::Empty,
+        "http.response.status_code" = tracing::field::Empty,
+    );
+    if shared.seen.tracing == Tracing::Continued {
+        return (span, trace.child());
+    }
+    otlp::set_parent(&span, &trace);
+    let own = otlp::context_of(&span).unwrap_or_else(|| trace.child());
+    (span, own)
+}
+
+/// Who sent the request; also for its handlers.
+fn client(shared: &Shared, request: &mut Request) -> Option<IpAddr> {
+    let ConnectInfo(peer) = request.extensions().get::<ConnectInfo<SocketAddr>>()?;
+    let address = shared.seen.proxies.client_address(peer.ip(), request.headers());
+    request.extensions_mut().insert(ClientAddress(address));
+    Some(address)
+}
+
+fn answer(shared: &Shared, line: Line, response: std::thread::Result<Response>) -> Response {
+    let mut response = response.unwrap_or_else(|panic| {
+        shared.metrics.panics.inc();
         let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
         let internal = Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something failed here");
         internal.cause(format!("panic: {}", text.unwrap_or("without a text"))).into_response()
     });
+    let id = line.current.id.clone();
+    let shown = matches!(shared.seen.inside, Inside::Shown(_));
     let problem = response.extensions_mut().remove::<Problem>();
     if let Some(problem) = &problem {
-        let causes = problem.causes().filter(|_| layer.causes == Causes::Shown);
+        let causes = problem.causes().filter(|_| shown);
         let body = problem.body(id.to_str().ok(), causes);
         response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
         *response.body_mut() = Body::from(body);
     }
     response.headers_mut().insert(REQUEST_ID.clone(), id);
-    line.end(response.status().as_u16(), problem.as_ref());
-    response
+    if shown {
+        let times = &line.current.times;
+        let timing =
+            format!("db;dur={:.3}, view;dur={:.3}, total;dur={}", times.db_ms(), times.view_ms(), line.elapsed_ms());
+        let timing = HeaderValue::try_from(timing).expect("numbers are ASCII");
+        response.headers_mut().insert(SERVER_TIMING.clone(), timing);
+    }
+    line.answered(response, problem)
 }
 
 /// The client's id when it is short and printable, else a new UUIDv7.
@@ -134,72 +245,5 @@ fn request_id(request: &Request) -> HeaderValue {
     match request.headers().get(&REQUEST_ID).filter(usable) {
         Some(given) => given.clone(),
         None => HeaderValue::try_from(uuid::Uuid::now_v7().to_string()).expect("a UUID is ASCII"),
-    }
-}
-
-/// The request's line in the log and its place in the metrics. When it is dropped before its end, the client went away.
-struct Line {
-    metrics: RequestMetrics,
-    method: &'static str,
-    route: String,
-    path: String,
-    started: Instant,
-    span: tracing::Span,
-    ended: bool,
-}
-
-impl Line {
-    fn begin(layer: &Layer, request: &Request) -> Self {
-        layer.metrics.in_flight.inc();
-        let route = request.extensions().get::<MatchedPath>().map_or("unmatched", |m| m.as_str());
-        Self {
-            metrics: layer.metrics.clone(),
-            method: method(request.method()),
-            route: route.to_owned(),
-            path: request.uri().path().chars().take(256).collect(),
-            started: Instant::now(),
-            span: tracing::Span::none(),
-            ended: false,
-        }
-    }
-
-    fn end(&mut self, status: u16, problem: Option<&Problem>) {
-        self.ended = true;
-        let seconds = self.started.elapsed().as_secs_f64();
-        self.metrics.in_flight.dec();
-        let labels = Labels { method: self.method, route: self.route.clone(), status };
-        self.metrics.requests.get_or_create(&labels).inc();
-        self.metrics.seconds.get_or_create(&Route { route: self.route.clone() }).observe(seconds);
-        let _entered = self.span.enter();
-        let (method, path) = (self.method, self.path.as_str());
-        let duration_ms = (seconds * 1e6).round() / 1e3;
-        let code = problem.map(Problem::code);
-        let cause = problem.and_then(Problem::causes);
-        match status {
-            500.. => tracing::error!(method, path, status, duration_ms, code, cause, "request"),
-            _ => tracing::info!(method, path, status, duration_ms, code, cause, "request"),
-        }
-    }
-}
-
-impl Drop for Line {
-    fn drop(&mut self) {
-        if !self.ended {
-            self.end(CLIENT_GONE, None);
-        }
-    }
-}
-
-/// Methods of HTTP by name, all others as one, so that a client cannot make labels.
-fn method(method: &Method) -> &'static str {
-    match *method {
-        Method::GET => "GET",
-        Method::POST => "POST",
-        Method::PUT => "PUT",
-        Method::DELETE => "DELETE",
-        Method::HEAD => "HEAD",
-        Method::OPTIONS => "OPTIONS",
-        Method::PATCH => "PATCH",
-        _ => "other",
     }
 }

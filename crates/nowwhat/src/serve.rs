@@ -1,9 +1,29 @@
 //! Listeners with limits, and orderly stopping.
+//!
+//! A [`Listener`] is bound, or taken over from systemd ([`Inherited`]), and serves a router over HTTP/1.1 and HTTP/2,
+//! plain or with [`Tls`]. **Promises:** a peer that sends no request, takes no answer or is gone does not hold a
+//! connection for ever; one connection too many is turned away; a stop finishes the requests that have begun, and
+//! answers the first request of a connection that was just accepted. A socket that systemd holds refuses nothing while
+//! the service restarts: what comes meanwhile waits in its queue.
+//!
+//! How long a request or its body may take is not decided here: that belongs to the router's layers.
+
+mod activity;
+mod connection;
+mod inherited;
+mod signals;
+mod stall;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+pub use connection::Scheme;
+pub use inherited::Inherited;
+pub use signals::{Hangup, Stop, Stopper, Termination, stop_signal};
+pub use tls::{Tls, TlsError};
 
 use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
+use connection::Connection;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -13,17 +33,29 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::TaskTracker;
 
-/// Bounds of a listener.
-#[derive(Clone, Copy, Debug)]
+/// Connections that are being told that there are too many, at most; more are closed without a word.
+const REFUSALS_MAX: usize = 64;
+/// Failures to accept are logged this seldom.
+const ACCEPT_WARNING_PERIOD: Duration = Duration::from_secs(10);
+
+/// Bounds of a listener. A change holds for connections accepted after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// Open connections; one more is answered 503 and closed.
+    /// Open connections; one more is answered 503 and closed, with TLS only closed. When this is lowered, the open ones
+    /// stay.
     pub connections_max: usize,
-    /// A connection that has not sent the head of its next request after this long is closed.
+    /// Time for the TLS handshake and the head of the first request together, and for the head of each request after
+    /// it; a connection that takes longer is closed. One of HTTP/2 may be idle for up to twice this.
     pub head_timeout: Duration,
+    /// A connection whose peer takes nothing of an answer for this long is closed. Over HTTP/2 a peer can also hold an
+    /// answer back by flow control; that is noticed up to twice `head_timeout` later.
+    pub write_stall_timeout: Duration,
+    /// Requests of one HTTP/2 connection at the same time; the peer is told.
+    pub streams_max: u32,
 }
 
 /// Metrics of connections; registered once.
@@ -31,12 +63,19 @@ pub struct ConnectionLimits {
 pub struct ConnectionMetrics {
     open: Gauge,
     refused: Counter,
+    stalled: Counter,
+    handshakes_failed: Counter,
 }
 
 impl ConnectionMetrics {
     /// Makes the metrics and adds them to `registry`.
     pub fn register(registry: &mut Registry) -> Self {
-        let metrics = Self { open: Gauge::default(), refused: Counter::default() };
+        let metrics = Self {
+            open: Gauge::default(),
+            refused: Counter::default(),
+            stalled: Counter::default(),
+            handshakes_failed: Counter::default(),
+        };
         let r = registry.sub_registry_with_prefix("http");
         r.register("connections", "Open connections", metrics.open.clone());
         r.register(
@@ -44,11 +83,34 @@ impl ConnectionMetrics {
             "Connections turned away because too many were open",
             metrics.refused.clone(),
         );
+        r.register(
+            "connections_stalled",
+            "Connections closed because the peer took nothing of its answer",
+            metrics.stalled.clone(),
+        );
+        registry.register(
+            "tls_handshakes_failed",
+            "Connections closed because their TLS handshake failed or took too long",
+            metrics.handshakes_failed.clone(),
+        );
         metrics
     }
 }
 
-/// A bound listener that does not serve yet.
+/// How a listener serves.
+#[derive(Clone, Debug)]
+pub struct Serving {
+    /// Bounds; looked at for every connection, so that the sender can change them at run time.
+    pub limits: watch::Receiver<ConnectionLimits>,
+    /// What is counted.
+    pub metrics: ConnectionMetrics,
+    /// Certificate and key; plain when there is none.
+    pub tls: Option<Tls>,
+    /// When to stop.
+    pub stop: Stop,
+}
+
+/// A bound listener that does not serve yet. Connections that come already wait in its queue.
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
@@ -68,33 +130,43 @@ impl Listener {
         Ok(Self { socket, address })
     }
 
-    /// Serves `router` until `stop` is true, then finishes the requests in flight.
-    pub async fn serve(self, router: Router, limits: ConnectionLimits, metrics: ConnectionMetrics, stop: Stop) {
-        let permits = Arc::new(Semaphore::new(limits.connections_max));
+    /// Serves `router` until it is time to stop, then finishes the requests in flight.
+    ///
+    /// Every request carries the peer's address as [`axum::extract::ConnectInfo`]`<SocketAddr>` and its [`Scheme`] as
+    /// extensions.
+    pub async fn serve(self, router: Router, serving: Serving) {
         let tasks = TaskTracker::new();
-        let mut until = stop.clone();
+        let (open, refusals) = (Arc::new(()), Arc::new(()));
+        let mut failures = AcceptFailures::default();
+        let mut until = serving.stop.clone();
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = until.stopped() => break,
                 accepted = self.socket.accept() => accepted,
             };
-            match accepted {
-                Ok((stream, _)) => match permits.clone().try_acquire_owned() {
-                    Ok(permit) => {
-                        let connection = Connection { stream, router: router.clone(), limits, permit };
-                        tasks.spawn(connection.run(metrics.clone(), stop.clone()));
-                    }
-                    Err(_) => {
-                        metrics.refused.inc();
-                        tasks.spawn(refuse(stream));
-                    }
-                },
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) => {
-                    tracing::warn!(%error, "connection not accepted");
-                    // Out of file descriptors: give the open ones a chance to end.
-                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    failures.pause(&error).await;
+                    continue;
                 }
+            };
+            let limits = *serving.limits.borrow();
+            if taken(&open) < limits.connections_max {
+                let slot = Slot::take(&open, &serving.metrics);
+                let router = router.clone();
+                let serving = serving.clone();
+                tasks.spawn(Connection { stream, peer, router, limits, serving, slot }.run());
+                continue;
+            }
+            serving.metrics.refused.inc();
+            if serving.tls.is_none() && taken(&refusals) < REFUSALS_MAX {
+                let place = refusals.clone();
+                tasks.spawn(async move {
+                    refuse(stream).await;
+                    drop(place);
+                });
             }
         }
         drop(self.socket);
@@ -103,36 +175,54 @@ impl Listener {
     }
 }
 
-struct Connection {
-    stream: TcpStream,
-    router: Router,
-    limits: ConnectionLimits,
-    permit: OwnedSemaphorePermit,
+/// How many places are taken: each holder has a clone.
+fn taken(places: &Arc<()>) -> usize {
+    Arc::strong_count(places) - 1
 }
 
-impl Connection {
-    async fn run(self, metrics: ConnectionMetrics, mut stop: Stop) {
+/// The place of an open connection among those allowed. Counted by holders and not by permits, so that the limit can
+/// change.
+#[derive(Debug)]
+struct Slot {
+    open: Gauge,
+    _place: Arc<()>,
+}
+
+impl Slot {
+    fn take(places: &Arc<()>, metrics: &ConnectionMetrics) -> Self {
         metrics.open.inc();
-        // Without it, small answers wait for the peer's acknowledgement.
-        drop(self.stream.set_nodelay(true));
-        let service = TowerToHyperService::new(self.router);
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.limits.head_timeout)
-            .serve_connection(TokioIo::new(self.stream), service);
-        let mut connection = std::pin::pin!(connection);
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = stop.stopped() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        };
-        if let Err(error) = ended {
-            tracing::debug!(%error, "connection ended");
+        Self { open: metrics.open.clone(), _place: places.clone() }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.open.dec();
+    }
+}
+
+/// Failures to accept, logged seldom.
+#[derive(Default)]
+struct AcceptFailures {
+    logged: Option<Instant>,
+    suppressed: u64,
+}
+
+impl AcceptFailures {
+    async fn pause(&mut self, error: &io::Error) {
+        use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+        if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
+            // The peer went away while it waited.
+            return;
         }
-        metrics.open.dec();
-        drop(self.permit);
+        if self.logged.is_some_and(|logged| logged.elapsed() < ACCEPT_WARNING_PERIOD) {
+            self.suppressed += 1;
+        } else {
+            tracing::warn!(%error, suppressed = self.suppressed, "connection not accepted");
+            (self.logged, self.suppressed) = (Some(Instant::now()), 0);
+        }
+        // Out of file descriptors: give the open ones a chance to end.
+        sleep(Duration::from_millis(50)).await;
     }
 }
 
@@ -142,79 +232,9 @@ async fn refuse(mut stream: TcpStream) {
         b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
     let told = async {
         stream.write_all(ANSWER).await?;
-        stream.shutdown().await
+        stream.shutdown().await?;
+        // Closing with a request unread resets the connection, and the answer would be lost with it.
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
     };
-    drop(tokio::time::timeout(Duration::from_secs(1), told).await);
-}
-
-/// Tells everyone to stop. Made by [`stop_signal`].
-#[derive(Debug)]
-pub struct Stopper(watch::Sender<bool>);
-
-/// Knows when to stop.
-#[derive(Clone, Debug)]
-pub struct Stop(watch::Receiver<bool>);
-
-/// A pair: one side tells, the other knows.
-pub fn stop_signal() -> (Stopper, Stop) {
-    let (tell, know) = watch::channel(false);
-    (Stopper(tell), Stop(know))
-}
-
-impl Stopper {
-    /// Tells everyone.
-    pub fn stop(&self) {
-        self.0.send_replace(true);
-    }
-}
-
-impl Stop {
-    /// Returns when it is time to stop.
-    pub async fn stopped(&mut self) {
-        // A stopper that is gone means the same.
-        drop(self.0.wait_for(|stop| *stop).await);
-    }
-}
-
-/// The signals that ask the process to end: SIGTERM and SIGINT. From the moment this is made none is lost: one that comes while nobody
-/// waits is told at the next call of [`Termination::next`].
-#[derive(Debug)]
-pub struct Termination {
-    term: Signal,
-    int: Signal,
-}
-
-impl Termination {
-    /// Begins to watch.
-    ///
-    /// # Errors
-    /// The operating system's, when signals cannot be watched.
-    pub fn watch() -> io::Result<Self> {
-        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
-    }
-
-    /// The name of the next signal.
-    pub async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.term.recv() => "SIGTERM",
-            _ = self.int.recv() => "SIGINT",
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_signal_that_comes_while_nobody_waits_is_told_afterwards() {
-        let mut termination = Termination::watch().expect("signals can be watched");
-        for name in ["SIGTERM", "SIGINT"] {
-            let number = if name == "SIGTERM" { rustix::process::Signal::TERM } else { rustix::process::Signal::INT };
-            rustix::process::kill_process(rustix::process::getpid(), number).expect("the process is ours");
-            // Other work goes on meanwhile.
-            tokio::time::sleep(Duration::from_millis(1)).await;
-            assert_eq!(termination.next().await, name);
-        }
-    }
+    drop(timeout(Duration::from_secs(1), told).await);
 }

@@ -13,13 +13,16 @@ pub struct Version {
     pub commit: &'static str,
 }
 
-/// The version of the crate that calls it. The commit is the variable `BUILD_COMMIT` at build time, which a build script sets
+/// The version of the crate that calls it. `version!("name")` gives it another name. The commit is the variable `BUILD_COMMIT` at build time, which a build script sets
 /// with `cargo::rustc-env=BUILD_COMMIT=...`.
 #[macro_export]
 macro_rules! version {
     () => {
+        $crate::version!(env!("CARGO_PKG_NAME"))
+    };
+    ($name:expr) => {
         $crate::Version {
-            name: env!("CARGO_PKG_NAME"),
+            name: $name,
             version: env!("CARGO_PKG_VERSION"),
             commit: match option_env!("BUILD_COMMIT") {
                 Some(commit) => commit,

@@ -26,4 +26,4 @@ mod value;
 pub use encode::{Format, encode, json_rows};
 pub use error::QueryError;
 pub use metrics::QueryMetrics;
-pub use run::{Answer, Column, Options, Queries, Query, Turn};
+pub use run::{Answer, Column, Options, Queries, Query, Turn, Waited};

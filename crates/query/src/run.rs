@@ -26,7 +26,7 @@ use object_store::local::LocalFileSystem;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -104,6 +104,24 @@ pub struct Answer {
     /// Whether the bound is the server's, not the asker's.
     bound: Bound,
     truncated: bool,
+    waited: Waited,
+}
+
+/// How long an answer was waited for. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Waited {
+    nanos: Arc<AtomicU64>,
+}
+
+impl Waited {
+    fn add(&self, time: Duration) {
+        self.nanos.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// The time since the last call.
+    pub fn take(&self) -> Duration {
+        Duration::from_nanos(self.nanos.swap(0, Ordering::Relaxed))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,7 +236,16 @@ impl Queries {
         runtime.spawn(task.run(columns, batches));
         match known.await {
             Ok(Ok(columns)) => {
-                Ok(Answer { columns, batches: receiver, rows_left: rows_max, rows_max, bound, truncated: false })
+                let waited = Waited::default();
+                Ok(Answer {
+                    columns,
+                    batches: receiver,
+                    rows_left: rows_max,
+                    rows_max,
+                    bound,
+                    truncated: false,
+                    waited,
+                })
             }
             Ok(Err(error)) => Err(error),
             Err(_) => Err(QueryError::Failed("the query's task ended".to_owned())),
@@ -232,7 +259,10 @@ impl Answer {
         if self.truncated {
             return None;
         }
-        let batch = match self.batches.recv().await? {
+        let began = Instant::now();
+        let batch = self.batches.recv().await;
+        self.waited.add(began.elapsed());
+        let batch = match batch? {
             Ok(batch) => batch,
             Err(error) => return Some(Err(error)),
         };
@@ -245,6 +275,11 @@ impl Answer {
         self.batches.close();
         let left = std::mem::take(&mut self.rows_left);
         Some(Ok(batch.slice(0, left as usize)))
+    }
+
+    /// How long its rows were waited for, to be read while they come.
+    pub fn waited(&self) -> Waited {
+        self.waited.clone()
     }
 
     /// Whether there were more rows than wanted or allowed; known when the last row came.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// 401 with `WWW-Authenticate` when there is no valid token.
 pub(crate) async fn identify(app: &App, headers: &HeaderMap) -> Result<Arc<Identity>, Problem> {
     let token = bearer(headers)?;
-    app.shared.registry.authenticate(token).await.map_err(|error| match error {
+    nowwhat::db(app.shared.registry.authenticate(token)).await.map_err(|error| match error {
         AuthError::Unavailable(cause) => Code::RegistryBusy.problem("the token could not be checked").cause(cause),
         refused => challenge(
             Code::InvalidToken.problem(format!("{refused}")),

@@ -1,18 +1,22 @@
 //! What reading the configuration promises.
 
 use super::*;
+use nowwhat::Environment;
+use nowwhat::cli::ConfigCommand;
+use nowwhat::config::{Problems, Sources};
+use std::path::Path;
+
+fn read(pairs: &[(&str, &str)]) -> Result<Loaded, Problems> {
+    service().load(&service().sources(), &pairs.iter().copied().collect())
+}
 
 fn problems(pairs: &[(&str, &str)]) -> String {
-    match read(&SettingsArgs::default(), Vec::new(), pairs.iter().copied().collect()) {
-        Err(Failure::Usage(problems)) => problems,
-        Err(Failure::Failed(error)) => panic!("{error}"),
-        Ok(_) => panic!("{pairs:?} has no problems"),
-    }
+    read(pairs).expect_err("there are problems").to_string()
 }
 
 #[test]
 fn defaults_are_valid_and_their_memory_bound_is_below_a_gibibyte() {
-    let loaded = read(&SettingsArgs::default(), Vec::new(), Environment::default()).ok().expect("valid");
+    let loaded = read(&[]).expect("valid");
     assert!(crate::memory::bound(&Settings::from_loaded(&loaded)).0 < 1 << 30);
 }
 
@@ -22,7 +26,7 @@ fn beyond_loopback_needs_to_be_asked_for() {
         let found = problems(&[(key, "0.0.0.0:4711")]);
         assert!(found.contains("http.insecure = true") && found.contains(key), "{found}");
         let allowed = [(key, "0.0.0.0:4711"), ("CATCHMENT_HTTP__INSECURE", "true")];
-        assert!(read(&SettingsArgs::default(), Vec::new(), allowed.iter().copied().collect()).is_ok());
+        assert!(read(&allowed).is_ok());
     }
 }
 
@@ -30,7 +34,7 @@ fn beyond_loopback_needs_to_be_asked_for() {
 fn bounds_that_contradict_each_other_are_named() {
     assert!(problems(&[("CATCHMENT_SEAL__BYTES", "1GiB")]).contains("seal.bytes"));
     assert!(problems(&[("CATCHMENT_INGEST__IN_FLIGHT_BYTES_MAX", "1MiB")]).contains("http.body_bytes_max"));
-    assert!(problems(&[("CATCHMENT_LOG__FORMAT", "xml")]).contains("allowed are text, json and auto"));
+    assert!(problems(&[("CATCHMENT_LOG__FORMAT", "xml")]).contains("allowed are text, json, journal and auto"));
 }
 
 /// `UPDATE_GENERATED=1` writes what is generated; without it, a difference is an error.
@@ -62,15 +66,17 @@ fn document(path: &str, parts: &[(&str, String)]) {
 
 #[test]
 fn the_committed_file_of_defaults_is_current_and_valid() {
-    same("config/catchment.toml", &default_text());
+    let text = ConfigCommand::Default.run(&service(), &Environment::default()).expect("written");
+    same("config/catchment.toml", &text);
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/catchment.toml");
-    let args = SettingsArgs { config: Some(file), env: None };
-    assert!(read(&args, Vec::new(), Environment::default()).is_ok());
+    let sources = Sources { config: Some(file), ..service().sources() };
+    assert!(service().load(&sources, &Environment::default()).is_ok());
 }
 
 #[test]
 fn the_generated_tables_of_the_documents_are_current() {
-    let specs = Settings::specs();
+    let service = service();
+    let specs = service.specs();
     let default_of = |key: &str| {
         let spec = specs.iter().find(|s| s.name() == key).unwrap_or_else(|| panic!("{key} is no setting"));
         spec.default.to_owned()
@@ -81,7 +87,8 @@ fn the_generated_tables_of_the_documents_are_current() {
 }
 
 fn metrics_table() -> String {
-    let registry = crate::serve::metrics_registry().0;
+    let mut registry = service().registry();
+    crate::serve::Metrics::register(&mut registry);
     let mut text = String::new();
     nowwhat::metrics::table(&registry, &mut text);
     text

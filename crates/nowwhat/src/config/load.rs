@@ -1,7 +1,7 @@
 //! Reading all sources, and finding everything that is wrong with them.
 
 use super::file;
-use super::spec::Spec;
+use super::spec::{Spec, by_section};
 use super::value::Value;
 use crate::environment::Environment;
 use std::collections::BTreeMap;
@@ -19,12 +19,15 @@ pub struct Sources {
     pub env: Option<String>,
     /// Flags that are settings: `section.key`, value, the flag's name.
     pub flags: Vec<(&'static str, String, &'static str)>,
+    /// Variables without a section that the program reads itself, without its prefix: `URL` for `BAKERY_URL`. `ENV` and `CONFIG` are
+    /// always among them.
+    pub reserved: &'static [&'static str],
 }
 
 impl Sources {
     /// The sources of a program without any flag given.
     pub fn of(name: &'static str) -> Self {
-        Self { name, config: None, env: None, flags: Vec::new() }
+        Self { name, config: None, env: None, flags: Vec::new(), reserved: &[] }
     }
 }
 
@@ -105,17 +108,54 @@ impl Loaded {
         T::parse(text).unwrap_or_else(|| panic!("{section}.{key} was checked when it was loaded"))
     }
 
+    /// Which settings have another text in `newer`, which was loaded for the same declarations. Where a text came from does not
+    /// matter.
+    pub fn changes(&self, newer: &Self) -> Changes {
+        let mut changes = Changes::default();
+        for spec in by_section(&self.specs) {
+            let name = spec.name();
+            if self.given(&name).text != newer.given(&name).text {
+                let kind = if spec.reloadable { &mut changes.reloadable } else { &mut changes.at_start };
+                kind.push(name);
+            }
+        }
+        changes
+    }
+
+    /// The newer settings, but what cannot be reloaded as it is here.
+    pub fn reloaded(&self, newer: &Self) -> Self {
+        let mut reloaded = newer.clone();
+        for spec in self.specs.iter().filter(|spec| !spec.reloadable) {
+            reloaded.values.insert(spec.name(), self.given(&spec.name()).clone());
+        }
+        reloaded
+    }
+
     /// Whether errors may show their causes to clients.
     pub fn is_dev(&self) -> bool {
         self.env == "dev"
     }
 }
 
+/// What is different after the sources were read again, by name, in the order of declaration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Settings that the running service takes over.
+    pub reloadable: Vec<String>,
+    /// Settings that only a new start takes over.
+    pub at_start: Vec<String>,
+}
+
 /// Reads all sources.
 ///
 /// # Errors
 /// [`Problems`]: all of them.
+///
+/// # Panics
+/// When a setting is declared twice.
 pub fn load(specs: &[Spec], sources: &Sources, environment: &Environment) -> Result<Loaded, Problems> {
+    // Before anything is read: such a program is wrong whatever it is given.
+    drop(by_section(specs));
     let prefix = format!("{}_", sources.name.to_uppercase().replace('-', "_"));
     let env = sources.env.clone().or_else(|| environment.get(&format!("{prefix}ENV")).map(str::to_owned));
     let env = env.unwrap_or_else(|| "prod".to_owned());
@@ -125,7 +165,7 @@ pub fn load(specs: &[Spec], sources: &Sources, environment: &Environment) -> Res
     }
     loading.files(sources, environment.get(&format!("{prefix}CONFIG")), &env);
     loading.credentials(environment);
-    loading.variables(environment, &prefix);
+    loading.variables(environment, &prefix, sources.reserved);
     for (name, text, flag) in &sources.flags {
         loading.give(name, text.clone(), Origin::Flag(flag));
     }
@@ -177,7 +217,7 @@ impl Loading<'_> {
         }
     }
 
-    fn variables(&mut self, environment: &Environment, prefix: &str) {
+    fn variables(&mut self, environment: &Environment, prefix: &str, reserved: &[&str]) {
         for (variable, value) in environment.with_prefix(prefix) {
             let rest = &variable[prefix.len()..];
             match rest.split_once("__") {
@@ -185,7 +225,7 @@ impl Loading<'_> {
                     let name = format!("{}.{}", section.to_lowercase(), key.to_lowercase());
                     self.give(&name, value.to_owned(), Origin::Variable(variable.to_owned()));
                 }
-                None if ["ENV", "CONFIG", "URL", "TOKEN", "CORPORA"].contains(&rest) => {}
+                None if ["ENV", "CONFIG"].contains(&rest) || reserved.contains(&rest) => {}
                 None => self.ignored.push(variable.to_owned()),
             }
         }

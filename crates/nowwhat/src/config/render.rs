@@ -1,14 +1,18 @@
 //! Settings shown: the file of defaults, and what holds with its origins.
 
 use super::load::Loaded;
-use super::spec::Spec;
+use super::spec::{Spec, by_section};
 
 /// The commented file of all defaults; every value is commented out, so that the file changes nothing.
+/// Settings that several structs declare in one section stand together there, under what the first says of it.
+///
+/// # Panics
+/// When a setting is declared twice.
 pub fn default_file(specs: &[Spec], heading: &str) -> String {
     let mut text = String::new();
     comment(&mut text, heading);
     let mut section = "";
-    for spec in specs {
+    for spec in by_section(specs) {
         if spec.section != section {
             section = spec.section;
             text.push('\n');
@@ -22,6 +26,9 @@ pub fn default_file(specs: &[Spec], heading: &str) -> String {
         }
         if spec.secret {
             comment(&mut text, &format!("Better in a file of its own: {}_file = \"/path\".", spec.key));
+        }
+        if spec.reloadable {
+            comment(&mut text, "Reloaded on SIGHUP.");
         }
         text += &format!("# {} = {}\n", spec.key, spec.toml(spec.default));
     }
@@ -39,7 +46,7 @@ impl Loaded {
     pub fn show(&self) -> String {
         let mut text = format!("# environment: {}\n", self.env);
         let mut section = "";
-        for spec in &self.specs {
+        for spec in by_section(&self.specs) {
             if spec.section != section {
                 section = spec.section;
                 text += &format!("\n[{section}]\n");

@@ -32,6 +32,8 @@ pub struct Spec {
     pub secret: bool,
     /// Whether TOML writes it without quotes.
     pub bare: bool,
+    /// Whether the running service takes a new value over.
+    pub reloadable: bool,
     amount: fn(&str) -> Option<Option<u128>>,
 }
 
@@ -41,7 +43,6 @@ impl Spec {
         name: (&'static str, &'static str),
         docs: (&'static str, &'static str),
         default: &'static str,
-        range: Option<Range>,
     ) -> Self {
         Self {
             section: name.0,
@@ -49,12 +50,23 @@ impl Spec {
             section_doc: docs.0,
             doc: docs.1,
             default,
-            range,
+            range: None,
             expected: T::EXPECTED,
             secret: T::SECRET,
             bare: T::BARE,
+            reloadable: false,
             amount: |text| T::parse(text).map(|value| value.amount()),
         }
+    }
+
+    /// Allows values from `min` to `max` only.
+    pub fn range(self, min: &'static str, max: &'static str) -> Self {
+        Self { range: Some(Range { min, max }), ..self }
+    }
+
+    /// The running service takes a new value over.
+    pub fn reload(self) -> Self {
+        Self { reloadable: true, ..self }
     }
 
     /// `section.key`.
@@ -79,4 +91,34 @@ impl Spec {
     pub(crate) fn toml(&self, text: &str) -> String {
         if self.bare && !text.is_empty() { text.to_owned() } else { format!("{text:?}") }
     }
+}
+
+/// The settings with another default for one of them: what a foundation declares, as a service wants it.
+///
+/// # Panics
+/// When the setting is not declared, or the default is none that could be given.
+pub fn with_default(mut specs: Vec<Spec>, name: &str, default: &'static str) -> Vec<Spec> {
+    let spec = specs.iter_mut().find(|spec| spec.name() == name).unwrap_or_else(|| panic!("{name} is not declared"));
+    // What refers to other settings is only known when they are loaded.
+    if let Some(flaw) = spec.flaw(default).filter(|_| !default.contains("${")) {
+        panic!("the default {default:?} of {name}: {flaw}");
+    }
+    spec.default = default;
+    specs
+}
+
+/// The settings of each section together, sections and keys in the order in which they first come.
+///
+/// # Panics
+/// When a setting is declared twice.
+pub(super) fn by_section(specs: &[Spec]) -> Vec<&Spec> {
+    let mut sections: Vec<&str> = Vec::new();
+    for (n, spec) in specs.iter().enumerate() {
+        let again = specs[..n].iter().any(|s| s.section == spec.section && s.key == spec.key);
+        assert!(!again, "{} is declared twice", spec.name());
+        if !sections.contains(&spec.section) {
+            sections.push(spec.section);
+        }
+    }
+    sections.iter().flat_map(|section| specs.iter().filter(move |s| s.section == *section)).collect()
 }

@@ -55,7 +55,7 @@ pub(crate) async fn get_events(
     let more = cut == Cut::Yes || events.len() as u64 > limit;
     events.truncate(limit as usize);
     let next_cursor = if more { events.last().and_then(Event::position) } else { None };
-    Ok(axum::Json(Page { events, next_cursor }).into_response())
+    Ok(nowwhat::extract::Json(Page { events, next_cursor }).into_response())
 }
 
 /// One event by its id; the newest when several senders used the id.
@@ -68,7 +68,7 @@ pub(crate) async fn get_event(
     let sql = format!("SELECT {COLUMNS} FROM events WHERE id = $1 ORDER BY position DESC LIMIT 1");
     let query = Query { sql, params: vec![Value::from(id.as_str())], limit: Some(1), timeout_seconds: None };
     match collect(&app, query).await?.0.pop() {
-        Some(event) => Ok(axum::Json(event).into_response()),
+        Some(event) => Ok(nowwhat::extract::Json(event).into_response()),
         None => Err(Code::NotFound.problem(format!("there is no event with the id {id:?}"))),
     }
 }
@@ -183,7 +183,8 @@ fn as_object<S: Serializer>(cells: &[(String, Cell)], to: S) -> Result<S::Ok, S:
 }
 
 async fn collect(app: &App, query: Query) -> Result<(Vec<Event>, Cut), Problem> {
-    events_of(ask(app, query).await?).await.map_err(problem_of)
+    let answer = ask(app, query).await?;
+    nowwhat::db(events_of(answer)).await.map_err(problem_of)
 }
 
 /// Whether a page ends before its limit because its events are large.

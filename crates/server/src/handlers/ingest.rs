@@ -97,7 +97,8 @@ async fn taken(app: &App, parts: Parts, body: &mut Body) -> Result<Response, Pro
     }
     let rejections = batch.rejected.clone();
     let rejected_total = batch.rejected_total;
-    let outcome = app.shared.engine.submit(Submission { batch, reservation }).await.map_err(not_stored)?;
+    let submission = Submission { batch, reservation };
+    let outcome = nowwhat::db(app.shared.engine.submit(submission)).await.map_err(not_stored)?;
     Ok(answer(app, outcome, &rejections, rejected_total))
 }
 
@@ -171,7 +172,7 @@ fn answer(app: &App, outcome: Outcome, rejections: &[Rejection], rejected_total:
         rejected: &listed(rejections),
         rejected_total,
     };
-    let mut response = axum::Json(body).into_response();
+    let mut response = nowwhat::extract::Json(body).into_response();
     let window = app.shared.engine.status().window_seconds();
     response.headers_mut().insert(WINDOW_HEADER.clone(), HeaderValue::from(window));
     if rejected_total > 0 {

@@ -11,8 +11,9 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use http::{HeaderMap, HeaderValue, header};
 use nowwhat::Problem;
-use query::{Answer, Format, Query, QueryError};
+use query::{Answer, Format, Query, QueryError, Waited};
 use serde::Deserialize;
+use std::time::Instant;
 
 /// An answer of less than this is known to be whole before its head is sent.
 const HEAD_BYTES: usize = 256 << 10;
@@ -40,7 +41,9 @@ pub(crate) async fn post_query(State(app): State<App>, request: Request) -> Resu
         timeout_seconds: question.timeout_seconds,
     };
     let answer = ask(&app, query).await?;
-    let mut response = Body::from_stream(begun(Box::pin(query::encode(answer, format))).await?).into_response();
+    let waited = answer.waited();
+    let parts = timed(Box::pin(query::encode(answer, format)), waited).fuse();
+    let mut response = Body::from_stream(begun(Box::pin(parts)).await?).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
     Ok(response)
 }
@@ -70,10 +73,29 @@ where
     Ok(futures::stream::iter(first).chain(rest))
 }
 
+/// An answer whose time is told to the request's log line: waiting for rows is `db`, encoding them is `view`.
+fn timed<S>(parts: S, waited: Waited) -> impl Stream<Item = Result<Bytes, QueryError>>
+where
+    S: Stream<Item = Result<Bytes, QueryError>> + Unpin,
+{
+    let times = nowwhat::times();
+    futures::stream::unfold((parts, waited, times), async |(mut parts, waited, times)| {
+        let began = Instant::now();
+        let part = parts.next().await;
+        let (all, db) = (began.elapsed(), waited.take());
+        times.add_db(db);
+        times.add_view(all.saturating_sub(db));
+        Some((part?, (parts, waited, times)))
+    })
+}
+
 /// Asks everything that was answered before: a turn first, then the View, so that it is as new as the question.
 pub(crate) async fn ask(app: &App, query: Query) -> Result<Answer, Problem> {
-    let turn = app.shared.queries.turn().await.map_err(problem_of)?;
-    app.shared.queries.run(turn, app.shared.engine.view(), query).await.map_err(problem_of)
+    let run = async {
+        let turn = app.shared.queries.turn().await?;
+        app.shared.queries.run(turn, app.shared.engine.view(), query).await
+    };
+    nowwhat::db(run).await.map_err(problem_of)
 }
 
 async fn question(app: &App, headers: &HeaderMap, body: &mut Body) -> Result<Question, Problem> {

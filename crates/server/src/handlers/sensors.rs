@@ -35,8 +35,9 @@ pub(crate) async fn post_sensor(State(app): State<App>, request: Request) -> Res
     let read = body::read(&app, &parts.headers, &mut body, app.shared.limits.body_bytes_max).await?;
     let registration: Registration = serde_json::from_slice(&read.bytes)
         .map_err(|e| Code::InvalidBody.problem(format!("{e}; send {{\"name\": \"...\", \"labels\": {{}}}}")))?;
-    let registered =
-        app.shared.registry.register(&registration.name, &registration.labels).await.map_err(|error| match error {
+    let registered = nowwhat::db(app.shared.registry.register(&registration.name, &registration.labels))
+        .await
+        .map_err(|error| match error {
             RegisterError::Taken { .. } => Code::NameTaken.problem(error.to_string()),
             RegisterError::Unavailable(cause) => {
                 Code::RegistryBusy.problem("the sensor was not registered").cause(cause)
@@ -44,7 +45,7 @@ pub(crate) async fn post_sensor(State(app): State<App>, request: Request) -> Res
             refused => Code::InvalidName.problem(refused.to_string()),
         })?;
     let body = json!({ "sensorId": &*registered.sensor_id, "token": registered.token.reveal() });
-    let mut response = (StatusCode::CREATED, axum::Json(body)).into_response();
+    let mut response = (StatusCode::CREATED, nowwhat::extract::Json(body)).into_response();
     let location = format!("/api/v1/sensor?sensorId={}", registered.sensor_id);
     let headers = response.headers_mut();
     headers.insert(header::LOCATION, HeaderValue::try_from(location).expect("a sensor's id is plain ASCII"));
@@ -72,9 +73,9 @@ pub(crate) async fn get_sensor(
             return Err(auth::scope("a sensor's token reads its own sensor only"));
         }
     };
-    let sensor = app.shared.registry.sensor(&id).await.map_err(unavailable)?;
+    let sensor = nowwhat::db(app.shared.registry.sensor(&id)).await.map_err(unavailable)?;
     match sensor {
-        Some(sensor) => Ok(axum::Json(shown(&sensor)).into_response()),
+        Some(sensor) => Ok(nowwhat::extract::Json(shown(&sensor)).into_response()),
         None => Err(Code::NotFound.problem(format!("there is no sensor {id:?}"))),
     }
 }
@@ -82,9 +83,9 @@ pub(crate) async fn get_sensor(
 /// All sensors, for operators.
 pub(crate) async fn get_sensors(State(app): State<App>, headers: HeaderMap) -> Result<Response, Problem> {
     auth::admin(&app, &headers).await?;
-    let sensors = app.shared.registry.sensors().await.map_err(unavailable)?;
+    let sensors = nowwhat::db(app.shared.registry.sensors()).await.map_err(unavailable)?;
     let sensors: Vec<Value> = sensors.iter().map(shown).collect();
-    Ok(axum::Json(json!({ "sensors": sensors })).into_response())
+    Ok(nowwhat::extract::Json(json!({ "sensors": sensors })).into_response())
 }
 
 fn shown(sensor: &SensorInfo) -> Value {

@@ -9,7 +9,7 @@ crate::settings! {
         /// The oven.
         oven: Oven {
             /// How hot.
-            celsius: u32 = "220", range "50".."300";
+            celsius: u32 = "220", range "50".."300", reload;
             /// How large.
             volume_bytes: ByteSize = "1KiB", range "1".."1MiB";
             /// Its key.
@@ -22,7 +22,7 @@ crate::settings! {
             /// The cash box.
             cash: String = "${shop.folder}/cash";
             /// On which days of the month.
-            days: Vec<u16> = "1,15";
+            days: Vec<u16> = "1,15", reload;
             /// Where its customers are kept.
             customers: Url = "postgres://127.0.0.1/shop";
         }
@@ -48,6 +48,7 @@ fn later_sources_win_and_origins_are_kept() {
     sources.config = Some(file.clone());
     sources.env = Some("qa".into());
     sources.flags = vec![("shop.folder", "b".into(), "--folder")];
+    sources.reserved = &["URL"];
     let env =
         environment(&[("BAKERY_OVEN__VOLUME_BYTES", "3000"), ("BAKERY_URL", "x"), ("BAKERY_PORT", "tcp://10.0.0.1")]);
     let loaded = load(&Settings::specs(), &sources, &env).expect("valid");
@@ -148,4 +149,110 @@ fn the_file_of_defaults_is_valid_and_changes_nothing() {
         let loaded = load(&Settings::specs(), &sources, &Environment::default()).expect("valid");
         assert_eq!(Settings::from_loaded(&loaded).oven.celsius, 220);
     }
+}
+
+#[test]
+fn only_reserved_variables_are_not_told_as_ignored() {
+    let env = environment(&[("BAKERY_URL", "x"), ("BAKERY_ENV", "qa"), ("BAKERY_TOKEN", "x")]);
+    let ignored = |reserved| {
+        let sources = Sources { reserved, ..Sources::of("bakery") };
+        load(&Settings::specs(), &sources, &env).expect("valid").ignored
+    };
+    assert_eq!(ignored(&[]), ["BAKERY_TOKEN", "BAKERY_URL"]);
+    assert_eq!(ignored(&["URL"]), ["BAKERY_TOKEN"]);
+}
+
+#[test]
+fn a_second_reading_tells_what_changed_and_what_needs_a_new_start() {
+    let loaded =
+        |pairs: &[(&str, &str)]| load(&Settings::specs(), &Sources::of("bakery"), &environment(pairs)).expect("valid");
+    let before = loaded(&[("BAKERY_SHOP__FOLDER", "a")]);
+    let after =
+        loaded(&[("BAKERY_OVEN__CELSIUS", "100"), ("BAKERY_SHOP__DAYS", "2"), ("BAKERY_OVEN__VOLUME_BYTES", "2KiB")]);
+    let names = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+    assert_eq!(
+        before.changes(&after),
+        Changes {
+            reloadable: names(&["oven.celsius", "shop.days"]),
+            // The cash box lies in the folder.
+            at_start: names(&["oven.volume_bytes", "shop.folder", "shop.cash"]),
+        }
+    );
+    // Said now, but the same as before.
+    assert_eq!(
+        before.changes(&loaded(&[("BAKERY_SHOP__FOLDER", "a"), ("BAKERY_OVEN__CELSIUS", "220")])),
+        Changes::default()
+    );
+}
+
+mod foundation {
+    crate::settings! {
+        /// What every shop has.
+        pub(super) struct Foundation {
+            /// The shop and its rooms.
+            shop: Shop {
+                /// From when.
+                opens_hour: u16 = "8", range "0".."23";
+            }
+            /// The door.
+            door: Door {
+                /// How wide.
+                width: u16 = "1";
+            }
+        }
+    }
+}
+use foundation::Foundation;
+
+#[test]
+fn two_declarations_are_loaded_together_and_shown_by_section() {
+    let specs = [Foundation::specs(), Settings::specs()].concat();
+    let loaded =
+        load(&specs, &Sources::of("bakery"), &environment(&[("BAKERY_SHOP__OPENS_HOUR", "7")])).expect("valid");
+    let (foundation, settings) = (Foundation::from_loaded(&loaded), Settings::from_loaded(&loaded));
+    assert_eq!((foundation.shop.opens_hour, foundation.door.width), (7, 1));
+    assert_eq!((settings.shop.folder.as_str(), settings.oven.celsius), ("shop", 220));
+    for text in [crate::config::default_file(&specs, "The bakery."), loaded.show()] {
+        let heads: Vec<&str> = text.lines().filter(|l| l.starts_with('[')).collect();
+        assert_eq!(heads, ["[shop]", "[door]", "[oven]"], "{text}");
+        let (shop, _) = text.split_once("[door]").expect("a door");
+        assert!(shop.contains("opens_hour = ") && shop.contains("folder = "), "{text}");
+    }
+    let text = crate::config::default_file(&specs, "The bakery.");
+    assert!(text.contains("# The shop and its rooms.\n[shop]") && !text.contains("# The shop.\n"), "{text}");
+}
+
+#[test]
+fn the_file_of_defaults_tells_which_settings_are_reloaded() {
+    let text = crate::config::default_file(&Settings::specs(), "The bakery.");
+    assert!(text.contains("# How hot.\n# From 50 to 300.\n# Reloaded on SIGHUP.\n# celsius = 220\n"), "{text}");
+    assert_eq!(text.matches("SIGHUP").count(), 2, "{text}");
+}
+
+#[test]
+#[should_panic(expected = "oven.celsius is declared twice")]
+fn a_setting_that_is_declared_twice_stops_the_program() {
+    let specs = [Settings::specs(), Settings::specs()].concat();
+    drop(load(&specs, &Sources::of("bakery"), &Environment::default()));
+}
+
+#[test]
+fn a_service_can_have_its_own_default_for_a_setting_of_its_foundation() {
+    let specs = crate::config::with_default(Foundation::specs(), "shop.opens_hour", "6");
+    let loaded = load(&specs, &Sources::of("bakery"), &Environment::default()).expect("valid");
+    assert_eq!(Foundation::from_loaded(&loaded).shop.opens_hour, 6);
+    assert_eq!(loaded.given("shop.opens_hour").origin, Origin::Default);
+    assert!(crate::config::default_file(&specs, "").contains("# opens_hour = 6\n"));
+}
+
+#[test]
+#[should_panic(expected = "the default \"24\" of shop.opens_hour: allowed are 0 to 23")]
+fn a_default_of_its_own_must_be_allowed() {
+    drop(crate::config::with_default(Foundation::specs(), "shop.opens_hour", "24"));
+}
+
+#[test]
+#[should_panic(expected = "shop.closes_hour is not declared")]
+fn a_default_of_its_own_must_be_for_a_declared_setting() {
+    drop(crate::config::with_default(Foundation::specs(), "shop.closes_hour", "20"));
 }

@@ -1,0 +1,348 @@
+//! Calls to other services over HTTP/1.1, made for the request being served: its id and its place in the trace go
+//! along.
+//!
+//! Every call has a time limit that covers all of it, a limit of the answer's size, a place in the metrics under the
+//! name of the service it asks, a span, and a line in the log at the level debug. Connections are kept for the next
+//! call.
+//!
+//! An answer of any status is an answer, not an error. Redirects are not followed and nothing is repeated: whether a
+//! call may be made twice only its caller knows; [`ClientError::is_retryable`] says when it would help. Over `https`
+//! only the authorities of the file given to [`Client::with_ca`] are trusted.
+
+mod connector;
+
+use crate::request::REQUEST_ID;
+use crate::trace::{TRACEPARENT, TRACESTATE};
+use crate::{current, otlp};
+use bytes::Bytes;
+use connector::{Connector, connector};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper_util::client::legacy;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tracing::{Instrument, Span, field};
+
+/// Connections to one host that are kept while nothing uses them.
+const IDLE_CONNECTIONS_MAX: usize = 32;
+/// How long they are kept.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Labels {
+    dependency: &'static str,
+    outcome: &'static str,
+}
+
+/// Metrics of calls; registered once.
+#[derive(Clone, Debug)]
+pub struct ClientMetrics {
+    seconds: Family<Labels, Histogram>,
+}
+
+impl ClientMetrics {
+    /// Makes the metrics and adds them to `registry`.
+    pub fn register(registry: &mut Registry) -> Self {
+        let seconds: Family<Labels, Histogram> =
+            Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.000_5, 2.0, 16)));
+        let r = registry.sub_registry_with_prefix("http_client");
+        r.register_with_unit(
+            "request_duration",
+            "Time of calls to other services with all of the answer, by service and outcome",
+            Unit::Seconds,
+            seconds.clone(),
+        );
+        Self { seconds }
+    }
+}
+
+/// Bounds of a call.
+#[derive(Clone, Copy, Debug)]
+pub struct CallLimits {
+    /// All of it: connecting, sending, waiting, reading the whole answer.
+    pub timeout: Duration,
+    /// The answer's body.
+    pub body_bytes_max: usize,
+}
+
+/// Calls one other service. Clones share their connections.
+#[derive(Clone, Debug)]
+pub struct Client {
+    dependency: &'static str,
+    limits: CallLimits,
+    metrics: ClientMetrics,
+    http: legacy::Client<Connector, Full<Bytes>>,
+    https: Https,
+}
+
+/// Whether addresses with `https` can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Https {
+    WithAuthorities,
+    NoAuthorities,
+}
+
+/// What came back.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The status, of whatever kind.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The whole body.
+    pub bytes: Bytes,
+    dependency: &'static str,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The address cannot be asked at all.
+    #[error("cannot ask {dependency}: its address must be absolute, such as http://127.0.0.1:8080/path")]
+    Address {
+        /// Who was to be asked.
+        dependency: &'static str,
+    },
+    /// An address with `https`, and nobody to trust.
+    #[error(
+        "cannot ask {dependency} over https: give a file of certificate authorities to the client, on Debian \
+         /etc/ssl/certs/ca-certificates.crt"
+    )]
+    NoAuthorities {
+        /// Who was to be asked.
+        dependency: &'static str,
+    },
+    /// No connection.
+    #[error("cannot reach {dependency}")]
+    Connect {
+        /// Who was asked.
+        dependency: &'static str,
+        /// Why.
+        source: legacy::Error,
+    },
+    /// It took too long.
+    #[error("{dependency} did not answer within {timeout:?}")]
+    Timeout {
+        /// Who was asked.
+        dependency: &'static str,
+        /// The limit.
+        timeout: Duration,
+    },
+    /// The connection ended before the answer did, or what came is not HTTP.
+    #[error("the answer of {dependency} ended early")]
+    Broken {
+        /// Who was asked.
+        dependency: &'static str,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The answer is too large.
+    #[error("the answer of {dependency} is larger than {body_bytes_max} bytes")]
+    TooLarge {
+        /// Who was asked.
+        dependency: &'static str,
+        /// The limit.
+        body_bytes_max: usize,
+    },
+    /// The answer is not what was expected.
+    #[error("the answer of {dependency}, with status {status}, is not the JSON expected")]
+    Json {
+        /// Who was asked.
+        dependency: &'static str,
+        /// The status.
+        status: StatusCode,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+}
+
+impl ClientError {
+    /// Whether the same call can end better a little later. The other service may have done its work already.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Connect { .. } | Self::Timeout { .. } | Self::Broken { .. })
+    }
+
+    fn outcome(&self) -> &'static str {
+        match self {
+            Self::Address { .. } | Self::NoAuthorities { .. } => "not_asked",
+            Self::Connect { .. } => "connect",
+            Self::Timeout { .. } => "timeout",
+            Self::Broken { .. } => "broken",
+            Self::TooLarge { .. } => "too_large",
+            Self::Json { .. } => "not_json",
+        }
+    }
+}
+
+/// Why certificate authorities cannot be trusted.
+#[derive(Debug, thiserror::Error)]
+pub enum CaError {
+    /// The file is not there, not readable, or not PEM.
+    #[error("cannot read the certificate authorities in {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: tokio_rustls::rustls::pki_types::pem::Error,
+    },
+    /// No certificate in it can be used.
+    #[error("no certificate authority in {}: give a file with certificates as PEM", path.display())]
+    None {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl Client {
+    /// A client of the service called `dependency`, for addresses with `http`.
+    pub fn new(dependency: &'static str, limits: CallLimits, metrics: &ClientMetrics) -> Self {
+        // What never happened yet is zero, not absent.
+        drop(metrics.seconds.get_or_create(&Labels { dependency, outcome: "success" }));
+        let http = pool(Connector::plain());
+        Self { dependency, limits, metrics: metrics.clone(), http, https: Https::NoAuthorities }
+    }
+
+    /// The same client for addresses with `https` too: servers are trusted whose certificate comes from an authority in
+    /// the file, PEM. The file is read once.
+    ///
+    /// # Errors
+    /// [`CaError`].
+    pub fn with_ca(self, path: &Path) -> Result<Self, CaError> {
+        Ok(Self { http: pool(connector(path)?), https: Https::WithAuthorities, ..self })
+    }
+
+    /// Asks with GET.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn get(&self, url: &str) -> Result<Answer, ClientError> {
+        let request = Request::get(url).body(Bytes::new());
+        self.request(request.map_err(|_| self.no_address())?).await
+    }
+
+    /// Sends `body` with POST.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn post(&self, url: &str, body: Bytes, content_type: &'static str) -> Result<Answer, ClientError> {
+        let request =
+            Request::post(url).header(header::CONTENT_TYPE, HeaderValue::from_static(content_type)).body(body);
+        self.request(request.map_err(|_| self.no_address())?).await
+    }
+
+    /// Sends any request. Headers that the caller set itself are not replaced by those of the request being served.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn request(&self, request: Request<Bytes>) -> Result<Answer, ClientError> {
+        let (dependency, method) = (self.dependency, request.method().clone());
+        let span = tracing::info_span!(
+            "call",
+            dependency,
+            otel.kind = "client",
+            otel.name = %format_args!("{method} {dependency}"),
+            otel.status_code = field::Empty
+        );
+        self.counted(request).instrument(span).await
+    }
+
+    async fn counted(&self, mut request: Request<Bytes>) -> Result<Answer, ClientError> {
+        pass_on(request.headers_mut());
+        let (dependency, method, address) = (self.dependency, request.method().clone(), shown(request.uri()));
+        let started = Instant::now();
+        let answered = self.limited(request).await;
+        let seconds = started.elapsed().as_secs_f64();
+        let (outcome, status) = match &answered {
+            Ok(answer) if answer.status.is_server_error() => ("server_error", Some(answer.status.as_u16())),
+            Ok(answer) if answer.status.is_client_error() => ("client_error", Some(answer.status.as_u16())),
+            Ok(answer) => ("success", Some(answer.status.as_u16())),
+            Err(error) => (error.outcome(), None),
+        };
+        self.metrics.seconds.get_or_create(&Labels { dependency, outcome }).observe(seconds);
+        if outcome != "success" {
+            Span::current().record("otel.status_code", "error");
+        }
+        let duration_ms = (seconds * 1e6).round() / 1e3;
+        tracing::debug!(dependency, %method, address, status, outcome, duration_ms, "call");
+        answered
+    }
+
+    async fn limited(&self, request: Request<Bytes>) -> Result<Answer, ClientError> {
+        let dependency = self.dependency;
+        match (request.uri().scheme_str(), self.https) {
+            (Some("http"), _) | (Some("https"), Https::WithAuthorities) => {}
+            (Some("https"), Https::NoAuthorities) => return Err(ClientError::NoAuthorities { dependency }),
+            _ => return Err(self.no_address()),
+        }
+        let CallLimits { timeout, .. } = self.limits;
+        let late = |_| ClientError::Timeout { dependency, timeout };
+        tokio::time::timeout(timeout, self.answer(request.map(Full::new))).await.map_err(late)?
+    }
+
+    async fn answer(&self, request: Request<Full<Bytes>>) -> Result<Answer, ClientError> {
+        let (dependency, body_bytes_max) = (self.dependency, self.limits.body_bytes_max);
+        let response = self.http.request(request).await.map_err(|source| match source.is_connect() {
+            true => ClientError::Connect { dependency, source },
+            false => ClientError::Broken { dependency, source: source.into() },
+        })?;
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, body_bytes_max).collect().await.map_err(|source| {
+            match source.is::<LengthLimitError>() {
+                true => ClientError::TooLarge { dependency, body_bytes_max },
+                false => ClientError::Broken { dependency, source },
+            }
+        })?;
+        Ok(Answer { status: head.status, headers: head.headers, bytes: body.to_bytes(), dependency })
+    }
+
+    fn no_address(&self) -> ClientError {
+        ClientError::Address { dependency: self.dependency }
+    }
+}
+
+impl Answer {
+    /// The body as JSON, whatever the status.
+    ///
+    /// # Errors
+    /// [`ClientError::Json`].
+    pub fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, ClientError> {
+        let Self { status, dependency, .. } = *self;
+        serde_json::from_slice(&self.bytes).map_err(|source| ClientError::Json { dependency, status, source })
+    }
+}
+
+fn pool(connector: Connector) -> legacy::Client<Connector, Full<Bytes>> {
+    legacy::Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+        .build(connector)
+}
+
+/// Tells the other service for which request it is asked.
+fn pass_on(headers: &mut HeaderMap) {
+    let current = current::get();
+    // The span of this call, when spans are exported: the other service's work belongs under it.
+    let trace = otlp::context_of(&Span::current()).or(current.as_ref().and_then(|c| c.trace));
+    let (id, state) = current.map_or((None, None), |c| (Some(c.id.clone()), c.tracestate.clone()));
+    let told = [(&REQUEST_ID, id), (&TRACEPARENT, trace.map(|t| t.header())), (&TRACESTATE, state)];
+    for (name, value) in told {
+        if let Some(value) = value {
+            headers.entry(name).or_insert(value);
+        }
+    }
+}
+
+/// An address without what may be secret in it: user, password and query.
+fn shown(uri: &Uri) -> String {
+    let host = uri.authority().map_or("", |a| a.as_str().rsplit('@').next().unwrap_or_default());
+    format!("{}://{host}{}", uri.scheme_str().unwrap_or_default(), uri.path())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,119 @@
+//! Connections for the client: TCP, and TLS by rustls over it for addresses with `https`.
+
+use super::CaError;
+use futures::future::BoxFuture;
+use http::Uri;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
+use hyper_util::rt::TokioIo;
+use std::io;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_util::either::Either;
+use tower::Service;
+
+/// Makes connections; with TLS when it has authorities to trust.
+#[derive(Clone)]
+pub(super) struct Connector {
+    tcp: HttpConnector,
+    tls: Option<TlsConnector>,
+}
+
+impl std::fmt::Debug for Connector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connector").field("tls", &self.tls.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl Connector {
+    /// For addresses with `http`.
+    pub(super) fn plain() -> Self {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        // Without it, small requests wait for the peer's acknowledgement.
+        tcp.set_nodelay(true);
+        Self { tcp, tls: None }
+    }
+}
+
+/// A connector that trusts the authorities in a file.
+pub(super) fn connector(path: &Path) -> Result<Connector, CaError> {
+    let unreadable = |source| CaError::Read { path: path.to_owned(), source };
+    let certificates: Vec<_> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(unreadable)?;
+    let mut roots = RootCertStore::empty();
+    // A bundle may hold a certificate that rustls does not take; the others are still good.
+    let (usable, _) = roots.add_parsable_certificates(certificates);
+    if usable == 0 {
+        return Err(CaError::None { path: path.to_owned() });
+    }
+    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring offers what the default versions need")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Connector { tls: Some(TlsConnector::from(Arc::new(config))), ..Connector::plain() })
+}
+
+impl Service<Uri> for Connector {
+    type Response = Wire;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Future = BoxFuture<'static, Result<Wire, Self::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.tcp.poll_ready(context).map_err(Into::into)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let tls = self.tls.clone().filter(|_| uri.scheme_str() == Some("https"));
+        // An IPv6 address stands in brackets in an address, and without them in a certificate.
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        let connecting = self.tcp.call(uri);
+        Box::pin(async move {
+            let tcp = connecting.await?.into_inner();
+            let stream = match tls {
+                Some(tls) => Either::Right(tls.connect(ServerName::try_from(host)?, tcp).await?),
+                None => Either::Left(tcp),
+            };
+            Ok(Wire(TokioIo::new(stream)))
+        })
+    }
+}
+
+/// An open connection.
+pub(super) struct Wire(TokioIo<Either<TcpStream, TlsStream<TcpStream>>>);
+
+impl Connection for Wire {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl Read for Wire {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl Write for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}

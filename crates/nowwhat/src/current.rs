@@ -1,0 +1,174 @@
+//! The request that is being served: known to everything that runs for it, without being handed on.
+//!
+//! Work that is spawned leaves the request, unless [`spawn`] takes it along.
+
+use crate::debug::Record;
+use crate::trace::TraceContext;
+use http::HeaderValue;
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
+use tracing::Instrument;
+
+tokio::task_local! {
+    static CURRENT: Arc<Current>;
+}
+
+/// What is known of a request while it is served.
+#[derive(Debug)]
+pub(crate) struct Current {
+    /// The request id, as it is passed on.
+    pub(crate) id: HeaderValue,
+    /// The caller's trace, when it sent one or traces are exported.
+    pub(crate) trace: Option<TraceContext>,
+    /// The caller's `tracestate`.
+    pub(crate) tracestate: Option<HeaderValue>,
+    /// Full path of the handler.
+    pub(crate) handler: OnceLock<&'static str>,
+    pub(crate) times: Arc<Times>,
+    /// What is kept for the development page.
+    pub(crate) record: Option<Record>,
+}
+
+/// Where the time of a request goes.
+#[derive(Debug, Default)]
+pub struct Times {
+    db_nanos: AtomicU64,
+    view_nanos: AtomicU64,
+}
+
+impl Times {
+    /// Adds time spent in what keeps the data.
+    pub fn add_db(&self, time: Duration) {
+        self.db_nanos.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// Adds time spent encoding the answer.
+    pub fn add_view(&self, time: Duration) {
+        self.view_nanos.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// Milliseconds in what keeps the data.
+    pub(crate) fn db_ms(&self) -> f64 {
+        self.db_nanos.load(Ordering::Relaxed) as f64 / 1e6
+    }
+
+    /// Milliseconds encoding the answer.
+    pub(crate) fn view_ms(&self) -> f64 {
+        self.view_nanos.load(Ordering::Relaxed) as f64 / 1e6
+    }
+}
+
+/// Runs a future as part of a request.
+pub(crate) async fn scope<F: Future>(current: Arc<Current>, future: F) -> F::Output {
+    CURRENT.scope(current, future).await
+}
+
+/// Runs a closure as part of a request.
+pub(crate) fn in_scope<T>(current: &Arc<Current>, run: impl FnOnce() -> T) -> T {
+    CURRENT.sync_scope(current.clone(), run)
+}
+
+/// The request this runs for.
+pub(crate) fn get() -> Option<Arc<Current>> {
+    CURRENT.try_with(Arc::clone).ok()
+}
+
+/// Tells the request which handler answers it.
+pub(crate) fn handled_by(handler: &'static str) {
+    if let Some(current) = get() {
+        // The first one: a handler may call another.
+        let _ = current.handler.set(handler);
+    }
+}
+
+/// Does something with the record of this request, when one is kept.
+pub(crate) fn record(with: impl FnOnce(&Record)) {
+    if let Some(record) = CURRENT.try_with(|current| current.record.clone()).ok().flatten() {
+        with(&record);
+    }
+}
+
+/// The times of this request, to be added to from elsewhere: a stream that is read later, another thread. Outside of a request they
+/// are counted for nobody.
+pub fn times() -> Arc<Times> {
+    CURRENT.try_with(|current| current.times.clone()).unwrap_or_default()
+}
+
+fn count(add: impl FnOnce(&Times)) {
+    // Outside of a request nobody asks where the time went.
+    let _ = CURRENT.try_with(|current| add(&current.times));
+}
+
+/// Counts the time of a future as `db` of this request: time spent in what keeps the data.
+pub async fn db<F: Future>(future: F) -> F::Output {
+    let began = Instant::now();
+    let output = future.await;
+    count(|times| times.add_db(began.elapsed()));
+    output
+}
+
+/// Counts the time of a closure as `view` of this request: time spent encoding the answer.
+pub fn view<T>(encode: impl FnOnce() -> T) -> T {
+    let began = Instant::now();
+    let output = encode();
+    count(|times| times.add_view(began.elapsed()));
+    output
+}
+
+/// Spawns a task that still belongs to this request: what is bound to the request is on its lines, and calls it makes carry the
+/// request's id.
+pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    let future = future.in_current_span();
+    match get() {
+        Some(current) => tokio::spawn(scope(current, future)),
+        None => tokio::spawn(future),
+    }
+}
+
+#[cfg(test)]
+impl Current {
+    /// A request as a caller with a trace makes it.
+    pub(crate) fn of(id: &'static str, trace: TraceContext, tracestate: Option<HeaderValue>) -> Arc<Self> {
+        let id = HeaderValue::from_static(id);
+        Arc::new(Self {
+            id,
+            trace: Some(trace),
+            tracestate,
+            handler: OnceLock::new(),
+            times: Arc::default(),
+            record: None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::Sampled;
+
+    #[tokio::test]
+    async fn work_belongs_to_its_request_also_when_it_is_spawned_with_the_word_for_it() {
+        let id = || get().map(|current| current.id.clone());
+        let of = |id| Current::of(id, TraceContext::random(Sampled::No), None);
+        let one = of("one");
+        let seen = scope(one.clone(), async {
+            let inner = scope(of("two"), async { id() }).await;
+            let spawned = spawn(async move { id() }).await.expect("no panic");
+            let left = tokio::spawn(async move { id() }).await.expect("no panic");
+            db(tokio::time::sleep(Duration::from_millis(2))).await;
+            assert_eq!(view(|| 7), 7);
+            (id(), inner, spawned, left)
+        });
+        let header = |id| Some(HeaderValue::from_static(id));
+        assert_eq!(seen.await, (header("one"), header("two"), header("one"), None));
+        assert!(one.times.db_ms() >= 2.0 && one.times.view_ms() < one.times.db_ms());
+        assert_eq!(id(), None);
+    }
+}

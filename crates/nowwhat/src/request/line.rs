@@ -1,0 +1,265 @@
+//! A request's line in the log and its place in the metrics, written when its answer ends.
+
+use super::Shared;
+use super::metrics::{Outcome, RouteMetrics};
+use crate::current::{self, Current};
+use crate::metrics::{Label, Method, Route};
+use crate::problem::Problem;
+use crate::routing::controller_and_action;
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::response::Response;
+use http::{HeaderMap, StatusCode, header};
+use http_body::{Body as _, Frame, SizeHint};
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+/// Status that the log and the metrics give a request whose client went away before the answer.
+fn client_gone() -> StatusCode {
+    StatusCode::from_u16(499).expect("three digits")
+}
+/// Characters of a path that are logged.
+const PATH_CHARS_MAX: usize = 256;
+/// An answer of known length up to this is taken as sent when it is handed over: it is in memory and fits the socket's buffers.
+const AT_ONCE_BYTES_MAX: u64 = 64 << 10;
+
+/// A request from its head to the end of its answer. When it is dropped before its end, the client went away.
+pub(super) struct Line {
+    shared: Arc<Shared>,
+    metrics: Arc<RouteMetrics>,
+    pub(super) current: Arc<Current>,
+    pub(super) span: tracing::Span,
+    method: Method,
+    route: Route,
+    path: String,
+    started: Instant,
+    request_bytes: Arc<AtomicU64>,
+    response_bytes: u64,
+    format: Option<String>,
+    status: StatusCode,
+    problem: Option<Problem>,
+    client: Option<std::net::IpAddr>,
+    ended: bool,
+}
+
+impl Line {
+    pub(super) fn begin(
+        shared: &Arc<Shared>,
+        metrics: &Arc<RouteMetrics>,
+        current: Arc<Current>,
+        span: tracing::Span,
+        request: &Request,
+    ) -> Self {
+        shared.metrics.in_flight.inc();
+        let bytes = request.body().size_hint().exact();
+        Self {
+            shared: shared.clone(),
+            metrics: metrics.clone(),
+            current,
+            span,
+            method: request.method().into(),
+            route: Route::of(request.extensions()),
+            path: request.uri().path().chars().take(PATH_CHARS_MAX).collect(),
+            started: Instant::now(),
+            request_bytes: Arc::new(AtomicU64::new(bytes.unwrap_or(0))),
+            response_bytes: 0,
+            format: None,
+            status: client_gone(),
+            problem: None,
+            client: None,
+            ended: false,
+        }
+    }
+
+    /// Counts the bytes of a body that does not say how long it is.
+    pub(super) fn counting(&self, request: Request) -> Request {
+        if request.body().size_hint().exact().is_some() {
+            return request;
+        }
+        let bytes = self.request_bytes.clone();
+        request.map(|body| Body::new(Counting { body, bytes }))
+    }
+
+    /// The answer, with the line ending where it ends.
+    pub(super) fn answered(mut self, response: Response, problem: Option<Problem>) -> Response {
+        self.status = response.status();
+        self.problem = problem;
+        self.format = format_of(response.headers());
+        match response.body().size_hint().exact() {
+            Some(bytes) if bytes <= AT_ONCE_BYTES_MAX || self.method == Method::Head => {
+                self.response_bytes = bytes;
+                self.end();
+                response
+            }
+            _ => response.map(|body| Body::new(Answering { body, line: self })),
+        }
+    }
+
+    pub(super) fn client(&mut self, client: Option<std::net::IpAddr>) {
+        self.client = client;
+    }
+
+    /// Milliseconds since the head came.
+    pub(super) fn elapsed_ms(&self) -> f64 {
+        rounded(self.started.elapsed().as_secs_f64() * 1e3)
+    }
+
+    fn end(&mut self) {
+        self.ended = true;
+        let seconds = self.started.elapsed().as_secs_f64();
+        let outcome = Outcome {
+            method: self.method,
+            route: self.route.clone(),
+            status: self.status,
+            seconds,
+            request_bytes: self.request_bytes.load(Ordering::Relaxed),
+            response_bytes: self.response_bytes,
+        };
+        self.metrics.count(&self.shared.metrics, &outcome);
+        let (method, status) = (self.method.value(), self.status.as_u16());
+        let named = self.current.handler.get().map(|handler| controller_and_action(handler));
+        let message = Message { status, method: self.method, path: &self.path, named };
+        let (controller, action) = (named.map(|n| n.0), named.map(|n| n.1));
+        let (path, format) = (self.path.as_str(), self.format.as_deref().unwrap_or("*/*"));
+        let duration = rounded(seconds * 1e3);
+        let (db, view) = (rounded(self.current.times.db_ms()), rounded(self.current.times.view_ms()));
+        let code = self.problem.as_ref().map(Problem::code);
+        let cause = self.problem.as_ref().and_then(Problem::causes);
+        let client = self.client.map(tracing::field::display);
+        let (request_bytes, response_bytes) = (outcome.request_bytes, outcome.response_bytes);
+        self.span.record("http.response.status_code", status);
+        if status >= 500 {
+            self.span.record("otel.status_code", "error");
+        }
+        let _entered = self.span.enter();
+        macro_rules! write_line {
+            ($level:ident) => {
+                tracing::$level!(target: super::TARGET, method, path, format, controller, action, status, duration, view, db,
+                    request_bytes, response_bytes, client, code, cause, "{message}")
+            };
+        }
+        current::in_scope(&self.current, || match status {
+            500.. => write_line!(error),
+            _ => write_line!(info),
+        });
+        if let Some(record) = &self.current.record {
+            record.end(&message.to_string(), &format!("{duration} ms, db {db} ms, view {view} ms"));
+        }
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.status = client_gone();
+            self.end();
+        }
+    }
+}
+
+/// `[200] GET /users (users#index)`.
+struct Message<'a> {
+    status: u16,
+    method: Method,
+    path: &'a str,
+    named: Option<(&'static str, &'static str)>,
+}
+
+impl fmt::Display for Message<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{}] {} {}", self.status, self.method.value(), self.path)?;
+        match self.named {
+            Some((controller, action)) => write!(f, " ({controller}#{action})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Three places behind the point.
+fn rounded(ms: f64) -> f64 {
+    (ms * 1e3).round() / 1e3
+}
+
+/// The type that was negotiated, by its short name: `json` for `application/problem+json`.
+fn format_of(headers: &HeaderMap) -> Option<String> {
+    let kind = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    let subtype = kind.split(';').next()?.trim().rsplit('/').next()?;
+    let name = subtype.rsplit('+').next()?.trim_start_matches("x-");
+    Some(if name == "plain" { "text".to_owned() } else { name.to_ascii_lowercase() })
+}
+
+/// A request's body whose bytes are counted.
+struct Counting {
+    body: Body,
+    bytes: Arc<AtomicU64>,
+}
+
+impl http_body::Body for Counting {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if let Some(Ok(frame)) = &frame {
+            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// An answer's body, still part of its request.
+struct Answering {
+    body: Body,
+    line: Line,
+}
+
+impl http_body::Body for Answering {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let Self { body, line } = &mut *self;
+        let entered = line.span.clone().entered();
+        let frame = ready!(current::in_scope(&line.current, || Pin::new(&mut *body).poll_frame(context)));
+        drop(entered);
+        let over = match &frame {
+            Some(Ok(frame)) => {
+                line.response_bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+                body.is_end_stream()
+            }
+            Some(Err(_)) => false,
+            None => true,
+        };
+        if over && !line.ended {
+            line.end();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

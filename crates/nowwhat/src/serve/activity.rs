@@ -1,0 +1,134 @@
+//! Whose turn it is on a connection.
+//!
+//! HTTP/1 is watched by hyper, from the moment its version is known. This closes the rest: a peer that says nothing at
+//! all, and one of HTTP/2, where a peer may keep a connection open with pings alone, or leave its answers where they
+//! are by giving no window.
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::Version;
+use http_body::{Frame, SizeHint};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, sleep_until};
+
+/// Fewer bytes than this are no progress: pings and settings are sent to a peer that takes nothing, too.
+const PROGRESS_BYTES_MIN: u64 = 1024;
+
+/// What happens on one connection. The counts are hints between tasks that each go on anyway, so no order is needed.
+#[derive(Debug, Default)]
+pub(super) struct Activity {
+    requests: AtomicU64,
+    /// Answers, and next parts of answers, that the service has not made yet.
+    owed: AtomicUsize,
+    written_bytes: AtomicU64,
+    http2: AtomicBool,
+    first: Notify,
+}
+
+impl Activity {
+    /// A request came. The service owes an answer until the value is dropped.
+    pub(super) fn request(self: &Arc<Self>, version: Version) -> Owed {
+        if self.requests.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.http2.store(version == Version::HTTP_2, Ordering::Relaxed);
+            self.first.notify_one();
+        }
+        Owed::new(self)
+    }
+
+    /// Bytes went to the peer.
+    pub(super) fn wrote(&self, bytes: usize) {
+        self.written_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// How many requests came.
+    pub(super) fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Returns when the first request came.
+    pub(super) async fn first_request(&self) {
+        if self.requests() == 0 {
+            self.first.notified().await;
+        }
+    }
+
+    /// Returns at `first` when no request came until then, or later, over HTTP/2, when for one `period` it was the
+    /// peer's turn and the peer did nothing.
+    pub(super) async fn idle(&self, first: Instant, period: Duration) {
+        sleep_until(first).await;
+        if self.requests() == 0 {
+            return;
+        }
+        if !self.http2.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        loop {
+            let (requests, written_bytes) = (self.requests(), self.written_bytes.load(Ordering::Relaxed));
+            sleep(period).await;
+            let progress_bytes = self.written_bytes.load(Ordering::Relaxed) - written_bytes;
+            let owed = self.owed.load(Ordering::Relaxed);
+            if owed == 0 && self.requests() == requests && progress_bytes < PROGRESS_BYTES_MIN {
+                return;
+            }
+        }
+    }
+}
+
+/// Something that the service owes to the peer; paid when dropped.
+#[derive(Debug)]
+pub(super) struct Owed(Arc<Activity>);
+
+impl Owed {
+    fn new(activity: &Arc<Activity>) -> Self {
+        activity.owed.fetch_add(1, Ordering::Relaxed);
+        Self(activity.clone())
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        self.0.owed.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The body of an answer: owed while its next part is being made, and not while it waits for the peer.
+#[derive(Debug)]
+pub(super) struct Answer {
+    body: Body,
+    activity: Arc<Activity>,
+    owed: Option<Owed>,
+}
+
+impl Answer {
+    pub(super) fn new(body: Body, activity: Arc<Activity>) -> Self {
+        Self { body, activity, owed: None }
+    }
+}
+
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if polled.is_ready() {
+            self.owed = None;
+        } else if self.owed.is_none() {
+            self.owed = Some(Owed::new(&self.activity));
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,96 @@
+//! What a service has in hand while it starts.
+
+use super::BoxError;
+use crate::client::{CallLimits, Client, ClientMetrics};
+use crate::config::Loaded;
+use crate::health::Health;
+use crate::metrics::{Registry, SharedRegistry};
+use crate::settings::Foundation;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::PoisonError;
+use tokio::task::JoinHandle;
+
+/// A step of stopping.
+pub(super) struct Step {
+    pub(super) name: &'static str,
+    pub(super) run: BoxFuture<'static, Result<(), BoxError>>,
+}
+
+/// Takes new settings over.
+pub(super) type Reloader = Box<dyn Fn(Loaded) -> BoxFuture<'static, Result<(), BoxError>> + Send + Sync>;
+
+/// What a service has in hand while it starts: its settings, and the places where it says what it needs.
+pub struct Boot {
+    /// The settings with their origins.
+    pub loaded: Loaded,
+    /// What every service can be told.
+    pub foundation: Foundation,
+    /// Health, to which checks are added.
+    pub health: Health,
+    /// The address of the public listener. It serves when the start is done; what comes earlier waits.
+    pub address: SocketAddr,
+    /// The address of the admin listener, which serves already.
+    pub admin_address: SocketAddr,
+    pub(super) registry: SharedRegistry,
+    pub(super) calls: ClientMetrics,
+    pub(super) steps: Vec<Step>,
+    pub(super) reloaders: Vec<Reloader>,
+    pub(super) endings: Vec<BoxFuture<'static, String>>,
+    pub(super) greeting: Option<String>,
+}
+
+impl fmt::Debug for Boot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Boot")
+            .field("address", &self.address)
+            .field("foundation", &self.foundation)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Boot {
+    /// Adds metrics: `boot.metrics(ShopMetrics::register)`.
+    pub fn metrics<T>(&self, register: impl FnOnce(&mut Registry) -> T) -> T {
+        register(&mut self.registry.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A client for calls to another service, which is `dependency` in metrics. Calls made for a request carry its id.
+    pub fn client(&self, dependency: &'static str, limits: CallLimits) -> Client {
+        Client::new(dependency, limits, &self.calls)
+    }
+
+    /// A step of stopping, run when no request comes any more; the one said last is run first. It may take `stop.grace_seconds`.
+    pub fn on_stop(&mut self, name: &'static str, step: impl Future<Output = Result<(), BoxError>> + Send + 'static) {
+        self.steps.push(Step { name, run: step.boxed() });
+    }
+
+    /// A task that runs until the service stops.
+    pub fn task(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let handle: JoinHandle<()> = crate::spawn(task);
+        self.on_stop(name, async move {
+            handle.abort();
+            Ok(())
+        });
+    }
+
+    /// Takes changed settings over, at SIGHUP; only those declared with `reload` differ from the ones before.
+    pub fn on_reload<F>(&mut self, reload: impl Fn(Loaded) -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = Result<(), BoxError>> + Send + 'static,
+    {
+        self.reloaders.push(Box::new(move |loaded| reload(loaded).boxed()));
+    }
+
+    /// The service stops in order, and fails with the reason, when this future ends.
+    pub fn ends_when(&mut self, reason: impl Future<Output = String> + Send + 'static) {
+        self.endings.push(reason.boxed());
+    }
+
+    /// What a person sees on standard output once the service is ready.
+    pub fn greeting(&mut self, text: String) {
+        self.greeting = Some(text);
+    }
+}

@@ -1,0 +1,124 @@
+//! What every service can be told: listeners, limits, certificates, logs, traces, stopping.
+
+use crate::config::{ByteSize, Loaded, Seconds, Secret, Url};
+use crate::forwarded::{ForwardedBy, Network, TrustedProxies};
+use crate::problem::Limits;
+use crate::serve::ConnectionLimits;
+use crate::telemetry::{Format, check_level};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+crate::settings! {
+    /// What every service can be told.
+    pub struct Foundation {
+        /// The public listener.
+        http: Http {
+            /// Address of the service. Port 0 takes a free one.
+            listen: SocketAddr = "127.0.0.1:8000";
+            /// Allow an address beyond loopback without TLS: for use behind a proxy that ends TLS.
+            insecure: bool = "false";
+            /// Certificate chain as PEM, for TLS; the file is read again at every reload.
+            tls_certificate: Option<PathBuf> = "";
+            /// Private key as PEM, for TLS; the file is read again at every reload.
+            tls_key: Option<PathBuf> = "";
+            /// Largest request body.
+            body_bytes_max: ByteSize = "2MiB", range "1KiB".."256MiB", reload;
+            /// Time from a request's head to the head of its answer; after that it is answered 503, or 408 when its body is missing.
+            request_seconds: Seconds = "30s", range "1s".."1d", reload;
+            /// A connection that has not sent its request's head after this long is closed.
+            head_seconds: Seconds = "15s", range "1s".."10m", reload;
+            /// A connection whose peer takes nothing of its answer for this long is closed.
+            write_stall_seconds: Seconds = "30s", range "1s".."10m", reload;
+            /// Open connections; one more is answered 503 and closed.
+            connections_max: usize = "4096", range "1".."100000", reload;
+            /// Requests of one HTTP/2 connection at the same time.
+            streams_max: u32 = "128", range "1".."10000", reload;
+            /// Proxies whose word about the client's address is believed: addresses and networks such as 10.0.0.0/8.
+            trusted_proxies: Vec<Network> = "";
+            /// The header that these proxies write: `x-forwarded` (X-Forwarded-For) or `forwarded` (RFC 7239).
+            forwarded_by: ForwardedBy = "x-forwarded";
+        }
+        /// The admin listener: metrics, health, log level.
+        admin: Admin {
+            /// Address of the admin listener. Port 0 takes a free one. Keep it off the public network.
+            listen: SocketAddr = "127.0.0.1:8001";
+        }
+        /// Log lines.
+        log: Log {
+            /// Least level: error, warn, info, debug, trace; also per module, as `info,shop::orders=debug`.
+            level: String = "info", reload;
+            /// `text`, `json`, `journal`, or `auto`: text on a terminal, the journal under systemd, else JSON.
+            format: String = "auto";
+        }
+        /// Traces and log records for a collector of OpenTelemetry.
+        otlp: Otlp {
+            /// Address of the collector's OTLP over HTTP, such as http://127.0.0.1:4318. Without it nothing is exported.
+            endpoint: Option<Url> = "";
+            /// Value of the header `Authorization` for the collector.
+            authorization: Option<Secret> = "";
+            /// Certificate authorities as PEM, for an endpoint with https.
+            ca: Option<PathBuf> = "";
+        }
+        /// Stopping.
+        stop: Stop {
+            /// Time between readiness turning false and the listener closing, for load balancers.
+            drain_seconds: Seconds = "0s", range "0s".."5m", reload;
+            /// Time for requests in flight to finish, and for each further step of stopping.
+            grace_seconds: Seconds = "20s", range "1s".."10m", reload;
+        }
+    }
+}
+
+impl Foundation {
+    /// What is wrong beyond single keys, a sentence each.
+    pub(crate) fn problems(&self, loaded: &Loaded) -> Vec<String> {
+        let mut problems = Vec::new();
+        let given = |key: &str| loaded.given(key).origin.to_string();
+        let tls = self.http.tls_certificate.is_some();
+        let listeners = [("http.listen", self.http.listen, tls), ("admin.listen", self.admin.listen, false)];
+        for (key, address, tls) in listeners {
+            if !address.ip().is_loopback() && !tls && !self.http.insecure {
+                problems.push(format!(
+                    "{key} = \"{address}\": beyond loopback tokens would travel in clear; keep it on 127.0.0.1, or set \
+                     http.insecure = true when a proxy in front ends TLS ({})",
+                    given(key)
+                ));
+            }
+        }
+        if tls != self.http.tls_key.is_some() {
+            let (one, other) = match tls {
+                true => ("http.tls_certificate", "http.tls_key"),
+                false => ("http.tls_key", "http.tls_certificate"),
+            };
+            problems.push(format!("{one} is given without {other}: TLS needs both ({})", given(one)));
+        }
+        if let Err(error) = check_level(&self.log.level) {
+            problems.push(format!("log.level = {:?}: {error} ({})", self.log.level, given("log.level")));
+        }
+        if Format::from_name(&self.log.format).is_none() {
+            let allowed = "allowed are text, json, journal and auto";
+            problems.push(format!("log.format = {:?}: {allowed} ({})", self.log.format, given("log.format")));
+        }
+        problems
+    }
+
+    pub(crate) fn connection_limits(&self) -> ConnectionLimits {
+        ConnectionLimits {
+            connections_max: self.http.connections_max,
+            head_timeout: self.http.head_seconds.duration(),
+            write_stall_timeout: self.http.write_stall_seconds.duration(),
+            streams_max: self.http.streams_max,
+        }
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            body_bytes_max: self.http.body_bytes_max.0 as usize,
+            request_timeout: self.http.request_seconds.duration(),
+        }
+    }
+
+    pub(crate) fn proxies(&self) -> TrustedProxies {
+        TrustedProxies::new(self.http.trusted_proxies.clone(), self.http.forwarded_by)
+    }
+}

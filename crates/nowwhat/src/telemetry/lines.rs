@@ -1,0 +1,173 @@
+//! The layer that makes lines: collects what is bound to the spans around, limits what repeats, counts by level.
+
+use super::capture;
+use super::fields::Fields;
+use super::render::{Colour, Line};
+use super::repeats::{Repeats, Verdict};
+use super::writer::{Taken, Writer};
+use super::{Format, Origin};
+use crate::metrics::{Counter, Family, Registry};
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::Instant;
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::layer::{Context, Layer};
+use tracing_subscriber::registry::LookupSpan;
+
+crate::label! {
+    /// The level of a line.
+    enum Severity { Error = "error", Warn = "warn", Info = "info", Debug = "debug", Trace = "trace" }
+}
+
+crate::labels! {
+    /// What lines are counted by.
+    struct LevelLabel { level: Severity }
+}
+
+/// Metrics of log lines; registered once.
+#[derive(Clone, Debug)]
+pub struct LogMetrics {
+    /// From error to trace.
+    lines: [Counter; 5],
+    dropped: Counter,
+    repeated: Counter,
+}
+
+impl LogMetrics {
+    /// Makes the metrics and adds them to `registry`.
+    pub fn register(registry: &mut Registry) -> Self {
+        let family: Family<LevelLabel, Counter> = Family::default();
+        let lines = Severity::ALL.map(|level| family.get_or_create_owned(&LevelLabel { level }));
+        let (dropped, repeated) = (Counter::default(), Counter::default());
+        let r = registry.sub_registry_with_prefix("log");
+        r.register("lines", "Log lines by level, with those that were left out", family);
+        r.register("lines_dropped", "Log lines dropped because standard error was too slow", dropped.clone());
+        r.register("lines_repeated", "Warnings and errors left out because they repeated", repeated.clone());
+        Self { lines, dropped, repeated }
+    }
+
+    fn line(&self, level: Level) {
+        let n = match level {
+            Level::ERROR => 0,
+            Level::WARN => 1,
+            Level::INFO => 2,
+            Level::DEBUG => 3,
+            Level::TRACE => 4,
+        };
+        self.lines[n].inc();
+    }
+}
+
+/// Writes log lines.
+#[derive(Debug)]
+pub struct Lines {
+    format: Format,
+    colour: Colour,
+    origin: Origin,
+    writer: Arc<Writer>,
+    repeats: Repeats,
+    metrics: LogMetrics,
+}
+
+impl Lines {
+    pub(super) fn new(
+        format: Format,
+        colour: Colour,
+        origin: Origin,
+        writer: Arc<Writer>,
+        metrics: LogMetrics,
+    ) -> Self {
+        Self { format, colour, origin, writer, repeats: Repeats::default(), metrics }
+    }
+
+    pub(super) fn writer(&self) -> Arc<Writer> {
+        self.writer.clone()
+    }
+
+    fn write(&self, line: &Line<'_>) {
+        thread_local! {
+            static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+        }
+        BUFFER.with_borrow_mut(|buffer| {
+            buffer.clear();
+            line.render(self.format, self.colour, &self.origin, buffer);
+            match self.writer.take(buffer) {
+                Taken::After(0) => {}
+                Taken::After(dropped) => {
+                    let mut fields = Fields::default();
+                    fields.set("lines", dropped.into());
+                    let message = "log lines dropped: standard error is too slow";
+                    let note = Line { level: Level::WARN, target: "nowwhat", message, fields: &fields };
+                    buffer.clear();
+                    note.render(self.format, self.colour, &self.origin, buffer);
+                    // When even the note finds no room, the next one counts it.
+                    self.writer.take(buffer);
+                }
+                Taken::Dropped => {
+                    self.metrics.dropped.inc();
+                }
+            }
+            buffer.shrink_to(64 << 10);
+        });
+    }
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let mut fields = Fields::default();
+        attributes.record(&mut fields);
+        if let Some(span) = context.span(id) {
+            span.extensions_mut().insert(fields);
+        }
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        if let Some(span) = context.span(id)
+            && let Some(fields) = span.extensions_mut().get_mut::<Fields>()
+        {
+            values.record(fields);
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let meta = event.metadata();
+        let level = *meta.level();
+        self.metrics.line(level);
+        let left_out = match level {
+            Level::ERROR | Level::WARN if meta.target() != crate::request::TARGET => {
+                match self.repeats.judge(meta, Instant::now()) {
+                    Verdict::Write(left_out) => left_out,
+                    Verdict::LeaveOut => {
+                        self.metrics.repeated.inc();
+                        return;
+                    }
+                }
+            }
+            _ => 0,
+        };
+        for (lines, of) in self.repeats.overdue(Instant::now()) {
+            let mut fields = Fields::default();
+            fields.set("lines", lines.into());
+            fields.set("of", format!("{} line {}", of.target(), of.line().unwrap_or_default()).into());
+            let message = "lines left out because they repeated";
+            self.write(&Line { level: Level::WARN, target: "nowwhat", message, fields: &fields });
+        }
+        let mut fields = Fields::default();
+        for span in context.event_scope(event).into_iter().flat_map(|scope| scope.from_root()) {
+            if let Some(of_span) = span.extensions().get::<Fields>() {
+                for (name, value) in &of_span.0 {
+                    fields.set(name, value.clone());
+                }
+            }
+        }
+        event.record(&mut fields);
+        if left_out > 0 {
+            fields.set("repeated", left_out.into());
+        }
+        let message = fields.take_text("message").unwrap_or_default();
+        let line = Line { level, target: meta.target(), message: &message, fields: &fields };
+        capture::take(&line, &self.origin);
+        self.write(&line);
+    }
+}

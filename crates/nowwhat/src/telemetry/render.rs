@@ -1,0 +1,141 @@
+//! A log line as text for people or as a JSON object.
+//!
+//! The names in JSON are those of logstash's events: `@timestamp` (RFC 3339, UTC, microseconds), `@version` (`"1"`), `message`,
+//! `severity`, `host`, `type` (the service), then `target` (the module) and the line's own fields.
+
+use super::fields::{Fields, Value};
+use super::{Format, Origin};
+use jiff::Timestamp;
+use std::fmt::Write;
+use tracing::Level;
+
+/// Names that a field cannot take: it gets an underscore at its end.
+const TAKEN: [&str; 7] = ["@timestamp", "@version", "message", "severity", "host", "type", "target"];
+/// What the message of a request's line tells already; text for people leaves it out.
+const IN_MESSAGE: [&str; 5] = ["method", "path", "controller", "action", "status"];
+
+/// Whether lines are coloured.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Colour {
+    On,
+    Off,
+}
+
+/// One line, before it has a form.
+pub(super) struct Line<'a> {
+    pub(super) level: Level,
+    pub(super) target: &'a str,
+    pub(super) message: &'a str,
+    pub(super) fields: &'a Fields,
+}
+
+impl Line<'_> {
+    /// Writes the line, with its end, to `out`.
+    pub(super) fn render(&self, format: Format, colour: Colour, origin: &Origin, out: &mut Vec<u8>) {
+        match format {
+            // The thread that writes to the journal reads the fields from it.
+            Format::Json | Format::Journal => self.json(origin, out),
+            Format::Text => out.extend_from_slice(self.text(colour).as_bytes()),
+        }
+    }
+
+    fn json(&self, origin: &Origin, out: &mut Vec<u8>) {
+        let text = |out: &mut Vec<u8>, text: &str| {
+            serde_json::to_writer(out, text).expect("a text always becomes JSON");
+        };
+        out.extend_from_slice(b"{\"@timestamp\":\"");
+        out.extend_from_slice(format!("{:.6}", Timestamp::now()).as_bytes());
+        out.extend_from_slice(b"\",\"@version\":\"1\",\"message\":");
+        text(out, self.message);
+        out.extend_from_slice(b",\"severity\":\"");
+        out.extend_from_slice(self.level.as_str().as_bytes());
+        out.extend_from_slice(b"\",\"host\":");
+        text(out, &origin.host);
+        out.extend_from_slice(b",\"type\":");
+        text(out, origin.service);
+        out.extend_from_slice(b",\"target\":");
+        text(out, self.target);
+        for (name, value) in &self.fields.0 {
+            out.push(b',');
+            if TAKEN.contains(name) {
+                text(out, &format!("{name}_"))
+            } else {
+                text(out, name)
+            }
+            out.push(b':');
+            match value {
+                Value::Text(value) => text(out, value),
+                Value::Signed(value) => out.extend_from_slice(value.to_string().as_bytes()),
+                Value::Unsigned(value) => out.extend_from_slice(value.to_string().as_bytes()),
+                Value::Float(value) => serde_json::to_writer(&mut *out, value).expect("a number always becomes JSON"),
+                Value::Bool(value) => out.extend_from_slice(if *value { b"true" } else { b"false" }),
+            }
+        }
+        out.extend_from_slice(b"}\n");
+    }
+
+    fn text(&self, colour: Colour) -> String {
+        let (on, dim, off) = match (colour, self.level) {
+            (Colour::Off, _) => ("", "", ""),
+            (Colour::On, Level::ERROR) => ("\x1b[31m", "\x1b[2m", "\x1b[0m"),
+            (Colour::On, Level::WARN) => ("\x1b[33m", "\x1b[2m", "\x1b[0m"),
+            (Colour::On, _) => ("\x1b[32m", "\x1b[2m", "\x1b[0m"),
+        };
+        let mut line = format!("{dim}{:.3}{off} {on}{:>5}{off} ", Timestamp::now(), self.level);
+        line += &printable(self.message);
+        let request = self.target == crate::request::TARGET;
+        for (name, value) in &self.fields.0 {
+            if request && IN_MESSAGE.contains(name) {
+                continue;
+            }
+            let plain = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic() && c != '"');
+            let done = match value {
+                Value::Text(text) if plain(text) => write!(line, " {dim}{name}={off}{text}"),
+                Value::Text(text) => {
+                    let quoted = serde_json::Value::from(text.as_str()).to_string();
+                    write!(line, " {dim}{name}={off}{}", printable(&quoted))
+                }
+                Value::Signed(value) => write!(line, " {dim}{name}={off}{value}"),
+                Value::Unsigned(value) => write!(line, " {dim}{name}={off}{value}"),
+                Value::Float(value) => write!(line, " {dim}{name}={off}{value}"),
+                Value::Bool(value) => write!(line, " {dim}{name}={off}{value}"),
+            };
+            done.expect("writing to a text does not fail");
+        }
+        line + "\n"
+    }
+}
+
+/// Control characters must not steer the terminal or begin a line. JSON keeps those beyond ASCII as they are.
+fn printable(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_cannot_be_broken_by_its_values_nor_a_field_take_the_place_of_the_head() {
+        let mut fields = Fields::default();
+        fields.set("path", "/a\n{\"severity\":\"ERROR\"}".into());
+        fields.set("severity", "FAKE".into());
+        fields.set("guest", "\u{9b}31mred\u{7f}".into());
+        fields.set("ratio", f64::NAN.into());
+        let line = Line { level: Level::INFO, target: "t", message: "asked\nagain", fields: &fields };
+        let origin = Origin { service: "bakery", host: "oven".to_owned() };
+        for format in [Format::Json, Format::Text] {
+            let mut out = Vec::new();
+            line.render(format, Colour::Off, &origin, &mut out);
+            let text = String::from_utf8(out).expect("UTF-8");
+            assert_eq!(text.matches('\n').count(), 1, "{text}");
+            assert!(format == Format::Json || text.trim_end().chars().all(|c| !c.is_control()), "{text:?}");
+            if format == Format::Json {
+                let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+                assert_eq!((json["severity"].as_str(), json["severity_"].as_str()), (Some("INFO"), Some("FAKE")));
+                assert_eq!((json["type"].as_str(), json["host"].as_str()), (Some("bakery"), Some("oven")));
+                assert!(json.get("ratio").is_none(), "{text}");
+            }
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The one page, as its users have it: the real program is started, asked, read, told to stop.
+
+mod running;
+
+use running::{Hello, LOCAL, ask, program};
+use rustix::process::Signal;
+use serde_json::Value;
+use std::net::SocketAddr;
+use std::process::Command;
+
+/// An answer's body, asked for with an id.
+fn get(address: SocketAddr, path: &str) -> String {
+    let answer = ask(address, LOCAL, &format!("GET {path}"), &[("x-request-id", "one-page")]);
+    assert_eq!(answer.header("x-request-id").unwrap_or("one-page"), "one-page");
+    answer.body
+}
+
+#[test]
+fn one_page_gets_everything() {
+    let hello = Hello::start(&[("HELLO_HELLO__WORD", "Good morning")]);
+    assert_eq!(get(hello.address, "/hello/moon"), "{\"text\":\"Good morning, moon!\"}");
+
+    let greeted = hello.line("greeted");
+    assert_eq!((&greeted["guest"], &greeted["request_id"]), (&"moon".into(), &"one-page".into()), "bound context");
+    let request = hello.line("[200] GET /hello/moon (hello#hello)");
+    let expected = [
+        ("@version", Value::from("1")),
+        ("severity", "INFO".into()),
+        ("type", "hello".into()),
+        ("method", "GET".into()),
+        ("path", "/hello/moon".into()),
+        ("format", "json".into()),
+        ("controller", "hello".into()),
+        ("action", "hello".into()),
+        ("status", 200.into()),
+        ("guest", "moon".into()),
+        ("client", "127.0.0.1".into()),
+    ];
+    for (name, value) in expected {
+        assert_eq!(request[name], value, "{name} in {request}");
+    }
+    let number = |name: &str| request[name].as_f64().unwrap_or_else(|| panic!("{name} in {request}"));
+    assert!(number("duration") > 0.0 && number("view") >= 0.0 && number("db") == 0.0);
+
+    let problem = get(hello.address, "/nowhere");
+    assert!(problem.contains("\"request_id\":\"one-page\""), "{problem}");
+    let metrics = get(hello.admin_address, "/metrics");
+    for line in [
+        "greetings_total 1",
+        "http_requests_total{method=\"GET\",route=\"/hello/{name}\",status=\"200\"} 1",
+        "http_requests_total{method=\"GET\",route=\"unmatched\",status=\"404\"} 1",
+        "build_info{name=\"hello\"",
+        "log_lines_total{level=\"info\"}",
+        "runtime_workers",
+        "process_resident_memory_bytes",
+    ] {
+        assert!(metrics.contains(line), "{line} in {metrics}");
+    }
+    for probe in ["/livez", "/readyz", "/startupz", "/version"] {
+        assert_eq!(ask(hello.admin_address, LOCAL, &format!("GET {probe}"), &[]).status, 200, "{probe}");
+    }
+
+    assert!(hello.stop().contains("\"message\":\"stopped\""));
+}
+
+#[test]
+fn hangup_takes_over_what_it_can_and_says_what_it_cannot() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("hello.toml");
+    std::fs::write(&file, "[log]\nlevel = \"info\"\n").expect("written");
+    let hello = Hello::start(&[("HELLO_CONFIG", file.to_str().expect("a text"))]);
+
+    std::fs::write(&file, "[log]\nlevel = \"debug\"\n[hello]\nword = \"Bye\"\n[http]\nconnections_max = 7\n")
+        .expect("written");
+    hello.signal(Signal::HUP);
+    assert_eq!(hello.line("reloaded")["changed"], "http.connections_max log.level");
+    assert_eq!(hello.line("changed settings that take a restart")["settings"], "hello.word");
+    assert!(get(hello.admin_address, "/log/level") == "debug\n");
+    assert!(get(hello.address, "/hello/moon").contains("Hello, moon!"), "the word is as it was");
+
+    std::fs::write(&file, "[log]\nlevel = \"loud\"\nlevle = \"info\"\n").expect("written");
+    hello.signal(Signal::HUP);
+    let refused = hello.line("not reloaded");
+    assert!(refused["problems"].as_str().is_some_and(|p| p.contains("did you mean log.level?")), "{refused}");
+    assert!(get(hello.admin_address, "/log/level") == "debug\n", "what was in force stays");
+}
+
+#[test]
+fn the_command_line_answers_about_the_configuration() {
+    let run = |args: &[&str]| Command::new(program()).args(args).env_remove("HELLO_CONFIG").output().expect("it runs");
+    let shown = run(&["config", "default"]);
+    let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.status.success() && text.contains("# word = \"Hello\"") && text.contains("[http]"), "{text}");
+    assert!(run(&["config", "check"]).status.success());
+    let shown = run(&["config", "show"]);
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("[hello]\nword = \"Hello\""), "{shown:?}");
+
+    let wrong = Command::new(program()).env("HELLO_HTTP__LISTEN", "here").output().expect("it runs");
+    assert_eq!(wrong.status.code(), Some(2));
+    let told = String::from_utf8_lossy(&wrong.stderr).into_owned();
+    assert!(told.contains("http.listen") && told.contains("HELLO_HTTP__LISTEN"), "{told}");
+    assert_eq!(run(&["--nonsense"]).status.code(), Some(2));
+}
