@@ -11,6 +11,8 @@
 
 mod connector;
 
+use crate::dependency::{DependencyMetrics, Outcome};
+use crate::metrics::Label;
 use crate::request::REQUEST_ID;
 use crate::trace::{TRACEPARENT, TRACESTATE};
 use crate::{current, otlp};
@@ -20,10 +22,6 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::{Registry, Unit};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tracing::{Instrument, Span, field};
@@ -32,34 +30,6 @@ use tracing::{Instrument, Span, field};
 const IDLE_CONNECTIONS_MAX: usize = 32;
 /// How long they are kept.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Labels {
-    dependency: &'static str,
-    outcome: &'static str,
-}
-
-/// Metrics of calls; registered once.
-#[derive(Clone, Debug)]
-pub struct ClientMetrics {
-    seconds: Family<Labels, Histogram>,
-}
-
-impl ClientMetrics {
-    /// Makes the metrics and adds them to `registry`.
-    pub fn register(registry: &mut Registry) -> Self {
-        let seconds: Family<Labels, Histogram> =
-            Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.000_5, 2.0, 16)));
-        let r = registry.sub_registry_with_prefix("http_client");
-        r.register_with_unit(
-            "request_duration",
-            "Time of calls to other services with all of the answer, by service and outcome",
-            Unit::Seconds,
-            seconds.clone(),
-        );
-        Self { seconds }
-    }
-}
 
 /// Bounds of a call.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +45,7 @@ pub struct CallLimits {
 pub struct Client {
     dependency: &'static str,
     limits: CallLimits,
-    metrics: ClientMetrics,
+    metrics: DependencyMetrics,
     http: legacy::Client<Connector, Full<Bytes>>,
     https: Https,
 }
@@ -167,14 +137,14 @@ impl ClientError {
         matches!(self, Self::Connect { .. } | Self::Timeout { .. } | Self::Broken { .. })
     }
 
-    fn outcome(&self) -> &'static str {
+    fn outcome(&self) -> Outcome {
         match self {
-            Self::Address { .. } | Self::NoAuthorities { .. } => "not_asked",
-            Self::Connect { .. } => "connect",
-            Self::Timeout { .. } => "timeout",
-            Self::Broken { .. } => "broken",
-            Self::TooLarge { .. } => "too_large",
-            Self::Json { .. } => "not_json",
+            Self::Address { .. } | Self::NoAuthorities { .. } => Outcome::NotAsked,
+            Self::Connect { .. } => Outcome::Connect,
+            Self::Timeout { .. } => Outcome::Timeout,
+            Self::Broken { .. } => Outcome::Broken,
+            Self::TooLarge { .. } => Outcome::TooLarge,
+            Self::Json { .. } => Outcome::NotJson,
         }
     }
 }
@@ -200,9 +170,8 @@ pub enum CaError {
 
 impl Client {
     /// A client of the service called `dependency`, for addresses with `http`.
-    pub fn new(dependency: &'static str, limits: CallLimits, metrics: &ClientMetrics) -> Self {
-        // What never happened yet is zero, not absent.
-        drop(metrics.seconds.get_or_create(&Labels { dependency, outcome: "success" }));
+    pub fn new(dependency: &'static str, limits: CallLimits, metrics: &DependencyMetrics) -> Self {
+        metrics.begin(dependency);
         let http = pool(Connector::plain());
         Self { dependency, limits, metrics: metrics.clone(), http, https: Https::NoAuthorities }
     }
@@ -256,19 +225,19 @@ impl Client {
         let (dependency, method, address) = (self.dependency, request.method().clone(), shown(request.uri()));
         let started = Instant::now();
         let answered = self.limited(request).await;
-        let seconds = started.elapsed().as_secs_f64();
+        let time = started.elapsed();
         let (outcome, status) = match &answered {
-            Ok(answer) if answer.status.is_server_error() => ("server_error", Some(answer.status.as_u16())),
-            Ok(answer) if answer.status.is_client_error() => ("client_error", Some(answer.status.as_u16())),
-            Ok(answer) => ("success", Some(answer.status.as_u16())),
+            Ok(answer) if answer.status.is_server_error() => (Outcome::ServerError, Some(answer.status.as_u16())),
+            Ok(answer) if answer.status.is_client_error() => (Outcome::ClientError, Some(answer.status.as_u16())),
+            Ok(answer) => (Outcome::Success, Some(answer.status.as_u16())),
             Err(error) => (error.outcome(), None),
         };
-        self.metrics.seconds.get_or_create(&Labels { dependency, outcome }).observe(seconds);
-        if outcome != "success" {
+        self.metrics.observe(dependency, outcome, time);
+        if outcome != Outcome::Success {
             Span::current().record("otel.status_code", "error");
         }
-        let duration_ms = (seconds * 1e6).round() / 1e3;
-        tracing::debug!(dependency, %method, address, status, outcome, duration_ms, "call");
+        let duration_ms = (time.as_secs_f64() * 1e6).round() / 1e3;
+        tracing::debug!(dependency, %method, address, status, outcome = outcome.value(), duration_ms, "call");
         answered
     }
 

@@ -1,4 +1,8 @@
 //! Health: alive, ready, started, each with its reasons.
+//!
+//! A probe is answered at once: a check that takes time is watched in the background.
+
+mod watch;
 
 use crate::version::Version;
 use axum::response::{IntoResponse, Response};
@@ -7,10 +11,35 @@ use serde_json::{Value, json};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+use watch::Said;
 
 /// Says what is wrong, or nothing.
-type Check = Box<dyn Fn() -> Option<String> + Send + Sync>;
+type Quick = Box<dyn Fn() -> Option<String> + Send + Sync>;
+
+enum Check {
+    /// Asked at every probe.
+    Asked(Quick),
+    /// Asked in the background.
+    Watched(tokio::sync::watch::Receiver<Option<Said>>),
+}
+
+impl Check {
+    /// What is wrong, how long the answer took, and how old it is.
+    fn said(&self) -> (Option<String>, Duration, Option<Duration>) {
+        match self {
+            Self::Asked(check) => {
+                let began = Instant::now();
+                (check(), began.elapsed(), None)
+            }
+            Self::Watched(last) => match &*last.borrow() {
+                Some(Said { reason, took, at }) => (reason.clone(), *took, Some(at.elapsed())),
+                None => (Some("not checked yet".to_owned()), Duration::ZERO, None),
+            },
+        }
+    }
+}
 
 /// What a check that fails means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +59,15 @@ pub struct Health {
 #[derive(Default)]
 struct Shared {
     started: AtomicBool,
-    stopping: AtomicBool,
+    stopping: CancellationToken,
     checks: RwLock<Vec<(&'static str, Weight, Check)>>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // Nobody can ask any more.
+        self.stopping.cancel();
+    }
 }
 
 impl fmt::Debug for Health {
@@ -48,8 +84,30 @@ impl Health {
         weight: Weight,
         check: impl Fn() -> Option<String> + Send + Sync + 'static,
     ) {
-        let mut checks = self.shared.checks.write().unwrap_or_else(PoisonError::into_inner);
-        checks.push((name, weight, Box::new(check)));
+        self.add(name, weight, Check::Asked(Box::new(check)));
+    }
+
+    /// Adds a check that takes time, such as asking a database. It is asked in the background, at once and then `every` so often; an
+    /// answer may take as long. Probes are told the last answer; before the first one the check fails. It ends when the service
+    /// begins to stop.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
+    pub fn watch<F>(
+        &self,
+        name: &'static str,
+        weight: Weight,
+        every: Duration,
+        check: impl Fn() -> F + Send + Sync + 'static,
+    ) where
+        F: Future<Output = Result<(), String>> + Send + 'static,
+    {
+        let last = watch::watch(every, check, self.shared.stopping.clone());
+        self.add(name, weight, Check::Watched(last));
+    }
+
+    fn add(&self, name: &'static str, weight: Weight, check: Check) {
+        self.shared.checks.write().unwrap_or_else(PoisonError::into_inner).push((name, weight, check));
     }
 
     /// The service has started.
@@ -59,7 +117,7 @@ impl Health {
 
     /// The service is about to stop: not ready any more.
     pub fn stopping(&self) {
-        self.shared.stopping.store(true, Ordering::Release);
+        self.shared.stopping.cancel();
     }
 
     fn is_started(&self) -> bool {
@@ -81,19 +139,21 @@ impl Health {
         if !self.is_started() {
             say("start", Weight::Readiness, "the service is starting".to_owned());
         }
-        if self.shared.stopping.load(Ordering::Acquire) {
+        if self.shared.stopping.is_cancelled() {
             say("stop", Weight::Readiness, "the service is stopping".to_owned());
         }
         for (name, weight, check) in self.shared.checks.read().unwrap_or_else(PoisonError::into_inner).iter() {
-            let began = Instant::now();
-            let reason = check();
-            let seconds = began.elapsed().as_secs_f64();
+            let (reason, took, age) = check.said();
             let status = match (&reason, weight) {
                 (None, _) => "pass",
                 (Some(_), Weight::Warning) => "warn",
                 (Some(_), Weight::Readiness) => "fail",
             };
-            checks.push(json!({ "check": name, "status": status, "seconds": seconds }));
+            let mut line = json!({ "check": name, "status": status, "seconds": took.as_secs_f64() });
+            if let Some(age) = age {
+                line["age_seconds"] = age.as_secs_f64().into();
+            }
+            checks.push(line);
             if let Some(reason) = reason {
                 say(name, *weight, reason);
             }
@@ -173,6 +233,98 @@ pub fn admin_routes(registry: crate::metrics::SharedRegistry, health: Health, ve
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::future::pending;
+    use std::sync::Weak;
+    use std::sync::atomic::AtomicUsize;
+
+    const EVERY: Duration = Duration::from_millis(20);
+
+    /// Waits until what is wrong with the one check is this.
+    async fn says(health: &Health, reason: Option<&str>) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let report = health.report();
+            if report.reasons.first().and_then(|r| r["reason"].as_str()) == reason {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{:?}, not {reason:?}", report.reasons);
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_watched_check_fails_until_it_has_answered_and_follows_what_it_watches() {
+        let health = Health::default();
+        health.started();
+        let well = Arc::new(AtomicBool::new(true));
+        let watched = well.clone();
+        health.watch("oven", Weight::Readiness, EVERY, move || {
+            let well = watched.load(Ordering::Relaxed);
+            async move { if well { Ok(()) } else { Err("cold".to_owned()) } }
+        });
+        // The task has not run yet: this runtime has one thread.
+        let report = health.report();
+        assert!(!report.ready);
+        assert_eq!(report.reasons[0]["reason"], "not checked yet");
+        says(&health, None).await;
+        let report = health.report();
+        assert_eq!((report.ready, &report.checks[0]["status"]), (true, &json!("pass")));
+        assert!(report.checks[0]["age_seconds"].as_f64().is_some_and(|age| age < 10.0), "{:?}", report.checks);
+        well.store(false, Ordering::Relaxed);
+        says(&health, Some("cold")).await;
+        assert!(!health.is_ready());
+        well.store(true, Ordering::Relaxed);
+        says(&health, None).await;
+    }
+
+    #[tokio::test]
+    async fn a_watched_check_that_hangs_or_panics_counts_as_failed_and_is_asked_again() {
+        let health = Health::default();
+        health.started();
+        let asked = AtomicUsize::new(0);
+        health.watch("oven", Weight::Warning, EVERY, move || {
+            let times = asked.fetch_add(1, Ordering::Relaxed);
+            async move {
+                match times % 3 {
+                    0 => pending().await,
+                    1 => panic!("burnt"),
+                    _ => Ok(()),
+                }
+            }
+        });
+        says(&health, Some("no answer within 0.02 s")).await;
+        says(&health, Some("the check panicked")).await;
+        says(&health, None).await;
+        assert!(health.is_ready(), "a warning turns no traffic away");
+    }
+
+    #[tokio::test]
+    async fn watching_ends_when_the_service_stops_and_when_nobody_can_ask_any_more() {
+        let alive = || Arc::new(());
+        let watch = |health: &Health, held: &Arc<()>| -> Weak<()> {
+            let held = held.clone();
+            let weak = Arc::downgrade(&held);
+            health.watch("oven", Weight::Readiness, Duration::from_secs(600), move || {
+                let held = held.clone();
+                async move {
+                    let _held = held;
+                    pending().await
+                }
+            });
+            weak
+        };
+        let (stopped, dropped) = (Health::default(), Health::default());
+        let (of_stopped, of_dropped) = (watch(&stopped, &alive()), watch(&dropped, &alive()));
+        tokio::task::yield_now().await;
+        assert!(of_stopped.strong_count() > 0 && of_dropped.strong_count() > 0);
+        stopped.stopping();
+        drop(dropped);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while of_stopped.strong_count() + of_dropped.strong_count() > 0 {
+            assert!(Instant::now() < deadline, "a check is still watched");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
 
     #[test]
     fn each_check_is_named_with_its_status_and_time_and_only_a_readiness_check_turns_traffic_away() {

@@ -24,6 +24,7 @@
 //! - [`serve`]: listeners with limits, over TLS or plain, bound or inherited; orderly stopping.
 //! - [`systemd`]: readiness, reload, stop and watchdog told to systemd; [`journal`]: its log.
 //! - [`client`]: calls to other services, which carry the request's id and trace.
+//! - [`dependency`]: time and errors of calls to what the service stands on.
 //! - [`trace`]: W3C Trace Context; [`otlp`]: traces and log records for a collector of OpenTelemetry.
 //! - [`debug`]: in development, a page with the last requests.
 //! - [`testkit`]: a whole service under test: its answers, log lines and metrics.
@@ -37,6 +38,7 @@ pub mod client;
 pub mod config;
 pub(crate) mod current;
 pub mod debug;
+pub mod dependency;
 mod environment;
 pub mod extract;
 pub mod forwarded;
@@ -57,6 +59,7 @@ pub mod trace;
 mod version;
 
 pub use current::{Times, db, spawn, times, view};
+pub use dependency::{CallError, Dependency};
 pub use environment::Environment;
 pub use problem::{Problem, error_chain};
 pub use routing::named;

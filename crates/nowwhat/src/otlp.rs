@@ -18,8 +18,9 @@
 
 mod queue;
 
-use crate::client::{CaError, CallLimits, Client, ClientMetrics};
+use crate::client::{CaError, CallLimits, Client};
 use crate::config::{Secret, Url};
+use crate::dependency::DependencyMetrics;
 use crate::trace::{Sampled, TraceContext};
 use crate::version::Version;
 use bytes::Bytes;
@@ -119,7 +120,7 @@ impl Otlp {
     ///
     /// # Errors
     /// [`OtlpError`]. A collector that cannot be reached is none.
-    pub fn start(options: &OtlpOptions, metrics: &OtlpMetrics, calls: &ClientMetrics) -> Result<Self, OtlpError> {
+    pub fn start(options: &OtlpOptions, metrics: &OtlpMetrics, calls: &DependencyMetrics) -> Result<Self, OtlpError> {
         let client = client(options, calls)?;
         let headers = headers(options)?;
         let sender = Sender::start()?;
@@ -195,7 +196,7 @@ fn is_ours(meta: &Metadata<'_>) -> bool {
     !meta.target().starts_with("opentelemetry")
 }
 
-fn client(options: &OtlpOptions, calls: &ClientMetrics) -> Result<Client, OtlpError> {
+fn client(options: &OtlpOptions, calls: &DependencyMetrics) -> Result<Client, OtlpError> {
     let limits = CallLimits { timeout: options.timeout, body_bytes_max: ANSWER_BYTES_MAX };
     let client = Client::new("otlp", limits, calls);
     match (options.endpoint.scheme(), &options.ca) {

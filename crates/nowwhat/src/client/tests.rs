@@ -8,6 +8,7 @@ use axum::extract::ConnectInfo;
 use axum::routing::{get, post};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
+use prometheus_client::registry::Registry;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -23,7 +24,7 @@ const LIMITS: CallLimits = CallLimits { timeout: Duration::from_secs(20), body_b
 
 fn client(limits: CallLimits) -> (Client, Registry) {
     let mut registry = Registry::default();
-    let metrics = ClientMetrics::register(&mut registry);
+    let metrics = DependencyMetrics::register(&mut registry);
     (Client::new("billing", limits, &metrics), registry)
 }
 
@@ -31,7 +32,7 @@ fn client(limits: CallLimits) -> (Client, Registry) {
 fn calls(registry: &Registry, outcome: &str) -> u64 {
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, registry).expect("a text");
-    let name = format!("http_client_request_duration_seconds_count{{dependency=\"billing\",outcome=\"{outcome}\"}} ");
+    let name = format!("dependency_duration_seconds_count{{dependency=\"billing\",outcome=\"{outcome}\"}} ");
     let line = text.lines().find_map(|line| line.strip_prefix(&name));
     line.map_or(0, |count| count.parse().expect("a count"))
 }

@@ -102,7 +102,7 @@ struct Exporting {
 
 fn exporting(options: &OtlpOptions) -> Result<Exporting, OtlpError> {
     let mut metrics = Metrics::default();
-    let (items, calls) = (OtlpMetrics::register(&mut metrics), ClientMetrics::register(&mut metrics));
+    let (items, calls) = (OtlpMetrics::register(&mut metrics), DependencyMetrics::register(&mut metrics));
     Ok(Exporting { otlp: Otlp::start(options, &items, &calls)?, metrics })
 }
 
@@ -225,7 +225,7 @@ async fn a_call_to_another_service_is_a_span_and_the_other_belongs_under_it() {
     let (address, got) = collector(StatusCode::OK).await;
     let exporting = exporting(&options(&format!("http://{address}"))).expect("exporting");
     let (other, asked) = collector(StatusCode::BAD_GATEWAY).await;
-    let calls = ClientMetrics::register(&mut Metrics::default());
+    let calls = DependencyMetrics::register(&mut Metrics::default());
     let limits = CallLimits { timeout: Duration::from_secs(20), body_bytes_max: 1000 };
     let client = Client::new("billing", limits, &calls);
     let caller = TraceContext::random(Sampled::Yes);

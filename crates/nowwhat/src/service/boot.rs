@@ -1,8 +1,9 @@
 //! What a service has in hand while it starts.
 
 use super::BoxError;
-use crate::client::{CallLimits, Client, ClientMetrics};
+use crate::client::{CallLimits, Client};
 use crate::config::Loaded;
+use crate::dependency::{Dependency, DependencyMetrics};
 use crate::health::Health;
 use crate::metrics::{Registry, SharedRegistry};
 use crate::settings::Foundation;
@@ -11,6 +12,7 @@ use futures::future::BoxFuture;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::PoisonError;
+use std::time::Duration;
 use tokio::task::JoinHandle;
 
 /// A step of stopping.
@@ -35,7 +37,7 @@ pub struct Boot {
     /// The address of the admin listener, which serves already.
     pub admin_address: SocketAddr,
     pub(super) registry: SharedRegistry,
-    pub(super) calls: ClientMetrics,
+    pub(super) calls: DependencyMetrics,
     pub(super) steps: Vec<Step>,
     pub(super) reloaders: Vec<Reloader>,
     pub(super) endings: Vec<BoxFuture<'static, String>>,
@@ -60,6 +62,11 @@ impl Boot {
     /// A client for calls to another service, which is `dependency` in metrics. Calls made for a request carry its id.
     pub fn client(&self, dependency: &'static str, limits: CallLimits) -> Client {
         Client::new(dependency, limits, &self.calls)
+    }
+
+    /// Something else that the service stands on, called `name` in metrics; each call of it may take `timeout`.
+    pub fn dependency(&self, name: &'static str, timeout: Duration) -> Dependency {
+        Dependency::new(name, timeout, &self.calls)
     }
 
     /// A step of stopping, run when no request comes any more; the one said last is run first. It may take `stop.grace_seconds`.

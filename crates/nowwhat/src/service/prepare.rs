@@ -3,9 +3,9 @@
 use super::boot::Boot;
 use super::running::Place;
 use super::{BoxError, Service};
-use crate::client::ClientMetrics;
 use crate::config::Loaded;
 use crate::debug::{LastRequests, Spans};
+use crate::dependency::DependencyMetrics;
 use crate::environment::Environment;
 use crate::health::{self, Health};
 use crate::journal;
@@ -52,7 +52,7 @@ impl Output {
 pub(super) struct Metrics {
     requests: RequestMetrics,
     pub(super) connections: ConnectionMetrics,
-    calls: ClientMetrics,
+    calls: DependencyMetrics,
     log: LogMetrics,
     otlp: OtlpMetrics,
 }
@@ -70,7 +70,7 @@ fn register(r: &mut Registry) -> Metrics {
     Metrics {
         requests: RequestMetrics::register(r),
         connections: ConnectionMetrics::register(r),
-        calls: ClientMetrics::register(r),
+        calls: DependencyMetrics::register(r),
         log: LogMetrics::register(r),
         otlp: OtlpMetrics::register(r),
     }
