@@ -1,7 +1,7 @@
 //! What the foundation costs: hello-world with all of it on, beside bare axum, in turns in one run.
 //!
 //! `cargo bench -p nowwhat --bench overhead`. All of it: request ids, a span, one JSON line a request into a file (no sampling), metrics,
-//! limits, problems, trusted proxies. The same clients load both: 16 connections of 2 threads, one request after the other.
+//! limits, problems, trusted proxies. The same clients load both: 64 connections of 2 threads, one request after the other.
 
 use axum::Router;
 use std::fs::File;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(3);
 const THREADS: usize = 2;
-const CONNECTIONS_PER_THREAD: usize = 8;
+const CONNECTIONS_PER_THREAD: usize = 32;
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: hello\r\n\r\n";
 /// Ticks of `/proc` in a second.
 const TICKS: f64 = 100.0;

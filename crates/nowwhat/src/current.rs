@@ -6,6 +6,7 @@ use crate::debug::Record;
 use crate::trace::TraceContext;
 use http::HeaderValue;
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -27,26 +28,44 @@ pub(crate) struct Current {
     pub(crate) tracestate: Option<HeaderValue>,
     /// Full path of the handler.
     pub(crate) handler: OnceLock<&'static str>,
-    pub(crate) times: Arc<Times>,
+    pub(crate) times: Times,
+    /// Who sent it, when that is known.
+    pub(crate) client: Option<IpAddr>,
+    /// Bytes of its body that came.
+    pub(crate) body_bytes: AtomicU64,
     /// What is kept for the development page.
     pub(crate) record: Option<Record>,
 }
 
+impl Current {
+    /// A request of which only the id is known.
+    pub(crate) fn new(id: HeaderValue) -> Self {
+        Self {
+            id,
+            trace: None,
+            tracestate: None,
+            handler: OnceLock::new(),
+            times: Times::default(),
+            client: None,
+            body_bytes: AtomicU64::new(0),
+            record: None,
+        }
+    }
+}
+
 /// Where the time of a request goes.
 #[derive(Debug, Default)]
-pub struct Times {
+pub(crate) struct Times {
     db_nanos: AtomicU64,
     view_nanos: AtomicU64,
 }
 
 impl Times {
-    /// Adds time spent in what keeps the data.
-    pub fn add_db(&self, time: Duration) {
+    fn add_db(&self, time: Duration) {
         self.db_nanos.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
     }
 
-    /// Adds time spent encoding the answer.
-    pub fn add_view(&self, time: Duration) {
+    fn add_view(&self, time: Duration) {
         self.view_nanos.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
     }
 
@@ -91,10 +110,25 @@ pub(crate) fn record(with: impl FnOnce(&Record)) {
     }
 }
 
-/// The times of this request, to be added to from elsewhere: a stream that is read later, another thread. Outside of a request they
-/// are counted for nobody.
-pub fn times() -> Arc<Times> {
-    CURRENT.try_with(|current| current.times.clone()).unwrap_or_default()
+/// Where the time of a request goes, to be told from elsewhere: a stream that is read later, another thread. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Stopwatch(Option<Arc<Current>>);
+
+impl Stopwatch {
+    /// Adds time spent in what keeps the data.
+    pub fn add_db(&self, time: Duration) {
+        self.0.iter().for_each(|current| current.times.add_db(time));
+    }
+
+    /// Adds time spent encoding the answer.
+    pub fn add_view(&self, time: Duration) {
+        self.0.iter().for_each(|current| current.times.add_view(time));
+    }
+}
+
+/// The stopwatch of this request. Outside of a request it counts for nobody.
+pub fn stopwatch() -> Stopwatch {
+    Stopwatch(get())
 }
 
 fn count(add: impl FnOnce(&Times)) {
@@ -137,14 +171,7 @@ impl Current {
     /// A request as a caller with a trace makes it.
     pub(crate) fn of(id: &'static str, trace: TraceContext, tracestate: Option<HeaderValue>) -> Arc<Self> {
         let id = HeaderValue::from_static(id);
-        Arc::new(Self {
-            id,
-            trace: Some(trace),
-            tracestate,
-            handler: OnceLock::new(),
-            times: Arc::default(),
-            record: None,
-        })
+        Arc::new(Self { trace: Some(trace), tracestate, ..Self::new(id) })
     }
 }
 

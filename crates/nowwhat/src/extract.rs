@@ -2,7 +2,7 @@
 //!
 //! They are axum's own with another way to fail. [`Json`] reads `application/json` and `application/*+json`; a `charset` changes
 //! nothing, JSON is UTF-8 (RFC 8259). It is also an answer. What the plain extractors (`Bytes`, `String`) reject becomes a problem in
-//! [`uniform`](crate::problem::uniform()).
+//! [`Uniform`](crate::problem::Uniform).
 
 use crate::problem::{BodyLimit, Problem};
 use axum::body::Body;

@@ -58,7 +58,7 @@ pub mod testkit;
 pub mod trace;
 mod version;
 
-pub use current::{Times, db, spawn, times, view};
+pub use current::{Stopwatch, db, spawn, stopwatch, view};
 pub use dependency::{CallError, Dependency};
 pub use environment::Environment;
 pub use problem::{Problem, error_chain};

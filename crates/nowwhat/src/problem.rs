@@ -1,15 +1,15 @@
 //! Errors as RFC 9457 problem details.
 //!
-//! A [`Problem`] keeps what the client may know apart from what the log must know. [`uniform()`] makes problems also of the failures
+//! A [`Problem`] keeps what the client may know apart from what the log must know. [`Uniform`] makes problems also of the failures
 //! that a handler did not make itself: no such route, wrong method, a body that is too large, an answer that takes too long, and what
 //! axum's own extractors reject.
 
 mod status;
 mod uniform;
 
-pub use uniform::{Limits, body_limit, uniform};
+pub use uniform::{Bounded, Limits, Uniform, body_limit};
 
-pub(crate) use uniform::BodyLimit;
+pub(crate) use uniform::{BodyLimit, Bounds};
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};

@@ -9,29 +9,33 @@ mod metrics;
 
 pub use metrics::RequestMetrics;
 
-use crate::current::{self, Current, Times};
+use crate::current::{self, Current};
 use crate::debug::LastRequests;
 use crate::forwarded::TrustedProxies;
 use crate::metrics::{Label, Route};
 use crate::otlp;
-use crate::problem::Problem;
-use crate::trace::{Sampled, TraceContext};
+use crate::problem::{Bounds, Limits, Problem};
+use crate::trace::{Sampled, TRACEPARENT, TraceContext};
 use axum::body::Body;
-use axum::extract::{ConnectInfo, Request};
+use axum::extract::{ConnectInfo, FromRequestParts, Request};
 use axum::response::{IntoResponse, Response};
-use futures::FutureExt;
+use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use line::Line;
 use metrics::RouteMetrics;
+use pin_project_lite::pin_project;
+use std::any::Any;
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
-use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::watch;
 use tower::Service;
-use tracing::Instrument;
 
 /// The target of the log lines of requests.
 pub const TARGET: &str = "nowwhat::request";
@@ -70,15 +74,24 @@ pub struct Seen {
     pub proxies: TrustedProxies,
 }
 
-/// The address of the client, behind trusted proxies the one that they name: an extension of every request whose peer is known.
+/// The address of the client, behind trusted proxies the one that they name. An extractor; none when the peer is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClientAddress(pub IpAddr);
+pub struct ClientAddress(pub Option<IpAddr>);
+
+impl<S: Sync> FromRequestParts<S> for ClientAddress {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(_: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(current::get().and_then(|current| current.client)))
+    }
+}
 
 /// What the layer needs to know.
 #[derive(Debug)]
 struct Shared {
     metrics: RequestMetrics,
     seen: Seen,
+    limits: Option<watch::Receiver<Limits>>,
 }
 
 /// The layer that gives requests all of this.
@@ -90,13 +103,25 @@ pub struct Observe {
 impl Observe {
     /// A layer; the requests are counted in `metrics`.
     pub fn new(metrics: RequestMetrics, seen: Seen) -> Self {
-        Self { shared: Arc::new(Shared { metrics, seen }) }
+        Self { shared: Arc::new(Shared { metrics, seen, limits: None }) }
     }
 
     /// Wraps a router. To be called last, so that fallbacks are covered as well.
     pub fn router(self, router: axum::Router) -> axum::Router {
-        router.layer(self)
+        prepared(router).layer(self)
     }
+
+    /// The same with limits inside, as [`Uniform`](crate::problem::Uniform) sets them, in one layer.
+    pub(crate) fn router_within(self, router: axum::Router, limits: watch::Receiver<Limits>) -> axum::Router {
+        let Shared { metrics, seen, .. } = &*self.shared;
+        let shared = Shared { metrics: metrics.clone(), seen: seen.clone(), limits: Some(limits) };
+        prepared(router).layer(Self { shared: Arc::new(shared) })
+    }
+}
+
+/// The router with its handlers made services now, instead of at every request.
+fn prepared(router: axum::Router) -> axum::Router {
+    router.with_state(())
 }
 
 impl<S> tower::Layer<S> for Observe {
@@ -131,29 +156,68 @@ where
 
     fn call(&mut self, mut request: Request) -> Self::Future {
         let (current, span) = begin(&self.shared, &mut request);
-        let client = client(&self.shared, &mut request);
-        let current = Arc::new(current);
-        let mut line = Line::begin(&self.shared, &self.metrics, current.clone(), span.clone(), &request);
-        line.client(client);
-        let request = line.counting(request);
-        let shared = self.shared.clone();
+        let line = Line::begin(&self.shared, &self.metrics, Arc::new(current), span, &request);
+        let mut request = line.counting(request);
+        let bounds = self.shared.limits.as_ref().map(|limits| limits.borrow().begin(&mut request));
         // The handler may panic before its future is there.
-        let entered = span.enter();
-        let called = current::in_scope(&current, || {
-            std::panic::catch_unwind(AssertUnwindSafe(|| AssertUnwindSafe(self.inner.call(request)).catch_unwind()))
+        let (future, panic) = match line.part(|| self.inner.call(request)) {
+            Ok(future) => (Some(future), None),
+            Err(panic) => (None, Some(panic)),
+        };
+        Box::pin(Answer { future, panic, bounds, line: Some(line) })
+    }
+}
+
+/// Why a thread unwound.
+type Panic = Box<dyn Any + Send>;
+
+pin_project! {
+    /// The answer to a request on its way: each step is part of the request.
+    struct Answer<F> {
+        // None when the handler panicked at once.
+        #[pin]
+        future: Option<F>,
+        panic: Option<Panic>,
+        #[pin]
+        bounds: Option<Bounds>,
+        // None once it is answered.
+        line: Option<Line>,
+    }
+}
+
+impl<F, R> Future for Answer<F>
+where
+    F: Future<Output = Result<R, Infallible>>,
+    R: IntoResponse,
+{
+    type Output = Result<Response, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let line = this.line.as_ref().expect("not polled after its end");
+        let polled = line.part(|| match this.future.as_mut().as_pin_mut() {
+            Some(future) => match future.poll(context) {
+                Poll::Ready(Ok(answer)) => {
+                    let answer = answer.into_response();
+                    let bounds = this.bounds.as_mut().as_pin_mut();
+                    Poll::Ready(Ok(match bounds {
+                        Some(bounds) => bounds.answered(answer),
+                        None => answer,
+                    }))
+                }
+                Poll::Pending => match this.bounds.as_mut().as_pin_mut() {
+                    Some(bounds) => bounds.waiting(context).map(Ok),
+                    None => Poll::Pending,
+                },
+            },
+            None => Poll::Ready(Err(this.panic.take().expect("one of the two"))),
         });
-        drop(entered);
-        Box::pin(current::scope(
-            current,
-            async move {
-                let response = match called {
-                    Ok(future) => future.await.map(|Ok(response)| response.into_response()),
-                    Err(panic) => Err(panic),
-                };
-                Ok(answer(&shared, line, response))
-            }
-            .instrument(span),
-        ))
+        let answer = match polled {
+            Ok(polled) => ready!(polled),
+            Err(panic) => Err(panic),
+        };
+        let line = this.line.take().expect("not polled after its end");
+        Poll::Ready(Ok(answered(line, answer)))
     }
 }
 
@@ -161,7 +225,8 @@ where
 fn begin(shared: &Shared, request: &mut Request) -> (Current, tracing::Span) {
     let id = request_id(request);
     request.headers_mut().insert(REQUEST_ID.clone(), id.clone());
-    let (given, tracestate) = match TraceContext::from_headers(request.headers()) {
+    let has_trace = request.headers().contains_key(&TRACEPARENT);
+    let (given, tracestate) = match has_trace.then(|| TraceContext::from_headers(request.headers())).flatten() {
         Some((given, state)) => (Some(given), state),
         None => (None, None),
     };
@@ -177,7 +242,8 @@ fn begin(shared: &Shared, request: &mut Request) -> (Current, tracing::Span) {
         Inside::Hidden => None,
         Inside::Shown(last) => Some(last.begin(format!("{} {}", request.method(), request.uri().path()))),
     };
-    (Current { id, trace, tracestate, handler: OnceLock::new(), times: Arc::<Times>::default(), record }, span)
+    let client = client(shared, request);
+    (Current { trace, tracestate, client, record, ..Current::new(id) }, span)
 }
 
 /// The span of a request that belongs to a trace, and its own place in the trace.
@@ -201,16 +267,15 @@ fn traced(shared: &Shared, request: &Request, trace: TraceContext, id: &HeaderVa
     (span, own)
 }
 
-/// Who sent the request; also for its handlers.
-fn client(shared: &Shared, request: &mut Request) -> Option<IpAddr> {
+/// Who sent the request.
+fn client(shared: &Shared, request: &Request) -> Option<IpAddr> {
     let ConnectInfo(peer) = request.extensions().get::<ConnectInfo<SocketAddr>>()?;
-    let address = shared.seen.proxies.client_address(peer.ip(), request.headers());
-    request.extensions_mut().insert(ClientAddress(address));
-    Some(address)
+    Some(shared.seen.proxies.client_address(peer.ip(), request.headers()))
 }
 
-fn answer(shared: &Shared, line: Line, response: std::thread::Result<Response>) -> Response {
-    let mut response = response.unwrap_or_else(|panic| {
+fn answered(line: Line, answer: Result<Response, Panic>) -> Response {
+    let shared = line.shared.clone();
+    let mut response = answer.unwrap_or_else(|panic| {
         shared.metrics.panics.inc();
         let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
         let internal = Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something failed here");
@@ -244,6 +309,43 @@ fn request_id(request: &Request) -> HeaderValue {
     };
     match request.headers().get(&REQUEST_ID).filter(usable) {
         Some(given) => given.clone(),
-        None => HeaderValue::try_from(uuid::Uuid::now_v7().to_string()).expect("a UUID is ASCII"),
+        None => {
+            let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+            let text = new_id().as_hyphenated().encode_lower(&mut text);
+            HeaderValue::from_str(text).expect("a UUID is ASCII")
+        }
+    }
+}
+
+/// A UUIDv7 whose random bits come from a generator of the thread, seeded by the operating system: an id must be unique, and need
+/// not be hard to guess.
+fn new_id() -> uuid::Uuid {
+    thread_local! {
+        static SEED: (RandomState, Cell<u64>) = (RandomState::new(), Cell::new(0));
+    }
+    let random = SEED.with(|(state, count)| {
+        let n = count.get().wrapping_add(2);
+        count.set(n);
+        [state.hash_one(n), state.hash_one(n + 1)].map(u64::to_ne_bytes)
+    });
+    let bytes: [u8; 10] = std::array::from_fn(|n| random[n / 8][n % 8]);
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    uuid::Builder::from_unix_timestamp_millis(since.as_millis() as u64, &bytes).into_uuid()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn ids_are_unique_across_threads_and_sort_by_time() {
+        let made = || (0..20_000).map(|_| new_id()).collect::<Vec<_>>();
+        let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(made)).collect();
+        let ids: Vec<uuid::Uuid> = threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect();
+        assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len());
+        assert!(ids.iter().all(|id| id.get_version_num() == 7 && id.get_variant() == uuid::Variant::RFC4122));
+        let millis = |id: &uuid::Uuid| id.as_u128() >> 80;
+        assert!(ids[..20_000].is_sorted_by_key(millis));
     }
 }

@@ -45,9 +45,11 @@ methods!(get "GET", post "POST", put "PUT", patch "PATCH", delete "DELETE");
 
 /// Controller and action of a handler: `shop::users::index` is `users` and `index`.
 pub(crate) fn controller_and_action(handler: &'static str) -> (&'static str, &'static str) {
-    let handler = handler.split("::{{closure}}").next().unwrap_or(handler);
     // Generic parameters hold paths of their own.
-    let handler = handler.split('<').next().unwrap_or(handler);
+    let mut handler = handler.split('<').next().unwrap_or(handler);
+    while let Some(around) = handler.strip_suffix("::{{closure}}") {
+        handler = around;
+    }
     let (path, action) = handler.rsplit_once("::").unwrap_or(("", handler));
     (path.rsplit("::").next().unwrap_or(path), action)
 }

@@ -144,9 +144,9 @@ impl Telemetry {
         };
         let lines = lines(logging.version, logging.format, metrics, sink)?;
         let writer = lines.writer();
-        let (filter, level) = LevelHandle::filter(logging.level, logging.quiet)?;
+        let level = LevelHandle::new(logging.level, logging.quiet)?;
         let further = logging.further.into_iter().reduce(|first, second| first.and_then(second).boxed());
-        let subscriber = Registry::default().with(filter.and_then(further).and_then(lines));
+        let subscriber = Registry::default().with(level.filter().and_then(further).and_then(lines));
         tracing::subscriber::set_global_default(subscriber).map_err(|_| TelemetryError::Twice)?;
         log_panics();
         Ok(Self { writer, level })

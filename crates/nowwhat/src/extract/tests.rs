@@ -1,7 +1,7 @@
 //! What a handler's input may be, and what a client is told about other input.
 
 use super::*;
-use crate::problem::{Limits, uniform};
+use crate::problem::{Limits, Uniform};
 use axum::Router;
 use axum::routing::{get, post};
 use serde::Deserialize;
@@ -30,10 +30,9 @@ fn bakery() -> Router {
         .route("/loaves/{id}", get(|Path(id): Path<u32>| async move { Json(id) }))
         .route("/pages", get(|Query(page): Query<Page>| async move { Json(page.size) }))
         .route("/twisted/{a}/{b}", get(|Path(id): Path<u32>| async move { Json(id) }));
-    uniform(
-        router,
+    router.layer(Uniform::new(
         tokio::sync::watch::channel(Limits { body_bytes_max: 64, request_timeout: Duration::from_secs(60) }).1,
-    )
+    ))
 }
 
 async fn ask(request: http::request::Builder, body: impl Into<Body>) -> (Response, Value) {

@@ -195,7 +195,7 @@ async fn what_the_caller_does_not_record_is_continued_but_not_exported() {
     let (address, got) = collector(StatusCode::OK).await;
     let exporting = exporting(&options(&format!("http://{address}"))).expect("exporting");
     // As a service stacks them: a filter of levels, then these, without a box.
-    let filtered = Registry::default().with(tracing_subscriber::EnvFilter::new("info"));
+    let filtered = Registry::default().with("info".parse::<tracing_subscriber::filter::Targets>().expect("levels"));
     let subscriber = filtered.with(exporting.otlp.spans()).with(exporting.otlp.records());
     let caller = TraceContext::random(Sampled::No);
     let here = tracing::subscriber::with_default(subscriber, || {

@@ -15,14 +15,19 @@ use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use futures::FutureExt;
 use http::{HeaderMap, Method, StatusCode, header};
 use http_body::{Body as _, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::{Instant, Sleep};
+use tower::Service;
 
 /// The longest text that becomes a `detail`.
 const TEXT_BYTES_MAX: usize = 4096;
@@ -55,10 +60,133 @@ impl BodyLimit {
     }
 }
 
-/// Wraps a router: limits, and a problem for every failure. To be called when all routes are there, before
+/// The layer that bounds requests and makes every failure a problem. It goes around a router with all its routes, inside of
 /// [`Observe`](crate::request::Observe). The limits can be changed while it serves.
-pub fn uniform(router: Router, limits: watch::Receiver<Limits>) -> Router {
-    router.layer(from_fn_with_state(limits, bounded))
+#[derive(Clone, Debug)]
+pub struct Uniform {
+    limits: watch::Receiver<Limits>,
+}
+
+impl Uniform {
+    /// A layer with these limits.
+    pub fn new(limits: watch::Receiver<Limits>) -> Self {
+        Self { limits }
+    }
+}
+
+impl<S> tower::Layer<S> for Uniform {
+    type Service = Bounded<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Bounded { inner, limits: self.limits.clone() }
+    }
+}
+
+/// A service within limits.
+#[derive(Clone, Debug)]
+pub struct Bounded<S> {
+    inner: S,
+    limits: watch::Receiver<Limits>,
+}
+
+impl<S> Service<Request> for Bounded<S>
+where
+    S: Service<Request, Error = Infallible>,
+    S::Response: IntoResponse,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Within<S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        let bounds = self.limits.borrow().begin(&mut request);
+        Within { future: self.inner.call(request), bounds }
+    }
+}
+
+pin_project! {
+    /// An answer that comes within limits.
+    #[derive(Debug)]
+    pub struct Within<F> {
+        #[pin]
+        future: F,
+        #[pin]
+        bounds: Bounds,
+    }
+}
+
+impl<F, R> Future for Within<F>
+where
+    F: Future<Output = Result<R, Infallible>>,
+    R: IntoResponse,
+{
+    type Output = Result<Response, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        match this.future.poll(context) {
+            Poll::Ready(Ok(answer)) => Poll::Ready(Ok(this.bounds.answered(answer.into_response()))),
+            Poll::Pending => this.bounds.waiting(context).map(Ok),
+        }
+    }
+}
+
+pin_project! {
+    /// One request within limits.
+    #[derive(Debug)]
+    pub(crate) struct Bounds {
+        limits: Limits,
+        asked: Asked,
+        // Whether the handler waits for the body; none when there is no body.
+        owed: Option<Arc<AtomicBool>>,
+        started: Instant,
+        // Begun when there is something to wait for.
+        #[pin]
+        end: Option<Sleep>,
+    }
+}
+
+impl Limits {
+    /// Sets the limits of a request.
+    pub(crate) fn begin(self, request: &mut Request) -> Bounds {
+        let asked = Asked::of(request);
+        let owed = (!request.body().is_end_stream()).then(|| {
+            BodyLimit(self.body_bytes_max).apply(request);
+            let owed = Arc::new(AtomicBool::new(false));
+            let theirs = owed.clone();
+            let inner = std::mem::take(request.body_mut());
+            *request.body_mut() = Body::new(Awaited { inner, owed: theirs });
+            owed
+        });
+        Bounds { limits: self, asked, owed, started: Instant::now(), end: None }
+    }
+}
+
+impl Bounds {
+    /// The answer that came; a failure in plain text becomes a problem.
+    pub(crate) fn answered(self: Pin<&mut Self>, answer: Response) -> Response {
+        match answer.status() {
+            status if status.as_u16() < 400 || !is_plain(&answer) => answer,
+            StatusCode::PAYLOAD_TOO_LARGE => with_problem(answer, BodyLimit(self.limits.body_bytes_max).problem()),
+            _ => told(answer, &self.asked),
+        }
+    }
+
+    /// The answer when the time is over before the service's came.
+    pub(crate) fn waiting(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Response> {
+        let mut this = self.project();
+        if this.end.is_none() {
+            this.end.set(Some(tokio::time::sleep_until(*this.started + this.limits.request_timeout)));
+        }
+        ready!(this.end.as_pin_mut().expect("set above").poll(context));
+        let after = this.limits.request_timeout;
+        let owed = this.owed.as_ref().is_some_and(|owed| owed.load(Ordering::Acquire));
+        Poll::Ready(if owed { body_missing(after) } else { timed_out(after) }.into_response())
+    }
 }
 
 /// Gives the routes of `router` another limit than the service's; in place of axum's `DefaultBodyLimit`, whose number no answer could
@@ -76,28 +204,8 @@ async fn limited(State(limit): State<BodyLimit>, mut request: Request, next: Nex
     }
 }
 
-async fn bounded(State(limits): State<watch::Receiver<Limits>>, mut request: Request, next: Next) -> Response {
-    let limits = *limits.borrow();
-    let limit = BodyLimit(limits.body_bytes_max);
-    limit.apply(&mut request);
-    let asked = Asked::of(&request);
-    let owed = Arc::new(AtomicBool::new(false));
-    if !request.body().is_end_stream() {
-        let owed = owed.clone();
-        request = request.map(|inner| Body::new(Awaited { inner, owed }));
-    }
-    // Kept past the end of the time: dropped with it, the body would no longer tell who waits for whom.
-    let mut answer = std::pin::pin!(next.run(request));
-    match tokio::time::timeout(limits.request_timeout, answer.as_mut()).await {
-        Ok(response) if response.status().as_u16() < 400 || !is_plain(&response) => response,
-        Ok(response) if response.status() == StatusCode::PAYLOAD_TOO_LARGE => with_problem(response, limit.problem()),
-        Ok(response) => told(response, &asked).await,
-        Err(_) if owed.load(Ordering::Acquire) => body_missing(limits.request_timeout).into_response(),
-        Err(_) => timed_out(limits.request_timeout).into_response(),
-    }
-}
-
 /// What a 404 or 405 names.
+#[derive(Debug)]
 struct Asked {
     method: Method,
     uri: http::Uri,
@@ -117,10 +225,10 @@ impl Asked {
 }
 
 /// The problem of an answer in plain text or without any.
-async fn told(response: Response, asked: &Asked) -> Response {
+fn told(response: Response, asked: &Asked) -> Response {
     let (parts, body) = response.into_parts();
     // Not read from the network and of a known size: it is there at once.
-    let bytes = to_bytes(body, TEXT_BYTES_MAX).await.unwrap_or_default();
+    let bytes = to_bytes(body, TEXT_BYTES_MAX).now_or_never().and_then(Result::ok).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     let text = text.trim();
     let problem = Problem::of_status(parts.status);

@@ -9,12 +9,14 @@ use crate::routing::controller_and_action;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::response::Response;
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, StatusCode, Uri, header};
 use http_body::{Body as _, Frame, SizeHint};
+use std::borrow::Cow;
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -22,6 +24,8 @@ use std::time::Instant;
 fn client_gone() -> StatusCode {
     StatusCode::from_u16(499).expect("three digits")
 }
+/// The format of an answer that names none.
+const ANY: &str = "*/*";
 /// Characters of a path that are logged.
 const PATH_CHARS_MAX: usize = 256;
 /// An answer of known length up to this is taken as sent when it is handed over: it is in memory and fits the socket's buffers.
@@ -29,20 +33,18 @@ const AT_ONCE_BYTES_MAX: u64 = 64 << 10;
 
 /// A request from its head to the end of its answer. When it is dropped before its end, the client went away.
 pub(super) struct Line {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     metrics: Arc<RouteMetrics>,
     pub(super) current: Arc<Current>,
     pub(super) span: tracing::Span,
     method: Method,
     route: Route,
-    path: String,
+    uri: Uri,
     started: Instant,
-    request_bytes: Arc<AtomicU64>,
     response_bytes: u64,
-    format: Option<String>,
+    format: Cow<'static, str>,
     status: StatusCode,
     problem: Option<Problem>,
-    client: Option<std::net::IpAddr>,
     ended: bool,
 }
 
@@ -55,7 +57,7 @@ impl Line {
         request: &Request,
     ) -> Self {
         shared.metrics.in_flight.inc();
-        let bytes = request.body().size_hint().exact();
+        current.body_bytes.store(request.body().size_hint().exact().unwrap_or(0), Ordering::Relaxed);
         Self {
             shared: shared.clone(),
             metrics: metrics.clone(),
@@ -63,16 +65,20 @@ impl Line {
             span,
             method: request.method().into(),
             route: Route::of(request.extensions()),
-            path: request.uri().path().chars().take(PATH_CHARS_MAX).collect(),
+            uri: request.uri().clone(),
             started: Instant::now(),
-            request_bytes: Arc::new(AtomicU64::new(bytes.unwrap_or(0))),
             response_bytes: 0,
-            format: None,
+            format: ANY.into(),
             status: client_gone(),
             problem: None,
-            client: None,
             ended: false,
         }
+    }
+
+    /// Runs something as part of the request: its span, its times, its id. A panic is caught.
+    pub(super) fn part<T>(&self, run: impl FnOnce() -> T) -> std::thread::Result<T> {
+        let _entered = self.span.enter();
+        current::in_scope(&self.current, || std::panic::catch_unwind(AssertUnwindSafe(run)))
     }
 
     /// Counts the bytes of a body that does not say how long it is.
@@ -80,8 +86,8 @@ impl Line {
         if request.body().size_hint().exact().is_some() {
             return request;
         }
-        let bytes = self.request_bytes.clone();
-        request.map(|body| Body::new(Counting { body, bytes }))
+        let current = self.current.clone();
+        request.map(|body| Body::new(Counting { body, current }))
     }
 
     /// The answer, with the line ending where it ends.
@@ -99,10 +105,6 @@ impl Line {
         }
     }
 
-    pub(super) fn client(&mut self, client: Option<std::net::IpAddr>) {
-        self.client = client;
-    }
-
     /// Milliseconds since the head came.
     pub(super) fn elapsed_ms(&self) -> f64 {
         rounded(self.started.elapsed().as_secs_f64() * 1e3)
@@ -116,20 +118,21 @@ impl Line {
             route: self.route.clone(),
             status: self.status,
             seconds,
-            request_bytes: self.request_bytes.load(Ordering::Relaxed),
+            request_bytes: self.current.body_bytes.load(Ordering::Relaxed),
             response_bytes: self.response_bytes,
         };
         self.metrics.count(&self.shared.metrics, &outcome);
         let (method, status) = (self.method.value(), self.status.as_u16());
         let named = self.current.handler.get().map(|handler| controller_and_action(handler));
-        let message = Message { status, method: self.method, path: &self.path, named };
+        let path = shown(self.uri.path());
+        let message = Message { status, method: self.method, path, named };
         let (controller, action) = (named.map(|n| n.0), named.map(|n| n.1));
-        let (path, format) = (self.path.as_str(), self.format.as_deref().unwrap_or("*/*"));
+        let format = self.format.as_ref();
         let duration = rounded(seconds * 1e3);
         let (db, view) = (rounded(self.current.times.db_ms()), rounded(self.current.times.view_ms()));
         let code = self.problem.as_ref().map(Problem::code);
         let cause = self.problem.as_ref().and_then(Problem::causes);
-        let client = self.client.map(tracing::field::display);
+        let client = self.current.client.map(tracing::field::display);
         let (request_bytes, response_bytes) = (outcome.request_bytes, outcome.response_bytes);
         self.span.record("http.response.status_code", status);
         if status >= 500 {
@@ -184,18 +187,29 @@ fn rounded(ms: f64) -> f64 {
     (ms * 1e3).round() / 1e3
 }
 
+/// The beginning of a path, long enough for every route.
+fn shown(path: &str) -> &str {
+    path.char_indices().nth(PATH_CHARS_MAX).map_or(path, |(end, _)| &path[..end])
+}
+
 /// The type that was negotiated, by its short name: `json` for `application/problem+json`.
-fn format_of(headers: &HeaderMap) -> Option<String> {
-    let kind = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
-    let subtype = kind.split(';').next()?.trim().rsplit('/').next()?;
-    let name = subtype.rsplit('+').next()?.trim_start_matches("x-");
-    Some(if name == "plain" { "text".to_owned() } else { name.to_ascii_lowercase() })
+fn format_of(headers: &HeaderMap) -> Cow<'static, str> {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let subtype = kind.and_then(|kind| kind.split(';').next()?.trim().rsplit('/').next());
+    let Some(subtype) = subtype else { return ANY.into() };
+    let name = subtype.rsplit('+').next().unwrap_or(subtype).trim_start_matches("x-");
+    match name {
+        "json" => "json".into(),
+        "plain" => "text".into(),
+        "html" => "html".into(),
+        other => other.to_ascii_lowercase().into(),
+    }
 }
 
 /// A request's body whose bytes are counted.
 struct Counting {
     body: Body,
-    bytes: Arc<AtomicU64>,
+    current: Arc<Current>,
 }
 
 impl http_body::Body for Counting {
@@ -209,7 +223,7 @@ impl http_body::Body for Counting {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         if let Some(Ok(frame)) = &frame {
             let bytes = frame.data_ref().map_or(0, Bytes::len);
-            self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+            self.current.body_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         }
         Poll::Ready(frame)
     }

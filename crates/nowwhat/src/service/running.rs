@@ -6,7 +6,7 @@ use super::prepare::Prepared;
 use crate::config::{Loaded, Problems};
 use crate::health::{self, Health};
 use crate::metrics;
-use crate::problem::{Limits, uniform};
+use crate::problem::Limits;
 use crate::serve::{ConnectionLimits, Hangup, Inherited, Listener, Serving, Stopper, Termination, Tls, stop_signal};
 use crate::settings::Foundation;
 use crate::systemd::Systemd;
@@ -102,7 +102,7 @@ pub(crate) async fn serve(
     };
     let Some(routes) = started? else { return Ok(()) };
     let routes = routes.merge(health::public_routes(health.clone()));
-    let routes = prepared.observe().router(uniform(routes, switches.limits.subscribe()));
+    let routes = prepared.observe().router_within(routes, switches.limits.subscribe());
     let (stopper, stop) = stop_signal();
     let limits = switches.connections.subscribe();
     let metrics = prepared.metrics.connections.clone();

@@ -41,8 +41,8 @@ pub(crate) fn captured() -> LevelHandle {
         // Written nowhere: what a test wants to see it asks for.
         let writer = Writer::start(Box::new(|_| ())).expect("a thread for lines");
         let lines = Lines::new(Format::Json, Colour::Off, Origin::of(version), Arc::new(writer), metrics);
-        let (filter, level) = LevelHandle::filter("debug".to_owned(), &["hyper", "h2", "rustls"]).expect("a level");
-        let subscriber = tracing_subscriber::Registry::default().with(filter.and_then(Spans).and_then(lines));
+        let level = LevelHandle::new("debug".to_owned(), &["hyper", "h2", "rustls"]).expect("a level");
+        let subscriber = tracing_subscriber::Registry::default().with(level.filter().and_then(Spans).and_then(lines));
         // A test with a subscriber of its own keeps it, and captures nothing.
         drop(tracing::subscriber::set_global_default(subscriber));
         level

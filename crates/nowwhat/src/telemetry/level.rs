@@ -5,9 +5,11 @@ use crate::problem::Problem;
 use axum::Router;
 use axum::routing::get;
 use http::StatusCode;
-use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
-use tracing_subscriber::{EnvFilter, Registry, reload};
+use std::sync::{Arc, PoisonError, RwLock};
+use tracing::subscriber::Interest;
+use tracing::{Metadata, Subscriber};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::{Context, Layer};
 
 /// Checks a log level.
 ///
@@ -20,37 +22,35 @@ pub fn check_level(level: &str) -> Result<(), TelemetryError> {
         levels.contains(&level.to_ascii_lowercase().as_str())
     };
     let known = !level.is_empty() && level.split(',').all(known);
-    if known && EnvFilter::try_new(level).is_ok() { Ok(()) } else { Err(TelemetryError::Level(level.to_owned())) }
+    if known && level.parse::<Targets>().is_ok() { Ok(()) } else { Err(TelemetryError::Level(level.to_owned())) }
 }
 
 /// The level in force. Cheap to clone.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct LevelHandle {
-    quiet: &'static [&'static str],
-    filter: Option<reload::Handle<EnvFilter, Registry>>,
-    level: Arc<Mutex<String>>,
+    shared: Arc<Shared>,
 }
 
-impl fmt::Debug for LevelHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LevelHandle").field("level", &self.get()).finish_non_exhaustive()
-    }
+#[derive(Debug, Default)]
+struct Shared {
+    quiet: &'static [&'static str],
+    inner: RwLock<(String, Targets)>,
 }
 
 impl LevelHandle {
-    /// A filter and the handle that changes it.
-    pub(super) fn filter(
-        level: String,
-        quiet: &'static [&'static str],
-    ) -> Result<(reload::Layer<EnvFilter, Registry>, Self), TelemetryError> {
-        check_level(&level)?;
-        let (layer, handle) = reload::Layer::new(filter(&level, quiet)?);
-        Ok((layer, Self { quiet, filter: Some(handle), level: Arc::new(Mutex::new(level)) }))
+    pub(super) fn new(level: String, quiet: &'static [&'static str]) -> Result<Self, TelemetryError> {
+        let targets = targets(&level, quiet)?;
+        Ok(Self { shared: Arc::new(Shared { quiet, inner: RwLock::new((level, targets)) }) })
+    }
+
+    /// The layer that lets through what is at or above the level.
+    pub(super) fn filter(&self) -> Filter {
+        Filter(self.shared.clone())
     }
 
     /// The level in force.
     pub fn get(&self) -> String {
-        self.level.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.inner.read().unwrap_or_else(PoisonError::into_inner).0.clone()
     }
 
     /// Changes the level from the next line on.
@@ -58,19 +58,47 @@ impl LevelHandle {
     /// # Errors
     /// [`TelemetryError::Level`]; the old level stays.
     pub fn set(&self, level: &str) -> Result<(), TelemetryError> {
-        check_level(level)?;
-        let filter = filter(level, self.quiet)?;
-        if let Some(handle) = &self.filter {
-            handle.reload(filter).map_err(|_| TelemetryError::Level(level.to_owned()))?;
-        }
-        level.clone_into(&mut self.level.lock().unwrap_or_else(PoisonError::into_inner));
+        let targets = targets(level, self.shared.quiet)?;
+        *self.shared.inner.write().unwrap_or_else(PoisonError::into_inner) = (level.to_owned(), targets);
+        // Each place in the code asks again whether it is wanted.
+        tracing::callsite::rebuild_interest_cache();
         Ok(())
     }
 }
 
-fn filter(level: &str, quiet: &[&str]) -> Result<EnvFilter, TelemetryError> {
-    let quiet: String = quiet.iter().map(|module| format!("{module}=warn,")).collect();
-    EnvFilter::try_new(format!("{quiet}{level}")).map_err(|_| TelemetryError::Level(level.to_owned()))
+/// Lets through what is at or above the level. A place in the code asks once after every change, so that it costs nothing when a
+/// request comes.
+#[derive(Debug)]
+pub(super) struct Filter(Arc<Shared>);
+
+impl Filter {
+    fn lets(&self, meta: &Metadata<'_>) -> bool {
+        self.0.inner.read().unwrap_or_else(PoisonError::into_inner).1.would_enable(meta.target(), meta.level())
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Filter {
+    fn register_callsite(&self, meta: &'static Metadata<'static>) -> Interest {
+        if self.lets(meta) { Interest::always() } else { Interest::never() }
+    }
+
+    fn enabled(&self, meta: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        self.lets(meta)
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        let inner = self.0.inner.read().unwrap_or_else(PoisonError::into_inner);
+        inner.1.iter().map(|(_, level)| level).chain(inner.1.default_level()).max()
+    }
+}
+
+fn targets(level: &str, quiet: &[&str]) -> Result<Targets, TelemetryError> {
+    check_level(level)?;
+    let said: Targets = level.parse().map_err(|_| TelemetryError::Level(level.to_owned()))?;
+    let quiet = Targets::new().with_targets(quiet.iter().map(|module| (*module, LevelFilter::WARN)));
+    let quiet = quiet.with_default(said.default_level().unwrap_or(LevelFilter::OFF));
+    // What was said comes last, and takes the place of the quiet.
+    Ok(quiet.with_targets(said.iter().map(|(module, level)| (module.to_owned(), level))))
 }
 
 /// `GET /log/level` tells the level, `PUT /log/level` with a level as its text changes it until the next change or start.

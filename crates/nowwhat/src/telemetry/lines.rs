@@ -1,7 +1,7 @@
 //! The layer that makes lines: collects what is bound to the spans around, limits what repeats, counts by level.
 
 use super::capture;
-use super::fields::Fields;
+use super::fields::{Fields, Seen};
 use super::render::{Colour, Line};
 use super::repeats::{Repeats, Verdict};
 use super::writer::{Taken, Writer};
@@ -96,9 +96,9 @@ impl Lines {
                 Taken::After(0) => {}
                 Taken::After(dropped) => {
                     let mut fields = Fields::default();
-                    fields.set("lines", dropped.into());
-                    let message = "log lines dropped: standard error is too slow";
-                    let note = Line { level: Level::WARN, target: "nowwhat", message, fields: &fields };
+                    fields.set("message", Seen::Text("log lines dropped: standard error is too slow"));
+                    fields.set("lines", Seen::Unsigned(dropped));
+                    let note = Line { level: Level::WARN, target: "nowwhat", fields: &fields };
                     buffer.clear();
                     note.render(self.format, self.colour, &self.origin, buffer);
                     // When even the note finds no room, the next one counts it.
@@ -116,7 +116,7 @@ impl Lines {
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         let mut fields = Fields::default();
-        attributes.record(&mut fields);
+        attributes.record(fields.of_span());
         if let Some(span) = context.span(id) {
             span.extensions_mut().insert(fields);
         }
@@ -126,7 +126,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
         if let Some(span) = context.span(id)
             && let Some(fields) = span.extensions_mut().get_mut::<Fields>()
         {
-            values.record(fields);
+            values.record(fields.of_span());
         }
     }
 
@@ -148,26 +148,31 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
         };
         for (lines, of) in self.repeats.overdue(Instant::now()) {
             let mut fields = Fields::default();
-            fields.set("lines", lines.into());
-            fields.set("of", format!("{} line {}", of.target(), of.line().unwrap_or_default()).into());
-            let message = "lines left out because they repeated";
-            self.write(&Line { level: Level::WARN, target: "nowwhat", message, fields: &fields });
+            fields.set("message", Seen::Text("lines left out because they repeated"));
+            fields.set("lines", Seen::Unsigned(lines));
+            fields.set("of", Seen::Text(&format!("{} line {}", of.target(), of.line().unwrap_or_default())));
+            self.write(&Line { level: Level::WARN, target: "nowwhat", fields: &fields });
         }
-        let mut fields = Fields::default();
+        // Writing a line may log again: then it takes fields of its own.
+        let mut fields = FIELDS.take();
+        fields.clear();
         for span in context.event_scope(event).into_iter().flat_map(|scope| scope.from_root()) {
             if let Some(of_span) = span.extensions().get::<Fields>() {
-                for (name, value) in &of_span.0 {
-                    fields.set(name, value.clone());
-                }
+                fields.inherit(of_span);
             }
         }
         event.record(&mut fields);
         if left_out > 0 {
-            fields.set("repeated", left_out.into());
+            fields.set("repeated", Seen::Unsigned(left_out));
         }
-        let message = fields.take_text("message").unwrap_or_default();
-        let line = Line { level, target: meta.target(), message: &message, fields: &fields };
+        let line = Line { level, target: meta.target(), fields: &fields };
         capture::take(&line, &self.origin);
         self.write(&line);
+        FIELDS.set(fields);
     }
+}
+
+thread_local! {
+    /// The fields of the line before, for their room.
+    static FIELDS: RefCell<Fields> = RefCell::default();
 }

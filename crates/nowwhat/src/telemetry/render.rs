@@ -3,9 +3,10 @@
 //! The names in JSON are those of logstash's events: `@timestamp` (RFC 3339, UTC, microseconds), `@version` (`"1"`), `message`,
 //! `severity`, `host`, `type` (the service), then `target` (the module) and the line's own fields.
 
-use super::fields::{Fields, Value};
+use super::fields::{Fields, Seen};
 use super::{Format, Origin};
 use jiff::Timestamp;
+use std::cell::RefCell;
 use std::fmt::Write;
 use tracing::Level;
 
@@ -25,7 +26,7 @@ pub(super) enum Colour {
 pub(super) struct Line<'a> {
     pub(super) level: Level,
     pub(super) target: &'a str,
-    pub(super) message: &'a str,
+    /// The message is among them.
     pub(super) fields: &'a Fields,
 }
 
@@ -44,9 +45,9 @@ impl Line<'_> {
             serde_json::to_writer(out, text).expect("a text always becomes JSON");
         };
         out.extend_from_slice(b"{\"@timestamp\":\"");
-        out.extend_from_slice(format!("{:.6}", Timestamp::now()).as_bytes());
+        write_time(out);
         out.extend_from_slice(b"\",\"@version\":\"1\",\"message\":");
-        text(out, self.message);
+        text(out, self.fields.message());
         out.extend_from_slice(b",\"severity\":\"");
         out.extend_from_slice(self.level.as_str().as_bytes());
         out.extend_from_slice(b"\",\"host\":");
@@ -55,21 +56,26 @@ impl Line<'_> {
         text(out, origin.service);
         out.extend_from_slice(b",\"target\":");
         text(out, self.target);
-        for (name, value) in &self.fields.0 {
+        for (name, value) in self.fields.iter() {
             out.push(b',');
-            if TAKEN.contains(name) {
-                text(out, &format!("{name}_"))
-            } else {
-                text(out, name)
+            match name {
+                name if TAKEN.contains(&name) => text(out, &format!("{name}_")),
+                name if name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') => {
+                    out.push(b'"');
+                    out.extend_from_slice(name.as_bytes());
+                    out.push(b'"');
+                }
+                name => text(out, name),
             }
             out.push(b':');
-            match value {
-                Value::Text(value) => text(out, value),
-                Value::Signed(value) => out.extend_from_slice(value.to_string().as_bytes()),
-                Value::Unsigned(value) => out.extend_from_slice(value.to_string().as_bytes()),
-                Value::Float(value) => serde_json::to_writer(&mut *out, value).expect("a number always becomes JSON"),
-                Value::Bool(value) => out.extend_from_slice(if *value { b"true" } else { b"false" }),
-            }
+            let done = match value {
+                Seen::Text(value) => serde_json::to_writer(&mut *out, value),
+                Seen::Signed(value) => serde_json::to_writer(&mut *out, &value),
+                Seen::Unsigned(value) => serde_json::to_writer(&mut *out, &value),
+                Seen::Float(value) => serde_json::to_writer(&mut *out, &value),
+                Seen::Bool(value) => serde_json::to_writer(&mut *out, &value),
+            };
+            done.expect("a plain value always becomes JSON");
         }
         out.extend_from_slice(b"}\n");
     }
@@ -82,23 +88,23 @@ impl Line<'_> {
             (Colour::On, _) => ("\x1b[32m", "\x1b[2m", "\x1b[0m"),
         };
         let mut line = format!("{dim}{:.3}{off} {on}{:>5}{off} ", Timestamp::now(), self.level);
-        line += &printable(self.message);
+        line += &printable(self.fields.message());
         let request = self.target == crate::request::TARGET;
-        for (name, value) in &self.fields.0 {
-            if request && IN_MESSAGE.contains(name) {
+        for (name, value) in self.fields.iter() {
+            if request && IN_MESSAGE.contains(&name) {
                 continue;
             }
             let plain = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic() && c != '"');
             let done = match value {
-                Value::Text(text) if plain(text) => write!(line, " {dim}{name}={off}{text}"),
-                Value::Text(text) => {
-                    let quoted = serde_json::Value::from(text.as_str()).to_string();
+                Seen::Text(text) if plain(text) => write!(line, " {dim}{name}={off}{text}"),
+                Seen::Text(text) => {
+                    let quoted = serde_json::Value::from(text).to_string();
                     write!(line, " {dim}{name}={off}{}", printable(&quoted))
                 }
-                Value::Signed(value) => write!(line, " {dim}{name}={off}{value}"),
-                Value::Unsigned(value) => write!(line, " {dim}{name}={off}{value}"),
-                Value::Float(value) => write!(line, " {dim}{name}={off}{value}"),
-                Value::Bool(value) => write!(line, " {dim}{name}={off}{value}"),
+                Seen::Signed(value) => write!(line, " {dim}{name}={off}{value}"),
+                Seen::Unsigned(value) => write!(line, " {dim}{name}={off}{value}"),
+                Seen::Float(value) => write!(line, " {dim}{name}={off}{value}"),
+                Seen::Bool(value) => write!(line, " {dim}{name}={off}{value}"),
             };
             done.expect("writing to a text does not fail");
         }
@@ -111,6 +117,28 @@ fn printable(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
+/// The time as RFC 3339 with microseconds; what is the same for a second is kept.
+fn write_time(out: &mut Vec<u8>) {
+    thread_local! {
+        static SECOND: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
+    }
+    let now = Timestamp::now();
+    SECOND.with_borrow_mut(|(second, text)| {
+        if *second != now.as_second() {
+            *second = now.as_second();
+            let whole = Timestamp::from_second(*second).expect("a second of a time");
+            *text = whole.to_string().trim_end_matches('Z').to_owned();
+        }
+        out.extend_from_slice(text.as_bytes());
+    });
+    out.push(b'.');
+    let micros = now.subsec_microsecond() as u32;
+    for place in [100_000, 10_000, 1000, 100, 10, 1] {
+        out.push(b'0' + (micros / place % 10) as u8);
+    }
+    out.push(b'Z');
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,11 +146,12 @@ mod tests {
     #[test]
     fn a_line_cannot_be_broken_by_its_values_nor_a_field_take_the_place_of_the_head() {
         let mut fields = Fields::default();
-        fields.set("path", "/a\n{\"severity\":\"ERROR\"}".into());
-        fields.set("severity", "FAKE".into());
-        fields.set("guest", "\u{9b}31mred\u{7f}".into());
-        fields.set("ratio", f64::NAN.into());
-        let line = Line { level: Level::INFO, target: "t", message: "asked\nagain", fields: &fields };
+        fields.set("message", Seen::Text("asked\nagain"));
+        fields.set("path", Seen::Text("/a\n{\"severity\":\"ERROR\"}"));
+        fields.set("severity", Seen::Text("FAKE"));
+        fields.set("guest", Seen::Text("\u{9b}31mred\u{7f}"));
+        fields.set("ratio", Seen::Float(f64::NAN));
+        let line = Line { level: Level::INFO, target: "t", fields: &fields };
         let origin = Origin { service: "bakery", host: "oven".to_owned() };
         for format in [Format::Json, Format::Text] {
             let mut out = Vec::new();

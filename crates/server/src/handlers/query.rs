@@ -78,7 +78,7 @@ fn timed<S>(parts: S, waited: Waited) -> impl Stream<Item = Result<Bytes, QueryE
 where
     S: Stream<Item = Result<Bytes, QueryError>> + Unpin,
 {
-    let times = nowwhat::times();
+    let times = nowwhat::stopwatch();
     futures::stream::unfold((parts, waited, times), async |(mut parts, waited, times)| {
         let began = Instant::now();
         let part = parts.next().await;

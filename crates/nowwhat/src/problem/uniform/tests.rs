@@ -34,7 +34,7 @@ fn shop() -> Router {
         .route("/slow", get(std::future::pending::<()>))
         .route("/slow", post(|_body: Bytes| std::future::pending::<()>()))
         .merge(large);
-    uniform(routes, limits())
+    routes.layer(Uniform::new(limits()))
 }
 
 async fn answer(router: Router, method: &str, path: &str, body: impl Into<Body>) -> (http::response::Parts, Bytes) {
@@ -73,7 +73,7 @@ async fn a_wrong_method_is_405_and_allow_stays() {
 #[tokio::test]
 async fn a_fallback_of_the_service_keeps_answering() {
     let router = Router::new().fallback(|| async { (StatusCode::NOT_FOUND, axum::Json("mine")) });
-    let (parts, body) = answer(uniform(router, limits()), "GET", "/nowhere", "").await;
+    let (parts, body) = answer(router.layer(Uniform::new(limits())), "GET", "/nowhere", "").await;
     assert_eq!((parts.status, &*body), (StatusCode::NOT_FOUND, b"\"mine\"".as_slice()));
 }
 
