@@ -42,11 +42,18 @@ check: tools ## Format, lints with warnings as errors, documentation, the rules 
 	@cargo clippy --release --locked --workspace --all-targets -- -D warnings
 	@RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps --document-private-items --quiet
 	@$(MAKE) --no-print-directory tidy
+	@$(MAKE) --no-print-directory package
 
 # Always the whole workspace: one package alone would build the large dependencies again with other features.
 .PHONY: tidy
 tidy: ## The rules of the house: who may name whom, sizes of functions and files, links in the docs
 	@cargo test --release --locked --quiet --workspace --test tidy
+
+# cargo verifies a package in the dev profile; in the folder of the build it compiles again only what changed. Offline, because the other
+# checks have fetched everything, and cargo would ask the registry each time.
+.PHONY: package
+package: tools ## Package nowwhat and compile it from its package, with nothing of this repository around it
+	@cargo package --package nowwhat --locked --offline --allow-dirty --quiet --config profile.dev.debug=false --target-dir "$(TARGET)"
 
 .PHONY: generated
 generated: build ## Write what is generated: config/catchment.toml and the tables in the docs

@@ -189,6 +189,22 @@ fn links_in_the_documents_lead_somewhere() {
     assert_none(&flaws);
 }
 
+/// What has the form `path.rs::test` between backticks on the page of the twelve factors.
+#[test]
+fn every_test_that_the_twelve_factors_name_exists() {
+    let page = std::fs::read_to_string(root().join("docs/TWELVE-FACTOR.md")).expect("the page");
+    let named: Vec<(&str, &str)> = page.split('`').filter_map(|code| code.split_once(".rs::")).collect();
+    let factors = page.lines().filter(|line| line.starts_with("## ")).count();
+    assert!(factors >= 12 && named.len() >= factors, "{factors} factors with {} tests", named.len());
+    let exists = |(file, test): &(&str, &str)| {
+        let text = std::fs::read_to_string(root().join(format!("{file}.rs"))).unwrap_or_default();
+        let tests = text.split("#[test]").skip(1).chain(text.split("#[tokio::test").skip(1));
+        tests.filter_map(|after| after.split_once("fn ")).any(|(_, after)| after.starts_with(&format!("{test}()")))
+    };
+    let missing = named.iter().filter(|named| !exists(named));
+    assert_none(&missing.map(|(file, test)| format!("{file}.rs has no test {test}")).collect::<Vec<_>>());
+}
+
 #[test]
 fn every_document_stands_in_the_index() {
     let index = std::fs::read_to_string(root().join("docs/README.md")).expect("the index");

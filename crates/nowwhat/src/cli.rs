@@ -89,7 +89,8 @@ impl Service {
     pub fn main(self, start: impl AsyncFnOnce(&mut Boot) -> Result<Router, BoxError>) -> ExitCode {
         let version = self.version;
         let long: &'static str = Box::leak(format!("{} ({})", version.version, version.commit).into_boxed_str());
-        let command = Cli::command().name(version.name).version(long).max_term_width(120);
+        // The parts would tell their own purpose as that of the program.
+        let command = Cli::command().about(None::<&str>).name(version.name).version(long).max_term_width(120);
         let matches = command.args_conflicts_with_subcommands(true).get_matches();
         let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
         let environment = Environment::of_process();

@@ -30,8 +30,15 @@
 //! - [`testkit`]: a whole service under test: its answers, log lines and metrics.
 //! - [`Version`]: what is running.
 //!
+//! `README.md` leads through it by theme, and shows each layer alone: under the caller's own command line, subscriber or listener.
+//!
 //! **Invariant:** nothing here knows what the service does; only this crate reads the environment, installs a log subscriber or
 //! opens a configuration file.
+
+/// Compiles what README.md shows.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 pub mod cli;
 pub mod client;

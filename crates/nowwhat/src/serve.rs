@@ -125,7 +125,14 @@ impl Listener {
     /// The operating system's, with the address.
     pub async fn bind(address: SocketAddr) -> io::Result<Self> {
         let named = |e: io::Error| io::Error::new(e.kind(), format!("cannot listen on {address}: {e}"));
-        let socket = TcpListener::bind(address).await.map_err(named)?;
+        Self::of(TcpListener::bind(address).await.map_err(named)?)
+    }
+
+    /// Takes a socket that is listened on already.
+    ///
+    /// # Errors
+    /// The operating system's, when the socket has no address.
+    pub fn of(socket: TcpListener) -> io::Result<Self> {
         let address = socket.local_addr()?;
         Ok(Self { socket, address })
     }

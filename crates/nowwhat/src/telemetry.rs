@@ -14,9 +14,8 @@ mod writer;
 
 pub(crate) use capture::{Captured, captured};
 pub use fields::{TEXT_BYTES_MAX, Value, bind};
-pub(crate) use level::level_routes;
-pub use level::{LevelHandle, check_level};
-pub use lines::{Lines, LogMetrics};
+pub use level::{LevelHandle, check_level, level_routes};
+pub use lines::{Lines, LogMetrics, Waiting};
 pub use repeats::{BURST, WINDOW};
 pub use writer::WAITING_BYTES_MAX;
 
@@ -111,7 +110,8 @@ pub enum TelemetryError {
     Thread(#[from] std::io::Error),
 }
 
-/// The lines as a layer for a caller's own subscriber. They go to standard error.
+/// The lines as a layer for a caller's own subscriber. They go to standard error. [`Lines::waiting`] is to be held until the end of
+/// `main`, so that the last lines are written too; [`log_panics`] makes panics lines.
 ///
 /// # Errors
 /// [`TelemetryError::Thread`].
@@ -169,8 +169,8 @@ impl Drop for Telemetry {
     }
 }
 
-/// A panic is a line like any other: where it happened and, in a request, its id.
-fn log_panics() {
+/// Makes a panic a line like any other: where it happened and, in a request, its id. [`Telemetry::start`] has done it.
+pub fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);
         let backtrace = std::backtrace::Backtrace::capture();
@@ -179,4 +179,31 @@ fn log_panics() {
         let cause = panic.payload_as_str().unwrap_or("without a text");
         tracing::error!(place, cause, backtrace, "panicked");
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+
+    #[test]
+    fn under_a_callers_own_subscriber_the_last_lines_are_written_when_who_waits_for_them_is_dropped() {
+        let (sender, written) = channel::<Vec<u8>>();
+        // Nobody reads any more when the test has failed.
+        let sink = Box::new(move |lines: &[u8]| drop(sender.send(lines.to_vec())));
+        let metrics = LogMetrics::register(&mut crate::metrics::Registry::default());
+        let lines = lines(crate::version!("bakery"), Format::Json, metrics, sink).expect("a thread");
+        let waiting = lines.waiting();
+        tracing::subscriber::with_default(Registry::default().with(lines), || {
+            tracing::info_span!("order", number = 17).in_scope(|| {
+                bind("customer", "c-17");
+                tracing::info!(loaves = 3, "ordered");
+            });
+            drop(waiting);
+            let text = String::from_utf8(written.try_iter().flatten().collect()).expect("a text");
+            for part in ["\"message\":\"ordered\"", "\"type\":\"bakery\"", "\"number\":17", "\"customer\":\"c-17\""] {
+                assert!(text.contains(part), "{part} in {text:?}");
+            }
+        });
+    }
 }

@@ -13,8 +13,8 @@ pub struct Version {
     pub commit: &'static str,
 }
 
-/// The version of the crate that calls it. `version!("name")` gives it another name. The commit is the variable `BUILD_COMMIT` at build time, which a build script sets
-/// with `cargo::rustc-env=BUILD_COMMIT=...`.
+/// The version of the crate that calls it. `version!("name")` gives it another name. The commit is the variable `BUILD_COMMIT` at build
+/// time, which a build script sets with `cargo::rustc-env=BUILD_COMMIT=...`; the README has one.
 #[macro_export]
 macro_rules! version {
     () => {

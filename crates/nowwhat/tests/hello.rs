@@ -100,4 +100,6 @@ fn the_command_line_answers_about_the_configuration() {
     let told = String::from_utf8_lossy(&wrong.stderr).into_owned();
     assert!(told.contains("http.listen") && told.contains("HELLO_HTTP__LISTEN"), "{told}");
     assert_eq!(run(&["--nonsense"]).status.code(), Some(2));
+    let help = String::from_utf8_lossy(&run(&["--help"]).stdout).into_owned();
+    assert!(help.starts_with("Usage: hello"), "it is not the purpose of one of its parts: {help}");
 }

@@ -82,8 +82,22 @@ fn the_generated_tables_of_the_documents_are_current() {
         spec.default.to_owned()
     };
     document("docs/LIMITS.md", &[("limits", server::limits_table(default_of))]);
-    document("docs/API.md", &[("errors", server::codes_table()), ("rejections", server::rejections_table())]);
+    let parts = [
+        ("errors", server::codes_table()),
+        ("rejections", server::rejections_table()),
+        ("sensor", test_of_the_server("as_a_sensor_fetch_info_about_itself")),
+    ];
+    document("docs/API.md", &parts);
     document("docs/METRICS.md", &[("metrics", metrics_table())]);
+}
+
+/// A test as documentation: its text, which runs with all tests.
+fn test_of_the_server(name: &str) -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../server/tests/sensor.rs");
+    let text = std::fs::read_to_string(file).expect("the test");
+    let (_, rest) = text.split_once(&format!("fn {name}() {{\n")).expect("the test is there");
+    let (body, _) = rest.split_once("\n}\n").expect("it ends");
+    format!("```rust\nfn {name}() {{\n{body}\n}}\n```\n")
 }
 
 fn metrics_table() -> String {

@@ -76,6 +76,5 @@ fn is_own_name(name: &str) -> bool {
 
 fn listener(socket: std::net::TcpListener) -> io::Result<Listener> {
     socket.set_nonblocking(true)?;
-    let address = socket.local_addr()?;
-    Ok(Listener { socket: TcpListener::from_std(socket)?, address })
+    Listener::of(TcpListener::from_std(socket)?)
 }

@@ -102,7 +102,7 @@ fn targets(level: &str, quiet: &[&str]) -> Result<Targets, TelemetryError> {
 }
 
 /// `GET /log/level` tells the level, `PUT /log/level` with a level as its text changes it until the next change or start.
-pub(crate) fn level_routes(level: LevelHandle) -> Router {
+pub fn level_routes(level: LevelHandle) -> Router {
     let changed = level.clone();
     let change = move |text: String| async move {
         match changed.set(text.trim()) {

@@ -70,6 +70,19 @@ pub struct Lines {
     metrics: LogMetrics,
 }
 
+/// Lines that wait to be written; dropping it writes them.
+#[derive(Debug)]
+#[must_use = "dropped at once it writes nothing that comes later"]
+pub struct Waiting {
+    writer: Arc<Writer>,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.writer.flush();
+    }
+}
+
 impl Lines {
     pub(super) fn new(
         format: Format,
@@ -79,6 +92,11 @@ impl Lines {
         metrics: LogMetrics,
     ) -> Self {
         Self { format, colour, origin, writer, repeats: Repeats::default(), metrics }
+    }
+
+    /// The lines that wait to be written. A subscriber lives as long as the program and never writes them by itself at the end.
+    pub fn waiting(&self) -> Waiting {
+        Waiting { writer: self.writer() }
     }
 
     pub(super) fn writer(&self) -> Arc<Writer> {
