@@ -204,11 +204,14 @@ impl Client {
         self.request(request.map_err(|_| self.no_address())?).await
     }
 
-    /// Sends any request. Headers that the caller set itself are not replaced by those of the request being served.
+    /// Sends any request. User and password in its address are left out: say them in a header. Headers that the caller set itself are not replaced by those of the request being served.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn request(&self, request: Request<Bytes>) -> Result<Answer, ClientError> {
+    pub async fn request(&self, mut request: Request<Bytes>) -> Result<Answer, ClientError> {
+        if let Some(plain) = without_user(request.uri()) {
+            *request.uri_mut() = plain;
+        }
         let (dependency, method) = (self.dependency, request.method().clone());
         let span = tracing::info_span!(
             "call",
@@ -305,6 +308,14 @@ fn pass_on(headers: &mut HeaderMap) {
             headers.entry(name).or_insert(value);
         }
     }
+}
+
+/// The address without user and password, when it has them: nobody is sent them, and the libraries below would log them.
+fn without_user(uri: &Uri) -> Option<Uri> {
+    let (_, host) = uri.authority()?.as_str().rsplit_once('@')?;
+    let mut parts = uri.clone().into_parts();
+    parts.authority = Some(host.parse().ok()?);
+    Uri::from_parts(parts).ok()
 }
 
 /// An address without what may be secret in it: user, password and query.

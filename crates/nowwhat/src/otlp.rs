@@ -79,7 +79,9 @@ pub struct OtlpOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum OtlpError {
     /// The endpoint cannot be used.
-    #[error("cannot export to {endpoint:?}: give an address with http or https, such as http://127.0.0.1:4318")]
+    #[error(
+        "cannot export to {endpoint:?}: give an address with http or https and without a query, such as http://127.0.0.1:4318"
+    )]
     Endpoint {
         /// What was given.
         endpoint: Url,
@@ -200,6 +202,8 @@ fn client(options: &OtlpOptions, calls: &DependencyMetrics) -> Result<Client, Ot
     let limits = CallLimits { timeout: options.timeout, body_bytes_max: ANSWER_BYTES_MAX };
     let client = Client::new("otlp", limits, calls);
     match (options.endpoint.scheme(), &options.ca) {
+        // What is added to the address would become part of its query.
+        _ if options.endpoint.reveal().contains('?') => Err(OtlpError::Endpoint { endpoint: options.endpoint.clone() }),
         ("http", _) => Ok(client),
         ("https", Some(ca)) => Ok(client.with_ca(ca)?),
         ("https", None) => Err(OtlpError::NoAuthorities { endpoint: options.endpoint.clone() }),

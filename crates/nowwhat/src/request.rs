@@ -221,7 +221,8 @@ where
     }
 }
 
-/// What is known when the head is read, and the span of everything that follows.
+/// What is known when the head is read, and the span of everything that follows. The span has the highest level, so that the id is on
+/// the lines of errors also where no others are wanted.
 fn begin(shared: &Shared, request: &mut Request) -> (Current, tracing::Span) {
     let id = request_id(request);
     request.headers_mut().insert(REQUEST_ID.clone(), id.clone());
@@ -232,7 +233,7 @@ fn begin(shared: &Shared, request: &mut Request) -> (Current, tracing::Span) {
     };
     let begun = || (shared.seen.tracing == Tracing::Exported).then(|| TraceContext::random(Sampled::Yes));
     let (span, trace) = match given.or_else(begun) {
-        None => (tracing::info_span!(target: TARGET, "request", request_id = id.to_str().unwrap_or_default()), None),
+        None => (tracing::error_span!(target: TARGET, "request", request_id = id.to_str().unwrap_or_default()), None),
         Some(trace) => {
             let (span, own) = traced(shared, request, trace, &id);
             (span, Some(own))
@@ -240,7 +241,10 @@ fn begin(shared: &Shared, request: &mut Request) -> (Current, tracing::Span) {
     };
     let record = match &shared.seen.inside {
         Inside::Hidden => None,
-        Inside::Shown(last) => Some(last.begin(format!("{} {}", request.method(), request.uri().path()))),
+        Inside::Shown(last) => {
+            let title = format!("{} {}", request.method(), request.uri().path());
+            Some(last.begin(title, id.to_str().unwrap_or_default()))
+        }
     };
     let client = client(shared, request);
     (Current { trace, tracestate, client, record, ..Current::new(id) }, span)
@@ -249,7 +253,7 @@ fn begin(shared: &Shared, request: &mut Request) -> (Current, tracing::Span) {
 /// The span of a request that belongs to a trace, and its own place in the trace.
 fn traced(shared: &Shared, request: &Request, trace: TraceContext, id: &HeaderValue) -> (tracing::Span, TraceContext) {
     let route = Route::of(request.extensions());
-    let span = tracing::info_span!(
+    let span = tracing::error_span!(
         target: TARGET,
         "request",
         request_id = id.to_str().unwrap_or_default(),
@@ -277,9 +281,8 @@ fn answered(line: Line, answer: Result<Response, Panic>) -> Response {
     let shared = line.shared.clone();
     let mut response = answer.unwrap_or_else(|panic| {
         shared.metrics.panics.inc();
-        let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
         let internal = Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something failed here");
-        internal.cause(format!("panic: {}", text.unwrap_or("without a text"))).into_response()
+        internal.cause(told_by(panic.as_ref())).into_response()
     });
     let id = line.current.id.clone();
     let shown = matches!(shared.seen.inside, Inside::Shown(_));
@@ -299,6 +302,12 @@ fn answered(line: Line, answer: Result<Response, Panic>) -> Response {
         response.headers_mut().insert(SERVER_TIMING.clone(), timing);
     }
     line.answered(response, problem)
+}
+
+/// What a panic says.
+fn told_by(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("panic: {}", text.unwrap_or("without a text"))
 }
 
 /// The client's id when it is short and printable, else a new UUIDv7.

@@ -34,8 +34,8 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
-use tokio_util::task::TaskTracker;
 
 /// Connections that are being told that there are too many, at most; more are closed without a word.
 const REFUSALS_MAX: usize = 64;
@@ -137,12 +137,12 @@ impl Listener {
         Ok(Self { socket, address })
     }
 
-    /// Serves `router` until it is time to stop, then finishes the requests in flight.
+    /// Serves `router` until it is time to stop, then finishes the requests in flight, unless they are cut off.
     ///
     /// Every request carries the peer's address as [`axum::extract::ConnectInfo`]`<SocketAddr>` and its [`Scheme`] as
     /// extensions.
     pub async fn serve(self, router: Router, serving: Serving) {
-        let tasks = TaskTracker::new();
+        let mut tasks = JoinSet::new();
         let (open, refusals) = (Arc::new(()), Arc::new(()));
         let mut failures = AcceptFailures::default();
         let mut until = serving.stop.clone();
@@ -150,6 +150,7 @@ impl Listener {
             let accepted = tokio::select! {
                 biased;
                 () = until.stopped() => break,
+                Some(_) = tasks.join_next() => continue,
                 accepted = self.socket.accept() => accepted,
             };
             let (stream, peer) = match accepted {
@@ -177,8 +178,11 @@ impl Listener {
             }
         }
         drop(self.socket);
-        tasks.close();
-        tasks.wait().await;
+        tokio::select! {
+            () = async { while tasks.join_next().await.is_some() {} } => return,
+            () = until.cut_off() => {}
+        }
+        tasks.shutdown().await;
     }
 }
 

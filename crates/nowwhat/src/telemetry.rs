@@ -22,6 +22,7 @@ pub use writer::WAITING_BYTES_MAX;
 use crate::version::Version;
 use render::Colour;
 use std::io::IsTerminal;
+use std::panic::PanicHookInfo;
 use std::sync::Arc;
 use tracing_subscriber::Registry;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
@@ -110,13 +111,37 @@ pub enum TelemetryError {
     Thread(#[from] std::io::Error),
 }
 
-/// The lines as a layer for a caller's own subscriber. They go to standard error. [`Lines::waiting`] is to be held until the end of
-/// `main`, so that the last lines are written too; [`log_panics`] makes panics lines.
+/// The lines as a layer for a caller's own subscriber. They go to standard error or, in the form of the journal, there. Levels are the
+/// caller's; [`bind()`] works where the layer sits on a [`Registry`]. [`Lines::waiting`] is to be held until the end of `main`, so that the
+/// last lines are written too; [`log_panics`] makes panics lines.
+///
+/// ```no_run
+/// use nowwhat::telemetry::{self, Format, LogMetrics};
+/// use tracing_subscriber::layer::SubscriberExt;
+/// use tracing_subscriber::util::SubscriberInitExt;
+///
+/// let metrics = LogMetrics::register(&mut nowwhat::metrics::Registry::default());
+/// let lines = telemetry::layer(nowwhat::version!(), Format::Json, metrics).expect("a thread");
+/// let _waiting = lines.waiting();
+/// tracing_subscriber::registry().with(lines).init();
+/// telemetry::log_panics();
+/// tracing::info_span!("order", order = 17).in_scope(|| {
+///     nowwhat::bind("customer", "c-17");
+///     tracing::info!("baked"); // has order and customer
+/// });
+/// ```
 ///
 /// # Errors
 /// [`TelemetryError::Thread`].
 pub fn layer(version: Version, format: Format, metrics: LogMetrics) -> Result<Lines, TelemetryError> {
-    lines(version, format, metrics, standard_error())
+    lines(version, format, metrics, sink(format))
+}
+
+fn sink(format: Format) -> Sink {
+    match format {
+        Format::Journal => journal_or_standard_error(),
+        Format::Text | Format::Json => standard_error(),
+    }
 }
 
 fn lines(version: Version, format: Format, metrics: LogMetrics, sink: Sink) -> Result<Lines, TelemetryError> {
@@ -138,11 +163,7 @@ impl Telemetry {
     /// # Errors
     /// [`TelemetryError`].
     pub fn start(logging: Logging, metrics: LogMetrics) -> Result<Self, TelemetryError> {
-        let sink = match logging.format {
-            Format::Journal => journal_or_standard_error(),
-            Format::Text | Format::Json => standard_error(),
-        };
-        let lines = lines(logging.version, logging.format, metrics, sink)?;
+        let lines = lines(logging.version, logging.format, metrics, sink(logging.format))?;
         let writer = lines.writer();
         let level = LevelHandle::new(logging.level, logging.quiet)?;
         let further = logging.further.into_iter().reduce(|first, second| first.and_then(second).boxed());
@@ -169,16 +190,18 @@ impl Drop for Telemetry {
     }
 }
 
-/// Makes a panic a line like any other: where it happened and, in a request, its id. [`Telemetry::start`] has done it.
+/// From now on a panic is a line like any other, in place of text on standard error: where it happened and, in a request, its id.
+/// [`Telemetry::start`] does it; for callers with a subscriber of their own.
 pub fn log_panics() {
-    std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(ToString::to_string);
-        let backtrace = std::backtrace::Backtrace::capture();
-        let backtrace =
-            (backtrace.status() == std::backtrace::BacktraceStatus::Captured).then(|| backtrace.to_string());
-        let cause = panic.payload_as_str().unwrap_or("without a text");
-        tracing::error!(place, cause, backtrace, "panicked");
-    }));
+    std::panic::set_hook(Box::new(log_panic));
+}
+
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string);
+    let backtrace = std::backtrace::Backtrace::capture();
+    let backtrace = (backtrace.status() == std::backtrace::BacktraceStatus::Captured).then(|| backtrace.to_string());
+    let cause = panic.payload_as_str().unwrap_or("without a text");
+    tracing::error!(place, cause, backtrace, "panicked");
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ use hyper_util::rt::TokioExecutor;
 use serde::Serialize;
 use serde_json::Value;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::PoisonError;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
@@ -52,6 +53,14 @@ impl TestConfig {
     pub fn set(mut self, name: &str, value: impl ToString) -> Self {
         self.settings.push((name.to_owned(), value.to_string()));
         self
+    }
+
+    /// With a configuration file, which is read again at every reload. What [`TestConfig::set`] says comes before it.
+    ///
+    /// # Panics
+    /// When its name is not UTF-8.
+    pub fn file(self, path: &Path) -> Self {
+        self.set("config", path.to_str().expect("a name of UTF-8"))
     }
 
     /// The name of the environment; `prod` when it is not said.
@@ -92,7 +101,7 @@ impl TestServer {
         let config = config(TestConfig::default());
         let loaded = load(service, &config).unwrap_or_else(|error| panic!("{error}"));
         let prepared = prepare(service, loaded, Output::Captured).unwrap_or_else(|error| panic!("{error}"));
-        let (captured, registry) = (Captured::default(), prepared.registry());
+        let (captured, registry) = (prepared.captured(), prepared.registry());
         let (asks, asked) = unbounded_channel();
         let (tell, ready) = sync_channel(1);
         let theirs = captured.clone();
@@ -152,7 +161,8 @@ impl TestServer {
         TestRequest { server: self, method: Method::GET, uri, headers: HeaderMap::new(), body: Bytes::new() }
     }
 
-    /// The log lines so far, as the objects that JSON lines are.
+    /// The log lines so far, as the objects that JSON lines are: those of the service's own runtime from debug on, whatever
+    /// `log.level` says. Servers at the same time in one process do not see each other's.
     pub fn lines(&self) -> Vec<Value> {
         let lines = self.captured.lines();
         lines.iter().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect()

@@ -52,6 +52,7 @@ codes! {
     NotFound "not_found" 404 No "There is nothing here", "See the documentation of the API for what there is.";
     MethodNotAllowed "method_not_allowed" 405 No "The method is not allowed here", "Use one of the methods in the `Allow` header.";
     BodyTimeout "body_timeout" 408 Yes "The body came too slowly", "Send the body without pauses.";
+    RequestTimeout "request_timeout" 408 Yes "The request did not arrive in time", "Send the body without pauses.";
     NameTaken "name_taken" 409 No "A sensor of this name exists", "Choose another name, or use the token that this sensor has.";
     BodyTooLarge "body_too_large" 413 No "The body is too large", "Split the batch.";
     TooManyEvents "too_many_events" 413 No "The batch has too many events", "Split the batch.";
@@ -66,6 +67,7 @@ codes! {
     LogPoisoned "log_poisoned" 503 Yes "The write-ahead log failed and the server restarts", "Send again after `Retry-After` seconds.";
     Stopping "stopping" 503 Yes "The server is stopping", "Send again after `Retry-After` seconds.";
     RegistryBusy "registry_busy" 503 Yes "The registry is busy", "Send again after `Retry-After` seconds.";
+    TimedOut "timed_out" 503 Yes "The answer took too long", "Send again; an event with an id is not stored twice.";
     QueryTimeout "query_timeout" 503 Yes "The query took longer than it may", "Ask for less, or raise `timeout_seconds`.";
 }
 

@@ -65,6 +65,8 @@ pub struct Given {
     pub text: String,
     /// Where it came from.
     pub origin: Origin,
+    /// Whether it is never shown: the setting is a secret, or its text is made of one.
+    pub secret: bool,
 }
 
 /// Everything that is wrong with the configuration, a sentence each.
@@ -233,7 +235,7 @@ impl Loading<'_> {
 
     fn give(&mut self, name: &str, text: String, origin: Origin) {
         if self.specs.iter().any(|s| s.name() == name) {
-            self.given.insert(name.to_owned(), Given { text, origin });
+            self.given.insert(name.to_owned(), Given { text, origin, secret: false });
             return;
         }
         let secret = name.strip_suffix("_file").filter(|n| self.specs.iter().any(|s| s.secret && s.name() == *n));
@@ -249,7 +251,8 @@ impl Loading<'_> {
     fn secret_file(&mut self, name: &str, path: &Path, origin: Origin) {
         match std::fs::read_to_string(path) {
             Ok(text) => {
-                self.given.insert(name.to_owned(), Given { text: text.trim_end().to_owned(), origin });
+                let text = text.trim_end().to_owned();
+                self.given.insert(name.to_owned(), Given { text, origin, secret: true });
             }
             Err(error) => self.problems.push(format!("{name}: cannot read {}: {error} ({origin})", path.display())),
         }
@@ -258,18 +261,22 @@ impl Loading<'_> {
     fn finish(mut self, env: String) -> Result<Loaded, Problems> {
         let mut values: BTreeMap<String, Given> = BTreeMap::new();
         for spec in self.specs {
-            let default = || Given { text: spec.default.to_owned(), origin: Origin::Default };
-            values.insert(spec.name(), self.given.remove(&spec.name()).unwrap_or_else(default));
+            let default = || Given { text: spec.default.to_owned(), origin: Origin::Default, secret: false };
+            let given = self.given.remove(&spec.name()).unwrap_or_else(default);
+            values.insert(spec.name(), Given { secret: spec.secret, ..given });
         }
         let plain = values.clone();
         for spec in self.specs {
             let given = values.get_mut(&spec.name()).expect("just put in");
             match interpolated(&given.text, &plain) {
-                Ok(text) => given.text = text,
+                Ok((text, of_secrets)) => {
+                    given.text = text;
+                    given.secret |= of_secrets;
+                }
                 Err(flaw) => self.problems.push(format!("{}: {flaw} ({})", spec.name(), given.origin)),
             }
             if let Some(flaw) = spec.flaw(&given.text) {
-                let shown = if spec.secret { "***".to_owned() } else { format!("{:?}", given.text) };
+                let shown = if given.secret { "***".to_owned() } else { format!("{:?}", given.text) };
                 self.problems.push(format!("{} = {shown}: {flaw} ({})", spec.name(), given.origin));
             }
         }
@@ -281,9 +288,9 @@ impl Loading<'_> {
     }
 }
 
-/// `${section.key}` replaced by what that setting says itself.
-fn interpolated(text: &str, values: &BTreeMap<String, Given>) -> Result<String, String> {
-    let mut out = String::new();
+/// `${section.key}` replaced by what that setting says itself, and whether one of these is a secret.
+fn interpolated(text: &str, values: &BTreeMap<String, Given>) -> Result<(String, bool), String> {
+    let (mut out, mut of_secrets) = (String::new(), false);
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("${") {
         let (name, behind) = after.split_once('}').ok_or("`${` without `}`")?;
@@ -293,9 +300,10 @@ fn interpolated(text: &str, values: &BTreeMap<String, Given>) -> Result<String, 
         }
         out += before;
         out += &value.text;
+        of_secrets |= value.secret;
         rest = behind;
     }
-    Ok(out + rest)
+    Ok((out + rest, of_secrets))
 }
 
 /// The declared name that looks most like an unknown one, when it looks alike at all.

@@ -53,7 +53,7 @@ impl Loaded {
             }
             let given = self.given(&spec.name());
             let value =
-                if spec.secret && !given.text.is_empty() { "\"***\"".to_owned() } else { spec.toml(&given.text) };
+                if given.secret && !given.text.is_empty() { "\"***\"".to_owned() } else { spec.toml(&given.text) };
             text += &format!("{:<36} # {}\n", format!("{} = {value}", spec.key), given.origin);
         }
         text

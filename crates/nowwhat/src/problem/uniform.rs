@@ -273,13 +273,14 @@ fn is_text(headers: &HeaderMap) -> bool {
 /// The client's slowness, by RFC 9110 (15.5.9).
 fn body_missing(after: Duration) -> Problem {
     let detail = format!("the body did not arrive within {} s", after.as_secs_f64());
-    Problem::of_status(StatusCode::REQUEST_TIMEOUT).detail(detail)
+    Problem::of_status(StatusCode::REQUEST_TIMEOUT).detail(detail).retry_after(1)
 }
 
 /// The service's own slowness; 504 would blame a server behind it.
 fn timed_out(after: Duration) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "timed_out", "The answer took too long")
         .detail(format!("the service did not answer within {} s", after.as_secs_f64()))
+        .retry_after(1)
 }
 
 /// A request's body that tells whether someone waits for the client to send more of it.

@@ -3,6 +3,7 @@
 use super::Shared;
 use super::metrics::{Outcome, RouteMetrics};
 use crate::current::{self, Current};
+use crate::debug::Ended;
 use crate::metrics::{Label, Method, Route};
 use crate::problem::Problem;
 use crate::routing::controller_and_action;
@@ -45,6 +46,8 @@ pub(super) struct Line {
     format: Cow<'static, str>,
     status: StatusCode,
     problem: Option<Problem>,
+    /// Why the answer ended before its end.
+    broken: Option<String>,
     ended: bool,
 }
 
@@ -71,6 +74,7 @@ impl Line {
             format: ANY.into(),
             status: client_gone(),
             problem: None,
+            broken: None,
             ended: false,
         }
     }
@@ -105,6 +109,13 @@ impl Line {
         }
     }
 
+    /// The answer's body failed. Its head is gone already, with the status that it had; what is logged and counted is the failure.
+    fn break_off(&mut self, cause: String) {
+        self.status = StatusCode::INTERNAL_SERVER_ERROR;
+        self.broken = Some(format!("the answer broke off: {cause}"));
+        self.end();
+    }
+
     /// Milliseconds since the head came.
     pub(super) fn elapsed_ms(&self) -> f64 {
         rounded(self.started.elapsed().as_secs_f64() * 1e3)
@@ -131,10 +142,11 @@ impl Line {
         let duration = rounded(seconds * 1e3);
         let (db, view) = (rounded(self.current.times.db_ms()), rounded(self.current.times.view_ms()));
         let code = self.problem.as_ref().map(Problem::code);
-        let cause = self.problem.as_ref().and_then(Problem::causes);
+        let cause = self.broken.take().or_else(|| self.problem.as_ref().and_then(Problem::causes));
         let client = self.current.client.map(tracing::field::display);
         let (request_bytes, response_bytes) = (outcome.request_bytes, outcome.response_bytes);
-        self.span.record("http.response.status_code", status);
+        // The exporter knows numbers with a sign only.
+        self.span.record("http.response.status_code", i64::from(status));
         if status >= 500 {
             self.span.record("otel.status_code", "error");
         }
@@ -150,7 +162,10 @@ impl Line {
             _ => write_line!(info),
         });
         if let Some(record) = &self.current.record {
-            record.end(&message.to_string(), &format!("{duration} ms, db {db} ms, view {view} ms"));
+            let title = message.to_string();
+            // The page shows the status apart.
+            let title = title.split_once(' ').map_or("", |(_, title)| title).to_owned();
+            record.end(title, Ended { status, duration, db, view });
         }
     }
 }
@@ -253,14 +268,24 @@ impl http_body::Body for Answering {
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let Self { body, line } = &mut *self;
         let entered = line.span.clone().entered();
-        let frame = ready!(current::in_scope(&line.current, || Pin::new(&mut *body).poll_frame(context)));
+        let mut poll = || current::in_scope(&line.current, || Pin::new(&mut *body).poll_frame(context));
+        let polled = std::panic::catch_unwind(AssertUnwindSafe(&mut poll));
         drop(entered);
+        let frame = ready!(polled.unwrap_or_else(|panic| {
+            line.shared.metrics.panics.inc();
+            Poll::Ready(Some(Err(axum::Error::new(super::told_by(panic.as_ref())))))
+        }));
         let over = match &frame {
             Some(Ok(frame)) => {
                 line.response_bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
                 body.is_end_stream()
             }
-            Some(Err(_)) => false,
+            Some(Err(error)) => {
+                if !line.ended {
+                    line.break_off(crate::error_chain(error));
+                }
+                true
+            }
             None => true,
         };
         if over && !line.ended {

@@ -6,22 +6,34 @@ use tokio::sync::watch;
 
 /// Tells everyone to stop. Made by [`stop_signal`].
 #[derive(Debug)]
-pub struct Stopper(watch::Sender<bool>);
+pub struct Stopper(watch::Sender<Phase>);
 
 /// Knows when to stop.
 #[derive(Clone, Debug)]
-pub struct Stop(watch::Receiver<bool>);
+pub struct Stop(watch::Receiver<Phase>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Going,
+    Finishing,
+    CutOff,
+}
 
 /// A pair: one side tells, the other knows.
 pub fn stop_signal() -> (Stopper, Stop) {
-    let (tell, know) = watch::channel(false);
+    let (tell, know) = watch::channel(Phase::Going);
     (Stopper(tell), Stop(know))
 }
 
 impl Stopper {
-    /// Tells everyone.
+    /// Tells everyone to finish what has begun.
     pub fn stop(&self) {
-        self.0.send_replace(true);
+        self.0.send_replace(Phase::Finishing);
+    }
+
+    /// Tells everyone not even to finish.
+    pub fn cut_off(&self) {
+        self.0.send_replace(Phase::CutOff);
     }
 }
 
@@ -29,7 +41,15 @@ impl Stop {
     /// Returns when it is time to stop.
     pub async fn stopped(&mut self) {
         // A stopper that is gone means the same.
-        drop(self.0.wait_for(|stop| *stop).await);
+        drop(self.0.wait_for(|phase| *phase != Phase::Going).await);
+    }
+
+    /// Returns when there is no time left to finish.
+    pub(super) async fn cut_off(&mut self) {
+        if self.0.wait_for(|phase| *phase == Phase::CutOff).await.is_err() {
+            // A stopper that is gone lets everyone finish.
+            std::future::pending::<()>().await;
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::request::{Inside, Observe, RequestMetrics, Seen, Tracing};
 use crate::serve::{ConnectionMetrics, Inherited};
 use crate::settings::Foundation;
 use crate::systemd::Systemd;
-use crate::telemetry::{self, Format, Further, LevelHandle, LogMetrics, Logging, Telemetry};
+use crate::telemetry::{self, Captured, Format, Further, LevelHandle, LogMetrics, Logging, Telemetry};
 use crate::version::Version;
 use axum::Router;
 use std::io::Write;
@@ -49,9 +49,9 @@ impl Output {
 
 /// The metrics that every service has.
 #[derive(Clone, Debug)]
-pub(super) struct Metrics {
+struct Metrics {
     requests: RequestMetrics,
-    pub(super) connections: ConnectionMetrics,
+    connections: ConnectionMetrics,
     calls: DependencyMetrics,
     log: LogMetrics,
     otlp: OtlpMetrics,
@@ -82,7 +82,7 @@ pub(crate) struct Prepared {
     pub(super) loaded: Loaded,
     pub(super) foundation: Foundation,
     registry: SharedRegistry,
-    pub(super) metrics: Metrics,
+    metrics: Metrics,
     inside: Inside,
     pub(super) level: LevelHandle,
     telemetry: Option<Telemetry>,
@@ -107,7 +107,7 @@ pub(crate) fn prepare(service: &Service, loaded: Loaded, output: Output) -> Resu
     }
     let level = foundation.log.level.clone();
     let (telemetry, level) = match output {
-        Output::Captured => (None, telemetry::captured()),
+        Output::Captured => (None, telemetry::captured(level, service.quiet)),
         Output::Process(format) => {
             let logging = Logging { version, level, format, quiet: service.quiet, further };
             let telemetry = Telemetry::start(logging, metrics.log.clone())?;
@@ -148,6 +148,11 @@ impl Prepared {
         Place { prepared: self, inherited, systemd }
     }
 
+    /// The lines of a server under test, none yet.
+    pub(crate) fn captured(&self) -> Captured {
+        Captured::new(self.version, self.metrics.log.clone())
+    }
+
     /// The metrics, to be read.
     pub(crate) fn registry(&self) -> SharedRegistry {
         self.registry.clone()
@@ -173,6 +178,10 @@ impl Prepared {
 
     pub(super) fn registry_with<T>(&self, with: impl FnOnce(&mut Registry) -> T) -> T {
         with(&mut self.registry.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn connection_metrics(&self) -> ConnectionMetrics {
+        self.metrics.connections.clone()
     }
 
     pub(super) fn begin(&self, health: Health, [address, admin_address]: [SocketAddr; 2]) -> Boot {

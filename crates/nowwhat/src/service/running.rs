@@ -6,7 +6,7 @@ use super::prepare::Prepared;
 use crate::config::{Loaded, Problems};
 use crate::health::{self, Health};
 use crate::metrics;
-use crate::problem::Limits;
+use crate::problem::{Limits, Uniform};
 use crate::serve::{ConnectionLimits, Hangup, Inherited, Listener, Serving, Stopper, Termination, Tls, stop_signal};
 use crate::settings::Foundation;
 use crate::systemd::Systemd;
@@ -14,12 +14,16 @@ use crate::telemetry::LevelHandle;
 use axum::Router;
 use futures::future::{BoxFuture, select_all};
 use futures::{FutureExt, future};
+use std::convert::Infallible;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 /// Connections of the admin listener.
 const ADMIN_CONNECTIONS_MAX: usize = 64;
+
+/// How long requests that are cut off may take to end.
+const CUT_OFF_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a running service is asked.
 #[derive(Clone, Copy, Debug)]
@@ -72,17 +76,13 @@ pub(crate) async fn serve(
     reload: &dyn Fn() -> Result<Loaded, Problems>,
     start: impl AsyncFnOnce(&mut Boot) -> Result<Router, BoxError>,
 ) -> Result<(), BoxError> {
-    let Place { prepared, mut inherited, systemd } = place;
+    let Place { prepared, inherited, systemd } = place;
     let began = Instant::now();
     let Prepared { version, loaded, foundation, .. } = prepared;
     tracing::info!(version = version.version, commit = version.commit, env = loaded.env, "starting");
     prepared.registry_with(|registry| metrics::register_runtime(registry, &tokio::runtime::Handle::current()));
 
-    let api = listener(&mut inherited, "http", foundation.http.listen).await?;
-    let admin = listener(&mut inherited, "admin", foundation.admin.listen).await?;
-    for name in inherited.untaken() {
-        tracing::warn!(name, "a socket that systemd passed is not used: name it http or admin");
-    }
+    let [api, admin] = listeners(inherited, foundation).await?;
     let (api_address, admin_address) = (api.address, admin.address);
     let (switches, tls) = switches(prepared)?;
     let health = Health::default();
@@ -90,10 +90,9 @@ pub(crate) async fn serve(
     // The admin listener answers first: probes see how the start goes on.
     let (admin_stopper, stop) = stop_signal();
     let limits = ConnectionLimits { connections_max: ADMIN_CONNECTIONS_MAX, ..foundation.connection_limits() };
-    let metrics = prepared.metrics.connections.clone();
-    let limits = watch::channel(limits).1;
-    let admin_routes = prepared.admin_routes(health.clone());
-    let admin = tokio::spawn(admin.serve(admin_routes, Serving { limits, metrics, tls: None, stop }));
+    let serving = Serving { limits: watch::channel(limits).1, metrics: prepared.connection_metrics(), tls: None, stop };
+    let admin_routes = prepared.admin_routes(health.clone()).layer(Uniform::new(switches.limits.subscribe()));
+    let admin = tokio::spawn(admin.serve(admin_routes, serving));
 
     let mut boot = prepared.begin(health.clone(), [api_address, admin_address]);
     let started = {
@@ -105,8 +104,8 @@ pub(crate) async fn serve(
     let routes = prepared.observe().router_within(routes, switches.limits.subscribe());
     let (stopper, stop) = stop_signal();
     let limits = switches.connections.subscribe();
-    let metrics = prepared.metrics.connections.clone();
-    let api = tokio::spawn(api.serve(routes, Serving { limits, metrics, tls, stop }));
+    let serving = Serving { limits, metrics: prepared.connection_metrics(), tls, stop };
+    let api = tokio::spawn(api.serve(routes, serving));
 
     health.started();
     tracing::info!(
@@ -118,6 +117,7 @@ pub(crate) async fn serve(
     systemd.ready("ready");
     prepared.greet(boot.greeting.take());
     let listeners = Listeners { api, stopper, admin, admin_stopper };
+    let signs = systemd.clone();
     let mut running = Running {
         booted: loaded.clone(),
         loaded: loaded.clone(),
@@ -126,11 +126,27 @@ pub(crate) async fn serve(
         health,
         reloaders: boot.reloaders,
     };
-    let ended = running.until_asked(&mut asks, boot.endings, reload).await;
-    running.stop(&mut asks, listeners, boot.steps).await?;
-    match ended {
-        Ended::Asked => Ok(()),
-        Ended::Failed(reason) => Err(reason.into()),
+    let to_the_end = async {
+        let ended = running.until_asked(&mut asks, boot.endings, reload).await;
+        running.stop(&mut asks, listeners, boot.steps).await?;
+        match ended {
+            Ended::Asked => Ok(()),
+            Ended::Failed(reason) => Err(reason.into()),
+        }
+    };
+    tokio::select! {
+        done = to_the_end => done,
+        never = signs_of_life(&signs) => match never {},
+    }
+}
+
+/// Tells systemd's watchdog that this task goes on, also while it reloads and stops.
+async fn signs_of_life(systemd: &Systemd) -> Infallible {
+    let Some(period) = systemd.watchdog_interval() else { return future::pending().await };
+    let mut beat = tokio::time::interval(period);
+    loop {
+        beat.tick().await;
+        systemd.watchdog();
     }
 }
 
@@ -151,6 +167,16 @@ async fn started_or_stopped(
             },
         }
     }
+}
+
+/// The public listener and that of the operator.
+async fn listeners(mut inherited: Inherited, foundation: &Foundation) -> Result<[Listener; 2], BoxError> {
+    let api = listener(&mut inherited, "http", foundation.http.listen).await?;
+    let admin = listener(&mut inherited, "admin", foundation.admin.listen).await?;
+    for name in inherited.untaken() {
+        tracing::warn!(name, "a socket that systemd passed is not used: name it http or admin");
+    }
+    Ok([api, admin])
 }
 
 async fn listener(inherited: &mut Inherited, name: &str, address: std::net::SocketAddr) -> Result<Listener, BoxError> {
@@ -197,6 +223,28 @@ enum Ended {
     Failed(String),
 }
 
+enum Next {
+    End(Ended),
+    Reload,
+}
+
+/// What a running service is asked next, or why it cannot go on.
+async fn next(asks: &mut mpsc::UnboundedReceiver<Ask>, failed: &mut BoxFuture<'static, String>) -> Next {
+    tokio::select! {
+        Some(ask) = asks.recv() => match ask {
+            Ask::Stop(signal) => {
+                tracing::info!(signal, "stopping");
+                Next::End(Ended::Asked)
+            }
+            Ask::Reload => Next::Reload,
+        },
+        reason = failed => {
+            tracing::error!(reason, "stopping, because the service cannot go on");
+            Next::End(Ended::Failed(reason))
+        }
+    }
+}
+
 impl Running {
     async fn until_asked(
         &mut self,
@@ -208,27 +256,25 @@ impl Running {
             true => future::pending().boxed(),
             false => select_all(endings).map(|(reason, _, _)| reason).boxed(),
         };
-        let every = self.systemd.watchdog_interval();
         loop {
-            let watchdog = async {
-                match every {
-                    Some(every) => tokio::time::sleep(every).await,
-                    None => future::pending().await,
-                }
-            };
-            tokio::select! {
-                Some(ask) = asks.recv() => match ask {
-                    Ask::Stop(signal) => {
-                        tracing::info!(signal, "stopping");
-                        return Ended::Asked;
+            match next(asks, &mut failed).await {
+                Next::End(ended) => return ended,
+                Next::Reload => {}
+            }
+            // A reload that takes its time must not hold up the end; what is asked to reload meanwhile is reloaded after it.
+            let mut again = true;
+            while std::mem::take(&mut again) {
+                let mut reloading = std::pin::pin!(self.reload(reload()));
+                loop {
+                    tokio::select! {
+                        biased;
+                        () = reloading.as_mut() => break,
+                        next = next(asks, &mut failed) => match next {
+                            Next::End(ended) => return ended,
+                            Next::Reload => again = true,
+                        },
                     }
-                    Ask::Reload => self.reload(reload()).await,
-                },
-                reason = &mut failed => {
-                    tracing::error!(reason, "stopping, because the service cannot go on");
-                    return Ended::Failed(reason);
                 }
-                () = watchdog => self.systemd.watchdog(),
             }
         }
     }
@@ -297,8 +343,13 @@ impl Running {
         self.systemd.stopping();
         tokio::time::sleep(stop.drain_seconds.duration()).await;
         listeners.stopper.stop();
-        if tokio::time::timeout(grace, listeners.api).await.is_err() {
+        let mut api = listeners.api;
+        if tokio::time::timeout(grace, &mut api).await.is_err() {
             tracing::warn!(grace_seconds = grace.as_secs(), "requests did not finish in time and are cut off");
+            // What follows takes away what they stand on.
+            listeners.stopper.cut_off();
+            // One that never yields cannot be.
+            drop(tokio::time::timeout(CUT_OFF_TIMEOUT, api).await);
         }
         let mut failed = None;
         while let Some(Step { name, run }) = steps.pop() {

@@ -208,7 +208,7 @@ impl Visit for Fields {
 }
 
 /// Binds a value to the current span: it is on every line written under it from now on. In a handler that is the request, so also
-/// the request's own line. Without a span, or under another subscriber than this crate's, nothing happens.
+/// the request's own line. Without a span, or where no [`Lines`](super::Lines) write on a [`Registry`], nothing happens.
 ///
 /// ```
 /// # async fn handler() {

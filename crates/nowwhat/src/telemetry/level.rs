@@ -96,7 +96,8 @@ fn targets(level: &str, quiet: &[&str]) -> Result<Targets, TelemetryError> {
     check_level(level)?;
     let said: Targets = level.parse().map_err(|_| TelemetryError::Level(level.to_owned()))?;
     let quiet = Targets::new().with_targets(quiet.iter().map(|module| (*module, LevelFilter::WARN)));
-    let quiet = quiet.with_default(said.default_level().unwrap_or(LevelFilter::OFF));
+    // Without a level for all, errors of the others would be lost, and the ids of requests.
+    let quiet = quiet.with_default(said.default_level().unwrap_or(LevelFilter::ERROR));
     // What was said comes last, and takes the place of the quiet.
     Ok(quiet.with_targets(said.iter().map(|(module, level)| (module.to_owned(), level))))
 }

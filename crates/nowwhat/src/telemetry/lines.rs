@@ -1,6 +1,6 @@
 //! The layer that makes lines: collects what is bound to the spans around, limits what repeats, counts by level.
 
-use super::capture;
+use super::capture::Captured;
 use super::fields::{Fields, Seen};
 use super::render::{Colour, Line};
 use super::repeats::{Repeats, Verdict};
@@ -59,6 +59,19 @@ impl LogMetrics {
     }
 }
 
+/// What lines are counted and limited by.
+#[derive(Debug)]
+pub(super) struct Counts {
+    repeats: Repeats,
+    metrics: LogMetrics,
+}
+
+impl Counts {
+    pub(super) fn new(metrics: LogMetrics) -> Self {
+        Self { repeats: Repeats::default(), metrics }
+    }
+}
+
 /// Writes log lines.
 #[derive(Debug)]
 pub struct Lines {
@@ -66,8 +79,7 @@ pub struct Lines {
     colour: Colour,
     origin: Origin,
     writer: Arc<Writer>,
-    repeats: Repeats,
-    metrics: LogMetrics,
+    counts: Arc<Counts>,
 }
 
 /// Lines that wait to be written; dropping it writes them.
@@ -91,7 +103,7 @@ impl Lines {
         writer: Arc<Writer>,
         metrics: LogMetrics,
     ) -> Self {
-        Self { format, colour, origin, writer, repeats: Repeats::default(), metrics }
+        Self { format, colour, origin, writer, counts: Arc::new(Counts::new(metrics)) }
     }
 
     /// The lines that wait to be written. A subscriber lives as long as the program and never writes them by itself at the end.
@@ -103,7 +115,7 @@ impl Lines {
         self.writer.clone()
     }
 
-    fn write(&self, line: &Line<'_>) {
+    fn write(&self, line: &Line<'_>, counts: &Counts) {
         thread_local! {
             static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
         }
@@ -123,7 +135,7 @@ impl Lines {
                     self.writer.take(buffer);
                 }
                 Taken::Dropped => {
-                    self.metrics.dropped.inc();
+                    counts.metrics.dropped.inc();
                 }
             }
             buffer.shrink_to(64 << 10);
@@ -151,25 +163,31 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let meta = event.metadata();
         let level = *meta.level();
-        self.metrics.line(level);
+        let captured = Captured::of_thread();
+        let counts = captured.as_ref().map_or(&self.counts, Captured::counts);
+        counts.metrics.line(level);
         let left_out = match level {
             Level::ERROR | Level::WARN if meta.target() != crate::request::TARGET => {
-                match self.repeats.judge(meta, Instant::now()) {
+                match counts.repeats.judge(meta, Instant::now()) {
                     Verdict::Write(left_out) => left_out,
                     Verdict::LeaveOut => {
-                        self.metrics.repeated.inc();
+                        counts.metrics.repeated.inc();
                         return;
                     }
                 }
             }
             _ => 0,
         };
-        for (lines, of) in self.repeats.overdue(Instant::now()) {
+        for (lines, of) in counts.repeats.overdue(Instant::now()) {
             let mut fields = Fields::default();
             fields.set("message", Seen::Text("lines left out because they repeated"));
             fields.set("lines", Seen::Unsigned(lines));
             fields.set("of", Seen::Text(&format!("{} line {}", of.target(), of.line().unwrap_or_default())));
-            self.write(&Line { level: Level::WARN, target: "nowwhat", fields: &fields });
+            let line = Line { level: Level::WARN, target: "nowwhat", fields: &fields };
+            if let Some(captured) = &captured {
+                captured.take(&line);
+            }
+            self.write(&line, counts);
         }
         // Writing a line may log again: then it takes fields of its own.
         let mut fields = FIELDS.take();
@@ -184,8 +202,15 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
             fields.set("repeated", Seen::Unsigned(left_out));
         }
         let line = Line { level, target: meta.target(), fields: &fields };
-        capture::take(&line, &self.origin);
-        self.write(&line);
+        if let Some(captured) = &captured {
+            captured.take(&line);
+        }
+        crate::current::record(|record| {
+            let mut text = Vec::new();
+            line.render(Format::Text, Colour::Off, &self.origin, &mut text);
+            record.line(level, String::from_utf8_lossy(&text).into_owned());
+        });
+        self.write(&line, counts);
         FIELDS.set(fields);
     }
 }

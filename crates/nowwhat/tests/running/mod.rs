@@ -1,10 +1,11 @@
-//! The example `hello` as a process of its own, on free ports, with its log lines; and requests as bytes, so that odd ones can be sent.
+//! The example `hello`, or another service, as a process of its own, on free ports, with its log lines; and requests as bytes, so that
+//! odd ones can be sent.
 //!
 //! It promises that no process is left behind: a [`Hello`] that goes out of scope is killed and waited for.
 
 #![allow(dead_code, reason = "each test uses its part")]
 
-use nowwhat::testkit::{PATIENCE, wait_until};
+use nowwhat::testkit::PATIENCE;
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// The example, which cargo builds beside the tests.
 pub(crate) fn program() -> PathBuf {
@@ -39,9 +41,13 @@ impl Hello {
     /// # Panics
     /// When it is not in time.
     pub(crate) fn start(settings: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(program());
+        Self::spawn(Command::new(program()), settings).ready()
+    }
+
+    /// Starts a service whose settings have the names of hello's.
+    pub(crate) fn spawn(mut command: Command, settings: &[(&str, &str)]) -> Self {
         command.env_clear().env("HELLO_HTTP__LISTEN", "127.0.0.1:0").env("HELLO_ADMIN__LISTEN", "127.0.0.1:0");
-        command.envs(settings.iter().copied()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.envs(settings.iter().copied()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("hello starts");
         let mut stderr = child.stderr.take().expect("a pipe");
         let lines = Arc::<Mutex<Vec<u8>>>::default();
@@ -55,11 +61,15 @@ impl Hello {
             }
         });
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut hello = Self { child, lines, reader: Some(reader), address: nowhere, admin_address: nowhere };
-        let ready = hello.line("ready");
+        Self { child, lines, reader: Some(reader), address: nowhere, admin_address: nowhere }
+    }
+
+    /// Waits until it is ready.
+    pub(crate) fn ready(mut self) -> Self {
+        let ready = self.line("ready");
         let address = |name: &str| ready[name].as_str().and_then(|a| a.parse().ok()).expect("an address");
-        (hello.address, hello.admin_address) = (address("address"), address("admin_address"));
-        hello
+        (self.address, self.admin_address) = (address("address"), address("admin_address"));
+        self
     }
 
     /// Everything it has written so far.
@@ -69,15 +79,31 @@ impl Hello {
 
     /// The first line whose message begins with `message`, as soon as there is one.
     pub(crate) fn line(&self, message: &str) -> Value {
+        self.nth_line(0, message)
+    }
+
+    /// Such a line after `n` others.
+    pub(crate) fn nth_line(&self, n: usize, message: &str) -> Value {
         let found = || {
-            let text = self.written();
-            // The last one may be half of a line.
-            let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-            let objects = whole.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            objects.into_iter().find(|line| line["message"].as_str().is_some_and(|m| m.starts_with(message)))
+            let mut lines = self.lines().into_iter();
+            lines.by_ref().filter(|line| line["message"].as_str().is_some_and(|m| m.starts_with(message))).nth(n)
         };
-        wait_until(&format!("a line {message:?}"), || found().is_some());
-        found().expect("it was there")
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match found() {
+                Some(line) => return line,
+                None if Instant::now() > deadline => panic!("no line {message:?} in {}", self.written()),
+                None => std::thread::sleep(Duration::from_millis(2)),
+            }
+        }
+    }
+
+    /// Its log lines so far.
+    pub(crate) fn lines(&self) -> Vec<Value> {
+        let text = self.written();
+        // The last one may be half of a line.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
     /// Sends a signal.
@@ -90,12 +116,28 @@ impl Hello {
     ///
     /// # Panics
     /// When it does not end well.
-    pub(crate) fn stop(mut self) -> String {
+    pub(crate) fn stop(self) -> String {
         self.signal(rustix::process::Signal::TERM);
-        let status = self.child.wait().expect("it ends");
-        assert!(status.success(), "{status}: {}", self.written());
+        let (code, written) = self.end();
+        assert_eq!(code, Some(0), "{written}");
+        written
+    }
+
+    /// Waits for its end; its exit code and everything it has written.
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    pub(crate) fn end(mut self) -> (Option<i32>, String) {
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            match self.child.try_wait().expect("a child") {
+                Some(status) => break status,
+                None if Instant::now() > deadline => panic!("no end after {}", self.written()),
+                None => std::thread::sleep(Duration::from_millis(2)),
+            }
+        };
         self.reader.take().expect("once").join().expect("the reader");
-        self.written()
+        (status.code(), self.written())
     }
 }
 
@@ -138,13 +180,25 @@ pub(crate) const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// # Panics
 /// When there is none.
 pub(crate) fn ask(address: SocketAddr, from: IpAddr, request: &str, headers: &[(&str, &str)]) -> Answer {
+    exchange(connect(address, from), request, headers, "")
+}
+
+/// The same with a body, from this machine.
+///
+/// # Panics
+/// When there is no answer.
+pub(crate) fn send(address: SocketAddr, request: &str, body: &str) -> Answer {
+    let length = body.len().to_string();
+    exchange(connect(address, LOCAL), request, &[("content-length", &length)], body)
+}
+
+fn exchange(mut stream: TcpStream, request: &str, headers: &[(&str, &str)], body: &str) -> Answer {
     let mut head = format!("{request} HTTP/1.1\r\nhost: hello.test\r\nconnection: close\r\n");
     for (name, value) in headers {
         head += &format!("{name}: {value}\r\n");
     }
-    let mut stream = connect(address, from);
     stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
-    stream.write_all(format!("{head}\r\n").as_bytes()).expect("it listens");
+    stream.write_all(format!("{head}\r\n{body}").as_bytes()).expect("it listens");
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).expect("an answer");
     let answer = String::from_utf8_lossy(&answer).into_owned();
