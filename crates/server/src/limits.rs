@@ -32,6 +32,16 @@ const LIMITS: &[Limit] = &[
         code: Answer::Words("the connection is closed"),
     },
     Limit {
+        what: "Time until the head of an answer",
+        key: "http.request_seconds",
+        code: Answer::Turned(Code::TimedOut),
+    },
+    Limit {
+        what: "Pause of a client that reads its answer",
+        key: "http.write_stall_seconds",
+        code: Answer::Words("the connection is closed"),
+    },
+    Limit {
         what: "Open connections",
         key: "http.connections_max",
         code: Answer::Words("503 with `Retry-After`, and the connection is closed"),
