@@ -172,8 +172,17 @@ impl Collector {
 
     /// Asks it to stop.
     pub fn signal_term(&self) {
+        self.signal(rustix::process::Signal::TERM);
+    }
+
+    /// Asks it to read its configuration again.
+    pub fn signal_hup(&self) {
+        self.signal(rustix::process::Signal::HUP);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the child is ours");
+        rustix::process::kill_process(pid, signal).expect("the child is ours");
     }
 
     /// Asks it to stop and returns its exit code.

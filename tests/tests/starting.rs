@@ -161,6 +161,31 @@ fn stopping_finishes_what_is_in_flight_and_keeps_what_was_accepted() {
 }
 
 #[test]
+fn hangup_changes_the_admin_token_and_says_what_takes_a_restart() {
+    let dir = folder();
+    let file = dir.path().join("collector.toml");
+    let write = |token: &str, keys: u32| {
+        let text = format!("[auth]\nadmin_token = \"{token}\"\n[window]\nkeys_max = {keys}\n");
+        std::fs::write(&file, text).expect("written");
+    };
+    write("the first token of admins", 1000);
+    // The token beside the data is for a collector without a configured one; its place is read by the tests.
+    std::fs::create_dir_all(dir.path().join("data")).expect("made");
+    std::fs::write(dir.path().join("data/admin.token"), "unused").expect("written");
+    let collector = Collector::start_with(dir.path(), &[("CATCHMENT_CONFIG", file.to_str().expect("a text"))]);
+    let status = |token: &str| collector.get("/api/v1/sensors", token).status;
+    assert_eq!((status("the first token of admins"), status("the second token of admins")), (200, 401));
+
+    write("the second token of admins", 2000);
+    collector.signal_hup();
+    collector.wait_for("the new token", |_| status("the second token of admins") == 200);
+    assert_eq!(status("the first token of admins"), 401, "the old one is gone");
+    let log = || std::fs::read_to_string(dir.path().join("log")).expect("the log");
+    collector.wait_for("the warning", |_| log().contains("\"settings\":\"window.keys_max\""));
+    assert!(log().contains("\"changed\":\"auth.admin_token\"") && !log().contains("token of admins"), "{}", log());
+}
+
+#[test]
 fn a_second_signal_quits_at_once_and_loses_nothing() {
     let dir = folder();
     let collector = Collector::start_with(dir.path(), &[("CATCHMENT_STOP__DRAIN_SECONDS", "5m")]);
