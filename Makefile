@@ -61,6 +61,7 @@ generated: build ## Write what is generated: config/catchment.toml and the table
 
 .PHONY: test
 test: build ## All tests; those that need a server or a corpus say so when they are skipped
+	@cargo test --release --locked --quiet --workspace --doc
 	@if cargo nextest --version >/dev/null 2>&1; then \
 		cargo nextest run --release --locked --workspace; \
 	else \

@@ -131,19 +131,20 @@ impl Dependency {
         &self,
         call: impl Future<Output = Result<T, E>>,
     ) -> Result<T, CallError<E>> {
-        let span = tracing::debug_span!(
+        let span = tracing::info_span!(
             "call",
             dependency = self.name,
             otel.kind = "client",
             otel.name = self.name,
             otel.status_code = field::Empty
         );
-        current::db(self.counted(call)).instrument(span).await
+        current::db(self.counted(call, &span)).instrument(span.clone()).await
     }
 
     async fn counted<T, E: Error + 'static>(
         &self,
         call: impl Future<Output = Result<T, E>>,
+        span: &Span,
     ) -> Result<T, CallError<E>> {
         let Self { name: dependency, timeout, .. } = *self;
         let began = Instant::now();
@@ -159,7 +160,8 @@ impl Dependency {
         };
         self.metrics.observe(dependency, outcome, time);
         if outcome != Outcome::Success {
-            Span::current().record("otel.status_code", "error");
+            // Not the current one: where no spans are wanted, that is the request's.
+            span.record("otel.status_code", "error");
         }
         let duration_ms = (time.as_secs_f64() * 1e6).round() / 1e3;
         tracing::debug!(dependency, outcome = outcome.value(), duration_ms, "call");

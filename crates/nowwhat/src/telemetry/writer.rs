@@ -17,6 +17,9 @@ pub const WAITING_BYTES_MAX: usize = 4 << 20;
 /// How long the writer lets lines gather.
 const TOGETHER: Duration = Duration::from_millis(2);
 
+/// How long a flush waits for a reader that stands still.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Where lines go.
 pub(super) type Sink = Box<dyn FnMut(&[u8]) + Send>;
 
@@ -136,27 +139,41 @@ impl Writer {
         Taken::After(dropped)
     }
 
-    /// Returns when everything taken before is written.
-    pub(super) fn flush(&self) {
+    /// Returns when everything taken before is written, or at its deadline: a reader that stands still holds up no stop. Tells whether
+    /// all is written.
+    pub(super) fn flush(&self) -> Flushed {
         let mut waiting = self.shared.lock();
         let target = waiting.taken;
         waiting.hurry = target;
         self.shared.work.notify_one();
-        while waiting.written < target && !waiting.end {
-            waiting = self.shared.written.wait(waiting).unwrap_or_else(PoisonError::into_inner);
-        }
+        let missing = |waiting: &mut Waiting| waiting.written < target && !waiting.end;
+        let (waiting, _) = self
+            .shared
+            .written
+            .wait_timeout_while(waiting, FLUSH_TIMEOUT, missing)
+            .unwrap_or_else(PoisonError::into_inner);
+        if waiting.written < target { Flushed::InPart } else { Flushed::Whole }
     }
 
-    /// Writes what waits and ends the thread.
+    /// Writes what waits and ends the thread; one that stands still is left behind.
     pub(super) fn end(&self) {
-        self.flush();
+        let flushed = self.flush();
         self.shared.lock().end = true;
         self.shared.work.notify_one();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread {
+        if let (Some(thread), Flushed::Whole) = (thread, flushed) {
             drop(thread.join());
         }
     }
+}
+
+/// How far a flush came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flushed {
+    /// Everything is written.
+    Whole,
+    /// The reader stands still.
+    InPart,
 }
 
 fn write_lines(shared: &Shared, mut sink: Sink) {
