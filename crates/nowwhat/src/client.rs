@@ -220,10 +220,10 @@ impl Client {
             otel.name = %format_args!("{method} {dependency}"),
             otel.status_code = field::Empty
         );
-        self.counted(request).instrument(span).await
+        self.counted(request, &span).instrument(span.clone()).await
     }
 
-    async fn counted(&self, mut request: Request<Bytes>) -> Result<Answer, ClientError> {
+    async fn counted(&self, mut request: Request<Bytes>, span: &Span) -> Result<Answer, ClientError> {
         pass_on(request.headers_mut());
         let (dependency, method, address) = (self.dependency, request.method().clone(), shown(request.uri()));
         let started = Instant::now();
@@ -235,11 +235,8 @@ impl Client {
             Ok(answer) => (Outcome::Success, Some(answer.status.as_u16())),
             Err(error) => (error.outcome(), None),
         };
-        self.metrics.observe(dependency, outcome, time);
-        if outcome != Outcome::Success {
-            Span::current().record("otel.status_code", "error");
-        }
-        let duration_ms = (time.as_secs_f64() * 1e6).round() / 1e3;
+        self.metrics.ended(span, dependency, outcome, time);
+        let duration_ms = current::millis(time);
         tracing::debug!(dependency, %method, address, status, outcome = outcome.value(), duration_ms, "call");
         answered
     }

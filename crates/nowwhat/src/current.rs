@@ -71,13 +71,18 @@ impl Times {
 
     /// Milliseconds in what keeps the data.
     pub(crate) fn db_ms(&self) -> f64 {
-        self.db_nanos.load(Ordering::Relaxed) as f64 / 1e6
+        millis(Duration::from_nanos(self.db_nanos.load(Ordering::Relaxed)))
     }
 
     /// Milliseconds encoding the answer.
     pub(crate) fn view_ms(&self) -> f64 {
-        self.view_nanos.load(Ordering::Relaxed) as f64 / 1e6
+        millis(Duration::from_nanos(self.view_nanos.load(Ordering::Relaxed)))
     }
+}
+
+/// Milliseconds as log lines tell them: three places behind the point.
+pub(crate) fn millis(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
 /// Runs a future as part of a request.

@@ -81,7 +81,11 @@ impl DependencyMetrics {
         drop(self.seconds.get_or_create(&Labels { dependency: Name(dependency), outcome: Outcome::Success }));
     }
 
-    pub(crate) fn observe(&self, dependency: &'static str, outcome: Outcome, time: Duration) {
+    /// A call has ended: measured, and told to its span. Not to the current one: where no spans are wanted, that is the request's.
+    pub(crate) fn ended(&self, span: &Span, dependency: &'static str, outcome: Outcome, time: Duration) {
+        if outcome != Outcome::Success {
+            span.record("otel.status_code", "error");
+        }
         let labels = Labels { dependency: Name(dependency), outcome };
         self.seconds.get_or_create(&labels).observe(time.as_secs_f64());
     }
@@ -158,12 +162,8 @@ impl Dependency {
             Err(CallError::Failed { .. }) => Outcome::Error,
             Err(CallError::Timeout { .. }) => Outcome::Timeout,
         };
-        self.metrics.observe(dependency, outcome, time);
-        if outcome != Outcome::Success {
-            // Not the current one: where no spans are wanted, that is the request's.
-            span.record("otel.status_code", "error");
-        }
-        let duration_ms = (time.as_secs_f64() * 1e6).round() / 1e3;
+        self.metrics.ended(span, dependency, outcome, time);
+        let duration_ms = current::millis(time);
         tracing::debug!(dependency, outcome = outcome.value(), duration_ms, "call");
         answered
     }
