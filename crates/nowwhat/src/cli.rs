@@ -1,9 +1,9 @@
 //! The command line: what every service answers, and its parts for callers who have a command line of their own.
 //!
 //! Exit codes: 0 done, 1 failed, 2 usage or configuration. A reader of the output that goes away is no failure. This is the one module
-//! that writes to standard output and standard error; everything else logs.
+//! that writes to standard output; everything else logs.
 
-use crate::config::Sources;
+use crate::config::{Sources, prefix};
 use crate::environment::Environment;
 use crate::service::{Boot, BoxError, Service, ServiceError};
 use axum::Router;
@@ -60,10 +60,10 @@ impl ConfigCommand {
 
 fn heading(service: &Service) -> String {
     let name = service.version.name;
-    let prefix = name.to_uppercase().replace('-', "_");
+    let prefix = prefix(name);
     format!(
         "The settings of {name} with their defaults, as `{name} config default` writes them.\n\
-         Each can also be given in the environment: http.listen is {prefix}_HTTP__LISTEN."
+         Each can also be given in the environment: http.listen is {prefix}HTTP__LISTEN."
     )
 }
 
@@ -109,7 +109,7 @@ impl Service {
 }
 
 /// Writes to standard output; a reader that went away has read enough.
-fn print(text: &str) -> Result<(), BoxError> {
+pub(crate) fn print(text: &str) -> Result<(), BoxError> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             Err(format!("cannot write to standard output: {error}").into())

@@ -11,6 +11,7 @@ mod render;
 mod spec;
 mod value;
 
+pub(crate) use load::prefix;
 pub use load::{Changes, Given, Loaded, Origin, Problems, Sources, load};
 pub use render::default_file;
 pub use spec::{Range, Spec, with_default};

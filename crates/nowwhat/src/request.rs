@@ -22,6 +22,7 @@ use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use line::Line;
+pub(crate) use line::shown;
 use metrics::RouteMetrics;
 use pin_project_lite::pin_project;
 use std::any::Any;
@@ -106,22 +107,16 @@ impl Observe {
         Self { shared: Arc::new(Shared { metrics, seen, limits: None }) }
     }
 
+    /// The same with limits inside, as [`Uniform`](crate::problem::Uniform) sets them, in one layer.
+    pub(crate) fn within(metrics: RequestMetrics, seen: Seen, limits: watch::Receiver<Limits>) -> Self {
+        Self { shared: Arc::new(Shared { metrics, seen, limits: Some(limits) }) }
+    }
+
     /// Wraps a router. To be called last, so that fallbacks are covered as well.
     pub fn router(self, router: axum::Router) -> axum::Router {
-        prepared(router).layer(self)
+        // Makes services of its handlers now, instead of at every request.
+        router.with_state(()).layer(self)
     }
-
-    /// The same with limits inside, as [`Uniform`](crate::problem::Uniform) sets them, in one layer.
-    pub(crate) fn router_within(self, router: axum::Router, limits: watch::Receiver<Limits>) -> axum::Router {
-        let Shared { metrics, seen, .. } = &*self.shared;
-        let shared = Shared { metrics: metrics.clone(), seen: seen.clone(), limits: Some(limits) };
-        prepared(router).layer(Self { shared: Arc::new(shared) })
-    }
-}
-
-/// The router with its handlers made services now, instead of at every request.
-fn prepared(router: axum::Router) -> axum::Router {
-    router.with_state(())
 }
 
 impl<S> tower::Layer<S> for Observe {
@@ -305,7 +300,7 @@ fn answered(line: Line, answer: Result<Response, Panic>) -> Response {
 }
 
 /// What a panic says.
-fn told_by(panic: &(dyn std::any::Any + Send)) -> String {
+fn told_by(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     format!("panic: {}", text.unwrap_or("without a text"))
 }

@@ -111,9 +111,8 @@ impl Service {
     /// # Errors
     /// [`Problems`]: all of them.
     pub fn load(&self, sources: &Sources, environment: &Environment) -> Result<Loaded, Problems> {
-        let variable = format!("{}_ENV", self.version.name.to_uppercase().replace('-', "_"));
-        let env = sources.env.as_deref().or_else(|| environment.get(&variable));
-        let with_file = (env == Some("dev")).then(|| environment.clone().with_file(Path::new(".env")));
+        let is_dev = sources.environment_name(environment) == Some("dev");
+        let with_file = is_dev.then(|| environment.clone().with_file(Path::new(".env")));
         let loaded = load(&self.specs, sources, with_file.as_ref().unwrap_or(environment))?;
         let mut problems = Foundation::from_loaded(&loaded).problems(&loaded);
         problems.extend(self.checks.iter().flat_map(|check| check(&loaded)));

@@ -40,7 +40,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// `text`, `json`, `journal`, or `auto`: text on a terminal, the journal when standard error is one, else JSON.
+    /// `text`, `json`, `journal`, or `auto`: text on a terminal, else JSON. A [`Service`](crate::Service) takes the journal under systemd.
     pub fn from_name(name: &str) -> Option<Self> {
         match name {
             "text" => Some(Self::Text),

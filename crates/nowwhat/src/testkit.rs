@@ -14,7 +14,7 @@
 //! assert_eq!(server.metric("http_requests_total{method=\"GET\",route=\"/\",status=\"200\"}"), 1.0);
 //! ```
 
-use crate::config::Sources;
+use crate::config::{Sources, prefix};
 use crate::environment::Environment;
 use crate::metrics::SharedRegistry;
 use crate::serve::Inherited;
@@ -235,7 +235,7 @@ fn load(service: &Service, config: &TestConfig) -> Result<crate::config::Loaded,
         [("http.listen", "127.0.0.1:0"), ("admin.listen", "127.0.0.1:0")].map(|(n, v)| (n.to_owned(), v.to_owned()));
     let variable = |(name, value): &(String, String)| {
         let name = name.to_uppercase().replace('.', "__");
-        (format!("{}_{name}", service.version.name.to_uppercase().replace('-', "_")), value.clone())
+        (prefix(service.version.name) + &name, value.clone())
     };
     let environment: Environment = free.iter().chain(&config.settings).map(variable).collect();
     let sources = Sources { env: config.env.clone(), ..service.sources() };

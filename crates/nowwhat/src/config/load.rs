@@ -25,10 +25,20 @@ pub struct Sources {
 }
 
 impl Sources {
+    /// The name of the environment, when it is said.
+    pub(crate) fn environment_name<'a>(&'a self, environment: &'a Environment) -> Option<&'a str> {
+        self.env.as_deref().or_else(|| environment.get(&format!("{}ENV", prefix(self.name))))
+    }
+
     /// The sources of a program without any flag given.
     pub fn of(name: &'static str) -> Self {
         Self { name, config: None, env: None, flags: Vec::new(), reserved: &[] }
     }
+}
+
+/// What the variables of a program begin with: `BAKERY_` for `bakery`.
+pub(crate) fn prefix(name: &str) -> String {
+    format!("{}_", name.to_uppercase().replace('-', "_"))
 }
 
 /// Where a value came from.
@@ -158,9 +168,8 @@ pub struct Changes {
 pub fn load(specs: &[Spec], sources: &Sources, environment: &Environment) -> Result<Loaded, Problems> {
     // Before anything is read: such a program is wrong whatever it is given.
     drop(by_section(specs));
-    let prefix = format!("{}_", sources.name.to_uppercase().replace('-', "_"));
-    let env = sources.env.clone().or_else(|| environment.get(&format!("{prefix}ENV")).map(str::to_owned));
-    let env = env.unwrap_or_else(|| "prod".to_owned());
+    let prefix = prefix(sources.name);
+    let env = sources.environment_name(environment).unwrap_or("prod").to_owned();
     let mut loading = Loading { specs, given: BTreeMap::new(), problems: Vec::new(), ignored: Vec::new() };
     if env.is_empty() || !env.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
         loading.problems.push(format!("the environment's name {env:?} is not made of letters, digits, - and _"));

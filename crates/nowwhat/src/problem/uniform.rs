@@ -218,9 +218,8 @@ impl Asked {
         Self { method: request.method().clone(), uri: request.uri().clone(), matched }
     }
 
-    /// At most so much of the path that an answer stays small.
-    fn path(&self) -> String {
-        self.uri.path().chars().take(256).collect()
+    fn path(&self) -> &str {
+        crate::request::shown(self.uri.path())
     }
 }
 

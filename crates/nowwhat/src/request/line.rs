@@ -12,6 +12,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use http::{HeaderMap, StatusCode, Uri, header};
 use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::BodyExt;
 use std::borrow::Cow;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -91,7 +92,12 @@ impl Line {
             return request;
         }
         let current = self.current.clone();
-        request.map(|body| Body::new(Counting { body, current }))
+        let count = move |frame: Frame<Bytes>| {
+            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            current.body_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+            frame
+        };
+        request.map(|body| Body::new(body.map_frame(count)))
     }
 
     /// The answer, with the line ending where it ends.
@@ -118,17 +124,17 @@ impl Line {
 
     /// Milliseconds since the head came.
     pub(super) fn elapsed_ms(&self) -> f64 {
-        rounded(self.started.elapsed().as_secs_f64() * 1e3)
+        current::millis(self.started.elapsed())
     }
 
     fn end(&mut self) {
         self.ended = true;
-        let seconds = self.started.elapsed().as_secs_f64();
+        let time = self.started.elapsed();
         let outcome = Outcome {
             method: self.method,
             route: self.route.clone(),
             status: self.status,
-            seconds,
+            seconds: time.as_secs_f64(),
             request_bytes: self.current.body_bytes.load(Ordering::Relaxed),
             response_bytes: self.response_bytes,
         };
@@ -139,8 +145,8 @@ impl Line {
         let message = Message { status, method: self.method, path, named };
         let (controller, action) = (named.map(|n| n.0), named.map(|n| n.1));
         let format = self.format.as_ref();
-        let duration = rounded(seconds * 1e3);
-        let (db, view) = (rounded(self.current.times.db_ms()), rounded(self.current.times.view_ms()));
+        let duration = current::millis(time);
+        let (db, view) = (self.current.times.db_ms(), self.current.times.view_ms());
         let code = self.problem.as_ref().map(Problem::code);
         let cause = self.broken.take().or_else(|| self.problem.as_ref().and_then(Problem::causes));
         let client = self.current.client.map(tracing::field::display);
@@ -197,13 +203,8 @@ impl fmt::Display for Message<'_> {
     }
 }
 
-/// Three places behind the point.
-fn rounded(ms: f64) -> f64 {
-    (ms * 1e3).round() / 1e3
-}
-
 /// The beginning of a path, long enough for every route.
-fn shown(path: &str) -> &str {
+pub(crate) fn shown(path: &str) -> &str {
     path.char_indices().nth(PATH_CHARS_MAX).map_or(path, |(end, _)| &path[..end])
 }
 
@@ -218,37 +219,6 @@ fn format_of(headers: &HeaderMap) -> Cow<'static, str> {
         "plain" => "text".into(),
         "html" => "html".into(),
         other => other.to_ascii_lowercase().into(),
-    }
-}
-
-/// A request's body whose bytes are counted.
-struct Counting {
-    body: Body,
-    current: Arc<Current>,
-}
-
-impl http_body::Body for Counting {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        if let Some(Ok(frame)) = &frame {
-            let bytes = frame.data_ref().map_or(0, Bytes::len);
-            self.current.body_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 
@@ -267,10 +237,7 @@ impl http_body::Body for Answering {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let Self { body, line } = &mut *self;
-        let entered = line.span.clone().entered();
-        let mut poll = || current::in_scope(&line.current, || Pin::new(&mut *body).poll_frame(context));
-        let polled = std::panic::catch_unwind(AssertUnwindSafe(&mut poll));
-        drop(entered);
+        let polled = line.part(|| Pin::new(&mut *body).poll_frame(context));
         let frame = ready!(polled.unwrap_or_else(|panic| {
             line.shared.metrics.panics.inc();
             Poll::Ready(Some(Err(axum::Error::new(super::told_by(panic.as_ref())))))

@@ -3,6 +3,7 @@
 use super::boot::Boot;
 use super::running::Place;
 use super::{BoxError, Service};
+use crate::cli;
 use crate::config::Loaded;
 use crate::debug::{LastRequests, Spans};
 use crate::dependency::DependencyMetrics;
@@ -11,6 +12,7 @@ use crate::health::{self, Health};
 use crate::journal;
 use crate::metrics::{self, Registry, SharedRegistry};
 use crate::otlp::{Otlp, OtlpMetrics, OtlpOptions};
+use crate::problem::Limits;
 use crate::request::{Inside, Observe, RequestMetrics, Seen, Tracing};
 use crate::serve::{ConnectionMetrics, Inherited};
 use crate::settings::Foundation;
@@ -18,10 +20,10 @@ use crate::systemd::Systemd;
 use crate::telemetry::{self, Captured, Format, Further, LevelHandle, LogMetrics, Logging, Telemetry};
 use crate::version::Version;
 use axum::Router;
-use std::io::Write;
 use std::net::SocketAddr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// How long one batch may take on its way to a collector of OpenTelemetry.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -165,19 +167,13 @@ impl Prepared {
         }
         drop(self.telemetry);
     }
-}
 
-impl Prepared {
     /// The greeting is for people, and the last they see; a closed standard output is none of a service's business.
     pub(super) fn greet(&self, greeting: Option<String>) {
         if let (Some(text), Some(telemetry)) = (greeting, &self.telemetry) {
             telemetry.flush();
-            drop(std::io::stdout().write_all(text.as_bytes()));
+            drop(cli::print(&text));
         }
-    }
-
-    pub(super) fn registry_with<T>(&self, with: impl FnOnce(&mut Registry) -> T) -> T {
-        with(&mut self.registry.write().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(super) fn connection_metrics(&self) -> ConnectionMetrics {
@@ -212,9 +208,9 @@ impl Prepared {
         }
     }
 
-    pub(super) fn observe(&self) -> Observe {
+    pub(super) fn observe(&self, limits: watch::Receiver<Limits>) -> Observe {
         let tracing = if self.otlp.is_some() { Tracing::Exported } else { Tracing::Continued };
         let seen = Seen { inside: self.inside.clone(), tracing, proxies: self.foundation.proxies() };
-        Observe::new(self.metrics.requests.clone(), seen)
+        Observe::within(self.metrics.requests.clone(), seen, limits)
     }
 }

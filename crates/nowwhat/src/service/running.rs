@@ -80,7 +80,6 @@ pub(crate) async fn serve(
     let began = Instant::now();
     let Prepared { version, loaded, foundation, .. } = prepared;
     tracing::info!(version = version.version, commit = version.commit, env = loaded.env, "starting");
-    prepared.registry_with(|registry| metrics::register_runtime(registry, &tokio::runtime::Handle::current()));
 
     let [api, admin] = listeners(inherited, foundation).await?;
     let (api_address, admin_address) = (api.address, admin.address);
@@ -95,13 +94,14 @@ pub(crate) async fn serve(
     let admin = tokio::spawn(admin.serve(admin_routes, serving));
 
     let mut boot = prepared.begin(health.clone(), [api_address, admin_address]);
+    boot.metrics(|registry| metrics::register_runtime(registry, &tokio::runtime::Handle::current()));
     let started = {
         let starting = std::pin::pin!(start(&mut boot));
         started_or_stopped(starting, &mut asks).await
     };
     let Some(routes) = started? else { return Ok(()) };
     let routes = routes.merge(health::public_routes(health.clone()));
-    let routes = prepared.observe().router_within(routes, switches.limits.subscribe());
+    let routes = prepared.observe(switches.limits.subscribe()).router(routes);
     let (stopper, stop) = stop_signal();
     let limits = switches.connections.subscribe();
     let serving = Serving { limits, metrics: prepared.connection_metrics(), tls, stop };

@@ -16,13 +16,19 @@ use tracing_subscriber::layer::{Context, Layer};
 /// # Errors
 /// [`TelemetryError::Level`].
 pub fn check_level(level: &str) -> Result<(), TelemetryError> {
+    said(level).map(drop)
+}
+
+/// What a level says, when it is understood.
+fn said(level: &str) -> Result<Targets, TelemetryError> {
     let levels = ["off", "error", "warn", "info", "debug", "trace"];
     let known = |part: &str| {
         let level = part.rsplit_once('=').map_or(part, |(_, level)| level).trim();
         levels.contains(&level.to_ascii_lowercase().as_str())
     };
     let known = !level.is_empty() && level.split(',').all(known);
-    if known && level.parse::<Targets>().is_ok() { Ok(()) } else { Err(TelemetryError::Level(level.to_owned())) }
+    let said = level.parse().ok().filter(|_| known);
+    said.ok_or_else(|| TelemetryError::Level(level.to_owned()))
 }
 
 /// The level in force. Cheap to clone.
@@ -93,8 +99,7 @@ impl<S: Subscriber> Layer<S> for Filter {
 }
 
 fn targets(level: &str, quiet: &[&str]) -> Result<Targets, TelemetryError> {
-    check_level(level)?;
-    let said: Targets = level.parse().map_err(|_| TelemetryError::Level(level.to_owned()))?;
+    let said = said(level)?;
     let quiet = Targets::new().with_targets(quiet.iter().map(|module| (*module, LevelFilter::WARN)));
     // Without a level for all, errors of the others would be lost, and the ids of requests.
     let quiet = quiet.with_default(said.default_level().unwrap_or(LevelFilter::ERROR));

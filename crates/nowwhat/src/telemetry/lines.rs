@@ -115,7 +115,21 @@ impl Lines {
         self.writer.clone()
     }
 
-    fn write(&self, line: &Line<'_>, counts: &Counts) {
+    /// Tells how many lines were left out of places that fell silent.
+    fn tell_overdue(&self, captured: Option<&Captured>, counts: &Counts) {
+        for (lines, of) in counts.repeats.overdue(Instant::now()) {
+            let mut fields = Fields::default();
+            fields.set("message", Seen::Text("lines left out because they repeated"));
+            fields.set("lines", Seen::Unsigned(lines));
+            fields.set("of", Seen::Text(&format!("{} line {}", of.target(), of.line().unwrap_or_default())));
+            self.write(&Line { level: Level::WARN, target: "nowwhat", fields: &fields }, captured, counts);
+        }
+    }
+
+    fn write(&self, line: &Line<'_>, captured: Option<&Captured>, counts: &Counts) {
+        if let Some(captured) = captured {
+            captured.take(line);
+        }
         thread_local! {
             static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
         }
@@ -178,16 +192,8 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
             }
             _ => 0,
         };
-        for (lines, of) in counts.repeats.overdue(Instant::now()) {
-            let mut fields = Fields::default();
-            fields.set("message", Seen::Text("lines left out because they repeated"));
-            fields.set("lines", Seen::Unsigned(lines));
-            fields.set("of", Seen::Text(&format!("{} line {}", of.target(), of.line().unwrap_or_default())));
-            let line = Line { level: Level::WARN, target: "nowwhat", fields: &fields };
-            if let Some(captured) = &captured {
-                captured.take(&line);
-            }
-            self.write(&line, counts);
+        if counts.repeats.owes() {
+            self.tell_overdue(captured.as_ref(), counts);
         }
         // Writing a line may log again: then it takes fields of its own.
         let mut fields = FIELDS.take();
@@ -202,15 +208,12 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
             fields.set("repeated", Seen::Unsigned(left_out));
         }
         let line = Line { level, target: meta.target(), fields: &fields };
-        if let Some(captured) = &captured {
-            captured.take(&line);
-        }
         crate::current::record(|record| {
             let mut text = Vec::new();
             line.render(Format::Text, Colour::Off, &self.origin, &mut text);
             record.line(level, String::from_utf8_lossy(&text).into_owned());
         });
-        self.write(&line, counts);
+        self.write(&line, captured.as_ref(), counts);
         FIELDS.set(fields);
     }
 }

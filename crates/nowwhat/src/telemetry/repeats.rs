@@ -56,11 +56,13 @@ impl Repeats {
         Verdict::LeaveOut
     }
 
+    /// Whether something was left out and is not told yet.
+    pub(super) fn owes(&self) -> bool {
+        self.owing.load(Ordering::Relaxed)
+    }
+
     /// Lines left out of places that fell silent afterwards: how many, and where.
     pub(super) fn overdue(&self, now: Instant) -> Vec<(u64, &'static Metadata<'static>)> {
-        if !self.owing.load(Ordering::Relaxed) {
-            return Vec::new();
-        }
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         let mut told = Vec::new();
         let mut owing = false;
