@@ -15,6 +15,9 @@ fn assert_problem(answer: &Answer, status: u16, code: &str) {
     let problem = answer.json();
     assert_eq!(problem["code"], code, "{problem}");
     assert_eq!(problem["status"], status);
+    let documented = include_str!("../../docs/API.md").lines().find(|line| line.starts_with(&format!("| `{code}` |")));
+    let cells: Vec<&str> = documented.expect("a documented code").split('|').map(str::trim).collect();
+    assert_eq!((cells[2], cells[4]), (status.to_string().as_str(), problem["title"].as_str().expect("a title")));
     assert_eq!(problem["type"], format!("/problems/{code}"));
     assert_eq!(problem["request_id"].as_str(), answer.header("x-request-id"), "{answer:?}");
     assert!(problem["title"].is_string() && problem["detail"].is_string(), "{problem}");
@@ -233,8 +236,11 @@ fn events_come_in_pages_newest_first() {
 fn unknown_paths_and_methods_are_problems_too() {
     let dir = folder();
     let collector = Collector::start(dir.path());
-    assert_problem(&collector.get("/api/v2/events", &collector.token), 404, "not_found");
+    let nowhere = collector.get("/api/v2/events", &collector.token);
+    assert_problem(&nowhere, 404, "not_found");
+    assert_eq!(nowhere.json()["detail"], "no route answers GET /api/v2/events");
     let wrong = collector.get("/api/v1/query", &collector.token);
+    assert_eq!(wrong.json()["detail"], "GET is not answered at /api/v1/query; see the header Allow");
     assert_problem(&wrong, 405, "method_not_allowed");
     assert_eq!(wrong.header("allow"), Some("POST"));
     assert_eq!(collector.get("/readyz", "").status, 200);

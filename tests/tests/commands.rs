@@ -211,3 +211,89 @@ fn bench_proves_that_nothing_was_lost_and_would_see_it() {
     assert_eq!(catchment(dir.path(), &["bench", "--connections", "0"], b"").status.code(), Some(2));
     collector.assert_adds_up();
 }
+
+#[test]
+fn the_version_names_the_commit_as_the_collector_itself_does() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let collector = Collector::start(dir.path());
+    let running = collector.get_admin("/version").json();
+    let part = |name: &str| running[name].as_str().expect("a text").to_owned();
+    let output = catchment(dir.path(), &["--version"], b"");
+    assert_eq!(said(&output), format!("catchment {} ({})\n", part("version"), part("commit")));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure_and_a_collector_that_goes_away_is_one() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let collector = Collector::start(dir.path());
+    let lines: String = (0..20_000).map(|n| format!("{{\"n\":{n}}}\n")).collect();
+    assert_eq!(collector.send(&collector.sensor("roof"), lines.as_bytes()).status, 200);
+    // More than a pipe holds.
+    for args in [["query", "SELECT * FROM events", "--format", "csv"].as_slice(), &["config", "default"]] {
+        let mut child = Command::new(program())
+            .args(args)
+            .current_dir(dir.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program runs");
+        drop(child.stdout.take());
+        let output = child.wait_with_output().expect("it ends");
+        assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), b"".as_slice()), "{args:?}: {output:?}");
+    }
+
+    // It closes each connection with most of the batch still to come: the system calls that a broken pipe, too.
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    std::fs::write(elsewhere.path().join("e.ndjson"), lines).expect("written");
+    let output = Command::new(program())
+        .args(["send", "e.ndjson", "--url", &url])
+        .env("CATCHMENT_TOKEN", "a token")
+        .current_dir(elsewhere.path())
+        .output()
+        .expect("the program runs");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("may be stored or not"), "{output:?}");
+}
+
+#[test]
+fn commands_ask_over_tls_whom_they_can_trust_and_nobody_else() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).expect("made");
+    let path = |name: &str| dir.path().join(name).to_str().expect("a text").to_owned();
+    std::fs::write(path("certificate.pem"), made.cert.pem()).expect("written");
+    std::fs::write(path("key.pem"), made.signing_key.serialize_pem()).expect("written");
+    let mut collector = Command::new(program())
+        .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+        .env("CATCHMENT_HTTP__TLS_CERTIFICATE", path("certificate.pem"))
+        .env("CATCHMENT_HTTP__TLS_KEY", path("key.pem"))
+        .current_dir(dir.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program starts");
+    tests::wait_until("the addresses", || dir.path().join("data/addresses.json").exists());
+    let ca = path("certificate.pem");
+    let sent = catchment(dir.path(), &["send", "--ca-file", &ca], b"{\"n\":1}\n{\"n\":2}\n");
+    assert_eq!(said(&sent), "2 accepted, 0 duplicates, 0 rejected\n", "{sent:?}");
+    let asked = catchment(dir.path(), &["query", "SELECT 1 AS one", "--format", "csv", "--ca-file", &ca], b"");
+    assert_eq!(said(&asked), "one\r\n1\r\n", "{asked:?}");
+    let load = catchment(dir.path(), &["bench", "--seconds", "1", "--connections", "1", "--ca-file", &ca], b"");
+    assert!(said(&load).contains("none lost, none doubled"), "{load:?}");
+    let mut list = Command::new(program());
+    let list =
+        list.args(["sensor", "list"]).env("CATCHMENT_CA_FILE", &ca).current_dir(dir.path()).output().expect("it runs");
+    assert!(said(&list).contains("cli"), "{list:?}");
+
+    // Those that the system trusts did not sign it.
+    let distrusted = catchment(dir.path(), &["query", "SELECT 1"], b"");
+    let why = String::from_utf8_lossy(&distrusted.stderr).into_owned();
+    assert!(distrusted.status.code() == Some(1) && why.contains("no answer from https://127.0.0.1"), "{why}");
+    let missing = catchment(dir.path(), &["query", "SELECT 1", "--ca-file", "none.pem"], b"");
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("none.pem"), "{missing:?}");
+    rustix::process::kill_process(rustix::process::Pid::from_child(&collector), rustix::process::Signal::TERM)
+        .expect("ours");
+    assert!(collector.wait().expect("it ends").success());
+}

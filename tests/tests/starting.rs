@@ -186,6 +186,29 @@ fn hangup_changes_the_admin_token_and_says_what_takes_a_restart() {
 }
 
 #[test]
+fn the_time_for_sealing_at_the_stop_is_that_of_the_grace_in_force() {
+    let dir = folder();
+    let file = dir.path().join("collector.toml");
+    std::fs::write(&file, "[stop]\ngrace_seconds = \"10m\"\n").expect("written");
+    let collector = Collector::start_with(dir.path(), &[("CATCHMENT_CONFIG", file.to_str().expect("a text"))]);
+    assert_eq!(collector.send(&collector.sensor("roof"), b"{\"n\":1}\n").status, 200);
+    std::fs::write(&file, "[stop]\ngrace_seconds = \"4s\"\n").expect("written");
+    collector.signal_hup();
+    let log = || std::fs::read_to_string(dir.path().join("log")).expect("the log");
+    collector.wait_for("the reload", |_| log().contains("\"changed\":\"stop.grace_seconds\""));
+
+    // What the lake looks at when it seals never ends when it is read.
+    let endless = collector.dir.join("lake/_delta_log/_last_checkpoint");
+    assert!(!endless.exists() && Command::new("mkfifo").arg(&endless).status().expect("it runs").success());
+    collector.signal_term();
+    assert_eq!(collector.wait(), 0, "{}", log());
+    assert!(log().contains("live rows stay in the wal: sealing takes too long"), "{}", log());
+    std::fs::remove_file(&endless).expect("removed");
+    let collector = Collector::start(dir.path());
+    assert_eq!(collector.rows("SELECT data FROM events"), [["{\"n\":1}"]]);
+}
+
+#[test]
 fn a_second_signal_quits_at_once_and_loses_nothing() {
     let dir = folder();
     let collector = Collector::start_with(dir.path(), &[("CATCHMENT_STOP__DRAIN_SECONDS", "5m")]);

@@ -1,13 +1,12 @@
 //! `catchment query`: a question in SQL, its answer on standard output.
 
-use crate::Failure;
-use crate::client::{Client, Server, good, json};
+use crate::client::{Client, Server};
 use crate::table;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use nowwhat::Environment;
+use nowwhat::cli::print;
 use serde_json::json;
-use std::io::Write;
 
 /// The form of the answer.
 #[derive(Clone, Copy, ValueEnum)]
@@ -45,7 +44,7 @@ pub(crate) struct QueryArgs {
     server: Server,
 }
 
-pub(crate) fn run(args: &QueryArgs, environment: &Environment) -> Result<(), Failure> {
+pub(crate) fn run(args: &QueryArgs, environment: &Environment) -> anyhow::Result<()> {
     let client = Client::find(&args.server, environment)?;
     let sql = match args.sql.as_str() {
         "-" => std::io::read_to_string(std::io::stdin()).context("cannot read the statement")?,
@@ -53,18 +52,10 @@ pub(crate) fn run(args: &QueryArgs, environment: &Environment) -> Result<(), Fai
     };
     let limit = args.limit.or(if matches!(args.format, Form::Table) { Some(1000) } else { None });
     let body = json!({ "sql": sql, "limit": limit, "timeout_seconds": args.timeout_seconds });
-    let headers = [("content-type", "application/json"), ("accept", args.format.accept())];
-    let response = client.post("/api/v1/query", client.token()?, body.to_string().as_bytes(), &headers)?;
-    let response = good(response)?;
-    let mut out = std::io::stdout().lock();
     match args.format {
-        Form::Table => {
-            writeln!(out, "{}", table::of_answer(&json(response)?)).context("cannot write to standard output")?
-        }
+        Form::Table => Ok(print(format!("{}\n", table::of_answer(&client.post_json("/api/v1/query", &body)?)))?),
         Form::Json | Form::Ndjson | Form::Csv => {
-            let mut body = response.into_body().into_reader();
-            std::io::copy(&mut body, &mut out).context("the answer broke off: what came before is not all of it")?;
+            client.post_json_for_parts("/api/v1/query", &body, args.format.accept(), |part| Ok(print(part)?))
         }
     }
-    Ok(out.flush().context("cannot write to standard output")?)
 }

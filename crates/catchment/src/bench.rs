@@ -3,24 +3,19 @@
 //! Every event carries an id `<run>-<n>` with a number of its own. Afterwards SQL counts the run's events and adds up their
 //! numbers and the squares of these: equal sums mean the same events, each once.
 
-use crate::Failure;
 use crate::client::{Client, Server};
 use crate::own::OwnCollector;
 use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use clap::Args;
-use http_body_util::{BodyExt, Full};
-use hyper::Request;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
 use nowwhat::Environment;
+use nowwhat::cli::{Usage, print};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 #[derive(Args)]
@@ -88,9 +83,9 @@ struct Run {
     next: AtomicU64,
 }
 
-pub(crate) fn run(args: &BenchArgs, environment: &Environment) -> Result<(), Failure> {
+pub(crate) fn run(args: &BenchArgs, environment: &Environment) -> anyhow::Result<()> {
     if args.connections == 0 || args.batch == 0 || args.seconds == 0 {
-        return Err(Failure::Usage("--connections, --batch and --seconds are at least 1".to_owned()));
+        return Err(Usage("--connections, --batch and --seconds are at least 1".to_owned()).into());
     }
     let mut server = args.server.clone();
     let _own = if args.own {
@@ -103,7 +98,7 @@ pub(crate) fn run(args: &BenchArgs, environment: &Environment) -> Result<(), Fai
     } else {
         None
     };
-    let client = Client::find(&server, environment)?;
+    let client = Arc::new(Client::find(&server, environment)?);
     let name = format!("bench{}", jiff::Timestamp::now().as_millisecond());
     let made = client.post_json("/api/v1/sensor", &json!({ "name": name }))?;
     let token = made["token"].as_str().context("the answer holds no token")?.to_owned();
@@ -138,14 +133,12 @@ fn data(file: Option<&PathBuf>) -> anyhow::Result<Vec<String>> {
     if lines.is_empty() { Err(anyhow!("{} holds no lines", path.display())) } else { Ok(lines) }
 }
 
-fn load(run: Run, connections: u64, client: &Client) -> anyhow::Result<(Run, Tally)> {
-    let address = client.url.strip_prefix("http://").context("bench speaks plain HTTP: give it an http:// address")?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+fn load(run: Run, connections: u64, client: &Arc<Client>) -> anyhow::Result<(Run, Tally)> {
     let run = Arc::new(run);
-    let tally = runtime.context("cannot start threads")?.block_on(async {
+    let tally = client.runtime.block_on(async {
         let mut tasks = JoinSet::new();
         for _ in 0..connections {
-            tasks.spawn(connection(run.clone(), address.to_owned()));
+            tasks.spawn(connection(run.clone(), client.clone()));
         }
         let mut total = Tally::default();
         while let Some(tally) = tasks.join_next().await {
@@ -156,8 +149,9 @@ fn load(run: Run, connections: u64, client: &Client) -> anyhow::Result<(Run, Tal
     Ok((Arc::into_inner(run).context("all connections have ended")?, tally))
 }
 
-async fn connection(run: Arc<Run>, address: String) -> anyhow::Result<Tally> {
-    let mut wire = Wire::open(address, &run.token).await?;
+/// One request at a time, each over a connection that is kept open.
+async fn connection(run: Arc<Run>, client: Arc<Client>) -> anyhow::Result<Tally> {
+    let kind = [("content-type", "application/x-ndjson")];
     let mut tally = Tally::default();
     while Instant::now() < run.deadline {
         let first = run.next.fetch_add(run.batch, Ordering::Relaxed);
@@ -169,13 +163,15 @@ async fn connection(run: Arc<Run>, address: String) -> anyhow::Result<Tally> {
         let body = Bytes::from(body);
         loop {
             let asked = Instant::now();
-            let (status, answer) = wire.post(body.clone()).await?;
+            let request = client.posting("/api/v1/events", &run.token, body.clone(), &kind)?;
+            let answer = client.http.request(request).await?;
+            let status = answer.status.as_u16();
             if status == 429 || status == 503 {
                 tally.turned_away += 1;
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
-            let answer: Value = serde_json::from_slice(&answer).context("the answer is not JSON")?;
+            let answer: Value = answer.json()?;
             if answer["accepted"] != run.batch {
                 bail!("a batch of {} new events was answered {status} {answer}", run.batch);
             }
@@ -188,37 +184,6 @@ async fn connection(run: Arc<Run>, address: String) -> anyhow::Result<Tally> {
     Ok(tally)
 }
 
-/// A connection that is kept open: a light client, because it shares the machine with what it measures.
-struct Wire {
-    requests: SendRequest<Full<Bytes>>,
-    address: String,
-    authorization: String,
-}
-
-impl Wire {
-    async fn open(address: String, token: &str) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(&address).await.with_context(|| format!("no answer from {address}"))?;
-        stream.set_nodelay(true).context("cannot set up the connection")?;
-        let (requests, connection) = http1::handshake(TokioIo::new(stream)).await.context("no HTTP connection")?;
-        tokio::spawn(connection);
-        Ok(Self { requests, address, authorization: format!("Bearer {token}") })
-    }
-
-    /// Posts events; status and body of the answer.
-    async fn post(&mut self, body: Bytes) -> anyhow::Result<(u16, Bytes)> {
-        self.requests.ready().await.context("the connection was closed")?;
-        let request = Request::post("/api/v1/events")
-            .header("host", &self.address)
-            .header("authorization", &self.authorization)
-            .header("content-type", "application/x-ndjson")
-            .body(Full::new(body))
-            .context("no request")?;
-        let response = self.requests.send_request(request).await.context("no answer")?;
-        let status = response.status().as_u16();
-        Ok((status, response.into_body().collect().await.context("the answer broke off")?.to_bytes()))
-    }
-}
-
 fn report(tally: &Tally, seconds: f64) -> anyhow::Result<()> {
     let mut sorted = tally.latencies_us.clone();
     sorted.sort_unstable();
@@ -227,10 +192,8 @@ fn report(tally: &Tally, seconds: f64) -> anyhow::Result<()> {
             .get(((sorted.len() as f64 * q) as usize).min(sorted.len().saturating_sub(1)))
             .map_or(0.0, |us| f64::from(*us) / 1000.0)
     };
-    let mut out = std::io::stdout().lock();
-    writeln!(
-        out,
-        "{} events in {seconds:.1} s: {:.0} events/s, {:.1} MB/s; answer p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms; turned away {} times",
+    Ok(print(format!(
+        "{} events in {seconds:.1} s: {:.0} events/s, {:.1} MB/s; answer p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms; turned away {} times\n",
         tally.events,
         tally.events as f64 / seconds,
         tally.bytes as f64 / seconds / 1e6,
@@ -238,8 +201,7 @@ fn report(tally: &Tally, seconds: f64) -> anyhow::Result<()> {
         quantile(0.99),
         quantile(1.0),
         tally.turned_away
-    )
-    .context("cannot write to standard output")
+    ))?)
 }
 
 fn prove(client: &Client, run: &Run, tally: &Tally) -> anyhow::Result<()> {
@@ -260,7 +222,5 @@ fn prove(client: &Client, run: &Run, tally: &Tally) -> anyhow::Result<()> {
     if found != expected {
         bail!("count, sum and sum of squares of the stored events are {found:?}, of the accepted ones {expected:?}");
     }
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "read back in {seconds:.1} s: {} events, none lost, none doubled", tally.events)
-        .context("cannot write to standard output")
+    Ok(print(format!("read back in {seconds:.1} s: {} events, none lost, none doubled\n", tally.events))?)
 }

@@ -2,13 +2,22 @@
 
 use crate::data_dir::DataDir;
 use anyhow::{Context, anyhow, bail};
+use bytes::Bytes;
 use clap::Args;
+use http::Request;
 use nowwhat::Environment;
+use nowwhat::client::{Answer, CallLimits, ClientError};
+use nowwhat::dependency::DependencyMetrics;
+use nowwhat::metrics::Registry;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use ureq::http::Response;
-use ureq::{Agent, Body};
+use tokio::runtime::Runtime;
+
+/// Bounds of one call.
+const LIMITS: CallLimits = CallLimits { timeout: Duration::from_secs(900), body_bytes_max: 1 << 30 };
+/// Where Debian keeps the certificate authorities that it trusts.
+const SYSTEM_CA_FILE: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// Where the collector is.
 #[derive(Args, Clone, Default)]
@@ -19,11 +28,23 @@ pub(crate) struct Server {
     /// Data folder of a collector on this machine [default: ./data, else /var/lib/catchment].
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
+    /// Certificate authorities as PEM, for an address with https [default: $CATCHMENT_CA_FILE, else those of the system].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+}
+
+impl Server {
+    fn ca_file(&self, environment: &Environment) -> Option<PathBuf> {
+        let given = self.ca_file.clone().or_else(|| environment.get("CATCHMENT_CA_FILE").map(PathBuf::from));
+        given.or_else(|| Some(PathBuf::from(SYSTEM_CA_FILE)).filter(|path| path.exists()))
+    }
 }
 
 /// A collector that was found.
 pub(crate) struct Client {
-    agent: Agent,
+    /// One for all calls: a connection lives on the threads that opened it.
+    pub(crate) runtime: Runtime,
+    pub(crate) http: nowwhat::client::Client,
     pub(crate) url: String,
     /// Its data folder, when it is on this machine.
     pub(crate) dir: Option<DataDir>,
@@ -43,7 +64,7 @@ impl Client {
             server.url.as_deref().or_else(|| environment.get("CATCHMENT_URL").filter(|_| server.data_dir.is_none()));
         let url = match (given, &found) {
             (Some(url), _) => url.trim_end_matches('/').to_owned(),
-            (None, Some((addresses, _))) => format!("http://{}", addresses.api),
+            (None, Some((addresses, _))) => addresses.url(),
             (None, None) => {
                 let looked: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
                 let looked =
@@ -58,13 +79,17 @@ impl Client {
             Some(token) => Some(token.to_owned()),
             None => dir.as_ref().map(|dir| DataDir::token(&dir.admin_token_path())).transpose()?.flatten(),
         };
-        let agent = Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_connect(Some(Duration::from_secs(10)))
-            .timeout_global(Some(Duration::from_secs(900)))
-            .build()
-            .new_agent();
-        Ok(Self { agent, url, dir, token })
+        let http = nowwhat::client::Client::new(
+            "the collector",
+            LIMITS,
+            &DependencyMetrics::register(&mut Registry::default()),
+        );
+        let http = match server.ca_file(environment).filter(|_| url.starts_with("https:")) {
+            Some(path) => http.with_ca(&path)?,
+            None => http,
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        Ok(Self { runtime: runtime.context("cannot start threads")?, http, url, dir, token })
     }
 
     /// The token that was found.
@@ -76,20 +101,15 @@ impl Client {
 
     /// Gets a path with the found token.
     pub(crate) fn get(&self, path: &str) -> anyhow::Result<Value> {
-        let request =
-            self.agent.get(format!("{}{path}", self.url)).header("authorization", format!("Bearer {}", self.token()?));
-        json(good(self.reached(request.call())?)?)
+        let request = Request::get(format!("{}{path}", self.url)).header("authorization", bearer(self.token()?));
+        let request = request.body(Bytes::new()).context("no request")?;
+        Ok(good(self.wait_for(self.http.request(request))?)?.json()?)
     }
 
     /// Posts JSON with the found token.
     pub(crate) fn post_json(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
-        let accept = ("accept", "application/json");
-        json(good(self.post(
-            path,
-            self.token()?,
-            body.to_string().as_bytes(),
-            &[("content-type", "application/json"), accept],
-        )?)?)
+        let headers = [("content-type", "application/json"), ("accept", "application/json")];
+        Ok(good(self.post(path, self.token()?, body.to_string(), &headers)?)?.json()?)
     }
 
     /// Posts bytes with a token; any status is an answer.
@@ -97,37 +117,65 @@ impl Client {
         &self,
         path: &str,
         token: &str,
-        body: &[u8],
+        body: impl Into<Bytes>,
         headers: &[(&str, &str)],
-    ) -> anyhow::Result<Response<Body>> {
-        let mut request =
-            self.agent.post(format!("{}{path}", self.url)).header("authorization", format!("Bearer {token}"));
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        self.reached(request.send(body))
+    ) -> anyhow::Result<Answer> {
+        self.wait_for(self.http.request(self.posting(path, token, body.into(), headers)?))
     }
 
-    fn reached(&self, result: Result<Response<Body>, ureq::Error>) -> anyhow::Result<Response<Body>> {
-        result.with_context(|| format!("no answer from {}", self.url))
+    /// The same for bodies of any size, which `part` is given part by part.
+    pub(crate) fn post_json_for_parts(
+        &self,
+        path: &str,
+        body: &Value,
+        accept: &str,
+        mut part: impl FnMut(Bytes) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let headers = [("content-type", "application/json"), ("accept", accept)];
+        let request = self.posting(path, self.token()?, body.to_string().into(), &headers)?;
+        let mut arriving = self.wait_for(self.http.begin(request))?;
+        if !arriving.status.is_success() {
+            return good(self.wait_for(arriving.whole(LIMITS.body_bytes_max))?).map(drop);
+        }
+        let broken = "the answer broke off: what came before is not all of it";
+        while let Some(bytes) = self.runtime.block_on(arriving.next()).context(broken)? {
+            part(bytes)?;
+        }
+        Ok(())
     }
+
+    /// A request to the API with a token, for [`Client::http`].
+    pub(crate) fn posting(
+        &self,
+        path: &str,
+        token: &str,
+        body: Bytes,
+        headers: &[(&str, &str)],
+    ) -> anyhow::Result<Request<Bytes>> {
+        let request = Request::post(format!("{}{path}", self.url)).header("authorization", bearer(token));
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        request.body(body).context("no request")
+    }
+
+    fn wait_for<T>(&self, call: impl Future<Output = Result<T, ClientError>>) -> anyhow::Result<T> {
+        self.runtime.block_on(call).with_context(|| format!("no answer from {}", self.url))
+    }
+}
+
+fn bearer(token: &str) -> String {
+    format!("Bearer {token}")
 }
 
 /// An answer that is no error; an error becomes a sentence with the server's code and request id.
-pub(crate) fn good(mut response: Response<Body>) -> anyhow::Result<Response<Body>> {
-    if response.status().is_success() {
-        return Ok(response);
+pub(crate) fn good(answer: Answer) -> anyhow::Result<Answer> {
+    if answer.status.is_success() {
+        return Ok(answer);
     }
-    let status = response.status().as_u16();
-    let text = response.body_mut().read_to_string().unwrap_or_default();
-    let Ok(problem) = serde_json::from_str::<Value>(&text) else { bail!("the server answered {status}: {text}") };
+    let status = answer.status.as_u16();
+    let Ok(problem) = answer.json::<Value>() else {
+        bail!("the server answered {status}: {}", String::from_utf8_lossy(&answer.bytes))
+    };
     let field = |name: &str| problem[name].as_str().unwrap_or_default();
     let said = if field("detail").is_empty() { field("title") } else { field("detail") };
     bail!("{said} ({status} {}, request id {})", field("code"), field("request_id"))
-}
-
-/// The body as JSON.
-pub(crate) fn json(mut response: Response<Body>) -> anyhow::Result<Value> {
-    let text = response.body_mut().with_config().limit(1 << 30).read_to_string().context("the answer broke off")?;
-    serde_json::from_str(&text).context("the answer is not JSON")
 }

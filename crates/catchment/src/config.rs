@@ -21,7 +21,7 @@ pub(crate) fn service() -> Service {
         // The room for batches is made at the start.
         .read_at_start("http.body_bytes_max")
         .check(beyond_single_keys)
-        .reserved(&["URL", "TOKEN", "CORPORA"])
+        .reserved(&["URL", "TOKEN", "CA_FILE", "CORPORA"])
         .quiet(&QUIET)
 }
 

@@ -13,6 +13,16 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Addresses {
     pub(crate) api: SocketAddr,
     pub(crate) admin: SocketAddr,
+    /// Whether the API is served over TLS.
+    #[serde(default)]
+    pub(crate) tls: bool,
+}
+
+impl Addresses {
+    /// The address of the API, as a client asks it.
+    pub(crate) fn url(&self) -> String {
+        format!("{}://{}", if self.tls { "https" } else { "http" }, self.api)
+    }
 }
 
 /// The folder of all data.

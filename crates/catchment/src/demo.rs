@@ -1,14 +1,13 @@
 //! `catchment demo`: a collector, and a real sensor: this machine itself.
 
-use crate::Failure;
 use crate::client::{Client, Server};
 use crate::own::OwnCollector;
 use crate::table;
 use anyhow::Context;
 use clap::Args;
 use nowwhat::Environment;
+use nowwhat::cli::print;
 use serde_json::{Value, json};
-use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 use sysinfo::{Disks, Networks, System};
@@ -41,11 +40,10 @@ const QUESTIONS: [(&str, &str); 3] = [
     ),
 ];
 
-pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
-    let mut say = |text: String| writeln!(out, "{text}").context("cannot write to standard output");
+pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<()> {
+    let say = |text: String| print(text + "\n");
     let _collector = OwnCollector::start(&args.data_dir)?;
-    let server = Server { url: None, data_dir: Some(args.data_dir.clone()) };
+    let server = Server { data_dir: Some(args.data_dir.clone()), ..Server::default() };
     let client = Client::find(&server, &Environment::default())?;
     let token = sensor(&client)?;
     say(format!("a collector runs on {}; this machine sends its readings for {} seconds", client.url, args.seconds))?;
@@ -82,9 +80,8 @@ fn send(client: &Client, token: &str, seconds: u64) -> anyhow::Result<u64> {
         system.refresh_memory();
         networks.refresh(true);
         let body = Value::from(readings(&system, &disks, &networks)).to_string();
-        let response =
-            client.post("/api/v1/events", token, body.as_bytes(), &[("content-type", "application/json")])?;
-        let answer = crate::client::json(crate::client::good(response)?)?;
+        let answer = client.post("/api/v1/events", token, body, &[("content-type", "application/json")])?;
+        let answer: Value = crate::client::good(answer)?.json()?;
         accepted += answer["accepted"].as_u64().unwrap_or(0);
     }
     Ok(accepted)

@@ -1,6 +1,6 @@
 //! The executable: `catchment serve` and the commands that talk to it.
 //!
-//! Exit codes: 0 done, 1 failed, 2 usage or configuration. A reader of the output that goes away is no failure.
+//! Exit codes are those of [`nowwhat::cli`].
 
 mod ask;
 mod bench;
@@ -16,11 +16,9 @@ mod serve;
 mod settings;
 mod table;
 
-use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use nowwhat::cli::{ConfigCommand, SettingsArgs};
-use nowwhat::{Environment, ServiceError};
-use std::io::Write;
+use nowwhat::Environment;
+use nowwhat::cli::{self, ConfigCommand, SettingsArgs};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -29,7 +27,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Keeps every event it has accepted and answers SQL about them at once.
 #[derive(Parser)]
-#[command(name = "catchment", version, max_term_width = 120)]
+#[command(name = "catchment", version = cli::long_version(config::VERSION), max_term_width = 120)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -82,20 +80,6 @@ struct ServeArgs {
     admin_listen: Option<String>,
 }
 
-/// Why a command ended without being done.
-enum Failure {
-    /// 2: the caller can mend it.
-    Usage(String),
-    /// 1.
-    Failed(anyhow::Error),
-}
-
-impl From<anyhow::Error> for Failure {
-    fn from(error: anyhow::Error) -> Self {
-        Self::Failed(error)
-    }
-}
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let environment = Environment::of_process();
@@ -109,35 +93,10 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => bench::run(&args, &environment),
     };
-    let (code, message) = match done {
-        Ok(()) => return ExitCode::SUCCESS,
-        Err(Failure::Failed(error)) if is_broken_pipe(&error) => return ExitCode::SUCCESS,
-        Err(Failure::Failed(error)) => (1, nowwhat::error_chain(error.as_ref())),
-        Err(Failure::Usage(message)) => (2, message),
-    };
-    // Nobody can be told that standard error is gone.
-    drop(writeln!(std::io::stderr(), "catchment: {message}"));
-    ExitCode::from(code)
-}
-
-impl From<ServiceError> for Failure {
-    fn from(error: ServiceError) -> Self {
-        match error {
-            ServiceError::Configuration(_) => Self::Usage(error.to_string()),
-            ServiceError::Failed(error) => Self::Failed(anyhow::anyhow!(error)),
-        }
-    }
+    cli::end("catchment", done)
 }
 
 /// `catchment config`.
-fn configuration(command: &ConfigCommand, environment: &Environment) -> Result<(), Failure> {
-    let text = command.run(&config::service(), environment)?;
-    Ok(std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?)
-}
-
-/// Whether the reader of our output went away, as `head` does.
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe))
+fn configuration(command: &ConfigCommand, environment: &Environment) -> anyhow::Result<()> {
+    Ok(cli::print(command.run(&config::service(), environment)?)?)
 }

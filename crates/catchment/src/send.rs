@@ -3,16 +3,16 @@
 //! A batch that the server turned away is sent again, because nothing of it was stored. When an answer is lost, nobody knows:
 //! sending stops there and says from which line to go on.
 
-use crate::Failure;
-use crate::client::{Client, Server, good, json};
+use crate::client::{Client, Server, good};
 use crate::data_dir::DataDir;
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use nowwhat::Environment;
+use nowwhat::cli::{complain, print};
 use serde_json::{Value, json};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
+use std::io::{self, BufRead, BufReader, IsTerminal, Read};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ struct Totals {
     rejected: u64,
 }
 
-pub(crate) fn run(args: &SendArgs, environment: &Environment) -> Result<(), Failure> {
+pub(crate) fn run(args: &SendArgs, environment: &Environment) -> anyhow::Result<()> {
     let client = Client::find(&args.server, environment)?;
     let token = sensor_token(&client, &args.sensor)?;
     let (mut input, bytes) = open(args.file.as_ref())?;
@@ -62,13 +62,8 @@ pub(crate) fn run(args: &SendArgs, environment: &Environment) -> Result<(), Fail
     };
     progress.finish_and_clear();
     let Totals { accepted, duplicates, rejected } = totals;
-    let mut out = io::stdout().lock();
-    writeln!(out, "{accepted} accepted, {duplicates} duplicates, {rejected} rejected")
-        .context("cannot write to standard output")?;
-    if rejected > 0 {
-        return Err(Failure::Failed(anyhow!("{rejected} events were rejected")));
-    }
-    Ok(())
+    print(format!("{accepted} accepted, {duplicates} duplicates, {rejected} rejected\n"))?;
+    if rejected > 0 { Err(anyhow!("{rejected} events were rejected")) } else { Ok(()) }
 }
 
 fn lines(
@@ -118,21 +113,19 @@ fn post(
     totals: &mut Totals,
 ) -> anyhow::Result<()> {
     for _ in 0..TRIES {
-        let sent = client.post("/api/v1/events", token, body, &[("content-type", kind)]);
-        let mut response = sent.with_context(|| {
+        let sent = client.post("/api/v1/events", token, body.to_vec(), &[("content-type", kind)]);
+        let answer = sent.with_context(|| {
             format!("the batch from line {line} on has no answer and may be stored or not; check, then go on with --from-line")
         })?;
-        match response.status().as_u16() {
+        match answer.status.as_u16() {
             429 | 503 => {
-                let wait =
-                    response.headers().get("retry-after").and_then(|v| v.to_str().ok()?.parse().ok()).unwrap_or(1);
-                drop(response.body_mut().read_to_vec());
+                let wait = answer.headers.get("retry-after").and_then(|v| v.to_str().ok()?.parse().ok()).unwrap_or(1);
                 std::thread::sleep(Duration::from_secs(wait));
             }
-            200 => return count(&json(response)?, line, totals),
+            200 => return count(&answer.json()?, line, totals),
             400 => {
-                let text = response.body_mut().read_to_string().unwrap_or_default();
-                let problem: Value = serde_json::from_str(&text).unwrap_or_default();
+                let text = String::from_utf8_lossy(&answer.bytes);
+                let problem: Value = answer.json().unwrap_or_default();
                 if problem["code"] != "all_rejected" {
                     bail!(
                         "the batch from line {line} on: {} (400 {})",
@@ -143,9 +136,7 @@ fn post(
                 return count(&problem, line, totals);
             }
             _ => {
-                return good(response)
-                    .map(drop)
-                    .with_context(|| format!("the batch from line {line} on was not stored"));
+                return good(answer).map(drop).with_context(|| format!("the batch from line {line} on was not stored"));
             }
         }
     }
@@ -160,12 +151,11 @@ fn count(answer: &Value, line: u64, totals: &mut Totals) -> anyhow::Result<()> {
     totals.duplicates += number("duplicates");
     totals.rejected += number("rejected_total");
     let none = Vec::new();
-    let mut error = io::stderr().lock();
     for rejected in answer["rejected"].as_array().unwrap_or(&none).iter().take(10) {
         let at = line + rejected["index"].as_u64().unwrap_or(0);
         let (code, reason) =
             (rejected["code"].as_str().unwrap_or_default(), rejected["reason"].as_str().unwrap_or_default());
-        writeln!(error, "event {at}: {code}: {reason}").context("cannot write to standard error")?;
+        complain(&format!("event {at}: {code}: {reason}"));
     }
     Ok(())
 }

@@ -1,14 +1,12 @@
 //! `catchment sensor`: registering sensors and listing them.
 
-use crate::Failure;
 use crate::client::{Client, Server};
 use crate::table;
-use anyhow::Context;
 use clap::Args;
 use nowwhat::Environment;
+use nowwhat::cli::{Usage, print};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::io::Write;
 
 #[derive(Args)]
 pub(crate) struct AddArgs {
@@ -33,11 +31,11 @@ pub(crate) struct ListArgs {
     server: Server,
 }
 
-pub(crate) fn add(args: &AddArgs, environment: &Environment) -> Result<(), Failure> {
+pub(crate) fn add(args: &AddArgs, environment: &Environment) -> anyhow::Result<()> {
     let mut labels = BTreeMap::new();
     for label in &args.labels {
         let pair = label.split_once('=').filter(|(key, _)| !key.is_empty());
-        let (key, value) = pair.ok_or_else(|| Failure::Usage(format!("--label {label}: write KEY=VALUE")))?;
+        let (key, value) = pair.ok_or_else(|| Usage(format!("--label {label}: write KEY=VALUE")))?;
         labels.insert(key, value);
     }
     let client = Client::find(&args.server, environment)?;
@@ -57,13 +55,13 @@ pub(crate) fn add(args: &AddArgs, environment: &Environment) -> Result<(), Failu
         // So that `catchment send --sensor NAME` on this machine needs no token.
         crate::data_dir::DataDir::keep_token(&dir.sensor_token_path(text("sensorId")), text("token"))?;
     }
-    print(&shown)
+    Ok(print(shown)?)
 }
 
-pub(crate) fn list(args: &ListArgs, environment: &Environment) -> Result<(), Failure> {
+pub(crate) fn list(args: &ListArgs, environment: &Environment) -> anyhow::Result<()> {
     let answer = Client::find(&args.server, environment)?.get("/api/v1/sensors")?;
     if args.json {
-        return print(&format!("{answer}\n"));
+        return Ok(print(format!("{answer}\n"))?);
     }
     let none = Vec::new();
     let text = |value: &Value| value.as_str().unwrap_or("never").to_owned();
@@ -78,9 +76,5 @@ pub(crate) fn list(args: &ListArgs, environment: &Environment) -> Result<(), Fai
         .map(|s| vec![text(&s["sensorId"]), labels(s), text(&s["created_at"]), text(&s["last_seen_at"])])
         .collect();
     let names = ["sensor", "labels", "registered", "last seen"].map(str::to_owned).to_vec();
-    print(&format!("{}\n", table::of_rows(names, &rows)))
-}
-
-fn print(text: &str) -> Result<(), Failure> {
-    Ok(std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?)
+    Ok(print(format!("{}\n", table::of_rows(names, &rows)))?)
 }

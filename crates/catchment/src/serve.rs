@@ -2,7 +2,7 @@
 
 use crate::data_dir::{Addresses, DataDir};
 use crate::settings::Settings;
-use crate::{Failure, ServeArgs, config, memory};
+use crate::{ServeArgs, config, memory};
 use anyhow::Context;
 use axum::Router;
 use engine::{Engine, EngineMetrics, Started};
@@ -13,12 +13,13 @@ use nowwhat::{Boot, BoxError, Environment, Foundation};
 use query::{Queries, QueryMetrics};
 use registry::{Registry, RegistryMetrics, Token};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// How often last-seen times reach the registry.
 const SEEN_FLUSH: Duration = Duration::from_secs(5);
 
 /// Runs until it is asked to stop, or has to.
-pub(crate) fn run(args: &ServeArgs, environment: Environment) -> Result<(), Failure> {
+pub(crate) fn run(args: &ServeArgs, environment: Environment) -> anyhow::Result<()> {
     let mut flags = Vec::new();
     flags.extend(args.data_dir.as_ref().map(|d| ("data.dir", d.display().to_string(), "--data-dir")));
     flags.extend(args.listen.as_ref().map(|a| ("http.listen", a.clone(), "--listen")));
@@ -66,11 +67,13 @@ async fn start(boot: &mut Boot) -> anyhow::Result<Router> {
     log_recovery(&started);
     watch_engine(&boot.health, &engine);
     boot.ends_when(poisoned(engine.clone()));
-    boot.on_stop("engine", close(engine.clone(), foundation.stop.grace_seconds.duration() / 2));
+    let seal_timeout = seal_timeout(boot);
+    boot.on_stop("engine", close(engine.clone(), seal_timeout));
 
     let queries = Queries::new(query_options(&dir, &settings), metrics.queries).context("queries")?;
     let app = server::App::new(engine, queries, registry, server_limits(&settings, &foundation));
-    let addresses = Addresses { api: boot.address, admin: boot.admin_address };
+    let tls = foundation.http.tls_certificate.is_some();
+    let addresses = Addresses { api: boot.address, admin: boot.admin_address, tls };
     publish(boot, dir, &addresses);
 
     let bound = memory::bound(&settings);
@@ -106,15 +109,27 @@ async fn poisoned(engine: Engine) -> String {
 }
 
 /// Seals what is live and ends the wal. What is not sealed in time stays in the wal, and is live again after the next start.
-async fn close(engine: Engine, grace: Duration) -> Result<(), BoxError> {
+async fn close(engine: Engine, seal_timeout: watch::Receiver<Duration>) -> Result<(), BoxError> {
     if engine.status().poisoned().is_none() {
-        match tokio::time::timeout(grace, engine.seal()).await {
+        let within = *seal_timeout.borrow();
+        match tokio::time::timeout(within, engine.seal()).await {
             Ok(Ok(())) => {}
             Ok(Err(reason)) => tracing::warn!(reason, "live rows stay in the wal"),
             Err(_) => tracing::warn!("live rows stay in the wal: sealing takes too long"),
         }
     }
     Ok(engine.close().await.map_err(|e| anyhow::anyhow!(e).context("the wal could not be ended"))?)
+}
+
+/// How long sealing may take at the stop, as long as the settings in force say: half of the grace, the other half is for ending the wal.
+fn seal_timeout(boot: &mut Boot) -> watch::Receiver<Duration> {
+    let half = |foundation: &Foundation| foundation.stop.grace_seconds.duration() / 2;
+    let (tell, timeout) = watch::channel(half(&boot.foundation));
+    boot.on_reload(move |loaded| {
+        tell.send_replace(half(&Foundation::from_loaded(&loaded)));
+        async { Ok(()) }
+    });
+    timeout
 }
 
 /// At SIGHUP a changed admin token takes the place of the one before.
@@ -191,7 +206,6 @@ fn query_options(dir: &DataDir, settings: &Settings) -> query::Options {
 fn server_limits(settings: &Settings, foundation: &Foundation) -> server::Limits {
     server::Limits {
         body_bytes_max: foundation.http.body_bytes_max.0,
-        body_stall_seconds: settings.http.body_stall_seconds.0,
         event: server::EventLimits {
             event_bytes_max: settings.events.event_bytes_max.0 as usize,
             nesting_max: settings.events.nesting_max,
@@ -227,7 +241,8 @@ async fn flush_seen(registry: Registry) {
     loop {
         tokio::time::sleep(SEEN_FLUSH).await;
         if let Err(error) = registry.flush().await {
-            tracing::warn!(%error, "last-seen times not stored, will be tried again");
+            let error = nowwhat::error_chain(&error);
+            tracing::warn!(error, "last-seen times not stored, will be tried again");
         }
     }
 }
@@ -235,11 +250,12 @@ async fn flush_seen(registry: Registry) {
 /// What stands on the terminal when all is ready; `Try next` runs as pasted where `make run` was.
 fn greeting(addresses: &Addresses, token_place: &str, bound: &str) -> String {
     format!(
-        "\n  API     http://{}\n  admin   http://{}/metrics\n  token   {token_place}\n  memory  at most {bound}\n\n\
+        "\n  API     {}\n  admin   http://{}/metrics\n  token   {token_place}\n  memory  at most {bound}\n\n\
          Try next, in another terminal:\n\n  \
          ./catchment sensor add roof\n  \
          echo '{{\"type\":\"reading\",\"temperature\":21.5}}' | ./catchment send --sensor roof\n  \
          ./catchment query \"SELECT time, sensor, data->>'temperature' AS temperature FROM events ORDER BY position DESC LIMIT 5\"\n\n",
-        addresses.api, addresses.admin
+        addresses.url(),
+        addresses.admin
     )
 }

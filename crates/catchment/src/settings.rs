@@ -6,11 +6,6 @@ use std::path::PathBuf;
 nowwhat::settings! {
     /// The settings of `catchment serve`, beside those that every service has.
     pub(crate) struct Settings {
-        /// The public listener.
-        http: Http {
-            /// A body that sends nothing for this long is given up with 408.
-            body_stall_seconds: Seconds = "15s", range "1s".."10m";
-        }
         /// Where everything is kept.
         data: Data {
             /// The data folder: wal, lake, registry, admin token, addresses.

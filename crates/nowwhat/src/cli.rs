@@ -6,9 +6,12 @@
 use crate::config::{Sources, prefix};
 use crate::environment::Environment;
 use crate::service::{Boot, BoxError, Service, ServiceError};
+use crate::version::Version;
 use axum::Router;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::error::Error;
 use std::io::{ErrorKind, Write};
+use std::iter::successors;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -87,38 +90,99 @@ enum Command {
 impl Service {
     /// All of `main`: reads the command line, and runs or answers it.
     pub fn main(self, start: impl AsyncFnOnce(&mut Boot) -> Result<Router, BoxError>) -> ExitCode {
-        let version = self.version;
-        let long: &'static str = Box::leak(format!("{} ({})", version.version, version.commit).into_boxed_str());
+        let name = self.version.name;
         // The parts would tell their own purpose as that of the program.
-        let command = Cli::command().about(None::<&str>).name(version.name).version(long).max_term_width(120);
-        let matches = command.args_conflicts_with_subcommands(true).get_matches();
-        let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        let command = Cli::command().about(None::<&str>).name(name).version(long_version(self.version));
+        let command = command.max_term_width(120).args_conflicts_with_subcommands(true);
+        let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
         let environment = Environment::of_process();
-        let done = match cli.command {
-            None => self.run(cli.settings.sources(&self), environment, start),
-            Some(Command::Config { command }) => command.run(&self, &environment).and_then(|text| Ok(print(&text)?)),
-        };
-        match done {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                complain(&format!("{}: {error}\n", version.name));
-                ExitCode::from(if matches!(error, ServiceError::Configuration(_)) { 2 } else { 1 })
-            }
+        end(name, self.done(cli, environment, start))
+    }
+
+    fn done(
+        self,
+        cli: Cli,
+        environment: Environment,
+        start: impl AsyncFnOnce(&mut Boot) -> Result<Router, BoxError>,
+    ) -> Result<(), BoxError> {
+        match cli.command {
+            None => Ok(self.run(cli.settings.sources(&self), environment, start)?),
+            Some(Command::Config { command }) => Ok(print(command.run(&self, &environment)?)?),
         }
     }
 }
 
-/// Writes to standard output; a reader that went away has read enough.
-pub(crate) fn print(text: &str) -> Result<(), BoxError> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(format!("cannot write to standard output: {error}").into())
-        }
-        _ => Ok(()),
-    }
+/// What `--version` tells of a program: `0.1.0 (commit)`. To be asked once; the text stays until the process ends.
+pub fn long_version(version: Version) -> &'static str {
+    Box::leak(format!("{} ({})", version.version, version.commit).into_boxed_str())
 }
 
-/// Writes to standard error. Nobody can be told when it is gone.
-fn complain(text: &str) {
-    drop(std::io::stderr().write_all(text.as_bytes()));
+/// The command line asks for what cannot be; a sentence.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
+/// Standard output takes no more. When that is because its reader went away, as `head` does, [`end`] sees no failure in it.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to standard output")]
+pub struct PrintError(#[from] std::io::Error);
+
+/// Writes to standard output.
+///
+/// # Errors
+/// [`PrintError`]: nobody reads any more what would come, too.
+pub fn print(text: impl AsRef<[u8]>) -> Result<(), PrintError> {
+    let mut out = std::io::stdout().lock();
+    Ok(out.write_all(text.as_ref()).and_then(|()| out.flush())?)
+}
+
+/// Writes a line to standard error. Nobody can be told when it is gone.
+pub fn complain(line: &str) {
+    drop(std::io::stderr().write_all(format!("{line}\n").as_bytes()));
+}
+
+/// The end of `main`: says on standard error why the program `name` failed, with all causes, and returns the exit code. What failed is
+/// looked for among the causes too, below what a caller said around it.
+pub fn end(name: &str, done: Result<(), impl AsRef<dyn Error + Send + Sync>>) -> ExitCode {
+    let Err(error) = done else { return ExitCode::SUCCESS };
+    let error: &(dyn Error + 'static) = error.as_ref();
+    let causes = || successors(Some(error), |cause| (*cause).source());
+    let unread = |cause: &PrintError| cause.0.kind() == ErrorKind::BrokenPipe;
+    if causes().filter_map(|cause| cause.downcast_ref()).any(unread) {
+        return ExitCode::SUCCESS;
+    }
+    complain(&format!("{name}: {}", crate::error_chain(error)));
+    let mendable = |cause: &(dyn Error + 'static)| {
+        cause.is::<Usage>() || matches!(cause.downcast_ref(), Some(ServiceError::Configuration(_)))
+    };
+    ExitCode::from(if causes().any(mendable) { 2 } else { 1 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(error: impl Into<BoxError>) -> String {
+        format!("{:?}", end("hello", Err(error.into())))
+    }
+
+    #[test]
+    fn the_exit_code_tells_what_can_be_mended_and_a_reader_that_went_away_from_a_broken_connection() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("around")]
+        struct Around(#[source] BoxError);
+        let around = |error: BoxError| Around(error);
+        let code = |code| format!("{:?}", ExitCode::from(code));
+        let broken = || std::io::Error::from(ErrorKind::BrokenPipe);
+
+        assert_eq!(format!("{:?}", end("hello", Ok::<(), BoxError>(()))), code(0));
+        assert_eq!(ended("it broke"), code(1));
+        assert_eq!(ended(Usage("say less".to_owned())), code(2));
+        assert_eq!(ended(around(Usage("say less".to_owned()).into())), code(2));
+        let problems = crate::config::Problems(vec!["no".to_owned()]);
+        assert_eq!(ended(ServiceError::Configuration(problems)), code(2));
+        assert_eq!(ended(around(PrintError(broken()).into())), code(0));
+        assert_eq!(ended(PrintError(ErrorKind::StorageFull.into())), code(1));
+        assert_eq!(ended(around(broken().into())), code(1), "of a connection");
+    }
 }

@@ -20,6 +20,7 @@ use bytes::Bytes;
 use connector::{Connector, connector};
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use std::path::{Path, PathBuf};
@@ -66,6 +67,19 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// The whole body.
     pub bytes: Bytes,
+    dependency: &'static str,
+}
+
+/// An answer whose head is there and whose body is on its way.
+#[derive(Debug)]
+pub struct Arriving {
+    /// The status, of whatever kind.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    body: Incoming,
+    end: tokio::time::Instant,
+    timeout: Duration,
     dependency: &'static str,
 }
 
@@ -168,6 +182,11 @@ pub enum CaError {
     },
 }
 
+/// Whether authorities can be trusted for calls. Blocks while it reads.
+pub(crate) fn check_ca(path: &Path) -> Result<(), CaError> {
+    connector(path).map(drop)
+}
+
 impl Client {
     /// A client of the service called `dependency`, for addresses with `http`.
     pub fn new(dependency: &'static str, limits: CallLimits, metrics: &DependencyMetrics) -> Self {
@@ -204,11 +223,29 @@ impl Client {
         self.request(request.map_err(|_| self.no_address())?).await
     }
 
-    /// Sends any request. User and password in its address are left out: say them in a header. Headers that the caller set itself are not replaced by those of the request being served.
+    /// Sends any request. User and password in its address are left out: say them in a header. Headers that the caller set itself are not
+    /// replaced by those of the request being served.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn request(&self, mut request: Request<Bytes>) -> Result<Answer, ClientError> {
+    pub async fn request(&self, request: Request<Bytes>) -> Result<Answer, ClientError> {
+        let body_bytes_max = self.limits.body_bytes_max;
+        self.call(request, |arriving| arriving.whole(body_bytes_max)).await
+    }
+
+    /// Sends any request for an answer that is too large to be held: it comes part by part, of any size. What is measured is the time
+    /// until its head.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn begin(&self, request: Request<Bytes>) -> Result<Arriving, ClientError> {
+        self.call(request, |arriving| std::future::ready(Ok(arriving))).await
+    }
+
+    async fn call<T, R>(&self, mut request: Request<Bytes>, rest: impl FnOnce(Arriving) -> R) -> Result<T, ClientError>
+    where
+        R: Future<Output = Result<T, ClientError>>,
+    {
         if let Some(plain) = without_user(request.uri()) {
             *request.uri_mut() = plain;
         }
@@ -220,28 +257,40 @@ impl Client {
             otel.name = %format_args!("{method} {dependency}"),
             otel.status_code = field::Empty
         );
-        self.counted(request, &span).instrument(span.clone()).await
+        self.counted(request, rest, &span).instrument(span.clone()).await
     }
 
-    async fn counted(&self, mut request: Request<Bytes>, span: &Span) -> Result<Answer, ClientError> {
+    async fn counted<T, R>(
+        &self,
+        mut request: Request<Bytes>,
+        rest: impl FnOnce(Arriving) -> R,
+        span: &Span,
+    ) -> Result<T, ClientError>
+    where
+        R: Future<Output = Result<T, ClientError>>,
+    {
         pass_on(request.headers_mut());
         let (dependency, method, address) = (self.dependency, request.method().clone(), shown(request.uri()));
         let started = Instant::now();
-        let answered = self.limited(request).await;
+        let (status, answered) = match self.arriving(request).await {
+            Ok(arriving) => (Some(arriving.status), rest(arriving).await),
+            Err(error) => (None, Err(error)),
+        };
         let time = started.elapsed();
-        let (outcome, status) = match &answered {
-            Ok(answer) if answer.status.is_server_error() => (Outcome::ServerError, Some(answer.status.as_u16())),
-            Ok(answer) if answer.status.is_client_error() => (Outcome::ClientError, Some(answer.status.as_u16())),
-            Ok(answer) => (Outcome::Success, Some(answer.status.as_u16())),
-            Err(error) => (error.outcome(), None),
+        let outcome = match (&answered, status) {
+            (Err(error), _) => error.outcome(),
+            (_, Some(status)) if status.is_server_error() => Outcome::ServerError,
+            (_, Some(status)) if status.is_client_error() => Outcome::ClientError,
+            _ => Outcome::Success,
         };
         self.metrics.ended(span, dependency, outcome, time);
-        let duration_ms = current::millis(time);
+        let (status, duration_ms) = (status.map(|status| status.as_u16()), current::millis(time));
         tracing::debug!(dependency, %method, address, status, outcome = outcome.value(), duration_ms, "call");
         answered
     }
 
-    async fn limited(&self, request: Request<Bytes>) -> Result<Answer, ClientError> {
+    /// The answer as soon as its head is there.
+    async fn arriving(&self, request: Request<Bytes>) -> Result<Arriving, ClientError> {
         let dependency = self.dependency;
         match (request.uri().scheme_str(), self.https) {
             (Some("http"), _) | (Some("https"), Https::WithAuthorities) => {}
@@ -249,28 +298,58 @@ impl Client {
             _ => return Err(self.no_address()),
         }
         let CallLimits { timeout, .. } = self.limits;
-        let late = |_| ClientError::Timeout { dependency, timeout };
-        tokio::time::timeout(timeout, self.answer(request.map(Full::new))).await.map_err(late)?
-    }
-
-    async fn answer(&self, request: Request<Full<Bytes>>) -> Result<Answer, ClientError> {
-        let (dependency, body_bytes_max) = (self.dependency, self.limits.body_bytes_max);
-        let response = self.http.request(request).await.map_err(|source| match source.is_connect() {
-            true => ClientError::Connect { dependency, source },
-            false => ClientError::Broken { dependency, source: source.into() },
-        })?;
-        let (head, body) = response.into_parts();
-        let body = Limited::new(body, body_bytes_max).collect().await.map_err(|source| {
-            match source.is::<LengthLimitError>() {
-                true => ClientError::TooLarge { dependency, body_bytes_max },
-                false => ClientError::Broken { dependency, source },
-            }
-        })?;
-        Ok(Answer { status: head.status, headers: head.headers, bytes: body.to_bytes(), dependency })
+        let end = tokio::time::Instant::now() + timeout;
+        let asked = tokio::time::timeout_at(end, self.http.request(request.map(Full::new))).await;
+        let response = asked.map_err(|_| ClientError::Timeout { dependency, timeout })?;
+        let (head, body) = response
+            .map_err(|source| match source.is_connect() {
+                true => ClientError::Connect { dependency, source },
+                false => ClientError::Broken { dependency, source: source.into() },
+            })?
+            .into_parts();
+        Ok(Arriving { status: head.status, headers: head.headers, body, end, timeout, dependency })
     }
 
     fn no_address(&self) -> ClientError {
         ClientError::Address { dependency: self.dependency }
+    }
+}
+
+impl Arriving {
+    /// The next part of the body; none at its end.
+    ///
+    /// # Errors
+    /// [`ClientError`]: what came before is not all of it.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
+        let Self { dependency, timeout, .. } = *self;
+        loop {
+            let frame = tokio::time::timeout_at(self.end, self.body.frame()).await;
+            match frame.map_err(|_| ClientError::Timeout { dependency, timeout })? {
+                None => return Ok(None),
+                Some(Err(source)) => return Err(ClientError::Broken { dependency, source: source.into() }),
+                // Anything but data is a trailer.
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+            }
+        }
+    }
+
+    /// All of it, of at most this size.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn whole(self, body_bytes_max: usize) -> Result<Answer, ClientError> {
+        let Self { status, headers, body, end, timeout, dependency } = self;
+        let body = tokio::time::timeout_at(end, Limited::new(body, body_bytes_max).collect()).await;
+        let body = body.map_err(|_| ClientError::Timeout { dependency, timeout })?;
+        let body = body.map_err(|source| match source.is::<LengthLimitError>() {
+            true => ClientError::TooLarge { dependency, body_bytes_max },
+            false => ClientError::Broken { dependency, source },
+        })?;
+        Ok(Answer { status, headers, bytes: body.to_bytes(), dependency })
     }
 }
 

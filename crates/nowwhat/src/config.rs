@@ -3,19 +3,24 @@
 //! [`settings!`](crate::settings!) declares them. [`load()`] reads all sources in order (default, file, file of the environment,
 //! credentials, environment, flags; the last one wins) and reports every problem at once, with key, value, range and origin.
 //! Names: `<section>.<key>` in TOML, `<PREFIX>_<SECTION>__<KEY>` in the environment. A secret can also be given as `<key>_file`, the name of
-//! a file that holds it. `${section.key}` stands for the value of another setting.
+//! a file that holds it, or as a systemd credential; such a file is taken as it is. In all other texts `${section.key}` stands for the value of
+//! another setting, and `$${` for a literal `${`. Within one source a setting is given once. No file may be larger than 1 MiB.
 
 mod file;
+mod hint;
+mod interpolation;
 mod load;
+mod loaded;
 mod render;
 mod spec;
 mod value;
 
-pub(crate) use load::prefix;
-pub use load::{Changes, Given, Loaded, Origin, Problems, Sources, load};
+pub use load::{Sources, load};
+pub(crate) use load::{Turn, find, prefix};
+pub use loaded::{Changes, Given, Loaded, Origin, Problems};
 pub use render::default_file;
 pub use spec::{Range, Spec, with_default};
-pub use value::{ByteSize, Seconds, Secret, Url, Value};
+pub use value::{ByteSize, FlawedElement, Seconds, Secret, Url, Value};
 
 /// Declares settings: a struct of sections, each a struct of typed keys. After the default may come `range "min".."max"`, and `reload`
 /// for a setting whose new value the running service takes over.

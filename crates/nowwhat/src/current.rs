@@ -3,6 +3,7 @@
 //! Work that is spawned leaves the request, unless [`spawn`] takes it along.
 
 use crate::debug::Record;
+use crate::routing::Name;
 use crate::trace::TraceContext;
 use http::HeaderValue;
 use std::future::Future;
@@ -26,8 +27,8 @@ pub(crate) struct Current {
     pub(crate) trace: Option<TraceContext>,
     /// The caller's `tracestate`.
     pub(crate) tracestate: Option<HeaderValue>,
-    /// Full path of the handler.
-    pub(crate) handler: OnceLock<&'static str>,
+    /// Who answers it.
+    pub(crate) handler: OnceLock<Name>,
     pub(crate) times: Times,
     /// Who sent it, when that is known.
     pub(crate) client: Option<IpAddr>,
@@ -101,11 +102,9 @@ pub(crate) fn get() -> Option<Arc<Current>> {
 }
 
 /// Tells the request which handler answers it.
-pub(crate) fn handled_by(handler: &'static str) {
-    if let Some(current) = get() {
-        // The first one: a handler may call another.
-        let _ = current.handler.set(handler);
-    }
+pub(crate) fn handled_by(handler: Name) {
+    // The first one: a handler may call another. Outside of a request nobody asks.
+    let _ = CURRENT.try_with(|current| current.handler.set(handler));
 }
 
 /// Does something with the record of this request, when one is kept.

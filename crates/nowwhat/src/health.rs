@@ -120,6 +120,10 @@ impl Health {
         self.shared.stopping.cancel();
     }
 
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.shared.stopping.is_cancelled()
+    }
+
     fn is_started(&self) -> bool {
         self.shared.started.load(Ordering::Acquire)
     }
@@ -139,7 +143,7 @@ impl Health {
         if !self.is_started() {
             say("start", Weight::Readiness, "the service is starting".to_owned());
         }
-        if self.shared.stopping.is_cancelled() {
+        if self.is_stopping() {
             say("stop", Weight::Readiness, "the service is stopping".to_owned());
         }
         for (name, weight, check) in self.shared.checks.read().unwrap_or_else(PoisonError::into_inner).iter() {

@@ -18,6 +18,7 @@
 //! - [`Problem`]: errors as RFC 9457 problem details: what the client may know, and what the log must know.
 //! - [`problem`]: limits of a request, and a problem for every failure of a router: no route, wrong method, too large, too late.
 //! - [`extract`]: JSON bodies, queries and paths whose rejections are problems.
+//! - [`bearer`]: the token of a request, and the challenge of an answer that refuses it.
 //! - [`forwarded`]: the client's address, scheme and host behind trusted proxies.
 //! - [`metrics`]: exposition for Prometheus, labels bounded by type, metrics of the process and of the runtime.
 //! - [`health`]: `/livez`, `/readyz`, `/startupz`, with reasons.
@@ -40,6 +41,7 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+pub mod bearer;
 pub mod cli;
 pub mod client;
 pub mod config;
@@ -59,6 +61,7 @@ pub mod routing;
 pub mod serve;
 pub mod service;
 mod settings;
+mod small_file;
 pub mod systemd;
 pub mod telemetry;
 pub mod testkit;

@@ -24,7 +24,7 @@ use crate::dependency::DependencyMetrics;
 use crate::trace::{Sampled, TraceContext};
 use crate::version::Version;
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState, TracerProvider};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_appender_tracing::layer::{OpenTelemetryTracingBridge, TracingSpanAttributes};
@@ -36,10 +36,9 @@ use opentelemetry_sdk::resource::TelemetryResourceDetector;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 pub use queue::OtlpMetrics;
 use queue::{Batches, Losses};
-use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -115,6 +114,7 @@ pub struct Otlp {
     spans: SdkTracerProvider,
     records: SdkLoggerProvider,
     sender: Sender,
+    headers: Arc<RwLock<HeaderMap>>,
 }
 
 impl Otlp {
@@ -124,14 +124,15 @@ impl Otlp {
     /// [`OtlpError`]. A collector that cannot be reached is none.
     pub fn start(options: &OtlpOptions, metrics: &OtlpMetrics, calls: &DependencyMetrics) -> Result<Self, OtlpError> {
         let client = client(options, calls)?;
-        let headers = headers(options)?;
+        let headers = Arc::new(RwLock::new(headers(&options.headers)?));
         let sender = Sender::start()?;
         let losses = Arc::new(Losses::default());
-        let http = Exchange { client, runtime: sender.runtime.clone(), losses: losses.clone() };
+        let runtime = sender.runtime.clone();
+        let http = Exchange { client, runtime, losses: losses.clone(), headers: headers.clone() };
         let endpoint = |path: &str| format!("{}{path}", options.endpoint.reveal().trim_end_matches('/'));
         let resource = resource(options);
 
-        let exporter = SpanExporter::builder().with_http().with_http_client(http.clone()).with_headers(headers.clone());
+        let exporter = SpanExporter::builder().with_http().with_http_client(http.clone());
         let exporter = exporter.with_protocol(Protocol::HttpBinary).with_endpoint(endpoint("/v1/traces"));
         let exporter = exporter.with_timeout(options.timeout).build()?;
         let spans = SdkTracerProvider::builder()
@@ -141,14 +142,23 @@ impl Otlp {
             .with_resource(resource.clone())
             .build();
 
-        let exporter = LogExporter::builder().with_http().with_http_client(http).with_headers(headers);
+        let exporter = LogExporter::builder().with_http().with_http_client(http);
         let exporter = exporter.with_protocol(Protocol::HttpBinary).with_endpoint(endpoint("/v1/logs"));
         let exporter = exporter.with_timeout(options.timeout).build()?;
         let records = SdkLoggerProvider::builder()
             .with_log_processor(Batches::of_records(exporter, metrics, losses))
             .with_resource(resource)
             .build();
-        Ok(Self { spans, records, sender })
+        Ok(Self { spans, records, sender, headers })
+    }
+
+    /// Sends other headers, such as a new token, from the next batch on.
+    ///
+    /// # Errors
+    /// [`OtlpError::Header`]; those before are still sent then.
+    pub fn set_headers(&self, given: &[(String, Secret)]) -> Result<(), OtlpError> {
+        *self.headers.write().unwrap_or_else(PoisonError::into_inner) = headers(given)?;
+        Ok(())
     }
 
     /// The layer that exports spans. An error that is logged in a span marks the span as failed.
@@ -199,26 +209,36 @@ fn is_ours(meta: &Metadata<'_>) -> bool {
 }
 
 fn client(options: &OtlpOptions, calls: &DependencyMetrics) -> Result<Client, OtlpError> {
+    check_endpoint(&options.endpoint, options.ca.as_deref())?;
     let limits = CallLimits { timeout: options.timeout, body_bytes_max: ANSWER_BYTES_MAX };
     let client = Client::new("otlp", limits, calls);
-    match (options.endpoint.scheme(), &options.ca) {
-        // What is added to the address would become part of its query.
-        _ if options.endpoint.reveal().contains('?') => Err(OtlpError::Endpoint { endpoint: options.endpoint.clone() }),
-        ("http", _) => Ok(client),
-        ("https", Some(ca)) => Ok(client.with_ca(ca)?),
-        ("https", None) => Err(OtlpError::NoAuthorities { endpoint: options.endpoint.clone() }),
-        _ => Err(OtlpError::Endpoint { endpoint: options.endpoint.clone() }),
+    match &options.ca {
+        Some(ca) if options.endpoint.scheme() == "https" => Ok(client.with_ca(ca)?),
+        _ => Ok(client),
     }
 }
 
-/// The headers, checked: the library leaves out without a word what it cannot send.
-fn headers(options: &OtlpOptions) -> Result<HashMap<String, String>, OtlpError> {
+/// Whether can be exported there; the file of authorities is not looked into.
+pub(crate) fn check_endpoint(endpoint: &Url, ca: Option<&Path>) -> Result<(), OtlpError> {
+    match endpoint.scheme() {
+        // What is added to the address would become part of its query.
+        _ if endpoint.reveal().contains('?') => Err(OtlpError::Endpoint { endpoint: endpoint.clone() }),
+        "http" => Ok(()),
+        "https" if ca.is_some() => Ok(()),
+        "https" => Err(OtlpError::NoAuthorities { endpoint: endpoint.clone() }),
+        _ => Err(OtlpError::Endpoint { endpoint: endpoint.clone() }),
+    }
+}
+
+/// Headers as they are sent.
+pub(crate) fn headers(given: &[(String, Secret)]) -> Result<HeaderMap, OtlpError> {
     let checked = |(name, value): &(String, Secret)| {
-        let usable = HeaderName::try_from(name).is_ok() && HeaderValue::from_str(value.reveal()).is_ok();
-        let pair = usable.then(|| (name.clone(), value.reveal().to_owned()));
-        pair.ok_or_else(|| OtlpError::Header { name: name.clone() })
+        let unusable = || OtlpError::Header { name: name.clone() };
+        let mut value = HeaderValue::from_str(value.reveal()).map_err(|_| unusable())?;
+        value.set_sensitive(true);
+        Ok((HeaderName::try_from(name).map_err(|_| unusable())?, value))
     };
-    options.headers.iter().map(checked).collect()
+    given.iter().map(checked).collect()
 }
 
 /// What exports, by the names of <https://opentelemetry.io/docs/specs/semconv/resource/>.
@@ -270,10 +290,15 @@ struct Exchange {
     client: Client,
     runtime: Handle,
     losses: Arc<Losses>,
+    headers: Arc<RwLock<HeaderMap>>,
 }
 
 impl Exchange {
-    async fn exchange(self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+    async fn exchange(self, mut request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        // Not given to the library, which could not be told others later.
+        for (name, value) in self.headers.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            request.headers_mut().insert(name, value.clone());
+        }
         let answered = self.runtime.spawn(async move { self.client.request(request).await }).await;
         let answer = match answered {
             Ok(Ok(answer)) => answer,

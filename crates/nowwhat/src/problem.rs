@@ -9,7 +9,7 @@ mod uniform;
 
 pub use uniform::{Bounded, Limits, Uniform, body_limit};
 
-pub(crate) use uniform::{BodyLimit, Bounds};
+pub(crate) use uniform::{Asked, BodyLimit, Bounds};
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};

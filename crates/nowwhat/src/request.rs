@@ -22,7 +22,6 @@ use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use line::Line;
-pub(crate) use line::shown;
 use metrics::RouteMetrics;
 use pin_project_lite::pin_project;
 use std::any::Any;
@@ -153,7 +152,7 @@ where
         let (current, span) = begin(&self.shared, &mut request);
         let line = Line::begin(&self.shared, &self.metrics, Arc::new(current), span, &request);
         let mut request = line.counting(request);
-        let bounds = self.shared.limits.as_ref().map(|limits| limits.borrow().begin(&mut request));
+        let bounds = self.shared.limits.as_ref().map(|limits| limits.borrow().begin(&mut request, line.started));
         // The handler may panic before its future is there.
         let (future, panic) = match line.part(|| self.inner.call(request)) {
             Ok(future) => (Some(future), None),
@@ -196,7 +195,7 @@ where
                     let answer = answer.into_response();
                     let bounds = this.bounds.as_mut().as_pin_mut();
                     Poll::Ready(Ok(match bounds {
-                        Some(bounds) => bounds.answered(answer),
+                        Some(bounds) => bounds.answered(answer, &line.asked),
                         None => answer,
                     }))
                 }

@@ -7,11 +7,23 @@ use axum::routing::MethodRouter;
 
 /// A handler that tells its name to the request's log line.
 #[derive(Clone, Copy, Debug)]
-pub struct Named<H>(H);
+pub struct Named<H> {
+    handler: H,
+    name: Name,
+}
+
+/// What log lines call a handler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Name {
+    /// Its module: `users` of `shop::users::index`.
+    pub(crate) controller: &'static str,
+    /// Its function: `index`.
+    pub(crate) action: &'static str,
+}
 
 /// Makes a handler known by name, for `get(named(list)).post(named(create))`. A closure's name is that of the function around it.
 pub fn named<H>(handler: H) -> Named<H> {
-    Named(handler)
+    Named { handler, name: Name::of(std::any::type_name::<H>()) }
 }
 
 impl<H, T, S> Handler<T, S> for Named<H>
@@ -23,8 +35,8 @@ where
     type Future = H::Future;
 
     fn call(self, request: Request, state: S) -> Self::Future {
-        current::handled_by(std::any::type_name::<H>());
-        self.0.call(request, state)
+        current::handled_by(self.name);
+        self.handler.call(request, state)
     }
 }
 
@@ -43,15 +55,17 @@ macro_rules! methods {
 }
 methods!(get "GET", post "POST", put "PUT", patch "PATCH", delete "DELETE");
 
-/// Controller and action of a handler: `shop::users::index` is `users` and `index`.
-pub(crate) fn controller_and_action(handler: &'static str) -> (&'static str, &'static str) {
-    // Generic parameters hold paths of their own.
-    let mut handler = handler.split('<').next().unwrap_or(handler);
-    while let Some(around) = handler.strip_suffix("::{{closure}}") {
-        handler = around;
+impl Name {
+    /// The name of a handler with this path.
+    fn of(handler: &'static str) -> Self {
+        // Generic parameters hold paths of their own.
+        let mut handler = handler.split('<').next().unwrap_or(handler);
+        while let Some(around) = handler.strip_suffix("::{{closure}}") {
+            handler = around;
+        }
+        let (path, action) = handler.rsplit_once("::").unwrap_or(("", handler));
+        Self { controller: path.rsplit("::").next().unwrap_or(path), action }
     }
-    let (path, action) = handler.rsplit_once("::").unwrap_or(("", handler));
-    (path.rsplit("::").next().unwrap_or(path), action)
 }
 
 #[cfg(test)]
@@ -60,9 +74,10 @@ mod tests {
 
     #[test]
     fn the_module_is_the_controller_and_the_function_the_action() {
-        assert_eq!(controller_and_action("shop::users::index"), ("users", "index"));
-        assert_eq!(controller_and_action("shop::main::{{closure}}"), ("shop", "main"));
-        assert_eq!(controller_and_action("shop::list::all<alloc::string::String>"), ("list", "all"));
-        assert_eq!(controller_and_action("odd"), ("", "odd"));
+        let name = |controller, action| Name { controller, action };
+        assert_eq!(Name::of("shop::users::index"), name("users", "index"));
+        assert_eq!(Name::of("shop::main::{{closure}}"), name("shop", "main"));
+        assert_eq!(Name::of("shop::list::all<alloc::string::String>"), name("list", "all"));
+        assert_eq!(Name::of("odd"), name("", "odd"));
     }
 }

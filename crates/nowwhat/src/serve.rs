@@ -10,6 +10,8 @@
 
 mod activity;
 mod connection;
+mod descriptors;
+mod host;
 mod inherited;
 mod signals;
 mod stall;
@@ -17,9 +19,11 @@ mod stall;
 mod tests;
 mod tls;
 
-pub use connection::Scheme;
+pub use connection::OverTls;
+pub(crate) use descriptors::make_room_for;
 pub use inherited::Inherited;
 pub use signals::{Hangup, Stop, Stopper, Termination, stop_signal};
+pub(crate) use tls::{Pair, Renewed, flaws};
 pub use tls::{Tls, TlsError};
 
 use axum::Router;
@@ -32,13 +36,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 /// Connections that are being told that there are too many, at most; more are closed without a word.
 const REFUSALS_MAX: usize = 64;
+/// Connections that wait to be accepted; the kernel keeps it within `net.core.somaxconn`. One more is not told anything
+/// and tries again after a second, so that a burst has to fit in to be answered, and be it with 503.
+const WAITING_MAX: u32 = 4096;
 /// Failures to accept are logged this seldom.
 const ACCEPT_WARNING_PERIOD: Duration = Duration::from_secs(10);
 
@@ -48,8 +55,9 @@ pub struct ConnectionLimits {
     /// Open connections; one more is answered 503 and closed, with TLS only closed. When this is lowered, the open ones
     /// stay.
     pub connections_max: usize,
-    /// Time for the TLS handshake and the head of the first request together, and for the head of each request after
-    /// it; a connection that takes longer is closed. One of HTTP/2 may be idle for up to twice this.
+    /// Time for the TLS handshake and the head of the first request together; a connection that takes longer is closed.
+    /// So is one that has sent no whole head of another request for this long after it was answered; that is noticed up
+    /// to as long again later.
     pub head_timeout: Duration,
     /// A connection whose peer takes nothing of an answer for this long is closed. Over HTTP/2 a peer can also hold an
     /// answer back by flow control; that is noticed up to twice `head_timeout` later.
@@ -64,6 +72,7 @@ pub struct ConnectionMetrics {
     open: Gauge,
     refused: Counter,
     stalled: Counter,
+    malformed: Counter,
     handshakes_failed: Counter,
 }
 
@@ -74,6 +83,7 @@ impl ConnectionMetrics {
             open: Gauge::default(),
             refused: Counter::default(),
             stalled: Counter::default(),
+            malformed: Counter::default(),
             handshakes_failed: Counter::default(),
         };
         let r = registry.sub_registry_with_prefix("http");
@@ -87,6 +97,11 @@ impl ConnectionMetrics {
             "connections_stalled",
             "Connections closed because the peer took nothing of its answer",
             metrics.stalled.clone(),
+        );
+        r.register(
+            "requests_malformed",
+            "Requests of HTTP/1 refused before the service saw them: not understood, head too large, no valid Host",
+            metrics.malformed.clone(),
         );
         registry.register(
             "tls_handshakes_failed",
@@ -125,7 +140,14 @@ impl Listener {
     /// The operating system's, with the address.
     pub async fn bind(address: SocketAddr) -> io::Result<Self> {
         let named = |e: io::Error| io::Error::new(e.kind(), format!("cannot listen on {address}: {e}"));
-        Self::of(TcpListener::bind(address).await.map_err(named)?)
+        let listening = || {
+            let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            // A restart need not wait for connections that its predecessor closed.
+            socket.set_reuseaddr(true)?;
+            socket.bind(address)?;
+            socket.listen(WAITING_MAX)
+        };
+        Self::of(listening().map_err(named)?)
     }
 
     /// Takes a socket that is listened on already.
@@ -139,8 +161,8 @@ impl Listener {
 
     /// Serves `router` until it is time to stop, then finishes the requests in flight, unless they are cut off.
     ///
-    /// Every request carries the peer's address as [`axum::extract::ConnectInfo`]`<SocketAddr>` and its [`Scheme`] as
-    /// extensions.
+    /// Every request carries the peer's address as [`axum::extract::ConnectInfo`]`<SocketAddr>`, and [`OverTls`] when it
+    /// came so, as extensions.
     pub async fn serve(self, router: Router, serving: Serving) {
         let mut tasks = JoinSet::new();
         let (open, refusals) = (Arc::new(()), Arc::new(()));
@@ -229,7 +251,7 @@ impl AcceptFailures {
         if self.logged.is_some_and(|logged| logged.elapsed() < ACCEPT_WARNING_PERIOD) {
             self.suppressed += 1;
         } else {
-            tracing::warn!(%error, suppressed = self.suppressed, "connection not accepted");
+            tracing::warn!(error = crate::error_chain(error), suppressed = self.suppressed, "connection not accepted");
             (self.logged, self.suppressed) = (Some(Instant::now()), 0);
         }
         // Out of file descriptors: give the open ones a chance to end.

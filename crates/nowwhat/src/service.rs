@@ -2,17 +2,19 @@
 //!
 //! The boot is a list: configuration, logs, listeners, admin listener, the service's own start, public listener, ready. Stopping goes the
 //! same way back: not ready, the drain, public listener, the service's own steps in reverse order, admin listener, logs. Every step has a
-//! deadline; a second signal quits at once.
+//! deadline; a second signal quits at once. A start that fails, or is asked to stop, runs the steps that were said until then.
 
 mod boot;
 mod prepare;
+mod reload;
 mod running;
+mod stopping;
 
 pub use boot::Boot;
 pub(crate) use prepare::{Output, prepare};
 pub(crate) use running::{Ask, serve};
 
-use crate::config::{Loaded, Problems, Sources, Spec, default_file, load, with_default};
+use crate::config::{Loaded, Problems, Sources, Spec, Turn, default_file, find, with_default};
 use crate::environment::Environment;
 use crate::serve::Inherited;
 use crate::settings::Foundation;
@@ -20,6 +22,7 @@ use crate::systemd::Systemd;
 use crate::version::Version;
 use axum::Router;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a start or a stop may fail with.
@@ -106,17 +109,29 @@ impl Service {
         default_file(&self.specs, heading)
     }
 
-    /// Reads its settings. In the environment `dev` the file `.env` counts as well, where the environment says nothing.
+    /// Reads its settings and the files of certificates that they name. In the environment `dev` the file `.env` counts as well, where the
+    /// environment says nothing.
     ///
     /// # Errors
-    /// [`Problems`]: all of them.
+    /// [`Problems`]: all of them. Checks of several settings together see the default of one that is flawed; where it has none of its type,
+    /// those that were added by [`Service::check`] are left out.
     pub fn load(&self, sources: &Sources, environment: &Environment) -> Result<Loaded, Problems> {
-        let is_dev = sources.environment_name(environment) == Some("dev");
+        self.read(sources, environment, Turn::First)
+    }
+
+    /// What [`Service::load`] does, for the first time or again.
+    pub(crate) fn read(&self, sources: &Sources, environment: &Environment, turn: Turn) -> Result<Loaded, Problems> {
+        let is_dev = sources.environment_name(environment).is_some_and(|(name, _)| name == "dev");
         let with_file = is_dev.then(|| environment.clone().with_file(Path::new(".env")));
-        let loaded = load(&self.specs, sources, with_file.as_ref().unwrap_or(environment))?;
-        let mut problems = Foundation::from_loaded(&loaded).problems(&loaded);
-        problems.extend(self.checks.iter().flat_map(|check| check(&loaded)));
-        if problems.is_empty() { Ok(loaded) } else { Err(Problems(problems)) }
+        let mut found = find(&self.specs, sources, with_file.as_ref().unwrap_or(environment), turn);
+        if found.has(&Foundation::specs()) {
+            found.add(Foundation::from_loaded(&found.loaded).problems(&found.loaded));
+        }
+        if found.has(&self.specs) {
+            let problems = self.checks.iter().flat_map(|check| check(&found.loaded)).collect();
+            found.add(problems);
+        }
+        found.result()
     }
 
     /// Runs until it is asked to stop, or has to. `start` opens what the service stands on and returns its routes. To be called first
@@ -136,10 +151,11 @@ impl Service {
         let prepared = prepare(self, loaded, output).map_err(ServiceError::Failed)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("worker").enable_all().build();
         let runtime = runtime.map_err(|e| BoxError::from(format!("cannot start threads: {e}")))?;
-        let reload = || self.load(&sources, &environment);
+        let service = self.clone();
+        let reload = Arc::new(move || service.read(&sources, &environment, Turn::Again));
         let done = runtime.block_on(Box::pin(async {
             let asks = running::signals()?;
-            serve(prepared.boot(inherited, Systemd::of_process()), asks, &reload, start).await
+            serve(prepared.boot(inherited, Systemd::of_process()), asks, reload, start).await
         }));
         if let Err(error) = &done {
             tracing::error!(error = crate::error_chain(error.as_ref()), "stopped");

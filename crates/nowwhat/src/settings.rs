@@ -1,10 +1,11 @@
 //! What every service can be told: listeners, limits, certificates, logs, traces, stopping.
 
-use crate::config::{ByteSize, Loaded, Seconds, Secret, Url};
+mod checks;
+
+use crate::config::{ByteSize, Seconds, Secret, Url};
 use crate::forwarded::{ForwardedBy, Network, TrustedProxies};
 use crate::problem::Limits;
 use crate::serve::ConnectionLimits;
-use crate::telemetry::{Format, check_level};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -23,6 +24,8 @@ crate::settings! {
             tls_key: Option<PathBuf> = "";
             /// Largest request body.
             body_bytes_max: ByteSize = "2MiB", range "1KiB".."256MiB", reload;
+            /// A body that sends nothing for this long while it is read is given up with 408.
+            body_stall_seconds: Seconds = "15s", range "1s".."10m", reload;
             /// Time from a request's head to the head of its answer; after that it is answered 503, or 408 when its body is missing.
             request_seconds: Seconds = "30s", range "1s".."1d", reload;
             /// A connection that has not sent its request's head after this long is closed.
@@ -55,7 +58,7 @@ crate::settings! {
             /// Address of the collector's OTLP over HTTP, such as http://127.0.0.1:4318. Without it nothing is exported.
             endpoint: Option<Url> = "";
             /// Value of the header `Authorization` for the collector.
-            authorization: Option<Secret> = "";
+            authorization: Option<Secret> = "", reload;
             /// Certificate authorities as PEM, for an endpoint with https.
             ca: Option<PathBuf> = "";
         }
@@ -70,38 +73,6 @@ crate::settings! {
 }
 
 impl Foundation {
-    /// What is wrong beyond single keys, a sentence each.
-    pub(crate) fn problems(&self, loaded: &Loaded) -> Vec<String> {
-        let mut problems = Vec::new();
-        let given = |key: &str| loaded.given(key).origin.to_string();
-        let tls = self.http.tls_certificate.is_some();
-        let listeners = [("http.listen", self.http.listen, tls), ("admin.listen", self.admin.listen, false)];
-        for (key, address, tls) in listeners {
-            if !address.ip().is_loopback() && !tls && !self.http.insecure {
-                problems.push(format!(
-                    "{key} = \"{address}\": beyond loopback tokens would travel in clear; keep it on 127.0.0.1, or set \
-                     http.insecure = true when a proxy in front ends TLS ({})",
-                    given(key)
-                ));
-            }
-        }
-        if tls != self.http.tls_key.is_some() {
-            let (one, other) = match tls {
-                true => ("http.tls_certificate", "http.tls_key"),
-                false => ("http.tls_key", "http.tls_certificate"),
-            };
-            problems.push(format!("{one} is given without {other}: TLS needs both ({})", given(one)));
-        }
-        if let Err(error) = check_level(&self.log.level) {
-            problems.push(format!("log.level = {:?}: {error} ({})", self.log.level, given("log.level")));
-        }
-        if Format::from_name(&self.log.format).is_none() {
-            let allowed = "allowed are text, json, journal and auto";
-            problems.push(format!("log.format = {:?}: {allowed} ({})", self.log.format, given("log.format")));
-        }
-        problems
-    }
-
     pub(crate) fn connection_limits(&self) -> ConnectionLimits {
         ConnectionLimits {
             connections_max: self.http.connections_max,
@@ -114,11 +85,19 @@ impl Foundation {
     pub(crate) fn limits(&self) -> Limits {
         Limits {
             body_bytes_max: self.http.body_bytes_max.0 as usize,
+            body_stall_timeout: self.http.body_stall_seconds.duration(),
             request_timeout: self.http.request_seconds.duration(),
         }
     }
 
     pub(crate) fn proxies(&self) -> TrustedProxies {
         TrustedProxies::new(self.http.trusted_proxies.clone(), self.http.forwarded_by)
+    }
+}
+
+impl Otlp {
+    /// The headers of each export.
+    pub(crate) fn headers(&self) -> Vec<(String, Secret)> {
+        self.authorization.iter().map(|value| ("authorization".to_owned(), value.clone())).collect()
     }
 }

@@ -4,6 +4,7 @@
 //! `sd_notify::notify`, which looks the address up by itself and knows no abstract sockets.
 
 use crate::environment::Environment;
+use crate::problem::error_chain;
 use sd_notify::NotifyState;
 use std::io;
 use std::os::linux::net::SocketAddrExt;
@@ -43,7 +44,9 @@ impl Systemd {
     pub fn reloading(&self) {
         match NotifyState::monotonic_usec_now() {
             Ok(now) => self.tell(&[NotifyState::Reloading, now]),
-            Err(error) => tracing::warn!(%error, "systemd not told of the reload: the clock cannot be read"),
+            Err(error) => {
+                tracing::warn!(error = error_chain(&error), "systemd not told of the reload: the clock cannot be read");
+            }
         }
     }
 
@@ -57,13 +60,15 @@ impl Systemd {
         self.tell(&[NotifyState::Status(&one_line(status))]);
     }
 
-    /// How often to call [`Systemd::watchdog`]: half of the time after which systemd kills the service. None when it
-    /// does not watch.
+    /// How often to call [`Systemd::watchdog`]: half of `WatchdogSec=`, after which systemd takes the service for hung
+    /// and aborts it. None when it does not watch.
     pub fn watchdog_interval(&self) -> Option<Duration> {
         self.watchdog_interval
     }
 
-    /// A sign of life. To be given only when the service is well.
+    /// A sign of life. It tells as much as the place it is given from: a whole [`Service`](crate::Service) gives it from
+    /// its main task, from ready to its end, so that it shows that this task and the runtime's timer go on, and nothing
+    /// of the service's own tasks, its checks of health or what it stands on.
     pub fn watchdog(&self) {
         self.tell(&[NotifyState::Watchdog]);
     }
@@ -72,7 +77,7 @@ impl Systemd {
         let Some(address) = &self.address else { return };
         let text: String = states.iter().map(|state| format!("{state}\n")).collect();
         if let Err(error) = send(address, &text) {
-            tracing::warn!(%error, address, "systemd not told");
+            tracing::warn!(error = error_chain(&error), address, "systemd not told");
         }
     }
 }

@@ -53,16 +53,18 @@ impl Format {
     }
 }
 
-/// Who writes the lines: on each of them, except in text for people.
+/// Who writes the lines, as members of a JSON object: on each line, except in text for people.
 #[derive(Clone, Debug)]
-pub(crate) struct Origin {
-    pub(crate) service: &'static str,
-    pub(crate) host: String,
-}
+struct Origin(String);
 
 impl Origin {
-    pub(crate) fn of(version: Version) -> Self {
-        Self { service: version.name, host: hostname() }
+    fn of(version: Version) -> Self {
+        Self::new(version.name, &hostname())
+    }
+
+    fn new(service: &str, host: &str) -> Self {
+        let text = |text: &str| serde_json::Value::from(text).to_string();
+        Self(format!("\"host\":{},\"type\":{}", text(host), text(service)))
     }
 }
 

@@ -14,7 +14,7 @@
 //! assert_eq!(server.metric("http_requests_total{method=\"GET\",route=\"/\",status=\"200\"}"), 1.0);
 //! ```
 
-use crate::config::{Sources, prefix};
+use crate::config::{Loaded, Problems, Sources, Turn, prefix};
 use crate::environment::Environment;
 use crate::metrics::SharedRegistry;
 use crate::serve::Inherited;
@@ -31,8 +31,8 @@ use serde::Serialize;
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::PoisonError;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
@@ -99,7 +99,7 @@ impl TestServer {
         S: AsyncFnOnce(&mut Boot) -> Result<Router, BoxError> + Send + 'static,
     {
         let config = config(TestConfig::default());
-        let loaded = load(service, &config).unwrap_or_else(|error| panic!("{error}"));
+        let loaded = load(service, &config, Turn::First).unwrap_or_else(|error| panic!("{error}"));
         let prepared = prepare(service, loaded, Output::Captured).unwrap_or_else(|error| panic!("{error}"));
         let (captured, registry) = (prepared.captured(), prepared.registry());
         let (asks, asked) = unbounded_channel();
@@ -111,7 +111,7 @@ impl TestServer {
             let mut runtime = tokio::runtime::Builder::new_multi_thread();
             let runtime = runtime.worker_threads(2).enable_all().on_thread_start(move || theirs.this_thread());
             let runtime = runtime.build().map_err(|e| BoxError::from(format!("cannot start threads: {e}")))?;
-            let reload = || load(&service, &config);
+            let reload = Arc::new(move || load(&service, &config, Turn::Again));
             let started = async |boot: &mut Boot| {
                 let routes = start(boot).await?;
                 // Nobody waits any more when the test has failed already.
@@ -119,7 +119,7 @@ impl TestServer {
                 Ok(routes)
             };
             let place = prepared.boot(Inherited::default(), Systemd::default());
-            let done = runtime.block_on(serve(place, asked, &reload, started));
+            let done = runtime.block_on(serve(place, asked, reload, started));
             prepared.end();
             done
         });
@@ -230,7 +230,7 @@ impl Drop for TestServer {
     }
 }
 
-fn load(service: &Service, config: &TestConfig) -> Result<crate::config::Loaded, crate::config::Problems> {
+fn load(service: &Service, config: &TestConfig, turn: Turn) -> Result<Loaded, Problems> {
     let free =
         [("http.listen", "127.0.0.1:0"), ("admin.listen", "127.0.0.1:0")].map(|(n, v)| (n.to_owned(), v.to_owned()));
     let variable = |(name, value): &(String, String)| {
@@ -239,7 +239,7 @@ fn load(service: &Service, config: &TestConfig) -> Result<crate::config::Loaded,
     };
     let environment: Environment = free.iter().chain(&config.settings).map(variable).collect();
     let sources = Sources { env: config.env.clone(), ..service.sources() };
-    service.load(&sources, &environment)
+    service.read(&sources, &environment, turn)
 }
 
 /// Waits until a condition holds.

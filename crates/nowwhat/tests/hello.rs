@@ -105,3 +105,38 @@ fn the_command_line_answers_about_the_configuration() {
     let help = String::from_utf8_lossy(&run(&["--help"]).stdout).into_owned();
     assert!(help.starts_with("Usage: hello"), "it is not the purpose of one of its parts: {help}");
 }
+
+#[test]
+fn a_check_and_a_start_report_the_same_also_what_is_no_utf8() {
+    use std::os::unix::ffi::OsStrExt;
+    let told = |args: &[&str]| {
+        let mut command = Command::new(program());
+        command.args(args).env_clear().env("HELLO_HTTP_LISTEN", "127.0.0.1:0").env("HELLO_ENV", "Prod");
+        command.env("HELLO_HTTP__TLS_KEY", "/nowhere.pem").env("HELLO_OTLP__ENDPOINT", "ftp://collector");
+        command.env("HELLO_HELLO__WORD", std::ffi::OsStr::from_bytes(b"\xff"));
+        let output = command.output().expect("it runs");
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        String::from_utf8(output.stderr).expect("a text")
+    };
+    let checked = told(&["config", "check"]);
+    for part in [
+        "environment HELLO_HELLO__WORD: its name or its value is not UTF-8",
+        "did you mean prod?",
+        "did you mean HELLO_HTTP__LISTEN?",
+        "http.tls_key is given without http.tls_certificate",
+        "http.tls_key: cannot read the private key in /nowhere.pem",
+        "otlp.endpoint: cannot export to ftp://collector/",
+    ] {
+        assert!(checked.contains(part), "{part} in {checked}");
+    }
+    assert_eq!(told(&[]), checked);
+}
+
+#[test]
+fn the_configuration_can_be_a_pipe_at_the_start() {
+    let mut command = Command::new("bash");
+    command.args(["-c", "exec \"$0\" config show --config <(printf '[hello]\\nword = \"Bye\"\\n')"]).arg(program());
+    let output = command.output().expect("it runs");
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(shown.contains("word = \"Bye\""), "{shown} {output:?}");
+}

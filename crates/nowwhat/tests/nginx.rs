@@ -7,10 +7,11 @@ use nowwhat::Environment;
 use nowwhat::testkit::wait_until;
 use running::{Answer, Hello, LOCAL, ask};
 use serde_json::Value;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const CONF: &str = include_str!("../proxy/nginx.conf");
@@ -48,13 +49,19 @@ fn replaced(text: &str, from: &str, to: &str) -> String {
     text.replace(from, to)
 }
 
+fn free() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port")
+}
+
 impl Proxy {
     fn start(program: &Path, hello: &Hello) -> Self {
+        // A port that is free now may be another's when nginx takes it.
+        (0..10).find_map(|_| Self::start_on(program, hello, free())).expect("a port that stays free")
+    }
+
+    /// None when the address was taken meanwhile.
+    fn start_on(program: &Path, hello: &Hello, address: SocketAddr) -> Option<Self> {
         let dir = tempfile::tempdir().expect("a folder");
-        // Free a moment ago; were it taken meanwhile, nginx would say so and the test fail.
-        let free = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = free.local_addr().expect("an address");
-        drop(free);
         let log = dir.path().join("access.log");
         let conf = replaced(CONF, "127.0.0.1:8000", &hello.address.to_string());
         let conf = replaced(&conf, "listen 80;", &format!("listen {address};"));
@@ -74,14 +81,18 @@ impl Proxy {
         command.arg("-e").arg(dir.path().join("error.log"));
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let mut proxy = Self { child: child.expect("nginx starts"), dir, address };
-        let mut ended = || proxy.child.try_wait().expect("a child").is_some();
-        let deadline = std::time::Instant::now() + nowwhat::testkit::PATIENCE;
-        while TcpStream::connect(address).is_err() {
-            let late = std::time::Instant::now() > deadline;
-            assert!(!late && !ended(), "nginx does not listen: {}", proxy.read("error.log"));
-            std::thread::sleep(std::time::Duration::from_millis(5));
+        let deadline = Instant::now() + nowwhat::testkit::PATIENCE;
+        // It is written when nginx listens; whoever else may listen there writes none.
+        while proxy.read("nginx.pid").is_empty() {
+            let ended = proxy.child.try_wait().expect("a child").is_some();
+            let error = proxy.read("error.log");
+            if ended && error.contains("Address already in use") {
+                return None;
+            }
+            assert!(!ended && Instant::now() < deadline, "nginx does not listen: {error}");
+            std::thread::sleep(Duration::from_millis(5));
         }
-        proxy
+        Some(proxy)
     }
 
     fn read(&self, file: &str) -> String {
@@ -130,6 +141,18 @@ fn the_id_that_nginx_made_is_in_the_answer_the_problem_and_both_logs() {
 }
 
 #[test]
+fn a_client_of_http_1_0_need_not_name_the_host() {
+    let Some(program) = nginx() else { return };
+    let hello = Hello::start(&[]);
+    let proxy = Proxy::start(&program, &hello);
+    let mut stream = TcpStream::connect(proxy.address).expect("it listens");
+    stream.write_all(b"GET /hello/moon HTTP/1.0\r\n\r\n").expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.contains(" 200 OK\r\n"), "{answer}");
+}
+
+#[test]
 fn an_id_that_the_client_sent_is_kept_when_it_is_sane() {
     let Some(program) = nginx() else { return };
     let hello = Hello::start(&[("HELLO_HTTP__TRUSTED_PROXIES", "127.0.0.1")]);
@@ -173,4 +196,12 @@ fn without_trusted_proxies_the_client_is_the_proxy() {
     let (answer, line) = asked(&proxy, &hello, CLIENT, "/none", &[("X-Forwarded-For", "203.0.113.6")]);
     assert_eq!(line["client"], LOCAL.to_string());
     assert_eq!(answer.header("x-request-id"), line["request_id"].as_str(), "the id does not depend on trust");
+}
+
+#[test]
+fn a_port_that_another_took_meanwhile_is_given_up() {
+    let Some(program) = nginx() else { return };
+    let hello = Hello::start(&[]);
+    let another = TcpListener::bind("127.0.0.1:0").expect("a port");
+    assert!(Proxy::start_on(&program, &hello, another.local_addr().expect("an address")).is_none());
 }

@@ -23,8 +23,6 @@ pub(crate) struct Shared {
 pub struct Limits {
     /// Largest body, also after decompression.
     pub body_bytes_max: u64,
-    /// A body that sends nothing for this long is given up.
-    pub body_stall_seconds: u64,
     /// Limits of a batch and of its events.
     pub event: event::Limits,
     /// Longest request body of a query.

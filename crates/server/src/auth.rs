@@ -2,8 +2,9 @@
 
 use crate::app::App;
 use crate::code::Code;
-use http::{HeaderMap, HeaderValue, header};
+use http::HeaderMap;
 use nowwhat::Problem;
+use nowwhat::bearer::{self, Refusal};
 use registry::{AuthError, Identity, Role};
 use std::sync::Arc;
 
@@ -12,13 +13,13 @@ use std::sync::Arc;
 /// # Errors
 /// 401 with `WWW-Authenticate` when there is no valid token.
 pub(crate) async fn identify(app: &App, headers: &HeaderMap) -> Result<Arc<Identity>, Problem> {
-    let token = bearer(headers)?;
+    let token = bearer::token(headers).filter(|token| !token.is_empty()).ok_or_else(|| {
+        let detail = "send the header `Authorization: Bearer TOKEN`";
+        challenge(Code::MissingToken.problem(detail), Refusal::NoToken)
+    })?;
     nowwhat::db(app.shared.registry.authenticate(token)).await.map_err(|error| match error {
         AuthError::Unavailable(cause) => Code::RegistryBusy.problem("the token could not be checked").cause(cause),
-        refused => challenge(
-            Code::InvalidToken.problem(format!("{refused}")),
-            "Bearer realm=\"catchment\", error=\"invalid_token\"",
-        ),
+        refused => challenge(Code::InvalidToken.problem(format!("{refused}")), Refusal::InvalidToken),
     })
 }
 
@@ -43,23 +44,9 @@ pub(crate) async fn sensor(app: &App, headers: &HeaderMap) -> Result<Arc<str>, P
 
 /// 403 by RFC 6750.
 pub(crate) fn scope(detail: &str) -> Problem {
-    challenge(Code::InsufficientScope.problem(detail), "Bearer realm=\"catchment\", error=\"insufficient_scope\"")
+    challenge(Code::InsufficientScope.problem(detail), Refusal::InsufficientScope)
 }
 
-fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
-    let missing = || {
-        let detail = "send the header `Authorization: Bearer TOKEN`";
-        challenge(Code::MissingToken.problem(detail), "Bearer realm=\"catchment\"")
-    };
-    let value = headers.get(header::AUTHORIZATION).ok_or_else(missing)?;
-    let text = value.to_str().map_err(|_| missing())?;
-    let (scheme, token) = text.split_once(' ').ok_or_else(missing)?;
-    if !scheme.eq_ignore_ascii_case("bearer") || token.trim().is_empty() {
-        return Err(missing());
-    }
-    Ok(token.trim())
-}
-
-fn challenge(problem: Problem, challenge: &'static str) -> Problem {
-    problem.header(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
+fn challenge(problem: Problem, refusal: Refusal) -> Problem {
+    bearer::challenge(problem, "catchment", refusal)
 }

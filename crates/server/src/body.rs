@@ -1,4 +1,7 @@
-//! Reading a request's body inside its bounds: the byte budget, the largest size, the longest pause.
+//! Reading a request's body inside its bounds: the byte budget and the largest size, before and after decompression.
+//!
+//! nowwhat bounds bodies that an extractor reads whole. Here each part takes its room of the byte budget before it is kept, and a body
+//! that is too large is refused by what it announces: so the body is read here. That it does not pause for too long is nowwhat's affair.
 
 use crate::app::App;
 use crate::code::Code;
@@ -10,6 +13,9 @@ use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use nowwhat::Problem;
 use std::time::Duration;
+
+/// Shorter than any limit of nowwhat's for pauses: the answer is on its way already, and must not become one about the pause.
+const DRAIN_PAUSE: Duration = Duration::from_millis(500);
 
 /// A body read and decompressed, with the bytes it holds of the budget.
 pub(crate) struct Read {
@@ -30,8 +36,7 @@ pub(crate) async fn read(app: &App, headers: &HeaderMap, body: &mut Body, max: u
     }
     let admission = app.shared.engine.admission();
     let mut reservation = admission.reserve(announced.unwrap_or(0)).map_err(turned_away)?;
-    let stall = Duration::from_secs(app.shared.limits.body_stall_seconds);
-    let bytes = collect(body, &mut reservation, Bounds { max, stall }).await?;
+    let bytes = collect(body, &mut reservation, max).await?;
     if encodings.is_empty() {
         return Ok(Read { bytes, reservation });
     }
@@ -53,25 +58,19 @@ pub(crate) async fn read(app: &App, headers: &HeaderMap, body: &mut Body, max: u
     Ok(Read { bytes: plain.into(), reservation })
 }
 
-#[derive(Clone, Copy)]
-struct Bounds {
-    max: u64,
-    stall: Duration,
-}
-
-async fn collect(body: &mut Body, reservation: &mut Reservation, bounds: Bounds) -> Result<Bytes, Problem> {
+async fn collect(body: &mut Body, reservation: &mut Reservation, max: u64) -> Result<Bytes, Problem> {
     let mut first: Option<Bytes> = None;
     let mut rest = BytesMut::new();
     let mut total = 0u64;
-    while let Some(frame) = tokio::time::timeout(bounds.stall, body.frame()).await.map_err(|_| stalled(bounds.stall))? {
+    while let Some(frame) = body.frame().await {
         let frame =
             frame.map_err(|e| Code::InvalidBody.problem("the connection ended before the body did").cause(e))?;
         let Ok(data) = frame.into_data() else {
             continue;
         };
         total += data.len() as u64;
-        if total > bounds.max {
-            return Err(too_large(bounds.max));
+        if total > max {
+            return Err(too_large(max));
         }
         if total > reservation.bytes() {
             reservation.resize(total).map_err(turned_away)?;
@@ -90,10 +89,10 @@ async fn collect(body: &mut Body, reservation: &mut Reservation, bounds: Bounds)
 }
 
 /// Takes what is left of the body of a refused request and lets it go, so that its client comes to read the answer instead of
-/// failing to send; up to twice a largest body, and a second without a byte.
+/// failing to send; up to twice a largest body, and until its client pauses.
 pub(crate) async fn drain(app: &App, mut body: Body) {
     let mut left = app.shared.limits.body_bytes_max * 2;
-    while let Ok(Some(Ok(frame))) = tokio::time::timeout(Duration::from_secs(1), body.frame()).await {
+    while let Ok(Some(Ok(frame))) = tokio::time::timeout(DRAIN_PAUSE, body.frame()).await {
         left = left.saturating_sub(frame.data_ref().map_or(0, |data| data.len() as u64));
         if left == 0 {
             return;
@@ -113,10 +112,6 @@ fn announced_bytes(headers: &HeaderMap) -> Option<u64> {
 
 fn too_large(max: u64) -> Problem {
     Code::BodyTooLarge.problem(format!("a body may have {max} bytes, also after decompression; split the batch"))
-}
-
-fn stalled(stall: Duration) -> Problem {
-    Code::BodyTimeout.problem(format!("nothing of the body came for {} seconds", stall.as_secs()))
 }
 
 /// The budget is used up; or it could never hold this request.

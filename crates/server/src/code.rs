@@ -1,4 +1,7 @@
 //! Every error of the API as data: one enum, from which the answers and `docs/API.md` are made.
+//!
+//! Some are answered by nowwhat for every service: `method_not_allowed`, `body_timeout`, `request_timeout`, `timed_out`. They stand here for the
+//! documentation, in nowwhat's words.
 
 use http::StatusCode;
 use nowwhat::Problem;
@@ -50,7 +53,7 @@ codes! {
     InvalidToken "invalid_token" 401 No "The token is not known, has expired or is revoked", "Use a valid token; `catchment sensor add NAME` makes one for a new sensor.";
     InsufficientScope "insufficient_scope" 403 No "The token may not do this", "Use a token with the role that the detail names.";
     NotFound "not_found" 404 No "There is nothing here", "See the documentation of the API for what there is.";
-    MethodNotAllowed "method_not_allowed" 405 No "The method is not allowed here", "Use one of the methods in the `Allow` header.";
+    MethodNotAllowed "method_not_allowed" 405 No "This cannot be done here", "Use one of the methods in the `Allow` header.";
     BodyTimeout "body_timeout" 408 Yes "The body came too slowly", "Send the body without pauses.";
     RequestTimeout "request_timeout" 408 Yes "The request did not arrive in time", "Send the body without pauses.";
     NameTaken "name_taken" 409 No "A sensor of this name exists", "Choose another name, or use the token that this sensor has.";

@@ -56,12 +56,7 @@ async fn start(boot: &mut Boot, dir: &std::path::Path) -> Result<Router, BoxErro
         rows_max: 1000,
     };
     let queries = Queries::new(options, boot.metrics(QueryMetrics::register))?;
-    let limits = server::Limits {
-        body_bytes_max: MIB,
-        body_stall_seconds: 5,
-        event: server::EventLimits::default(),
-        query_bytes_max: MIB,
-    };
+    let limits = server::Limits { body_bytes_max: MIB, event: server::EventLimits::default(), query_bytes_max: MIB };
     let (closing, ending) = (registry.clone(), engine.clone());
     boot.on_stop("registry", async move { Ok(closing.close().await?) });
     boot.on_stop("engine", async move { Ok(ending.close().await?) });

@@ -4,8 +4,9 @@ use crate::App;
 use crate::settings::Auth;
 use axum::extract::FromRequestParts;
 use http::request::Parts;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, StatusCode};
 use nowwhat::Problem;
+use nowwhat::bearer::{self, Refusal};
 use nowwhat::config::Secret;
 use sha2::{Digest, Sha256};
 
@@ -34,25 +35,18 @@ impl Tokens {
         Self { reader: digested(&auth.reader_token), editor: digested(&auth.editor_token) }
     }
 
-    fn role(&self, parts: &Parts) -> Result<Role, Problem> {
-        let given = parts.headers.get(header::AUTHORIZATION).ok_or_else(|| {
-            refused(StatusCode::UNAUTHORIZED, "Bearer realm=\"notes\"")
-                .detail("send the header Authorization: Bearer TOKEN")
+    fn role(&self, headers: &HeaderMap) -> Result<Role, Problem> {
+        let token = bearer::token(headers).ok_or_else(|| {
+            refused(StatusCode::UNAUTHORIZED, Refusal::NoToken).detail("send the header Authorization: Bearer TOKEN")
         })?;
-        // The name of the scheme is written in any case (RFC 9110, 11.1).
-        let scheme_and_token = given.as_bytes().split_first_chunk::<7>();
-        let token =
-            scheme_and_token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer ")).map(|(_, token)| token);
-        let digest = token.map(|token| digest(token.trim_ascii()));
-        let role = match digest {
-            Some(digest) if self.editor == Some(digest) => Some(Role::Editor),
-            Some(digest) if self.reader == Some(digest) => Some(Role::Reader),
-            _ => None,
-        };
-        role.ok_or_else(|| {
-            refused(StatusCode::UNAUTHORIZED, "Bearer realm=\"notes\", error=\"invalid_token\"")
-                .detail("the token is none of this service")
-        })
+        match Some(digest(token.as_bytes())) {
+            given if given == self.editor => Ok(Role::Editor),
+            given if given == self.reader => Ok(Role::Reader),
+            _ => {
+                let problem = refused(StatusCode::UNAUTHORIZED, Refusal::InvalidToken);
+                Err(problem.detail("the token is none of this service"))
+            }
+        }
     }
 }
 
@@ -60,13 +54,13 @@ fn digest(token: &[u8]) -> [u8; 32] {
     Sha256::digest(token).into()
 }
 
-fn refused(status: StatusCode, challenge: &'static str) -> Problem {
-    Problem::of_status(status).header(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
+fn refused(status: StatusCode, refusal: Refusal) -> Problem {
+    bearer::challenge(Problem::of_status(status), "notes", refusal)
 }
 
 /// The role of who asks, which the request's log line tells too.
 fn role(parts: &Parts, app: &App) -> Result<Role, Problem> {
-    let role = app.tokens.role(parts)?;
+    let role = app.tokens.borrow().role(&parts.headers)?;
     nowwhat::bind("role", if role == Role::Editor { "editor" } else { "reader" });
     Ok(role)
 }
@@ -85,11 +79,10 @@ impl FromRequestParts<App> for Editor {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         match role(parts, app)? {
             Role::Editor => Ok(Self),
-            Role::Reader => Err(refused(
-                StatusCode::FORBIDDEN,
-                "Bearer realm=\"notes\", error=\"insufficient_scope\", scope=\"editor\"",
-            )
-            .detail("this takes the token of an editor")),
+            Role::Reader => {
+                let problem = refused(StatusCode::FORBIDDEN, Refusal::ScopeNeeded("editor"));
+                Err(problem.detail("this takes the token of an editor"))
+            }
         }
     }
 }

@@ -19,6 +19,7 @@ use nowwhat::{Boot, BoxError, Service, error_chain};
 use settings::Settings;
 use std::time::Duration;
 use store::Store;
+use tokio::sync::watch;
 
 /// How often Postgres and Redis are asked whether they are there, and how long that may take.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
@@ -28,7 +29,8 @@ const CHECK_EVERY: Duration = Duration::from_secs(2);
 struct App {
     store: Store,
     cache: Option<Cache>,
-    tokens: Tokens,
+    /// Those in force: they are reloaded.
+    tokens: watch::Receiver<Tokens>,
 }
 
 /// The service and what it can be told.
@@ -42,10 +44,20 @@ pub fn service() -> Service {
 /// An address that cannot be used. A server that is away is none.
 pub async fn start(boot: &mut Boot) -> Result<Router, BoxError> {
     let settings = Settings::from_loaded(&boot.loaded);
-    let tokens = Tokens::new(&settings.auth);
+    let tokens = tokens(boot, &settings.auth);
     let store = store(boot, &settings.database)?;
     let cache = cache(boot, &settings.cache)?;
     Ok(routes::routes().with_state(App { store, cache, tokens }).merge(api::page()))
+}
+
+/// The tokens; at SIGHUP changed ones take their place.
+fn tokens(boot: &mut Boot, auth: &settings::Auth) -> watch::Receiver<Tokens> {
+    let (tell, tokens) = watch::channel(Tokens::new(auth));
+    boot.on_reload(move |loaded| {
+        tell.send_replace(Tokens::new(&Settings::from_loaded(&loaded).auth));
+        async { Ok(()) }
+    });
+    tokens
 }
 
 fn store(boot: &mut Boot, database: &settings::Database) -> Result<Store, BoxError> {
@@ -68,7 +80,7 @@ fn cache(boot: &mut Boot, settings: &settings::CacheSettings) -> Result<Option<C
         tracing::info!("no cache is attached: every read asks postgres");
         return Ok(None);
     };
-    let redis = boot.dependency("redis", Duration::from_millis(settings.timeout_milliseconds));
+    let redis = boot.dependency("redis", settings.timeout);
     let metrics = boot.metrics(CacheMetrics::register);
     let cache = Cache::new(url, redis, settings.ttl_seconds.duration(), metrics)?;
     let watched = cache.clone();

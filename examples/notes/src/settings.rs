@@ -2,6 +2,7 @@
 
 use nowwhat::config::{Loaded, Seconds, Secret, Url};
 use sqlx::postgres::PgConnectOptions;
+use std::time::Duration;
 
 nowwhat::settings! {
     /// Resources and who may use the service.
@@ -22,14 +23,14 @@ nowwhat::settings! {
             /// How long a note is kept. After a change that the cache missed, reads may be this old.
             ttl_seconds: Seconds = "60s", range "1s".."1d";
             /// Time for one call; after that Postgres is asked.
-            timeout_milliseconds: u64 = "200", range "1".."10000";
+            timeout: Duration = "200ms", range "1ms".."10s";
         }
         /// Who may use the service.
         auth: Auth {
             /// The token of those who may read.
-            reader_token: Option<Secret> = "";
+            reader_token: Option<Secret> = "", reload;
             /// The token of those who may read and write.
-            editor_token: Option<Secret> = "";
+            editor_token: Option<Secret> = "", reload;
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Connections for the client: TCP, and TLS by rustls over it for addresses with `https`.
 
 use super::CaError;
+use crate::small_file::{self, Readable};
 use futures::future::BoxFuture;
 use http::Uri;
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -11,15 +12,19 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::pem::{Error as PemError, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tokio_util::either::Either;
 use tower::Service;
+
+/// How long opening a connection may take, also in a call that may take longer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Makes connections; with TLS when it has authorities to trust.
 #[derive(Clone)]
@@ -41,6 +46,8 @@ impl Connector {
         tcp.enforce_http(false);
         // Without it, small requests wait for the peer's acknowledgement.
         tcp.set_nodelay(true);
+        // A host that is away is told from one that takes its time.
+        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
         Self { tcp, tls: None }
     }
 }
@@ -48,7 +55,8 @@ impl Connector {
 /// A connector that trusts the authorities in a file.
 pub(super) fn connector(path: &Path) -> Result<Connector, CaError> {
     let unreadable = |source| CaError::Read { path: path.to_owned(), source };
-    let certificates: Vec<_> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(unreadable)?;
+    let text = small_file::read(path, Readable::Regular).map_err(|error| unreadable(PemError::Io(error)))?;
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&text).collect::<Result<_, _>>().map_err(unreadable)?;
     let mut roots = RootCertStore::empty();
     // A bundle may hold a certificate that rustls does not take; the others are still good.
     let (usable, _) = roots.add_parsable_certificates(certificates);

@@ -241,3 +241,37 @@ async fn over_https_only_the_given_authorities_are_trusted() {
     let empty = trusting(&file("empty.pem", "nothing".to_owned())).expect_err("no certificate");
     assert!(empty.to_string().starts_with("no certificate authority in "), "{empty}");
 }
+
+#[tokio::test]
+async fn an_answer_of_any_size_comes_part_by_part_and_says_when_it_is_not_whole() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}/", listener.local_addr().expect("an address"));
+    let serving = tokio::spawn(async move {
+        for told in ["50000", "60000"] {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            let mut request = [0; 1024];
+            assert!(stream.read(&mut request).await.expect("a request") > 0);
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {told}\r\nconnection: close\r\n\r\n");
+            stream.write_all(head.as_bytes()).await.expect("sent");
+            stream.write_all(&[b'x'; 50_000]).await.expect("sent");
+        }
+    });
+    let (client, registry) = client(LIMITS);
+    for expected in ["whole", "broken"] {
+        let mut arriving =
+            client.begin(Request::get(&url).body(Bytes::new()).expect("a request")).await.expect("a head");
+        assert_eq!((arriving.status, arriving.headers.contains_key("content-length")), (StatusCode::OK, true));
+        let mut bytes = 0;
+        let end = loop {
+            match arriving.next().await {
+                Ok(Some(part)) => bytes += part.len(),
+                Ok(None) => break "whole",
+                Err(ClientError::Broken { .. }) => break "broken",
+                Err(other) => panic!("{other}"),
+            }
+        };
+        assert_eq!((bytes, end), (50_000, expected));
+    }
+    serving.await.expect("served");
+    assert_eq!(calls(&registry, "success"), 2, "their heads came");
+}

@@ -1,12 +1,21 @@
 //! Reading all sources, and finding everything that is wrong with them.
 
 use super::file;
+use super::hint::nearest;
+use super::interpolation::{Flaw, interpolated};
+use super::loaded::{Given, Loaded, Origin, Problems};
 use super::spec::{Spec, by_section};
-use super::value::Value;
 use crate::environment::Environment;
-use std::collections::BTreeMap;
-use std::fmt;
+use crate::small_file::{Readable, read_text};
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+
+/// The names that an environment can have.
+const ENVIRONMENTS: [&str; 4] = ["dev", "qa", "staging", "prod"];
+
+/// Unknown keys that are told one by one, and so many flaws of one file; further ones are counted.
+const TOLD_MAX: usize = 20;
 
 /// Where settings may come from, besides the environment.
 #[derive(Clone, Debug)]
@@ -25,9 +34,13 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// The name of the environment, when it is said.
-    pub(crate) fn environment_name<'a>(&'a self, environment: &'a Environment) -> Option<&'a str> {
-        self.env.as_deref().or_else(|| environment.get(&format!("{}ENV", prefix(self.name))))
+    /// The name of the environment, when it is said, and where.
+    pub(crate) fn environment_name<'a>(&'a self, environment: &'a Environment) -> Option<(&'a str, Origin)> {
+        let variable = format!("{}ENV", prefix(self.name));
+        match &self.env {
+            Some(name) => Some((name, Origin::Flag("--env"))),
+            None => environment.get(&variable).map(|name| (name, Origin::Variable(variable))),
+        }
     }
 
     /// The sources of a program without any flag given.
@@ -41,121 +54,13 @@ pub(crate) fn prefix(name: &str) -> String {
     format!("{}_", name.to_uppercase().replace('-', "_"))
 }
 
-/// Where a value came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// Nobody said anything.
-    Default,
-    /// A file and its line.
-    File(PathBuf, usize),
-    /// A systemd credential.
-    Credential(PathBuf),
-    /// A variable of the environment.
-    Variable(String),
-    /// A flag of the command line.
-    Flag(&'static str),
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Default => f.write_str("default"),
-            Self::File(path, line) => write!(f, "{} line {line}", path.display()),
-            Self::Credential(path) => write!(f, "credential {}", path.display()),
-            Self::Variable(name) => write!(f, "environment {name}"),
-            Self::Flag(name) => write!(f, "flag {name}"),
-        }
-    }
-}
-
-/// A value with its origin.
-#[derive(Clone, Debug)]
-pub struct Given {
-    /// The text, interpolated.
-    pub text: String,
-    /// Where it came from.
-    pub origin: Origin,
-    /// Whether it is never shown: the setting is a secret, or its text is made of one.
-    pub secret: bool,
-}
-
-/// Everything that is wrong with the configuration, a sentence each.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problems(pub Vec<String>);
-
-impl fmt::Display for Problems {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join("\n"))
-    }
-}
-
-impl std::error::Error for Problems {}
-
-/// Valid settings with their origins.
-#[derive(Clone, Debug)]
-pub struct Loaded {
-    /// Name of the environment: `dev`, `qa`, `staging`, `prod`.
-    pub env: String,
-    /// Variables with the program's prefix that are no settings.
-    pub ignored: Vec<String>,
-    pub(super) specs: Vec<Spec>,
-    pub(super) values: BTreeMap<String, Given>,
-}
-
-impl Loaded {
-    /// A value with its origin.
-    ///
-    /// # Panics
-    /// When the setting was not declared.
-    pub fn given(&self, name: &str) -> &Given {
-        self.values.get(name).unwrap_or_else(|| panic!("{name} is not declared"))
-    }
-
-    /// The typed value of a setting.
-    ///
-    /// # Panics
-    /// When the setting was not declared with this type.
-    pub fn value<T: Value>(&self, section: &str, key: &str) -> T {
-        let text = &self.given(&format!("{section}.{key}")).text;
-        T::parse(text).unwrap_or_else(|| panic!("{section}.{key} was checked when it was loaded"))
-    }
-
-    /// Which settings have another text in `newer`, which was loaded for the same declarations. Where a text came from does not
-    /// matter.
-    pub fn changes(&self, newer: &Self) -> Changes {
-        let mut changes = Changes::default();
-        for spec in by_section(&self.specs) {
-            let name = spec.name();
-            if self.given(&name).text != newer.given(&name).text {
-                let kind = if spec.reloadable { &mut changes.reloadable } else { &mut changes.at_start };
-                kind.push(name);
-            }
-        }
-        changes
-    }
-
-    /// The newer settings, but what cannot be reloaded as it is here.
-    pub fn reloaded(&self, newer: &Self) -> Self {
-        let mut reloaded = newer.clone();
-        for spec in self.specs.iter().filter(|spec| !spec.reloadable) {
-            reloaded.values.insert(spec.name(), self.given(&spec.name()).clone());
-        }
-        reloaded
-    }
-
-    /// Whether errors may show their causes to clients.
-    pub fn is_dev(&self) -> bool {
-        self.env == "dev"
-    }
-}
-
-/// What is different after the sources were read again, by name, in the order of declaration.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Changes {
-    /// Settings that the running service takes over.
-    pub reloadable: Vec<String>,
-    /// Settings that only a new start takes over.
-    pub at_start: Vec<String>,
+/// When sources are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// For the first time: a configuration file can be a pipe.
+    First,
+    /// Once more, while the service runs.
+    Again,
 }
 
 /// Reads all sources.
@@ -166,52 +71,124 @@ pub struct Changes {
 /// # Panics
 /// When a setting is declared twice.
 pub fn load(specs: &[Spec], sources: &Sources, environment: &Environment) -> Result<Loaded, Problems> {
+    find(specs, sources, environment, Turn::First).result()
+}
+
+/// What was read, and everything that is wrong with it.
+pub(crate) struct Found {
+    /// The settings, with the default in place of each that is flawed.
+    pub(crate) loaded: Loaded,
+    problems: Vec<String>,
+    flawed: BTreeSet<String>,
+    /// Those whose default is none that could be given either.
+    missing: BTreeSet<String>,
+}
+
+impl Found {
+    /// Whether each of these settings has a value of its type.
+    pub(crate) fn has(&self, specs: &[Spec]) -> bool {
+        specs.iter().all(|spec| !self.missing.contains(&spec.name()))
+    }
+
+    /// Adds what several settings together have wrong. A sentence that names a flawed setting may only follow from its default, and is left
+    /// out.
+    pub(crate) fn add(&mut self, problems: Vec<String>) {
+        let follows = |problem: &String| self.flawed.iter().any(|name| problem.contains(name.as_str()));
+        self.problems.extend(problems.into_iter().filter(|problem| !follows(problem)));
+    }
+
+    /// The settings when nothing is wrong, else all problems.
+    pub(crate) fn result(self) -> Result<Loaded, Problems> {
+        if self.problems.is_empty() { Ok(self.loaded) } else { Err(Problems(self.problems)) }
+    }
+}
+
+/// Reads all sources as [`load()`] does, and goes on where it ends.
+pub(crate) fn find(specs: &[Spec], sources: &Sources, environment: &Environment, turn: Turn) -> Found {
     // Before anything is read: such a program is wrong whatever it is given.
     drop(by_section(specs));
     let prefix = prefix(sources.name);
-    let env = sources.environment_name(environment).unwrap_or("prod").to_owned();
-    let mut loading = Loading { specs, given: BTreeMap::new(), problems: Vec::new(), ignored: Vec::new() };
-    if env.is_empty() || !env.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
-        loading.problems.push(format!("the environment's name {env:?} is not made of letters, digits, - and _"));
+    let (env, origin) = sources.environment_name(environment).unwrap_or(("prod", Origin::Default));
+    let mut loading = Loading {
+        specs: specs.iter().map(|spec| (spec.name(), spec)).collect(),
+        given: BTreeMap::new(),
+        flawed: BTreeSet::new(),
+        problems: environment.problems(&prefix).collect(),
+        unknown: 0,
+        ignored: Vec::new(),
+    };
+    let is_known = ENVIRONMENTS.contains(&env);
+    if !is_known {
+        let hint = meant_environment(env).map(|name| format!("; did you mean {name}?")).unwrap_or_default();
+        let problem = format!("the environment's name {env:?} is none of {} ({origin}){hint}", ENVIRONMENTS.join(", "));
+        loading.problems.push(problem);
     }
-    loading.files(sources, environment.get(&format!("{prefix}CONFIG")), &env);
+    let readable = if turn == Turn::First { Readable::Once } else { Readable::Again };
+    for path in files(sources, environment.get(&format!("{prefix}CONFIG")), is_known.then_some(env)) {
+        loading.file(&path, readable);
+    }
     loading.credentials(environment);
     loading.variables(environment, &prefix, sources.reserved);
     for (name, text, flag) in &sources.flags {
         loading.give(name, text.clone(), Origin::Flag(flag));
     }
-    loading.finish(env)
+    loading.finish(specs, env.to_owned())
+}
+
+fn meant_environment(env: &str) -> Option<&'static str> {
+    let lower = env.to_lowercase();
+    let longer = ENVIRONMENTS.into_iter().find(|name| lower.starts_with(name));
+    longer.or_else(|| nearest(&lower, ENVIRONMENTS.into_iter()))
+}
+
+/// The configuration file and that of the environment, as far as they exist or must.
+fn files(sources: &Sources, variable: Option<&str>, env: Option<&str>) -> Vec<PathBuf> {
+    let named = sources.config.clone().or_else(|| variable.map(PathBuf::from));
+    let must_exist = named.is_some();
+    let path = named.unwrap_or_else(|| PathBuf::from(format!("/etc/{0}/{0}.toml", sources.name)));
+    let of_env = env.map(|env| path.with_file_name(format!("{}.{env}.toml", sources.name)));
+    let of_env = of_env.filter(|of_env| *of_env != path && may_exist(of_env));
+    let path = (must_exist || may_exist(&path)).then_some(path);
+    path.into_iter().chain(of_env).collect()
+}
+
+/// Whether there is such a file, or nobody may look: reading it then says why.
+fn may_exist(path: &Path) -> bool {
+    !matches!(path.try_exists(), Ok(false))
+}
+
+/// What a source says of a setting.
+struct Said {
+    text: Text,
+    origin: Origin,
+}
+
+enum Text {
+    /// With other settings in it, perhaps.
+    Interpolated(String),
+    /// What a secret's file holds.
+    AsItIs(String),
 }
 
 struct Loading<'a> {
-    specs: &'a [Spec],
-    given: BTreeMap<String, Given>,
+    specs: BTreeMap<String, &'a Spec>,
+    given: BTreeMap<String, Said>,
+    flawed: BTreeSet<String>,
     problems: Vec<String>,
+    unknown: usize,
     ignored: Vec<String>,
 }
 
 impl Loading<'_> {
-    fn files(&mut self, sources: &Sources, variable: Option<&str>, env: &str) {
-        let named = sources.config.clone().or_else(|| variable.map(PathBuf::from));
-        let must_exist = named.is_some();
-        let path = named.unwrap_or_else(|| PathBuf::from(format!("/etc/{0}/{0}.toml", sources.name)));
-        if must_exist || path.exists() {
-            self.file(&path);
+    fn file(&mut self, path: &Path, readable: Readable) {
+        let file::Said { entries, flaws } = file::read(path, readable);
+        let untold = flaws.len().saturating_sub(TOLD_MAX);
+        self.problems.extend(flaws.into_iter().take(TOLD_MAX));
+        if untold > 0 {
+            self.problems.push(format!("{}: {untold} further such lines", path.display()));
         }
-        let of_env = path.with_file_name(format!("{}.{env}.toml", sources.name));
-        if of_env != path && of_env.exists() {
-            self.file(&of_env);
-        }
-    }
-
-    fn file(&mut self, path: &Path) {
-        match file::read(path) {
-            Ok(entries) => {
-                for entry in entries {
-                    self.give(&entry.name, entry.text, Origin::File(path.to_path_buf(), entry.line));
-                }
-            }
-            Err(problems) => self.problems.extend(problems),
+        for entry in entries {
+            self.give(&entry.name, entry.text, Origin::File(path.to_path_buf(), entry.line));
         }
     }
 
@@ -220,10 +197,11 @@ impl Loading<'_> {
         let Some(folder) = environment.get("CREDENTIALS_DIRECTORY") else {
             return;
         };
-        for spec in self.specs.iter().filter(|s| s.secret) {
-            let path = Path::new(folder).join(spec.name());
-            if path.exists() {
-                self.secret_file(&spec.name(), &path, Origin::Credential(path.clone()));
+        let secrets: Vec<String> = self.specs.values().filter(|s| s.secret).map(|s| s.name()).collect();
+        for name in secrets {
+            let path = Path::new(folder).join(&name);
+            if may_exist(&path) {
+                self.secret_file(&name, &path, Origin::Credential(path.clone()));
             }
         }
     }
@@ -237,104 +215,140 @@ impl Loading<'_> {
                     self.give(&name, value.to_owned(), Origin::Variable(variable.to_owned()));
                 }
                 None if ["ENV", "CONFIG"].contains(&rest) || reserved.contains(&rest) => {}
-                None => self.ignored.push(variable.to_owned()),
+                None => match self.meant_variable(rest) {
+                    Some(meant) => self.problems.push(format!(
+                        "environment {variable} is no setting: between section and key stand two underscores; \
+                         did you mean {prefix}{meant}?"
+                    )),
+                    None => self.ignored.push(variable.to_owned()),
+                },
             }
         }
     }
 
+    /// The variable of a setting that is written with one underscore, without the prefix.
+    fn meant_variable(&self, rest: &str) -> Option<String> {
+        self.specs.values().find_map(|spec| {
+            let (section, key) = (spec.section.to_uppercase(), spec.key.to_uppercase());
+            let ending = rest.strip_prefix(&format!("{section}_{key}"))?;
+            (ending.is_empty() || (spec.secret && ending == "_FILE")).then(|| format!("{section}__{key}{ending}"))
+        })
+    }
+
     fn give(&mut self, name: &str, text: String, origin: Origin) {
-        if self.specs.iter().any(|s| s.name() == name) {
-            self.given.insert(name.to_owned(), Given { text, origin, secret: false });
+        if self.specs.contains_key(name) {
+            self.put(name, Text::Interpolated(text), origin);
             return;
         }
-        let secret = name.strip_suffix("_file").filter(|n| self.specs.iter().any(|s| s.secret && s.name() == *n));
+        let secret = name.strip_suffix("_file").filter(|name| self.specs.get(*name).is_some_and(|spec| spec.secret));
         match secret {
             Some(secret) => self.secret_file(secret, Path::new(&text), origin),
-            None => {
-                let hint = nearest(name, self.specs).map(|n| format!("; did you mean {n}?")).unwrap_or_default();
-                self.problems.push(format!("unknown key {name} ({origin}){hint}"));
-            }
+            None => self.unknown(name, &origin),
+        }
+    }
+
+    fn put(&mut self, name: &str, text: Text, origin: Origin) {
+        if let Some(before) = self.given.get(name).filter(|before| before.origin.is_beside(&origin)) {
+            let problem = format!("{name} is given twice: give it once ({}, {origin})", before.origin);
+            self.problems.push(problem);
+            self.flawed.insert(name.to_owned());
+        }
+        self.given.insert(name.to_owned(), Said { text, origin });
+    }
+
+    fn unknown(&mut self, name: &str, origin: &Origin) {
+        self.unknown += 1;
+        if self.unknown <= TOLD_MAX {
+            let meant = nearest(name, self.specs.keys().map(String::as_str));
+            let hint = meant.map(|name| format!("; did you mean {name}?")).unwrap_or_default();
+            self.problems.push(format!("unknown key {name} ({origin}){hint}"));
         }
     }
 
     fn secret_file(&mut self, name: &str, path: &Path, origin: Origin) {
-        match std::fs::read_to_string(path) {
-            Ok(text) => {
-                let text = text.trim_end().to_owned();
-                self.given.insert(name.to_owned(), Given { text, origin, secret: true });
-            }
-            Err(error) => self.problems.push(format!("{name}: cannot read {}: {error} ({origin})", path.display())),
-        }
+        let text = read_text(path, Readable::Regular).unwrap_or_else(|error| {
+            self.problems.push(format!("{name}: cannot read {}: {error} ({origin})", path.display()));
+            self.flawed.insert(name.to_owned());
+            String::new()
+        });
+        self.put(name, Text::AsItIs(text.trim_end().to_owned()), origin);
     }
 
-    fn finish(mut self, env: String) -> Result<Loaded, Problems> {
-        let mut values: BTreeMap<String, Given> = BTreeMap::new();
-        for spec in self.specs {
-            let default = || Given { text: spec.default.to_owned(), origin: Origin::Default, secret: false };
-            let given = self.given.remove(&spec.name()).unwrap_or_else(default);
-            values.insert(spec.name(), Given { secret: spec.secret, ..given });
+    fn finish(mut self, specs: &[Spec], env: String) -> Found {
+        if let Some(untold) = self.unknown.checked_sub(TOLD_MAX).filter(|untold| *untold > 0) {
+            self.problems.push(format!("{untold} further unknown keys"));
         }
-        let plain = values.clone();
-        for spec in self.specs {
-            let given = values.get_mut(&spec.name()).expect("just put in");
-            match interpolated(&given.text, &plain) {
-                Ok((text, of_secrets)) => {
-                    given.text = text;
-                    given.secret |= of_secrets;
+        for spec in specs {
+            self.given.entry(spec.name()).or_insert_with(|| by_default(spec));
+        }
+        let (mut values, mut missing) = (BTreeMap::new(), BTreeSet::new());
+        for spec in specs {
+            let name = spec.name();
+            let given = match self.value(spec, &self.given[&name]) {
+                Ok(given) if !self.flawed.contains(&name) => given,
+                result => {
+                    if self.flawed.insert(name.clone()) {
+                        self.problems.extend(result.err());
+                    }
+                    let default = self.value(spec, &by_default(spec));
+                    default.unwrap_or_else(|_| {
+                        missing.insert(name.clone());
+                        Given { text: String::new(), origin: Origin::Default, secret: spec.secret }
+                    })
                 }
-                Err(flaw) => self.problems.push(format!("{}: {flaw} ({})", spec.name(), given.origin)),
+            };
+            values.insert(name, given);
+        }
+        let loaded = Loaded { env, ignored: self.ignored, specs: specs.to_vec(), values };
+        Found { loaded, problems: self.problems, flawed: self.flawed, missing }
+    }
+
+    /// The value of a setting, made of others and checked.
+    fn value(&self, spec: &Spec, said: &Said) -> Result<Given, String> {
+        let (name, origin) = (spec.name(), &said.origin);
+        let (text, secret) = self.made(spec, &said.text).map_err(|flaw| match spec.secret {
+            // What stands between the braces may be a part of the secret.
+            true => format!(
+                "{name}: a `${{` in it does not begin the name of a setting that has a value of its own; a literal one is written \
+                 `$${{` ({origin})"
+            ),
+            false => format!("{name}: {flaw} ({origin})"),
+        })?;
+        let Some(flaw) = spec.flaw(&text) else {
+            return Ok(Given { text, origin: origin.clone(), secret });
+        };
+        let shown = if secret { "***".to_owned() } else { format!("{text:?}") };
+        let element = spec.flawed_element(&text).map(|element| {
+            let shown = if secret { String::new() } else { format!(", {:?},", element.text) };
+            format!("; element {}{shown} is not {}", element.position, element.expected)
+        });
+        Err(format!("{name} = {shown}: {flaw}{} ({origin})", element.unwrap_or_default()))
+    }
+
+    /// A text with what other settings say themselves in it, and whether it is secret.
+    fn made(&self, spec: &Spec, text: &Text) -> Result<(String, bool), Flaw> {
+        let text = match text {
+            Text::AsItIs(text) => return Ok((text.clone(), spec.secret)),
+            Text::Interpolated(text) => text,
+        };
+        let of_secrets = Cell::new(spec.secret);
+        let text = interpolated(text, |name| {
+            let said = self.given.get(name).ok_or_else(|| Flaw::Unknown(name.to_owned()))?;
+            of_secrets.set(of_secrets.get() || self.specs[name].secret);
+            match &said.text {
+                Text::AsItIs(text) => Ok(text.clone()),
+                Text::Interpolated(text) => {
+                    let nested = || Flaw::Nested(name.to_owned());
+                    interpolated(text, |_| Err(nested())).map_err(|_| nested())
+                }
             }
-            if let Some(flaw) = spec.flaw(&given.text) {
-                let shown = if given.secret { "***".to_owned() } else { format!("{:?}", given.text) };
-                self.problems.push(format!("{} = {shown}: {flaw} ({})", spec.name(), given.origin));
-            }
-        }
-        if self.problems.is_empty() {
-            Ok(Loaded { env, ignored: self.ignored, specs: self.specs.to_vec(), values })
-        } else {
-            Err(Problems(self.problems))
-        }
+        })?;
+        Ok((text, of_secrets.get()))
     }
 }
 
-/// `${section.key}` replaced by what that setting says itself, and whether one of these is a secret.
-fn interpolated(text: &str, values: &BTreeMap<String, Given>) -> Result<(String, bool), String> {
-    let (mut out, mut of_secrets) = (String::new(), false);
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("${") {
-        let (name, behind) = after.split_once('}').ok_or("`${` without `}`")?;
-        let value = values.get(name).ok_or_else(|| format!("${{{name}}} is no setting"))?;
-        if value.text.contains("${") {
-            return Err(format!("${{{name}}} is itself made of others"));
-        }
-        out += before;
-        out += &value.text;
-        of_secrets |= value.secret;
-        rest = behind;
-    }
-    Ok((out + rest, of_secrets))
-}
-
-/// The declared name that looks most like an unknown one, when it looks alike at all.
-fn nearest(name: &str, specs: &[Spec]) -> Option<String> {
-    let distances = specs.iter().map(|s| (distance(name, &s.name()), s.name()));
-    distances.min().filter(|(far, _)| *far <= 1 + name.len() / 4).map(|(_, name)| name)
-}
-
-/// Levenshtein's distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let cost = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
+fn by_default(spec: &Spec) -> Said {
+    Said { text: Text::Interpolated(spec.default.to_owned()), origin: Origin::Default }
 }
 
 #[cfg(test)]

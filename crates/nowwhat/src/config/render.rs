@@ -1,6 +1,6 @@
 //! Settings shown: the file of defaults, and what holds with its origins.
 
-use super::load::Loaded;
+use super::loaded::Loaded;
 use super::spec::{Spec, by_section};
 
 /// The commented file of all defaults; every value is commented out, so that the file changes nothing.

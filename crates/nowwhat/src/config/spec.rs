@@ -1,6 +1,6 @@
 //! What a setting is: name, type, default, range, meaning.
 
-use super::value::Value;
+use super::value::{FlawedElement, Value};
 
 /// The smallest and the largest value, both allowed, as they are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,7 @@ pub struct Spec {
     /// Whether the running service takes a new value over.
     pub reloadable: bool,
     amount: fn(&str) -> Option<Option<u128>>,
+    element: fn(&str) -> Option<FlawedElement>,
 }
 
 impl Spec {
@@ -56,6 +57,7 @@ impl Spec {
             bare: T::BARE,
             reloadable: false,
             amount: |text| T::parse(text).map(|value| value.amount()),
+            element: T::flawed_element,
         }
     }
 
@@ -85,6 +87,11 @@ impl Spec {
             return Some(format!("allowed are {} to {}", range.min, range.max));
         }
         None
+    }
+
+    /// Which element of a list makes it none, if one does.
+    pub(crate) fn flawed_element(&self, text: &str) -> Option<FlawedElement> {
+        (self.element)(text)
     }
 
     /// The value as TOML writes it.

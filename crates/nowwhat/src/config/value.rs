@@ -19,6 +19,21 @@ pub trait Value: Sized {
     fn amount(&self) -> Option<u128> {
         None
     }
+    /// The first element that makes a text no list of such; none for values that are no list.
+    fn flawed_element(_text: &str) -> Option<FlawedElement> {
+        None
+    }
+}
+
+/// An element of a list that is none of what the list may hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlawedElement {
+    /// Which, counted from 1.
+    pub position: usize,
+    /// What it says.
+    pub text: String,
+    /// What it should be, in words.
+    pub expected: &'static str,
 }
 
 macro_rules! integers {
@@ -56,6 +71,11 @@ impl<T: Value> Value for Vec<T> {
         } else {
             text.split(',').map(|item| T::parse(item.trim())).collect()
         }
+    }
+    fn flawed_element(text: &str) -> Option<FlawedElement> {
+        let elements = text.split(',').map(str::trim).zip(1..).filter(|_| !text.trim().is_empty());
+        let (text, position) = elements.into_iter().find(|(item, _)| T::parse(item).is_none())?;
+        Some(FlawedElement { position, text: text.to_owned(), expected: T::EXPECTED })
     }
 }
 
@@ -95,6 +115,9 @@ impl<T: Value> Value for Option<T> {
     const BARE: bool = T::BARE;
     fn parse(text: &str) -> Option<Self> {
         if text.is_empty() { Some(None) } else { T::parse(text).map(Some) }
+    }
+    fn flawed_element(text: &str) -> Option<FlawedElement> {
+        T::flawed_element(text)
     }
     fn amount(&self) -> Option<u128> {
         self.as_ref().and_then(T::amount)
@@ -150,6 +173,21 @@ impl Value for Seconds {
     }
     fn amount(&self) -> Option<u128> {
         Some(u128::from(self.0))
+    }
+}
+
+const DURATION_UNITS: [(&str, u64); 5] = [("ms", 1), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)];
+
+/// In milliseconds, with its unit: `500ms`, `15s`, `10m`, `1h`, `7d`.
+impl Value for Duration {
+    const EXPECTED: &'static str = "a duration such as 500ms, 30s or 10m";
+    fn parse(text: &str) -> Option<Self> {
+        // A number alone would be seconds to one reader and milliseconds to another.
+        let has_unit = text.trim_end().ends_with(|sign: char| sign.is_ascii_alphabetic());
+        has_unit.then(|| with_unit(text, &DURATION_UNITS)).flatten().map(Self::from_millis)
+    }
+    fn amount(&self) -> Option<u128> {
+        Some(self.as_millis())
     }
 }
 
@@ -242,6 +280,11 @@ mod tests {
         assert_eq!(bytes("much"), None);
         assert_eq!(Seconds::parse("10m"), Some(Seconds(600)));
         assert_eq!(Seconds::parse("1.5h"), None);
+        let millis = |text| Duration::parse(text).map(|duration| duration.as_millis());
+        assert_eq!([millis("500ms"), millis("3 s"), millis("2m")], [Some(500), Some(3000), Some(120_000)]);
+        assert_eq!([millis("1h"), millis("7d")], [Some(3_600_000), Some(604_800_000)]);
+        assert_eq!([millis("15"), millis(""), millis("ms"), millis("1.5s"), millis("99999999999999999d")], [None; 5]);
+        assert!(Duration::parse("900ms").and_then(|d| d.amount()) < Duration::parse("1s").and_then(|d| d.amount()));
         assert_eq!(ByteSize(3 << 20).to_string(), "3MiB");
         assert_eq!(ByteSize(1000).to_string(), "1000");
     }

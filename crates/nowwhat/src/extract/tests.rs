@@ -31,7 +31,12 @@ fn bakery() -> Router {
         .route("/pages", get(|Query(page): Query<Page>| async move { Json(page.size) }))
         .route("/twisted/{a}/{b}", get(|Path(id): Path<u32>| async move { Json(id) }));
     router.layer(Uniform::new(
-        tokio::sync::watch::channel(Limits { body_bytes_max: 64, request_timeout: Duration::from_secs(60) }).1,
+        tokio::sync::watch::channel(Limits {
+            body_bytes_max: 64,
+            body_stall_timeout: Duration::from_secs(60),
+            request_timeout: Duration::from_secs(60),
+        })
+        .1,
     ))
 }
 

@@ -339,3 +339,23 @@ fn options_that_cannot_work_are_refused_and_say_no_secret() {
     assert!(ca.contains("/missing.pem"), "{ca}");
     assert!(!format!("{:?}", options("http://me:hidden@127.0.0.1")).contains("hidden"));
 }
+
+#[tokio::test]
+async fn a_new_token_is_sent_as_it_is_from_the_next_batch_on() {
+    let (address, got) = collector(StatusCode::OK).await;
+    let exporting = exporting(&options(&format!("http://{address}"))).expect("exporting");
+    let _guard = tracing::subscriber::set_default(exporting.subscriber());
+    let token = |text: &str| vec![("authorization".to_owned(), Secret::parse(text).expect("a text"))];
+    let sent = |got: &Got| got.headers.lock().expect("no panic").last().map(|headers| headers["authorization"].clone());
+    for expected in ["Bearer hidden", "Bearer 100%20new"] {
+        exporting.otlp.set_headers(&token(expected)).expect("a header");
+        tracing::info_span!("request").in_scope(|| {});
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while sent(&got).is_none_or(|value| value != expected) {
+            assert!(Instant::now() < deadline, "{expected} is not sent: {got:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    exporting.otlp.set_headers(&token("two\nlines")).expect_err("no header");
+    exporting.shutdown(Duration::from_secs(20)).await;
+}

@@ -1,4 +1,4 @@
-//! Every failure of a router as a [`Problem`], and the limits of a request: the size of its body, the time until its answer.
+//! Every failure of a router as a [`Problem`], and the limits of a request: size and pauses of its body, the time until its answer.
 //!
 //! **What becomes a problem:** an answer with a status from 400 that is no problem yet and says nothing but plain text: no content
 //! type or `text/plain`, at most 4096 bytes. Below 500 the text becomes `detail`; from 500 on it is for the log alone.
@@ -24,11 +24,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 use tower::Service;
 
+/// Characters of a path that are told.
+const PATH_CHARS_MAX: usize = 256;
 /// The longest text that becomes a `detail`.
 const TEXT_BYTES_MAX: usize = 4096;
 
@@ -37,6 +39,9 @@ const TEXT_BYTES_MAX: usize = 4096;
 pub struct Limits {
     /// The largest body that an extractor reads, in bytes; more is answered 413.
     pub body_bytes_max: usize,
+    /// How long a handler that reads the body waits for the client to send more of it. After that the body ends with an error, and
+    /// what the handler answers to that error is answered 408 `body_timeout`.
+    pub body_stall_timeout: Duration,
     /// From the head of the request to the head of its answer. After that: 408 when the client still owed a part of the body that
     /// the handler waited for, else 503 `timed_out`. How long an answer's body takes is not limited.
     pub request_timeout: Duration,
@@ -103,8 +108,9 @@ where
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        let bounds = self.limits.borrow().begin(&mut request);
-        Within { future: self.inner.call(request), bounds }
+        let asked = Asked::of(&request);
+        let bounds = self.limits.borrow().begin(&mut request, Instant::now());
+        Within { future: self.inner.call(request), bounds, asked }
     }
 }
 
@@ -116,6 +122,7 @@ pin_project! {
         future: F,
         #[pin]
         bounds: Bounds,
+        asked: Asked,
     }
 }
 
@@ -129,7 +136,7 @@ where
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         match this.future.poll(context) {
-            Poll::Ready(Ok(answer)) => Poll::Ready(Ok(this.bounds.answered(answer.into_response()))),
+            Poll::Ready(Ok(answer)) => Poll::Ready(Ok(this.bounds.answered(answer.into_response(), this.asked))),
             Poll::Pending => this.bounds.waiting(context).map(Ok),
         }
     }
@@ -140,9 +147,8 @@ pin_project! {
     #[derive(Debug)]
     pub(crate) struct Bounds {
         limits: Limits,
-        asked: Asked,
-        // Whether the handler waits for the body; none when there is no body.
-        owed: Option<Arc<AtomicBool>>,
+        // How the body comes; none when there is no body.
+        coming: Option<Arc<Coming>>,
         started: Instant,
         // Begun when there is something to wait for.
         #[pin]
@@ -151,28 +157,31 @@ pin_project! {
 }
 
 impl Limits {
-    /// Sets the limits of a request.
-    pub(crate) fn begin(self, request: &mut Request) -> Bounds {
-        let asked = Asked::of(request);
-        let owed = (!request.body().is_end_stream()).then(|| {
+    /// Sets the limits of a request that came at `started`.
+    pub(crate) fn begin(self, request: &mut Request, started: Instant) -> Bounds {
+        let coming = (!request.body().is_end_stream()).then(|| {
             BodyLimit(self.body_bytes_max).apply(request);
-            let owed = Arc::new(AtomicBool::new(false));
-            let theirs = owed.clone();
+            let coming = Arc::new(Coming::default());
             let inner = std::mem::take(request.body_mut());
-            *request.body_mut() = Body::new(Awaited { inner, owed: theirs });
-            owed
+            let (stall_timeout, pause) = (self.body_stall_timeout, None);
+            *request.body_mut() = Body::new(Awaited { inner, coming: coming.clone(), stall_timeout, pause });
+            coming
         });
-        Bounds { limits: self, asked, owed, started: Instant::now(), end: None }
+        Bounds { limits: self, coming, started, end: None }
     }
 }
 
 impl Bounds {
     /// The answer that came; a failure in plain text becomes a problem.
-    pub(crate) fn answered(self: Pin<&mut Self>, answer: Response) -> Response {
+    pub(crate) fn answered(self: Pin<&mut Self>, answer: Response, asked: &Asked) -> Response {
+        let has_stalled = self.coming.as_ref().is_some_and(|coming| coming.has_stalled.load(Ordering::Acquire));
         match answer.status() {
+            status if status.as_u16() >= 400 && has_stalled => {
+                body_stalled(self.limits.body_stall_timeout).into_response()
+            }
             status if status.as_u16() < 400 || !is_plain(&answer) => answer,
             StatusCode::PAYLOAD_TOO_LARGE => with_problem(answer, BodyLimit(self.limits.body_bytes_max).problem()),
-            _ => told(answer, &self.asked),
+            _ => told(answer, asked),
         }
     }
 
@@ -180,12 +189,12 @@ impl Bounds {
     pub(crate) fn waiting(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Response> {
         let mut this = self.project();
         if this.end.is_none() {
-            this.end.set(Some(tokio::time::sleep_until(*this.started + this.limits.request_timeout)));
+            this.end.set(Some(tokio::time::sleep_until((*this.started + this.limits.request_timeout).into())));
         }
         ready!(this.end.as_pin_mut().expect("set above").poll(context));
         let after = this.limits.request_timeout;
-        let owed = this.owed.as_ref().is_some_and(|owed| owed.load(Ordering::Acquire));
-        Poll::Ready(if owed { body_missing(after) } else { timed_out(after) }.into_response())
+        let is_owed = this.coming.as_ref().is_some_and(|coming| coming.is_owed.load(Ordering::Acquire));
+        Poll::Ready(if is_owed { body_missing(after) } else { timed_out(after) }.into_response())
     }
 }
 
@@ -204,22 +213,24 @@ async fn limited(State(limit): State<BodyLimit>, mut request: Request, next: Nex
     }
 }
 
-/// What a 404 or 405 names.
+/// What was asked for: 404, 405 and log lines name it.
 #[derive(Debug)]
-struct Asked {
+pub(crate) struct Asked {
     method: Method,
     uri: http::Uri,
     matched: bool,
 }
 
 impl Asked {
-    fn of(request: &Request) -> Self {
+    pub(crate) fn of(request: &Request) -> Self {
         let matched = request.extensions().get::<MatchedPath>().is_some();
         Self { method: request.method().clone(), uri: request.uri().clone(), matched }
     }
 
-    fn path(&self) -> &str {
-        crate::request::shown(self.uri.path())
+    /// The beginning of the path, long enough for every route.
+    pub(crate) fn path(&self) -> &str {
+        let path = self.uri.path();
+        path.char_indices().nth(PATH_CHARS_MAX).map_or(path, |(end, _)| &path[..end])
     }
 }
 
@@ -275,6 +286,13 @@ fn body_missing(after: Duration) -> Problem {
     Problem::of_status(StatusCode::REQUEST_TIMEOUT).detail(detail).retry_after(1)
 }
 
+/// The client's slowness too, told before the time for the whole request is over.
+fn body_stalled(after: Duration) -> Problem {
+    Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", "The body came too slowly")
+        .detail(format!("nothing of the body came for {} seconds", after.as_secs_f64()))
+        .retry_after(1)
+}
+
 /// The service's own slowness; 504 would blame a server behind it.
 fn timed_out(after: Duration) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "timed_out", "The answer took too long")
@@ -282,10 +300,27 @@ fn timed_out(after: Duration) -> Problem {
         .retry_after(1)
 }
 
-/// A request's body that tells whether someone waits for the client to send more of it.
+/// How a request's body comes.
+#[derive(Debug, Default)]
+struct Coming {
+    /// Whether someone waits for the client to send more of it.
+    is_owed: AtomicBool,
+    /// Whether someone waited for too long.
+    has_stalled: AtomicBool,
+}
+
+/// Why a body ends early.
+#[derive(Debug, thiserror::Error)]
+#[error("the client sends no more of the body")]
+struct Stalled;
+
+/// A request's body that tells how it comes, and is given up when it pauses for too long.
 struct Awaited {
     inner: Body,
-    owed: Arc<AtomicBool>,
+    coming: Arc<Coming>,
+    stall_timeout: Duration,
+    // Begun when there is something to wait for.
+    pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl http_body::Body for Awaited {
@@ -293,10 +328,18 @@ impl http_body::Body for Awaited {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        self.owed.store(true, Ordering::Release);
-        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        self.owed.store(false, Ordering::Release);
-        Poll::Ready(frame)
+        self.coming.is_owed.store(true, Ordering::Release);
+        if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) {
+            self.coming.is_owed.store(false, Ordering::Release);
+            self.pause = None;
+            return Poll::Ready(frame);
+        }
+        let stall_timeout = self.stall_timeout;
+        let pause = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(stall_timeout)));
+        ready!(pause.as_mut().poll(cx));
+        self.coming.has_stalled.store(true, Ordering::Release);
+        self.pause = None;
+        Poll::Ready(Some(Err(axum::Error::new(Stalled))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -311,7 +354,7 @@ impl http_body::Body for Awaited {
 impl Drop for Awaited {
     fn drop(&mut self) {
         // Nobody waits for it any more.
-        self.owed.store(false, Ordering::Release);
+        self.coming.is_owed.store(false, Ordering::Release);
     }
 }
 

@@ -5,12 +5,12 @@ use super::metrics::{Outcome, RouteMetrics};
 use crate::current::{self, Current};
 use crate::debug::Ended;
 use crate::metrics::{Label, Method, Route};
-use crate::problem::Problem;
-use crate::routing::controller_and_action;
+use crate::problem::{Asked, Problem};
+use crate::routing::Name;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::response::Response;
-use http::{HeaderMap, StatusCode, Uri, header};
+use http::{HeaderMap, StatusCode, header};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 use std::borrow::Cow;
@@ -28,8 +28,6 @@ fn client_gone() -> StatusCode {
 }
 /// The format of an answer that names none.
 const ANY: &str = "*/*";
-/// Characters of a path that are logged.
-const PATH_CHARS_MAX: usize = 256;
 /// An answer of known length up to this is taken as sent when it is handed over: it is in memory and fits the socket's buffers.
 const AT_ONCE_BYTES_MAX: u64 = 64 << 10;
 
@@ -41,8 +39,8 @@ pub(super) struct Line {
     pub(super) span: tracing::Span,
     method: Method,
     route: Route,
-    uri: Uri,
-    started: Instant,
+    pub(super) asked: Asked,
+    pub(super) started: Instant,
     response_bytes: u64,
     format: Cow<'static, str>,
     status: StatusCode,
@@ -69,7 +67,7 @@ impl Line {
             span,
             method: request.method().into(),
             route: Route::of(request.extensions()),
-            uri: request.uri().clone(),
+            asked: Asked::of(request),
             started: Instant::now(),
             response_bytes: 0,
             format: ANY.into(),
@@ -140,10 +138,10 @@ impl Line {
         };
         self.metrics.count(&self.shared.metrics, &outcome);
         let (method, status) = (self.method.value(), self.status.as_u16());
-        let named = self.current.handler.get().map(|handler| controller_and_action(handler));
-        let path = shown(self.uri.path());
-        let message = Message { status, method: self.method, path, named };
-        let (controller, action) = (named.map(|n| n.0), named.map(|n| n.1));
+        let named = self.current.handler.get().copied();
+        let path = self.asked.path();
+        let message = Message { status: self.status, method: self.method, path, named };
+        let (controller, action) = (named.map(|name| name.controller), named.map(|name| name.action));
         let format = self.format.as_ref();
         let duration = current::millis(time);
         let (db, view) = (self.current.times.db_ms(), self.current.times.view_ms());
@@ -156,17 +154,22 @@ impl Line {
         if status >= 500 {
             self.span.record("otel.status_code", "error");
         }
-        let _entered = self.span.enter();
         macro_rules! write_line {
             ($level:ident) => {
-                tracing::$level!(target: super::TARGET, method, path, format, controller, action, status, duration, view, db,
+                tracing::$level!(target: super::TARGET, parent: &self.span, method, path, format, controller, action, status, duration, view, db,
                     request_bytes, response_bytes, client, code, cause, "{message}")
             };
         }
-        current::in_scope(&self.current, || match status {
+        let write = || match status {
             500.. => write_line!(error),
             _ => write_line!(info),
-        });
+        };
+        if self.current.trace.is_none() && self.current.record.is_none() {
+            write();
+        } else {
+            // Exporters and the development page want to be inside of the request; its line alone does not need it.
+            self.span.in_scope(|| current::in_scope(&self.current, write));
+        }
         if let Some(record) = &self.current.record {
             let title = message.to_string();
             // The page shows the status apart.
@@ -187,25 +190,21 @@ impl Drop for Line {
 
 /// `[200] GET /users (users#index)`.
 struct Message<'a> {
-    status: u16,
+    status: StatusCode,
     method: Method,
     path: &'a str,
-    named: Option<(&'static str, &'static str)>,
+    named: Option<Name>,
 }
 
 impl fmt::Display for Message<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "[{}] {} {}", self.status, self.method.value(), self.path)?;
+        let mut parts = |parts: &[&str]| parts.iter().try_for_each(|part| f.write_str(part));
+        parts(&["[", self.status.as_str(), "] ", self.method.value(), " ", self.path])?;
         match self.named {
-            Some((controller, action)) => write!(f, " ({controller}#{action})"),
+            Some(Name { controller, action }) => parts(&[" (", controller, "#", action, ")"]),
             None => Ok(()),
         }
     }
-}
-
-/// The beginning of a path, long enough for every route.
-pub(crate) fn shown(path: &str) -> &str {
-    path.char_indices().nth(PATH_CHARS_MAX).map_or(path, |(end, _)| &path[..end])
 }
 
 /// The type that was negotiated, by its short name: `json` for `application/problem+json`.

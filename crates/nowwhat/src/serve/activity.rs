@@ -1,12 +1,12 @@
 //! Whose turn it is on a connection.
 //!
-//! HTTP/1 is watched by hyper, from the moment its version is known. This closes the rest: a peer that says nothing at
-//! all, and one of HTTP/2, where a peer may keep a connection open with pings alone, or leave its answers where they
-//! are by giving no window.
+//! A peer that says nothing, or no whole head of a request, loses its connection, and so does one of HTTP/2 that keeps
+//! it open with pings alone, or leaves its answers where they are by giving no window. A peer that does not read is
+//! left to the [`StallGuard`](super::stall::StallGuard). One timer a connection looks at counts now and then: a request
+//! costs no timer.
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::Version;
 use http_body::{Frame, SizeHint};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -26,15 +26,15 @@ pub(super) struct Activity {
     /// Answers, and next parts of answers, that the service has not made yet.
     owed: AtomicUsize,
     written_bytes: AtomicU64,
-    http2: AtomicBool,
+    /// A write waits for the peer to read.
+    write_waits: AtomicBool,
     first: Notify,
 }
 
 impl Activity {
     /// A request came. The service owes an answer until the value is dropped.
-    pub(super) fn request(self: &Arc<Self>, version: Version) -> Owed {
+    pub(super) fn request(self: &Arc<Self>) -> Owed {
         if self.requests.fetch_add(1, Ordering::Relaxed) == 0 {
-            self.http2.store(version == Version::HTTP_2, Ordering::Relaxed);
             self.first.notify_one();
         }
         Owed::new(self)
@@ -43,6 +43,16 @@ impl Activity {
     /// Bytes went to the peer.
     pub(super) fn wrote(&self, bytes: usize) {
         self.written_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// A write has to wait for the peer.
+    pub(super) fn write_waits(&self) {
+        self.write_waits.store(true, Ordering::Relaxed);
+    }
+
+    /// The write that waited is done or given up.
+    pub(super) fn write_ended(&self) {
+        self.write_waits.store(false, Ordering::Relaxed);
     }
 
     /// How many requests came.
@@ -57,22 +67,20 @@ impl Activity {
         }
     }
 
-    /// Returns at `first` when no request came until then, or later, over HTTP/2, when for one `period` it was the
-    /// peer's turn and the peer did nothing.
+    /// Returns at `first` when no request came until then, or later, when for one `period` it was the peer's turn and the
+    /// peer did nothing.
     pub(super) async fn idle(&self, first: Instant, period: Duration) {
         sleep_until(first).await;
         if self.requests() == 0 {
             return;
-        }
-        if !self.http2.load(Ordering::Relaxed) {
-            std::future::pending::<()>().await;
         }
         loop {
             let (requests, written_bytes) = (self.requests(), self.written_bytes.load(Ordering::Relaxed));
             sleep(period).await;
             let progress_bytes = self.written_bytes.load(Ordering::Relaxed) - written_bytes;
             let owed = self.owed.load(Ordering::Relaxed);
-            if owed == 0 && self.requests() == requests && progress_bytes < PROGRESS_BYTES_MIN {
+            let write_waits = self.write_waits.load(Ordering::Relaxed);
+            if owed == 0 && !write_waits && self.requests() == requests && progress_bytes < PROGRESS_BYTES_MIN {
                 return;
             }
         }

@@ -2,14 +2,16 @@
 
 use super::activity::{Activity, Answer};
 use super::stall::StallGuard;
-use super::{ConnectionLimits, Serving, Slot, Stop};
+use super::{ConnectionLimits, ConnectionMetrics, Serving, Slot, Stop, host};
 use axum::Router;
 use axum::extract::ConnectInfo;
+use futures::future::{Either, ready};
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -24,33 +26,20 @@ use tower::Service;
 
 /// A peer of HTTP/2 is asked for a sign of life this often, and gets as long again for it.
 const PING_PERIOD: Duration = Duration::from_secs(20);
-/// The heads of one HTTP/2 request, decompressed.
+/// The head of one request; of HTTP/2 decompressed. Over HTTP/1 it is the most that is kept of a head that is not
+/// complete, so that one which arrives all at once may be larger, up to twice this. More is answered 431.
 const HEAD_BYTES_MAX: u32 = 64 << 10;
 /// Requests that the peer took back before they were looked at; more are an attack (rapid reset), and end the
 /// connection.
 const RESETS_WAITING_MAX: usize = 20;
 /// When it is time to stop, a connection without a request gets this long for its first one: it may be on its way, and
 /// a peer does not expect a connection that was accepted to be closed without an answer.
-const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
+pub(super) const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 
-/// How a request came: an extension of every request.
+/// An extension of the requests that came over TLS. A request without it may have been encrypted up to a proxy: see
+/// [`TrustedProxies::client_scheme`](crate::forwarded::TrustedProxies::client_scheme).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scheme {
-    /// Not encrypted, as far as this process can know: a proxy before it may have taken the encryption off.
-    Http,
-    /// Over TLS.
-    Https,
-}
-
-impl Scheme {
-    /// As in a URL: `http` or `https`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Https => "https",
-        }
-    }
-}
+pub struct OverTls;
 
 /// A connection that was accepted and has its place among those allowed.
 pub(super) struct Connection {
@@ -75,15 +64,15 @@ impl Connection {
         let acceptor = serving.tls.as_ref().map(super::Tls::acceptor);
         // IPv4 on a socket of both families reads as IPv6; to the service it is the same peer.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        let scheme = if acceptor.is_some() { Scheme::Https } else { Scheme::Http };
-        let http = Http { router, peer, scheme, limits, first, activity, serving };
+        let over_tls = acceptor.is_some().then_some(OverTls);
+        let http = Http { router, peer, over_tls, limits, first, activity, serving };
         match acceptor {
             None => http.serve(stream).await,
             Some(acceptor) => match handshake(acceptor.accept(stream), first, http.serving.stop.clone()).await {
                 Ok(stream) => http.serve(stream).await,
                 Err(error) => {
                     http.serving.metrics.handshakes_failed.inc();
-                    tracing::debug!(%error, %peer, "tls handshake failed");
+                    tracing::debug!(error = crate::error_chain(&error), %peer, "tls handshake failed");
                 }
             },
         }
@@ -95,7 +84,7 @@ impl Connection {
 struct Http {
     router: Router,
     peer: SocketAddr,
-    scheme: Scheme,
+    over_tls: Option<OverTls>,
     limits: ConnectionLimits,
     /// When the first request must be there.
     first: Instant,
@@ -105,13 +94,24 @@ struct Http {
 
 impl Http {
     async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, stream: S) {
-        let Self { router, peer, scheme, limits, first, activity, serving } = self;
-        let seen = activity.clone();
+        let Self { router, peer, over_tls, limits, first, activity, serving } = self;
+        let (seen, malformed) = (activity.clone(), serving.metrics.malformed.clone());
         let service = service_fn(move |mut request: Request<Incoming>| {
-            let owed = seen.request(request.version());
-            request.extensions_mut().insert(ConnectInfo(peer));
-            request.extensions_mut().insert(scheme);
-            let answer = router.clone().call(request);
+            let owed = seen.request();
+            let answer = match host::fault(request.version(), request.headers()) {
+                None => {
+                    request.extensions_mut().insert(ConnectInfo(peer));
+                    if let Some(over_tls) = over_tls {
+                        request.extensions_mut().insert(over_tls);
+                    }
+                    Either::Left(router.clone().call(request))
+                }
+                Some(error) => {
+                    malformed.inc();
+                    tracing::debug!(error, %peer, "request refused");
+                    Either::Right(ready(Ok(host::refusal(error))))
+                }
+            };
             let seen = seen.clone();
             async move {
                 let answer = answer.await;
@@ -144,8 +144,18 @@ impl Http {
             }
         };
         if let Err(error) = ended {
-            tracing::debug!(error, %peer, "connection ended");
+            told(error.as_ref(), peer, &serving.metrics);
         }
+    }
+}
+
+/// A connection ended otherwise than in order.
+fn told(error: &(dyn Error + 'static), peer: SocketAddr, metrics: &ConnectionMetrics) {
+    if error.downcast_ref().is_some_and(hyper::Error::is_parse) {
+        metrics.malformed.inc();
+        tracing::debug!(error = crate::error_chain(error), %peer, "request refused");
+    } else {
+        tracing::debug!(error = crate::error_chain(error), %peer, "connection ended");
     }
 }
 
@@ -177,7 +187,9 @@ async fn time_to_leave(mut stop: Stop, activity: &Activity, first: Instant, head
 
 fn builder(limits: &ConnectionLimits) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.head_timeout);
+    let head_bytes_max = HEAD_BYTES_MAX as usize;
+    // The time for a head is watched by `Activity`: hyper would set a timer for each.
+    builder.http1().max_buf_size(head_bytes_max);
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -34,7 +34,10 @@ impl<S> StallGuard<S> {
 
     fn after_write(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(written) = written {
-            self.waiting = false;
+            if self.waiting {
+                self.waiting = false;
+                self.activity.write_ended();
+            }
             if let Ok(bytes) = &written {
                 self.activity.wrote(*bytes);
             }
@@ -44,12 +47,14 @@ impl<S> StallGuard<S> {
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(patience)));
         if !self.waiting {
             self.waiting = true;
+            self.activity.write_waits();
             timer.as_mut().reset(Instant::now() + patience);
         }
         match timer.as_mut().poll(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(()) => {
                 self.waiting = false;
+                self.activity.write_ended();
                 self.stalled.inc();
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes nothing of its answer")))
             }

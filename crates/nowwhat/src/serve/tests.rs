@@ -1,14 +1,17 @@
 //! Promises of listeners, with real sockets and real clients.
 
 mod inherited;
+mod refused;
 mod tls;
 
+use super::connection::FIRST_REQUEST_GRACE;
 use super::*;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::routing::get;
 use axum::{Extension, Router};
 use bytes::Bytes;
+use futures::future::join_all;
 use http::{Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
@@ -21,7 +24,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 /// Longer than anything here takes, also on a busy machine.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(60);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Limits that no test comes near unless it changes them.
@@ -31,12 +34,10 @@ const WIDE: ConnectionLimits = ConnectionLimits {
     write_stall_timeout: Duration::from_secs(60),
     streams_max: 100,
 };
-/// Limits that a peer who does nothing reaches soon.
-const TIGHT: ConnectionLimits = ConnectionLimits {
-    head_timeout: Duration::from_millis(150),
-    write_stall_timeout: Duration::from_millis(300),
-    ..WIDE
-};
+/// Limits that a peer who does nothing reaches soon, and one that is only held up by a busy machine does not.
+const TIGHT: ConnectionLimits =
+    ConnectionLimits { head_timeout: Duration::from_secs(1), write_stall_timeout: Duration::from_secs(1), ..WIDE };
+const VERSIONS: [Version; 2] = [Version::HTTP_11, Version::HTTP_2];
 
 struct Served {
     address: SocketAddr,
@@ -93,10 +94,10 @@ async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 /// Tells how the request came.
 async fn how(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    Extension(scheme): Extension<Scheme>,
+    over_tls: Option<Extension<OverTls>>,
     request: axum::extract::Request,
 ) -> String {
-    format!("{:?} {} {peer}", request.version(), scheme.as_str())
+    format!("{:?} {} {peer}", request.version(), if over_tls.is_some() { "https" } else { "http" })
 }
 
 fn hello() -> Router {
@@ -126,7 +127,8 @@ impl Client {
     }
 
     async fn get(&mut self) -> hyper::Result<Response<Incoming>> {
-        let request = Request::get("http://localhost/").body(Empty::new()).expect("a request");
+        let request =
+            Request::get("http://localhost/").header("host", "localhost").body(Empty::new()).expect("a request");
         match self {
             Self::One(sender) => sender.send_request(request).await,
             Self::Two(sender) => sender.send_request(request).await,
@@ -151,7 +153,7 @@ async fn closed(mut stream: impl AsyncRead + Unpin) {
 #[tokio::test]
 async fn one_port_serves_both_versions_and_handlers_know_the_peer_and_the_scheme() {
     let served = Served::start(hello(), WIDE, None).await;
-    for version in [Version::HTTP_11, Version::HTTP_2] {
+    for version in VERSIONS {
         let stream = served.connect().await;
         let own = stream.local_addr().expect("an address");
         let (mut client, _connection) = Client::on(stream, version).await;
@@ -163,25 +165,26 @@ async fn one_port_serves_both_versions_and_handlers_know_the_peer_and_the_scheme
 async fn a_peer_that_never_completes_a_request_is_closed() {
     let served = Served::start(hello(), TIGHT, None).await;
     // Nothing; what may still become either version; the beginning of a head; HTTP/2 without a request.
-    for said in [&b""[..], b"P", b"GET / HTTP/1.1\r\nhost:", PREFACE] {
+    join_all([&b""[..], b"P", b"GET / HTTP/1.1\r\nhost:", PREFACE].map(async |said| {
         let mut stream = served.connect().await;
         stream.write_all(said).await.expect("sent");
-        served.until_open(1).await;
         closed(stream).await;
-        served.until_open(0).await;
-    }
+    }))
+    .await;
+    served.until_open(0).await;
     assert_eq!(served.metrics.stalled.get(), 0, "idle is not stalled");
 }
 
 #[tokio::test]
 async fn a_connection_that_is_idle_between_requests_is_closed_in_order() {
     let served = Served::start(hello(), TIGHT, None).await;
-    for version in [Version::HTTP_11, Version::HTTP_2] {
+    join_all(VERSIONS.map(async |version| {
         let (mut client, connection) = Client::on(served.connect().await, version).await;
         client.text().await;
         soon("the end of the connection", connection).await.expect("no panic").expect("an orderly end");
-        served.until_open(0).await;
-    }
+    }))
+    .await;
+    served.until_open(0).await;
     assert_eq!(served.metrics.stalled.get(), 0, "idle is not stalled");
 }
 
@@ -192,15 +195,16 @@ async fn a_slow_handler_and_a_quiet_stream_are_not_idle() {
         sleep(quiet).await;
         let parts = futures::stream::unfold(0, move |n| async move {
             sleep(quiet).await;
-            (n < 2).then(|| (Ok::<_, io::Error>(Bytes::from_static(b"part ")), n + 1))
+            (n < 1).then(|| (Ok::<_, io::Error>(Bytes::from_static(b"part")), n + 1))
         });
         Body::from_stream(parts)
     };
     let served = Served::start(Router::new().route("/", get(handler)), TIGHT, None).await;
-    for version in [Version::HTTP_11, Version::HTTP_2] {
+    join_all(VERSIONS.map(async |version| {
         let (mut client, _connection) = Client::on(served.connect().await, version).await;
-        assert_eq!(client.text().await, "part part ", "{version:?}");
-    }
+        assert_eq!(client.text().await, "part", "{version:?}");
+    }))
+    .await;
 }
 
 /// Answers more than all buffers on the way take.
@@ -214,9 +218,8 @@ async fn a_peer_that_takes_nothing_of_its_answer_is_closed_and_counted() {
     let served = Served::start(large(64 << 20), TIGHT, None).await;
     let mut stream = served.connect().await;
     stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.expect("sent");
-    served.until_open(1).await;
+    until("counted", || served.metrics.stalled.get() == 1).await;
     served.until_open(0).await;
-    assert_eq!(served.metrics.stalled.get(), 1);
     // Over HTTP/2 the peer answers pings and reads its socket, and gives no more window.
     let (mut client, connection) = Client::on(served.connect().await, Version::HTTP_2).await;
     let unread = soon("a head", client.get()).await.expect("a head");
@@ -229,9 +232,10 @@ async fn a_peer_that_takes_nothing_of_its_answer_is_closed_and_counted() {
 #[tokio::test]
 async fn a_peer_that_reads_slowly_gets_all_of_its_answer() {
     const BYTES: usize = 32 << 20;
-    let limits = ConnectionLimits { write_stall_timeout: Duration::from_secs(1), ..TIGHT };
+    let patience = Duration::from_secs(2);
+    let limits = ConnectionLimits { head_timeout: patience, write_stall_timeout: patience, ..WIDE };
     let served = Served::start(large(BYTES), limits, None).await;
-    for version in [Version::HTTP_11, Version::HTTP_2] {
+    join_all(VERSIONS.map(async |version| {
         let (mut client, _connection) = Client::on(served.connect().await, version).await;
         let mut body = soon("a head", client.get()).await.expect("a head").into_body();
         let began = Instant::now();
@@ -240,18 +244,19 @@ async fn a_peer_that_reads_slowly_gets_all_of_its_answer() {
             seen += frame.expect("the connection lives").into_data().map_or(0, |data| data.len());
             if seen > step {
                 step = seen + BYTES / 64;
-                sleep(Duration::from_millis(30)).await;
+                sleep(patience / 32).await;
             }
         }
         assert_eq!(seen, BYTES, "{version:?}");
-        assert!(began.elapsed() > limits.write_stall_timeout, "too fast to prove anything");
-    }
+        assert!(began.elapsed() > patience, "too fast to prove anything");
+    }))
+    .await;
     assert_eq!(served.metrics.stalled.get(), 0);
 }
 
 #[tokio::test]
 async fn a_stop_finishes_requests_in_flight_and_takes_no_new_connections() {
-    for version in [Version::HTTP_11, Version::HTTP_2] {
+    for version in VERSIONS {
         let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (tell, wait) = (begun.clone(), go_on.clone());
         let handler = move || async move {
@@ -275,17 +280,26 @@ async fn a_stop_finishes_requests_in_flight_and_takes_no_new_connections() {
 
 #[tokio::test]
 async fn a_connection_accepted_before_a_stop_gets_its_first_request_answered() {
-    for version in [Version::HTTP_11, Version::HTTP_2] {
-        let served = Served::start(hello(), WIDE, None).await;
-        let stream = served.connect().await;
-        served.until_open(1).await;
-        served.stopper.stop();
-        served.until_refusing().await;
-        // The request is on its way for a while.
-        sleep(Duration::from_millis(100)).await;
-        let (mut client, _connection) = Client::on(stream, version).await;
-        assert!(client.text().await.starts_with(&format!("{version:?}")));
-        soon("the end", served.task).await.expect("no panic");
+    for version in VERSIONS {
+        // When the machine held this test up for longer than the grace, it proves nothing and is done again.
+        loop {
+            let served = Served::start(hello(), WIDE, None).await;
+            let stream = served.connect().await;
+            served.until_open(1).await;
+            served.stopper.stop();
+            let stopped = Instant::now();
+            served.until_refusing().await;
+            // The request is on its way for a while.
+            sleep(Duration::from_millis(100)).await;
+            let (mut client, _connection) = Client::on(stream, version).await;
+            let answer = soon("an answer or the end", client.get()).await;
+            soon("the end", served.task).await.expect("no panic");
+            if answer.is_err() && stopped.elapsed() >= FIRST_REQUEST_GRACE {
+                continue;
+            }
+            assert_eq!(answer.expect("an answer").version(), version);
+            break;
+        }
     }
 }
 
@@ -368,7 +382,7 @@ async fn one_connection_has_no_more_requests_at_a_time_than_allowed() {
         let mut client = Client::Two(sender.clone());
         async move { client.text().await }
     });
-    futures::future::join_all(asked).await;
+    join_all(asked).await;
     assert_eq!(most.load(Ordering::SeqCst), 2);
 }
 

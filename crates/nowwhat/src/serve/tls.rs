@@ -2,6 +2,7 @@
 //!
 //! TLS 1.2 and 1.3 by rustls; HTTP/2 is offered before HTTP/1.1. Clients are not asked for certificates.
 
+use crate::small_file::{self, Readable};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
@@ -52,13 +53,28 @@ pub enum TlsError {
 #[derive(Clone)]
 pub struct Tls {
     files: Arc<Files>,
-    config: Arc<RwLock<Arc<ServerConfig>>>,
+    pair: Arc<RwLock<Pair>>,
 }
 
 #[derive(Debug)]
 struct Files {
     certificate: PathBuf,
     key: PathBuf,
+}
+
+/// What both files say, ready to be served.
+pub(crate) struct Pair {
+    chain: Vec<CertificateDer<'static>>,
+    config: Arc<ServerConfig>,
+}
+
+/// Whether what is served now is something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Renewed {
+    /// Another certificate.
+    Changed,
+    /// The same as before.
+    Same,
 }
 
 impl Tls {
@@ -68,8 +84,8 @@ impl Tls {
     /// Says which file cannot be used, and what to do.
     pub fn load(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
         let files = Files { certificate: certificate.to_owned(), key: key.to_owned() };
-        let config = RwLock::new(Arc::new(files.read()?));
-        Ok(Self { files: Arc::new(files), config: Arc::new(config) })
+        let pair = RwLock::new(files.read()?);
+        Ok(Self { files: Arc::new(files), pair: Arc::new(pair) })
     }
 
     /// Reads both files again. New connections get what they say now; open ones go on as they are. Blocks while it
@@ -78,40 +94,74 @@ impl Tls {
     /// # Errors
     /// Says which file cannot be used, and what to do; the old certificate stays in force.
     pub fn reload(&self) -> Result<(), TlsError> {
-        let config = Arc::new(self.files.read()?);
-        *self.config.write().expect("nobody panics while holding it") = config;
+        self.renew(self.read()?);
         Ok(())
+    }
+
+    /// What both files say now. Blocks while it reads.
+    pub(crate) fn read(&self) -> Result<Pair, TlsError> {
+        self.files.read()
+    }
+
+    /// Serves it from now on.
+    pub(crate) fn renew(&self, newer: Pair) -> Renewed {
+        let mut pair = self.pair.write().expect("nobody panics while holding it");
+        let renewed = if pair.chain == newer.chain { Renewed::Same } else { Renewed::Changed };
+        *pair = newer;
+        renewed
     }
 
     /// For one new connection.
     pub(super) fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(self.config.read().expect("nobody panics while holding it").clone())
+        TlsAcceptor::from(self.pair.read().expect("nobody panics while holding it").config.clone())
     }
 }
 
-impl Files {
-    fn read(&self) -> Result<ServerConfig, TlsError> {
-        let unreadable = |source| TlsError::Certificate { path: self.certificate.clone(), source };
-        let chain = CertificateDer::pem_file_iter(&self.certificate).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-        let chain = chain.map_err(unreadable)?;
-        if chain.is_empty() {
-            return Err(unreadable(PemError::NoItemsFound));
+/// Everything that keeps a certificate and a key, as far as they are given, from being served. Blocks while it reads.
+pub(crate) fn flaws(certificate: Option<&Path>, key: Option<&Path>) -> Vec<TlsError> {
+    let chain = certificate.map(|path| read_certificate(path).map(|chain| (path, chain)));
+    let key = key.map(|path| read_key(path).map(|key| (path, key)));
+    match (chain, key) {
+        (Some(Ok((certificate, chain))), Some(Ok((key, secret)))) => {
+            let files = Files { certificate: certificate.to_owned(), key: key.to_owned() };
+            files.pair(chain, secret).err().into_iter().collect()
         }
-        let key = PrivateKeyDer::from_pem_file(&self.key)
-            .map_err(|source| TlsError::Key { path: self.key.clone(), source })?;
+        (chain, key) => chain.and_then(Result::err).into_iter().chain(key.and_then(Result::err)).collect(),
+    }
+}
+
+fn read_certificate(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let unreadable = |source| TlsError::Certificate { path: path.to_owned(), source };
+    let text = small_file::read(path, Readable::Regular).map_err(|error| unreadable(PemError::Io(error)))?;
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&text).collect::<Result<_, _>>().map_err(unreadable)?;
+    if chain.is_empty() { Err(unreadable(PemError::NoItemsFound)) } else { Ok(chain) }
+}
+
+fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let text = small_file::read(path, Readable::Regular).map_err(PemError::Io);
+    let key = text.and_then(|text| PrivateKeyDer::from_pem_slice(&text));
+    key.map_err(|source| TlsError::Key { path: path.to_owned(), source })
+}
+
+impl Files {
+    fn read(&self) -> Result<Pair, TlsError> {
+        self.pair(read_certificate(&self.certificate)?, read_key(&self.key)?)
+    }
+
+    fn pair(&self, chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Pair, TlsError> {
         // Named, so that another library's choice of a process-wide default has no say here.
         let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_protocol_versions(ALL_VERSIONS)
             .expect("the provider has suites for both versions")
             .with_no_client_auth()
-            .with_single_cert(chain, key)
+            .with_single_cert(chain.clone(), key)
             .map_err(|source| TlsError::Pair {
                 certificate: self.certificate.clone(),
                 key: self.key.clone(),
                 source,
             })?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(config)
+        Ok(Pair { chain, config: Arc::new(config) })
     }
 }
 

@@ -8,7 +8,7 @@ use crate::health::Health;
 use crate::metrics::{Registry, SharedRegistry};
 use crate::settings::Foundation;
 use futures::FutureExt;
-use futures::future::BoxFuture;
+use futures::future::{self, BoxFuture};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::PoisonError;
@@ -74,12 +74,24 @@ impl Boot {
         self.steps.push(Step { name, run: step.boxed() });
     }
 
-    /// A task that runs until the service stops.
+    /// A task that runs until the service stops: then it is cancelled and waited for, as a step of stopping. One that ends earlier is an
+    /// error in the log. One that panics is that too, and the service stops in order and fails, as with [`Boot::ends_when`].
     pub fn task(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let handle: JoinHandle<()> = crate::spawn(task);
+        let task: JoinHandle<()> = crate::spawn(task);
+        let cancel = task.abort_handle();
+        // Watched from now on, also while the start goes on.
+        let watching = crate::spawn(failure(name, task, self.health.clone()));
+        let failed = watching.map(|failed| failed.unwrap_or_default()).boxed().shared();
+        let ending = failed.clone();
+        self.ends_when(async move {
+            match ending.await {
+                Some(reason) => reason,
+                None => future::pending().await,
+            }
+        });
         self.on_stop(name, async move {
-            handle.abort();
-            Ok(())
+            cancel.abort();
+            failed.await.map_or(Ok(()), |reason| Err(reason.into()))
         });
     }
 
@@ -99,5 +111,22 @@ impl Boot {
     /// What a person sees on standard output once the service is ready.
     pub fn greeting(&mut self, text: String) {
         self.greeting = Some(text);
+    }
+}
+
+/// Waits for the end of a task and says in the log when it comes too early; why the service cannot go on, when the task panicked.
+async fn failure(name: &'static str, task: JoinHandle<()>, health: Health) -> Option<String> {
+    match task.await {
+        // Others are stopped before it, and it may end with them.
+        Ok(()) if health.is_stopping() => None,
+        Ok(()) => {
+            tracing::error!(task = name, "a task ended before the service stops");
+            None
+        }
+        Err(error) if error.is_cancelled() => None,
+        Err(error) => {
+            tracing::error!(task = name, error = error.to_string(), "a task panicked");
+            Some(format!("the task {name} panicked"))
+        }
     }
 }

@@ -88,7 +88,7 @@ pub(crate) struct Prepared {
     inside: Inside,
     pub(super) level: LevelHandle,
     telemetry: Option<Telemetry>,
-    otlp: Option<Otlp>,
+    pub(super) otlp: Option<Otlp>,
 }
 
 /// Logs begin.
@@ -131,10 +131,9 @@ fn export(
     metrics: &Metrics,
 ) -> Result<Option<Otlp>, BoxError> {
     let Some(endpoint) = &foundation.otlp.endpoint else { return Ok(None) };
-    let headers = foundation.otlp.authorization.iter().map(|value| ("authorization".to_owned(), value.clone()));
     let options = OtlpOptions {
         endpoint: endpoint.clone(),
-        headers: headers.collect(),
+        headers: foundation.otlp.headers(),
         ca: foundation.otlp.ca.clone(),
         timeout: EXPORT_TIMEOUT,
         service: version,

@@ -104,9 +104,14 @@ impl Fields {
 
     /// Takes over what is bound to a span.
     pub(super) fn inherit(&mut self, span: &Self) {
-        for (name, value) in span.iter() {
-            self.inherited = self.kept.len();
-            self.set(name, value);
+        if self.kept.is_empty() {
+            self.texts.push_str(&span.texts);
+            self.kept.extend_from_slice(&span.kept);
+        } else {
+            for (name, value) in span.iter() {
+                self.inherited = self.kept.len();
+                self.set(name, value);
+            }
         }
         self.inherited = self.kept.len();
     }
@@ -180,7 +185,8 @@ impl Fields {
 
 /// Whether a field is for exported traces only.
 fn is_for_traces(name: &str) -> bool {
-    name.starts_with("otel.") || name.starts_with("http.")
+    // The place of the dot spares most names the rest.
+    name.as_bytes().get(4) == Some(&b'.') && (name.starts_with("otel.") || name.starts_with("http."))
 }
 
 impl Visit for Fields {

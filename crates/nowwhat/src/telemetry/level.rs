@@ -7,7 +7,7 @@ use axum::routing::get;
 use http::StatusCode;
 use std::sync::{Arc, PoisonError, RwLock};
 use tracing::subscriber::Interest;
-use tracing::{Metadata, Subscriber};
+use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Context, Layer};
 
@@ -59,15 +59,23 @@ impl LevelHandle {
         self.shared.inner.read().unwrap_or_else(PoisonError::into_inner).0.clone()
     }
 
-    /// Changes the level from the next line on.
+    /// Changes the level from the next line on. It is told before and after, as the one level or the other may leave the
+    /// line out; and that the log is turned off is told as an error, which every other level lets through.
     ///
     /// # Errors
     /// [`TelemetryError::Level`]; the old level stays.
     pub fn set(&self, level: &str) -> Result<(), TelemetryError> {
         let targets = targets(level, self.shared.quiet)?;
+        let before = self.get();
+        if targets.would_enable(module_path!(), &Level::ERROR) {
+            tracing::info!(before, level, "log level is being changed");
+        } else {
+            tracing::error!(before, level, "log is being turned off");
+        }
         *self.shared.inner.write().unwrap_or_else(PoisonError::into_inner) = (level.to_owned(), targets);
         // Each place in the code asks again whether it is wanted.
         tracing::callsite::rebuild_interest_cache();
+        tracing::info!(before, level, "log level changed");
         Ok(())
     }
 }
@@ -112,10 +120,7 @@ pub fn level_routes(level: LevelHandle) -> Router {
     let changed = level.clone();
     let change = move |text: String| async move {
         match changed.set(text.trim()) {
-            Ok(()) => {
-                tracing::info!(level = text.trim(), "log level changed");
-                Ok(changed.get() + "\n")
-            }
+            Ok(()) => Ok(changed.get() + "\n"),
             Err(error) => {
                 let problem = Problem::new(StatusCode::BAD_REQUEST, "invalid_level", "The log level is not understood");
                 Err(problem.detail(error.to_string()))

@@ -13,7 +13,7 @@ use std::time::Instant;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::registry::{LookupSpan, SpanRef};
 
 crate::label! {
     /// The level of a line.
@@ -198,10 +198,8 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
         // Writing a line may log again: then it takes fields of its own.
         let mut fields = FIELDS.take();
         fields.clear();
-        for span in context.event_scope(event).into_iter().flat_map(|scope| scope.from_root()) {
-            if let Some(of_span) = span.extensions().get::<Fields>() {
-                fields.inherit(of_span);
-            }
+        if let Some(span) = context.event_span(event) {
+            inherit(&mut fields, &span);
         }
         event.record(&mut fields);
         if left_out > 0 {
@@ -215,6 +213,16 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
         });
         self.write(&line, captured.as_ref(), counts);
         FIELDS.set(fields);
+    }
+}
+
+/// Takes over what is bound to a span and to those around it, the outermost first.
+fn inherit<'a, S: LookupSpan<'a>>(fields: &mut Fields, span: &SpanRef<'a, S>) {
+    if let Some(around) = span.parent() {
+        inherit(fields, &around);
+    }
+    if let Some(of_span) = span.extensions().get::<Fields>() {
+        fields.inherit(of_span);
     }
 }
 

@@ -3,16 +3,13 @@
 use super::running::{Hello, LOCAL, ask, program};
 use super::{has_role, other_role, run, service};
 use axum::Router;
-use axum::body::Body;
-use futures::{StreamExt, stream};
+use nowwhat::Boot;
 use nowwhat::routing::get;
 use nowwhat::testkit::{TestServer, wait_until};
-use nowwhat::{Boot, BoxError};
 use rustix::process::Signal;
 use serde_json::Value;
-use std::convert::Infallible;
 use std::future::pending;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::Arc;
@@ -23,7 +20,7 @@ fn status(address: SocketAddr, path: &str) -> u16 {
 }
 
 /// A request whose answer nobody reads yet.
-fn begin(address: SocketAddr, path: &str) -> TcpStream {
+pub(super) fn begin(address: SocketAddr, path: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).expect("it listens");
     stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n").as_bytes()).expect("sent");
     stream
@@ -45,17 +42,23 @@ fn a_second_signal_quits_at_once_whatever_the_drain() {
 }
 
 #[test]
-fn while_it_drains_it_is_unready_and_answers_and_then_its_listener_closes() {
-    let hello = Hello::start(&[("HELLO_STOP__DRAIN_SECONDS", "2s")]);
+fn while_it_drains_it_is_unready_and_answers() {
+    let hello = Hello::start(&[("HELLO_STOP__DRAIN_SECONDS", "5m")]);
     assert_eq!(status(hello.address, "/readyz"), 200);
     hello.signal(Signal::TERM);
     wait_until("unready", || status(hello.admin_address, "/readyz") == 503);
     assert_eq!(status(hello.address, "/readyz"), 503);
     assert_eq!(status(hello.address, "/livez"), 200);
     assert_eq!(status(hello.address, "/hello/moon"), 200);
-    wait_until("closed", || TcpStream::connect(hello.address).is_err());
+}
+
+#[test]
+fn after_the_drain_its_listener_closes_and_it_ends() {
+    let hello = Hello::start(&[("HELLO_STOP__DRAIN_SECONDS", "1s")]);
+    hello.signal(Signal::TERM);
     let stopped = hello.line("stopped");
-    assert!(stopped["seconds"].as_f64().is_some_and(|seconds| seconds >= 2.0), "{stopped}");
+    assert!(stopped["seconds"].as_f64().is_some_and(|seconds| seconds >= 1.0), "{stopped}");
+    assert!(TcpStream::connect(hello.address).is_err(), "the listener is closed");
     let (code, written) = hello.end();
     assert_eq!(code, Some(0), "{written}");
 }
@@ -90,7 +93,201 @@ fn steps_of_stopping_run_in_reverse_order_and_one_that_hangs_or_fails_does_not_k
     ];
     assert_eq!(steps, expected);
     let end = lines.iter().find(|line| line["message"] == "stopped" && line["step"].is_null()).expect("the end");
-    assert!(end["seconds"].as_f64().is_some_and(|seconds| (1.0..10.0).contains(&seconds)), "{end}");
+    assert!(end["seconds"].as_f64().is_some_and(|seconds| (1.0..60.0).contains(&seconds)), "{end}");
+}
+
+#[test]
+fn a_step_of_stopping_that_hangs_is_an_error_and_the_exit_code_says_so() {
+    if has_role() {
+        run(async |boot: &mut Boot| {
+            boot.on_stop("hanging", pending());
+            Ok(Router::new())
+        });
+    }
+    let test = "lifecycle::a_step_of_stopping_that_hangs_is_an_error_and_the_exit_code_says_so";
+    let hello = other_role(test, &[("HELLO_STOP__GRACE_SECONDS", "1s")]).ready();
+    hello.signal(Signal::TERM);
+    assert_eq!(hello.line("a step of stopping takes too long")["severity"], "ERROR");
+    let (code, written) = hello.end();
+    assert_eq!(code, Some(1), "{written}");
+    assert!(written.contains("hello: the step hanging of stopping did not end within 1 s"), "{written}");
+}
+
+#[test]
+fn what_a_start_had_opened_is_closed_in_order_when_it_fails_or_is_interrupted() {
+    if has_role() {
+        run(async |boot: &mut Boot| {
+            for name in ["first", "last"] {
+                boot.on_stop(name, async move {
+                    tracing::info!(name, "closed");
+                    Ok(())
+                });
+            }
+            tracing::info!("opened");
+            if boot.loaded.env == "qa" { pending().await } else { Err("the key is lost".into()) }
+        });
+    }
+    let test = "lifecycle::what_a_start_had_opened_is_closed_in_order_when_it_fails_or_is_interrupted";
+    for (env, expected) in [("prod", 1), ("qa", 0)] {
+        let hello = other_role(test, &[("HELLO_ENV", env)]);
+        hello.line("opened");
+        if env == "qa" {
+            hello.signal(Signal::TERM);
+        }
+        let (code, written) = hello.end();
+        assert_eq!(code, Some(expected), "{written}");
+        let lines = messages(&written);
+        let closed: Vec<_> = lines.iter().filter(|l| l["message"] == "closed").map(|l| l["name"].as_str()).collect();
+        assert_eq!(closed, [Some("last"), Some("first")], "{written}");
+        assert_eq!(written.contains("hello: the key is lost"), expected == 1, "{written}");
+    }
+}
+
+#[test]
+fn a_task_that_panics_stops_the_service_and_one_that_ends_early_is_said() {
+    if has_role() {
+        run(async |boot: &mut Boot| {
+            let end = Arc::new(Notify::new());
+            let asked = end.clone();
+            boot.task("crumbs", async {});
+            boot.task("embers", async move {
+                asked.notified().await;
+                panic!("burnt");
+            });
+            Ok(Router::new().route("/end", get(async move || end.notify_one())))
+        });
+    }
+    let test = "lifecycle::a_task_that_panics_stops_the_service_and_one_that_ends_early_is_said";
+    let hello = other_role(test, &[]).ready();
+    let early = hello.line("a task ended before the service stops");
+    assert_eq!((&early["task"], &early["severity"]), (&"crumbs".into(), &"ERROR".into()));
+    assert_eq!(status(hello.address, "/end"), 200);
+    let panicked = hello.line("a task panicked");
+    assert_eq!((&panicked["task"], &panicked["severity"]), (&"embers".into(), &"ERROR".into()));
+    let (code, written) = hello.end();
+    assert_eq!(code, Some(1), "{written}");
+    assert!(written.ends_with("hello: the task embers panicked\n"), "{written}");
+}
+
+#[test]
+fn a_task_has_ended_before_what_it_stands_on_is_closed() {
+    struct Watching;
+    impl Drop for Watching {
+        fn drop(&mut self) {
+            tracing::info!("embers out");
+        }
+    }
+    if has_role() {
+        run(async |boot: &mut Boot| {
+            boot.on_stop("oven", async {
+                tracing::info!("oven off");
+                Ok(())
+            });
+            let watching = Watching;
+            boot.task("embers", async move {
+                pending::<()>().await;
+                drop(watching);
+            });
+            Ok(Router::new())
+        });
+    }
+    let hello = other_role("lifecycle::a_task_has_ended_before_what_it_stands_on_is_closed", &[]).ready();
+    let written = hello.stop();
+    let at = |text: &str| written.find(text).unwrap_or_else(|| panic!("{text} in {written}"));
+    assert!(at("embers out") < at("oven off"), "{written}");
+}
+
+#[test]
+fn two_signals_that_come_together_are_one() {
+    let hello = Hello::start(&[("HELLO_STOP__DRAIN_SECONDS", "1s")]);
+    hello.signal(Signal::TERM);
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    hello.signal(Signal::TERM);
+    let (code, written) = hello.end();
+    assert_eq!(code, Some(0), "{written}");
+}
+
+#[test]
+fn files_that_hang_hold_up_no_signal_and_the_reload_is_given_up() {
+    if has_role() {
+        // As a file on a network that is gone.
+        let hang = |_: &nowwhat::config::Loaded| {
+            let dir = nowwhat::Environment::of_process().get("HANG").map(std::path::PathBuf::from).expect("set");
+            while dir.join("hang").exists() {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            Vec::new()
+        };
+        let service = service().check(hang);
+        let done = service.run(service.sources(), nowwhat::Environment::of_process(), async |_| Ok(Router::new()));
+        std::process::exit(i32::from(done.is_err()))
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    let test = "lifecycle::files_that_hang_hold_up_no_signal_and_the_reload_is_given_up";
+    let start = || other_role(test, &[("HANG", dir.path().to_str().expect("a path"))]).ready();
+    let (stopped, given_up) = (start(), start());
+    std::fs::write(dir.path().join("hang"), "").expect("written");
+    for hello in [&stopped, &given_up] {
+        hello.signal(Signal::HUP);
+    }
+    assert_eq!(status(stopped.address, "/livez"), 200);
+    stopped.stop();
+    let late = given_up.line("not reloaded: the configuration was not read");
+    assert_eq!((&late["error"], &late["severity"]), (&"it took longer than 10 s".into(), &"ERROR".into()));
+    given_up.signal(Signal::HUP);
+    let hangs = given_up.nth_line(1, "not reloaded");
+    assert!(hangs["error"].as_str().is_some_and(|error| error.contains("an earlier reload still reads")), "{hangs}");
+    std::fs::remove_file(dir.path().join("hang")).expect("removed");
+    let again = || {
+        given_up.signal(Signal::HUP);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        given_up.written().contains("reloaded: nothing changed")
+    };
+    wait_until("reloaded", again);
+    given_up.stop();
+}
+
+#[test]
+fn what_a_part_did_not_take_over_is_not_told_as_changed_and_is_tried_again() {
+    nowwhat::settings! {
+        /// For this test.
+        struct Settings {
+            /// The oven.
+            oven: Oven {
+                /// How hot.
+                celsius: u32 = "220", reload;
+            }
+        }
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("hello.toml");
+    std::fs::write(&file, "").expect("written");
+    let service = nowwhat::Service::new(nowwhat::version!("hello"), Settings::specs());
+    let stuck = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let theirs = stuck.clone();
+    let start = async move |boot: &mut Boot| {
+        boot.on_reload(move |_| {
+            let is_stuck = theirs.load(std::sync::atomic::Ordering::Relaxed);
+            async move { if is_stuck { Err("the knob is stuck".into()) } else { Ok(()) } }
+        });
+        Ok(Router::new())
+    };
+    let server = TestServer::start(&service, |config| config.file(&file), start);
+    std::fs::write(&file, "[oven]\ncelsius = 100\n[http]\nconnections_max = 7\n").expect("written");
+    server.reload();
+    let failed = server.line("not reloaded, what was in force before stays");
+    assert_eq!((&failed["error"], &failed["settings"]), (&"the knob is stuck".into(), &"oven.celsius".into()));
+    assert_eq!(server.line("reloaded")["message"], "not reloaded, what was in force before stays");
+    let changed = || -> Vec<Value> {
+        server.lines().into_iter().filter(|l| l["message"] == "reloaded").map(|l| l["changed"].clone()).collect()
+    };
+    assert_eq!(changed(), ["http.connections_max"]);
+    stuck.store(false, std::sync::atomic::Ordering::Relaxed);
+    server.reload();
+    wait_until("taken over", || changed().len() == 2);
+    assert_eq!(changed()[1], "oven.celsius");
+    server.reload();
+    assert!(server.line("reloaded: nothing changed")["changed"].is_null());
 }
 
 #[test]
@@ -239,85 +436,4 @@ fn requests_that_do_not_finish_are_cut_off_before_what_they_stand_on_goes_away()
         |message: &str| lines.iter().position(|line| line["message"] == message).unwrap_or_else(|| panic!("{message}"));
     assert!(at("requests did not finish in time and are cut off") < at("cut off"), "{lines:#?}");
     assert!(at("cut off") < at("oven off"), "{lines:#?}");
-}
-
-async fn burn() {
-    panic!("burnt")
-}
-
-#[test]
-fn a_panic_is_a_problem_with_the_id_a_line_with_place_and_id_and_a_count() {
-    let server = TestServer::start(&service(), |c| c, async |_| Ok(Router::new().route("/burn", get(burn))));
-    let answer = server.get("/burn").header("x-request-id", "loaf-17").send();
-    assert_eq!((answer.status.as_u16(), answer.header("content-type")), (500, Some("application/problem+json")));
-    let problem = answer.json();
-    assert_eq!((&problem["request_id"], &problem["code"]), (&"loaf-17".into(), &"internal".into()));
-    assert!(!answer.text().contains("burnt"), "{}", answer.text());
-    let panicked = server.line("panicked");
-    assert_eq!((&panicked["request_id"], &panicked["cause"]), (&"loaf-17".into(), &"burnt".into()));
-    assert!(panicked["place"].as_str().is_some_and(|place| place.contains("lifecycle.rs:")), "{panicked}");
-    let request = server.line("[500] GET /burn (lifecycle#burn)");
-    assert_eq!((&request["request_id"], &request["cause"]), (&"loaf-17".into(), &"panic: burnt".into()));
-    assert_eq!(server.metric("http_panics_total"), 1.0);
-    assert_eq!(server.get("/livez").send().status, 200, "it goes on");
-}
-
-#[test]
-fn the_id_is_on_the_lines_of_errors_also_where_no_others_are_wanted() {
-    if has_role() {
-        run(async |_: &mut Boot| Ok(Router::new().route("/burn", get(burn))));
-    }
-    let test = "lifecycle::the_id_is_on_the_lines_of_errors_also_where_no_others_are_wanted";
-    for level in ["info", "error", "shop=debug"] {
-        // What is ready is told by a line that is not wanted here.
-        let hello = other_role(test, &[("HELLO_LOG__LEVEL", "info")]).ready();
-        assert_eq!(super::running::send(hello.admin_address, "PUT /log/level", level).status, 200);
-        ask(hello.address, LOCAL, "GET /burn", &[("x-request-id", "loaf-18")]);
-        assert_eq!(hello.line("panicked")["request_id"], "loaf-18", "{level}");
-        assert_eq!(hello.line("[500] GET /burn")["request_id"], "loaf-18", "{level}");
-        hello.stop();
-    }
-}
-
-#[test]
-fn a_client_that_hangs_up_is_told_as_499() {
-    let wait = async || {
-        tracing::info!("waiting");
-        pending::<()>().await;
-    };
-    let server = TestServer::start(&service(), |c| c, async move |_| Ok(Router::new().route("/wait", get(wait))));
-    let stream = begin(server.address, "/wait");
-    server.line("waiting");
-    drop(stream);
-    let line = server.line("[499] GET /wait");
-    assert_eq!((&line["status"], &line["severity"]), (&499.into(), &"INFO".into()));
-    assert_eq!(server.metric("http_requests_total{method=\"GET\",route=\"/wait\",status=\"499\"}"), 1.0);
-}
-
-#[test]
-fn an_answer_that_breaks_off_is_the_services_failure_and_not_the_clients() {
-    let fail = async || {
-        let parts = [Ok("begin"), Err(BoxError::from("the oven went cold"))];
-        Body::from_stream(stream::iter(parts))
-    };
-    let panics = async || {
-        Body::from_stream(
-            stream::iter([1, 2]).map(|n| if n == 1 { Ok::<_, Infallible>("begin") } else { panic!("burnt") }),
-        )
-    };
-    let routes = Router::new().route("/fail", get(fail)).route("/panic", get(panics));
-    let server = TestServer::start(&service(), |c| c, async move |_| Ok(routes));
-    for (path, cause) in
-        [("/fail", "the answer broke off: the oven went cold"), ("/panic", "the answer broke off: panic: burnt")]
-    {
-        let mut answer = String::new();
-        // Whether the end is an error or not is the operating system's business.
-        let _ = begin(server.address, path).read_to_string(&mut answer);
-        assert!(!answer.ends_with("0\r\n\r\n"), "it looks whole: {answer}");
-        let line = server.line(&format!("[500] GET {path}"));
-        assert_eq!((&line["cause"], &line["severity"]), (&cause.into(), &"ERROR".into()));
-        assert!(line["request_id"].is_string());
-    }
-    assert_eq!(server.metric("http_panics_total"), 1.0);
-    assert!(server.lines().iter().all(|line| line["status"] != 499));
 }

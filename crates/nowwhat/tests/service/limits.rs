@@ -1,13 +1,15 @@
-//! Limits that are reloaded: the next request gets the new ones.
+//! Limits of the whole service: those that are reloaded hold for the next request; those of the process; and what is no request.
 
-use super::running::{Hello, LOCAL, ask};
+use super::running::{Hello, LOCAL, ask, program};
 use super::service;
 use axum::Router;
 use nowwhat::routing::{get, post};
 use nowwhat::testkit::TestServer;
 use rustix::process::Signal;
 use std::future::pending;
+use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::Command;
 
 async fn read(body: String) -> String {
     body.len().to_string()
@@ -50,5 +52,50 @@ fn the_number_of_connections_is_reloaded() {
     assert_eq!(status(), 503, "the open one is the only one");
     drop(open);
     nowwhat::testkit::wait_until("room", || status() == 200);
+    hello.stop();
+}
+
+#[test]
+fn what_is_no_request_is_counted_and_told_with_peer_and_cause_at_debug() {
+    let server = TestServer::start(&service(), |c| c, async |_| Ok(Router::new()));
+    let told = |sent: &[u8], counted: f64| {
+        let mut stream = TcpStream::connect(server.address).expect("it listens");
+        stream.write_all(sent).expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+        nowwhat::testkit::wait_until("counted", || server.metric("http_requests_malformed_total") == counted);
+        let peer = stream.local_addr().expect("an address").to_string();
+        nowwhat::testkit::wait_until("told", || server.line("request refused")["peer"] == peer);
+        let line = server.line("request refused");
+        assert_eq!(line["severity"], "DEBUG");
+        line["error"].as_str().expect("a cause").to_owned()
+    };
+    assert!(told(b"GET / HTTP/1.1\r\nhost shop\r\n\r\n", 1.0).contains("header"));
+    assert!(told(b"GET / HTTP/1.1\r\n\r\n", 2.0).contains("Host"));
+}
+
+/// hello with limits of descriptors.
+fn limited(soft: u32, hard: u32, connections_max: &str) -> Hello {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", &format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\"")]).arg(program());
+    Hello::spawn(command, &[("HELLO_HTTP__CONNECTIONS_MAX", connections_max)]).ready()
+}
+
+#[test]
+fn the_limit_of_descriptors_is_raised_as_far_as_it_may_and_one_too_low_is_told() {
+    let hello = limited(100, 900, "500");
+    let open: Vec<_> = (0..200).map(|_| TcpStream::connect(hello.address).expect("it listens")).collect();
+    assert_eq!(ask(hello.address, LOCAL, "GET /hello/moon", &[]).status, 200);
+    let metrics = ask(hello.admin_address, LOCAL, "GET /metrics", &[]).body;
+    assert!(metrics.contains("process_max_fds 900.0\n"), "{metrics}");
+    drop(open);
+    let written = hello.stop();
+    assert!(!written.contains("descriptors") && !written.contains("not accepted"), "{written}");
+
+    let hello = limited(100, 900, "700");
+    let told = hello.line("too few file descriptors");
+    assert_eq!((&told["descriptors_max"], &told["connections_max"]), (&900.into(), &700.into()));
+    assert!(told["message"].as_str().is_some_and(|m| m.contains("LimitNOFILE=956")), "{told}");
     hello.stop();
 }

@@ -1,6 +1,7 @@
 //! The whole service does it: what each layer promises, asked of a real process or of a [`TestServer`](nowwhat::testkit::TestServer).
 
 mod development;
+mod failures;
 mod lifecycle;
 mod limits;
 mod log_lines;

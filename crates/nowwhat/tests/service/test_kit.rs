@@ -12,7 +12,8 @@ use std::sync::Barrier;
 
 async fn order(Path(name): Path<String>) -> String {
     nowwhat::bind("guest", name.as_str());
-    tracing::warn!("oven is hot");
+    // All at once, so that they come within the time in which they are repetitions.
+    (0..2 * BURST).for_each(|_| tracing::warn!("oven is hot"));
     name
 }
 
@@ -26,9 +27,7 @@ fn two_servers_at_once_share_neither_lines_nor_limits_nor_levels_nor_metrics() {
     let test = |name: &'static str| {
         let server = start(&Service::new(nowwhat::version!(name), Vec::new()));
         together.wait();
-        for _ in 0..2 * BURST {
-            assert_eq!(server.get(&format!("/{name}")).send().text(), name);
-        }
+        assert_eq!(server.get(&format!("/{name}")).send().text(), name);
         if name == "bakery" {
             assert_eq!(send(server.admin_address, "PUT /log/level", "debug").body, "debug\n");
         }
@@ -40,14 +39,11 @@ fn two_servers_at_once_share_neither_lines_nor_limits_nor_levels_nor_metrics() {
         let of = |message: &str| {
             lines.iter().filter(|line| line["message"].as_str().is_some_and(|m| m.contains(message))).count()
         };
-        assert_eq!(of(&format!("[200] GET /{name}")), 2 * BURST as usize);
+        assert_eq!(of(&format!("[200] GET /{name}")), 1);
         assert_eq!(of("oven is hot"), BURST as usize, "each has its own limit");
         assert!(lines.iter().all(|line| line["guest"].is_null() || line["guest"] == name));
         assert_eq!(server.metric("log_lines_total{level=\"warn\"}"), f64::from(2 * BURST));
-        assert_eq!(
-            server.metric("http_requests_total{method=\"GET\",route=\"/{name}\",status=\"200\"}"),
-            f64::from(2 * BURST)
-        );
+        assert_eq!(server.metric("http_requests_total{method=\"GET\",route=\"/{name}\",status=\"200\"}"), 1.0);
     };
     std::thread::scope(|scope| {
         scope.spawn(|| test("bakery"));

@@ -89,16 +89,18 @@ async fn new_files_hold_from_the_next_hangup_on_and_broken_ones_change_nothing()
 
     let new = files.renew();
     hello.signal(Signal::HUP);
-    hello.line("reloaded");
+    assert_eq!(hello.line("reloaded")["changed"], "http.tls_certificate");
+    hello.signal(Signal::HUP);
+    assert!(hello.line("reloaded: nothing changed")["changed"].is_null());
     let after = connect(hello.address, &new, &both).await.expect("the new certificate");
     assert!(ask(after).await.contains("Hello, moon!"));
     connect(hello.address, &old, &both).await.expect_err("the old certificate is served no more");
 
     std::fs::write(&key, "no key").expect("written");
     hello.signal(Signal::HUP);
-    let refused = hello.line("not reloaded, what was in force before stays");
+    let refused = hello.line("not reloaded: the configuration has problems");
     assert_eq!(refused["severity"], "ERROR");
-    let told = refused["error"].as_str().unwrap_or_default();
+    let told = refused["problems"].as_str().unwrap_or_default();
     assert!(
         told.contains("cannot read the private key in") && told.contains(key.to_str().expect("a text")),
         "{refused}"
@@ -120,7 +122,7 @@ fn a_certificate_that_cannot_serve_is_said_before_anything_runs() {
 
     let settings = [("HELLO_HTTP__TLS_CERTIFICATE", certificate), ("HELLO_HTTP__TLS_KEY", "/nowhere/key.pem")];
     let (code, told) = Hello::spawn(Command::new(program()), &settings).end();
-    assert_eq!(code, Some(1), "{told}");
+    assert_eq!(code, Some(2), "{told}");
     assert!(
         told.contains("cannot read the private key in /nowhere/key.pem") && told.contains("No such file"),
         "{told}"

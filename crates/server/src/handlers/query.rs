@@ -65,9 +65,8 @@ where
     let span = tracing::Span::current();
     let rest = parts.inspect(move |part| {
         if let Err(error) = part {
-            span.in_scope(
-                || tracing::warn!(code = error.code(), cause = %error, "answer broken off after its first rows"),
-            );
+            let cause = nowwhat::error_chain(error);
+            span.in_scope(|| tracing::warn!(code = error.code(), cause, "answer broken off after its first rows"));
         }
     });
     Ok(futures::stream::iter(first).chain(rest))

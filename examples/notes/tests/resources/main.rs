@@ -126,6 +126,33 @@ fn a_note_is_written_by_editors_read_by_both_roles_and_by_nobody_else() {
 }
 
 #[test]
+fn changed_tokens_are_taken_over_at_a_reload_and_two_that_are_alike_are_not() {
+    let Some(postgres) = Postgres::start() else { return };
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("notes.toml");
+    let write = |reader: &str, editor: &str| {
+        let text = format!("[auth]\nreader_token = \"{reader}\"\neditor_token = \"{editor}\"\n");
+        std::fs::write(&file, text).expect("written");
+    };
+    write(READER, EDITOR);
+    let config = |config: TestConfig| config.file(&file).set("database.url", postgres.url());
+    let server = TestServer::start(&notes::service(), config, notes::start);
+    let status = |token: &str| ask(&server, Method::GET, "/notes", token).status.as_u16();
+    assert_eq!([READER, EDITOR, "new"].map(status), [200, 200, 401]);
+
+    write("new", EDITOR);
+    server.reload();
+    wait_until("the new token", || status("new") == 200);
+    assert_eq!([READER, EDITOR].map(status), [401, 200]);
+    assert_eq!(server.line("reloaded")["changed"], "auth.reader_token");
+
+    write("same", "same");
+    server.reload();
+    server.line("not reloaded: the configuration has problems");
+    assert_eq!(["new", EDITOR, "same"].map(status), [200, 200, 401]);
+}
+
+#[test]
 fn notes_come_in_pages_and_what_cannot_be_a_note_is_told() {
     let Some(postgres) = Postgres::start() else { return };
     let server = start(&postgres.url(), "");

@@ -1,7 +1,8 @@
 //! What loading promises.
 
 use super::*;
-use crate::config::{ByteSize, Secret, Url};
+use crate::config::{ByteSize, Changes, Secret, Url};
+use std::time::{Duration, Instant};
 
 crate::settings! {
     /// For these tests.
@@ -116,6 +117,11 @@ fn lists_come_from_toml_and_with_commas_and_an_address_is_masked_whole() {
     assert!(found.contains("line 2: shop.days is neither"), "{found}");
     let found = problems(&sources, &[("BAKERY_SHOP__DAYS", "1,two")]).join("\n");
     assert!(found.contains("a list with commas"), "{found}");
+    assert!(found.contains("; element 2, \"two\", is not a whole number (environment BAKERY_SHOP__DAYS)"), "{found}");
+    assert!(found.contains("line 2: shop.days is neither") && found.contains("see its element 1"), "{found}");
+    std::fs::write(&file, "[shop]\ndays = [\"1,2\", 3]\n").expect("written");
+    let found = problems(&sources, &[]).join("\n");
+    assert!(found.contains("its element 1 has a comma"), "{found}");
 }
 
 #[test]
@@ -126,6 +132,7 @@ fn a_secret_comes_from_a_file_and_is_never_shown() {
     let env = environment(&[("BAKERY_OVEN__KEY_FILE", file.to_str().expect("a path"))]);
     let loaded = load(&Settings::specs(), &Sources::of("bakery"), &env).expect("valid");
     assert_eq!(Settings::from_loaded(&loaded).oven.key.expect("given").reveal(), "hidden");
+    assert!(!format!("{loaded:?}").contains("hidden"), "{loaded:?}");
     assert!(!loaded.show().contains("hidden"), "{}", loaded.show());
     let missing = problems(&Sources::of("bakery"), &[("BAKERY_OVEN__KEY_FILE", "/nowhere")]);
     assert!(missing[0].starts_with("oven.key: cannot read /nowhere"), "{missing:?}");
@@ -255,4 +262,146 @@ fn a_default_of_its_own_must_be_allowed() {
 #[should_panic(expected = "shop.closes_hour is not declared")]
 fn a_default_of_its_own_must_be_for_a_declared_setting() {
     drop(crate::config::with_default(Foundation::specs(), "shop.closes_hour", "20"));
+}
+
+/// Sources with a file.
+fn file_with(dir: &tempfile::TempDir, text: &str) -> Sources {
+    let file = dir.path().join("bakery.toml");
+    std::fs::write(&file, text).expect("written");
+    Sources { config: Some(file), ..Sources::of("bakery") }
+}
+
+#[test]
+fn what_is_wrong_in_one_place_hides_nothing_elsewhere() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let sources = file_with(&dir, "loose = 1\n[oven]\ncelsius = 1\n[shop]\ndays = [1, []]\n");
+    std::fs::write(dir.path().join("bakery.prod.toml"), "[oven\n").expect("written");
+    let found = problems(&sources, &[("BAKERY_SHOP__CUSTOMERS", ""), ("BAKERY_OVEN__KEY_FILE", "/nowhere")]);
+    let expected = [
+        "line 1: loose stands in no section",
+        "line 5: shop.days is neither",
+        "bakery.prod.toml line 1: ",
+        "oven.key: cannot read /nowhere",
+        "oven.celsius = \"1\": allowed are",
+        "shop.customers = ***: expected an address",
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (problem, part) in found.iter().zip(expected) {
+        assert!(problem.contains(part), "{part} in {found:#?}");
+    }
+}
+
+#[test]
+fn a_literal_dollar_and_brace_can_be_written_and_what_a_secrets_file_holds_is_taken_as_it_is() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let key = dir.path().join("key");
+    std::fs::write(&key, "pa$${ss${word}\n").expect("written");
+    let pairs = [
+        ("BAKERY_OVEN__KEY_FILE", key.to_str().expect("a path")),
+        ("BAKERY_SHOP__FOLDER", "$${HOME}"),
+        ("BAKERY_SHOP__CUSTOMERS", "${oven.key}"),
+    ];
+    let found = problems(&Sources::of("bakery"), &pairs).join("\n");
+    assert!(found.starts_with("shop.customers = ***: expected") && !found.contains("pa$"), "{found}");
+    let loaded = load(&Settings::specs(), &Sources::of("bakery"), &environment(&pairs[..2])).expect("valid");
+    let settings = Settings::from_loaded(&loaded);
+    assert_eq!((settings.shop.folder.as_str(), settings.shop.cash.as_str()), ("${HOME}", "${HOME}/cash"));
+    assert_eq!(settings.oven.key.expect("given").reveal(), "pa$${ss${word}");
+}
+
+#[test]
+fn a_flaw_in_a_secret_tells_nothing_of_it() {
+    for secret in ["hid${den}", "hidden${", "${shop.cash}hidden", "hid${den.hidden"] {
+        let found = problems(&Sources::of("bakery"), &[("BAKERY_OVEN__KEY", secret)]).join("\n");
+        assert!(found.starts_with("oven.key: a `${` in it") && found.contains("BAKERY_OVEN__KEY"), "{found}");
+        assert!(!found.contains("den") && !found.contains("cash"), "{found}");
+    }
+    let days = [("BAKERY_OVEN__KEY", "hidden"), ("BAKERY_SHOP__DAYS", "1,${oven.key}")];
+    let found = problems(&Sources::of("bakery"), &days).join("\n");
+    assert!(found.contains("; element 2 is not a whole number") && !found.contains("hidden"), "{found}");
+}
+
+#[test]
+fn a_variable_with_one_underscore_is_a_problem_and_one_of_someone_else_is_none() {
+    let found = problems(
+        &Sources::of("bakery"),
+        &[("BAKERY_OVEN_CELSIUS", "100"), ("BAKERY_OVEN_KEY_FILE", "/x"), ("BAKERY_PORT", "tcp://10.0.0.1")],
+    );
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].starts_with("environment BAKERY_OVEN_CELSIUS is no setting"), "{found:?}");
+    assert!(found[0].ends_with("did you mean BAKERY_OVEN__CELSIUS?"), "{found:?}");
+    assert!(found[1].ends_with("did you mean BAKERY_OVEN__KEY_FILE?"), "{found:?}");
+}
+
+#[test]
+fn an_environment_has_one_of_four_names() {
+    for (name, meant) in
+        [("Prod", "prod"), ("production", "prod"), ("development", "dev"), ("stagin", "staging"), ("QA", "qa")]
+    {
+        let found = problems(&Sources::of("bakery"), &[("BAKERY_ENV", name)]);
+        let hint = format!(" is none of dev, qa, staging, prod (environment BAKERY_ENV); did you mean {meant}?");
+        assert_eq!(found, [format!("the environment's name {name:?}{hint}")]);
+    }
+    let sources = Sources { env: Some("../x".to_owned()), ..Sources::of("bakery") };
+    assert_eq!(
+        problems(&sources, &[]),
+        ["the environment's name \"../x\" is none of dev, qa, staging, prod (flag --env)"]
+    );
+}
+
+#[test]
+fn within_one_source_a_setting_is_given_once_and_a_later_source_wins() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let key = dir.path().join("key");
+    std::fs::write(&key, "of the file").expect("written");
+    let key = key.to_str().expect("a path");
+    let both = format!("[oven]\nkey = \"hidden\"\nkey_file = \"{key}\"\n");
+    let sources = file_with(&dir, &both);
+    let file = sources.config.clone().expect("given");
+    let expected = format!("oven.key is given twice: give it once ({0} line 2, {0} line 3)", file.display());
+    assert_eq!(problems(&sources, &[]), [expected]);
+    let variables = [("BAKERY_OVEN__KEY", "hidden"), ("BAKERY_OVEN__KEY_FILE", key)];
+    assert_eq!(
+        problems(&Sources::of("bakery"), &variables),
+        ["oven.key is given twice: give it once (environment BAKERY_OVEN__KEY, environment BAKERY_OVEN__KEY_FILE)"]
+    );
+    let sources = file_with(&dir, "[oven]\nkey = \"hidden\"\n");
+    let loaded = load(&Settings::specs(), &sources, &environment(&variables[1..])).expect("valid");
+    assert_eq!(Settings::from_loaded(&loaded).oven.key.expect("given").reveal(), "of the file");
+}
+
+#[test]
+fn many_unknown_keys_take_no_time_and_are_counted() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let keys: String = (0..80_000).map(|n| format!("k{n} = 1\n")).collect();
+    let sources = file_with(&dir, &format!("[oven]\n{keys}celsius = 1\n"));
+    let began = Instant::now();
+    let found = problems(&sources, &[]);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!((found.len(), found[20].as_str()), (22, "79980 further unknown keys"));
+    assert!(found[21].contains("line 80002"), "{}", found[21]);
+    let sources = file_with(&dir, &format!("{keys}[oven]\n"));
+    let found = problems(&sources, &[]);
+    assert!(found.len() == 21 && found[20].ends_with("79980 further such lines"), "{:?}", found.last());
+}
+
+#[test]
+fn files_that_never_end_or_would_wait_are_refused_by_name_and_a_pipe_is_read_once() {
+    let of = |path: &str| Sources { config: Some(PathBuf::from(path)), ..Sources::of("bakery") };
+    let found = problems(&of("/dev/zero"), &[("BAKERY_OVEN__KEY_FILE", "/dev/zero")]);
+    assert!(found[0].starts_with("/dev/zero: it is larger than 1048576 bytes"), "{found:?}");
+    assert!(found[1].starts_with("oven.key: cannot read /dev/zero: it is no regular file"), "{found:?}");
+    load(&Settings::specs(), &of("/dev/null"), &Environment::default()).expect("empty");
+
+    let dir = tempfile::tempdir().expect("a folder");
+    let pipe = dir.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs").success());
+    let sources = of(pipe.to_str().expect("a path"));
+    let again = find(&Settings::specs(), &sources, &Environment::default(), Turn::Again).result();
+    let again = again.expect_err("nobody writes").to_string();
+    assert!(again.contains("a pipe, which can be read at the start only"), "{again}");
+    let writer = std::thread::spawn(move || std::fs::write(&pipe, "[oven]\ncelsius = 100\n"));
+    let loaded = load(&Settings::specs(), &sources, &Environment::default()).expect("valid");
+    writer.join().expect("no panic").expect("written");
+    assert_eq!(Settings::from_loaded(&loaded).oven.celsius, 100);
 }

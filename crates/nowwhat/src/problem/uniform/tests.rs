@@ -9,13 +9,21 @@ use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::ServiceExt;
 
-const LIMITS: Limits = Limits { body_bytes_max: 16, request_timeout: Duration::from_millis(100) };
+const LIMITS: Limits = Limits {
+    body_bytes_max: 16,
+    body_stall_timeout: Duration::from_secs(60),
+    request_timeout: Duration::from_millis(100),
+};
 
 fn limits() -> watch::Receiver<Limits> {
     watch::channel(LIMITS).1
 }
 
 fn shop() -> Router {
+    shop_within(limits())
+}
+
+fn shop_within(limits: watch::Receiver<Limits>) -> Router {
     let large = body_limit(Router::new().route("/large", post(|body: String| async move { body })), 32);
     let routes = Router::new()
         .route("/", get(|| async { "open" }).post(|body: String| async move { body }))
@@ -34,7 +42,7 @@ fn shop() -> Router {
         .route("/slow", get(std::future::pending::<()>))
         .route("/slow", post(|_body: Bytes| std::future::pending::<()>()))
         .merge(large);
-    routes.layer(Uniform::new(limits()))
+    routes.layer(Uniform::new(limits))
 }
 
 async fn answer(router: Router, method: &str, path: &str, body: impl Into<Body>) -> (http::response::Parts, Bytes) {
@@ -135,11 +143,11 @@ async fn a_handler_that_takes_too_long_is_503_also_when_it_had_read_the_body() {
 }
 
 /// What a real server answers before it ends the connection.
-async fn exchange(request: &str) -> String {
+async fn exchange(shop: Router, request: &str) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let metrics = RequestMetrics::register(&mut Registry::default());
-    let router = Observe::new(metrics, Seen::default()).router(shop());
+    let router = Observe::new(metrics, Seen::default()).router(shop);
     let server = tokio::spawn(async move { axum::serve(listener, router).await });
     let mut client = tokio::net::TcpStream::connect(address).await.expect("connected");
     client.write_all(request.as_bytes()).await.expect("sent");
@@ -152,15 +160,34 @@ async fn exchange(request: &str) -> String {
 
 #[tokio::test]
 async fn a_client_that_stops_sending_its_body_is_408_and_its_connection_ends() {
-    let text = exchange("POST / HTTP/1.1\r\nhost: shop\r\ncontent-length: 10\r\n\r\nflo").await;
-    assert!(text.starts_with("HTTP/1.1 408 "), "{text}");
-    assert!(text.contains("\"code\":\"request_timeout\"") && text.contains("\"request_id\":"), "{text}");
+    let stalled =
+        Limits { body_stall_timeout: Duration::from_millis(100), request_timeout: Duration::from_secs(60), ..LIMITS };
+    for (limits, code) in [(LIMITS, "request_timeout"), (stalled, "body_timeout")] {
+        let shop = shop_within(watch::channel(limits).1);
+        let text = exchange(shop, "POST / HTTP/1.1\r\nhost: shop\r\ncontent-length: 10\r\n\r\nflo").await;
+        assert!(text.starts_with("HTTP/1.1 408 ") && text.contains("retry-after: 1"), "{text}");
+        assert!(text.contains(&format!("\"code\":\"{code}\"")) && text.contains("\"request_id\":"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_comes_slowly_without_pauses_is_read() {
+    let limits =
+        Limits { body_stall_timeout: Duration::from_millis(400), request_timeout: Duration::from_secs(60), ..LIMITS };
+    let parts = futures::stream::unfold(0, async |n| {
+        // Together longer than the stall may take, each far below it.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        (n < 8).then_some((Ok::<_, Infallible>("x"), n + 1))
+    });
+    let shop = shop_within(watch::channel(limits).1);
+    let (parts, body) = answer(shop, "POST", "/", Body::from_stream(parts)).await;
+    assert_eq!((parts.status, &*body), (StatusCode::OK, b"xxxxxxxx".as_slice()));
 }
 
 #[tokio::test]
 async fn head_gets_the_head_of_the_problem_alone() {
     for path in ["/nowhere", "/lost"] {
-        let text = exchange(&format!("HEAD {path} HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n")).await;
+        let text = exchange(shop(), &format!("HEAD {path} HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n")).await;
         let (head, body) = text.split_once("\r\n\r\n").expect("a head");
         assert!(head.starts_with("HTTP/1.1 404 ") && head.contains("content-type: application/problem+json"), "{head}");
         assert!(head.contains("content-length: 1"), "{head}");

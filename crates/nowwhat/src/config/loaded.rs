@@ -1,0 +1,147 @@
+//! What was loaded: valid settings with their origins, or everything that is wrong with them.
+
+use super::spec::{Spec, by_section};
+use super::value::Value;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody said anything.
+    Default,
+    /// A file and its line.
+    File(PathBuf, usize),
+    /// A systemd credential.
+    Credential(PathBuf),
+    /// A variable of the environment.
+    Variable(String),
+    /// A flag of the command line.
+    Flag(&'static str),
+}
+
+impl Origin {
+    /// Whether both are of one source, in which none comes before the other.
+    pub(super) fn is_beside(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::File(one, _), Self::File(other, _)) => one == other,
+            (Self::Variable(_), Self::Variable(_)) => true,
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(path, line) => write!(f, "{} line {line}", path.display()),
+            Self::Credential(path) => write!(f, "credential {}", path.display()),
+            Self::Variable(name) => write!(f, "environment {name}"),
+            Self::Flag(name) => write!(f, "flag {name}"),
+        }
+    }
+}
+
+/// A value with its origin. `Debug` does not show a secret.
+#[derive(Clone)]
+pub struct Given {
+    /// The text, interpolated.
+    pub text: String,
+    /// Where it came from.
+    pub origin: Origin,
+    /// Whether it is never shown: the setting is a secret, or its text is made of one.
+    pub secret: bool,
+}
+
+impl fmt::Debug for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = if self.secret { "***" } else { &self.text };
+        f.debug_struct("Given").field("text", &text).field("origin", &self.origin).finish_non_exhaustive()
+    }
+}
+
+/// Everything that is wrong with the configuration, a sentence each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problems(pub Vec<String>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// Valid settings with their origins.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// Name of the environment: `dev`, `qa`, `staging`, `prod`.
+    pub env: String,
+    /// Variables with the program's prefix that are no settings.
+    pub ignored: Vec<String>,
+    pub(super) specs: Vec<Spec>,
+    pub(super) values: BTreeMap<String, Given>,
+}
+
+impl Loaded {
+    /// A value with its origin.
+    ///
+    /// # Panics
+    /// When the setting was not declared.
+    pub fn given(&self, name: &str) -> &Given {
+        self.values.get(name).unwrap_or_else(|| panic!("{name} is not declared"))
+    }
+
+    /// The typed value of a setting.
+    ///
+    /// # Panics
+    /// When the setting was not declared with this type.
+    pub fn value<T: Value>(&self, section: &str, key: &str) -> T {
+        let text = &self.given(&format!("{section}.{key}")).text;
+        T::parse(text).unwrap_or_else(|| panic!("{section}.{key} was checked when it was loaded"))
+    }
+
+    /// Which settings have another text in `newer`, which was loaded for the same declarations. Where a text came from does not
+    /// matter.
+    pub fn changes(&self, newer: &Self) -> Changes {
+        let mut changes = Changes::default();
+        for spec in by_section(&self.specs) {
+            let name = spec.name();
+            if self.given(&name).text != newer.given(&name).text {
+                let kind = if spec.reloadable { &mut changes.reloadable } else { &mut changes.at_start };
+                kind.push(name);
+            }
+        }
+        changes
+    }
+
+    /// The newer settings, but what cannot be reloaded as it is here.
+    pub fn reloaded(&self, newer: &Self) -> Self {
+        let mut reloaded = newer.clone();
+        for spec in self.specs.iter().filter(|spec| !spec.reloadable) {
+            reloaded.keep(&spec.name(), self);
+        }
+        reloaded
+    }
+
+    /// Leaves a setting as it is in `older`, which was loaded for the same declarations.
+    pub(crate) fn keep(&mut self, name: &str, older: &Self) {
+        self.values.insert(name.to_owned(), older.given(name).clone());
+    }
+
+    /// Whether errors may show their causes to clients.
+    pub fn is_dev(&self) -> bool {
+        self.env == "dev"
+    }
+}
+
+/// What is different after the sources were read again, by name, in the order of declaration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Settings that the running service takes over.
+    pub reloadable: Vec<String>,
+    /// Settings that only a new start takes over.
+    pub at_start: Vec<String>,
+}

@@ -1,0 +1,172 @@
+//! Taking changed settings over while the service runs.
+//!
+//! Files are read by a thread of their own: a file system that hangs holds up neither signals nor the watchdog. What is not read or taken
+//! over within [`RELOAD_TIMEOUT`] is given up, and said.
+
+use super::BoxError;
+use super::boot::Reloader;
+use super::prepare::Prepared;
+use crate::config::{Loaded, Problems};
+use crate::problem::Limits;
+use crate::serve::{ConnectionLimits, Pair, Renewed, Tls, TlsError, make_room_for};
+use crate::settings::Foundation;
+use crate::systemd::Systemd;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::timeout;
+
+/// How long reading all files may take, and how long each part of the service may take to take them over.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Reads all settings again. Blocks while it reads.
+pub(crate) type ReadAgain = Arc<dyn Fn() -> Result<Loaded, Problems> + Send + Sync>;
+
+/// What can be changed while the service runs.
+pub(super) struct Switches {
+    pub(super) connections: watch::Sender<ConnectionLimits>,
+    pub(super) limits: watch::Sender<Limits>,
+    pub(super) tls: Option<Tls>,
+}
+
+/// A service that serves.
+pub(super) struct Running<'a> {
+    pub(super) prepared: &'a Prepared,
+    /// The settings in force. Those it was started with are `prepared`'s.
+    pub(super) loaded: Loaded,
+    pub(super) switches: Switches,
+    pub(super) systemd: Systemd,
+    pub(super) reloaders: Vec<Reloader>,
+    pub(super) read: ReadAgain,
+    /// A reading that was given up and may still hang.
+    pub(super) hanging: Option<JoinHandle<Result<Read, Problems>>>,
+}
+
+/// What was read again: the settings, and the certificate when one is served.
+pub(super) struct Read {
+    loaded: Loaded,
+    certificate: Option<Result<Pair, TlsError>>,
+}
+
+/// What became of the changes.
+#[derive(Default)]
+struct Outcome {
+    changed: Vec<String>,
+    /// What was not taken over, and which settings that holds back.
+    failures: Vec<(Vec<String>, String)>,
+}
+
+impl Running<'_> {
+    /// Reads everything again and takes it over, and tells what came of it.
+    pub(super) async fn reload(&mut self) {
+        self.systemd.reloading();
+        match self.read_again().await {
+            Ok(Ok(read)) => self.take_over(read).await,
+            Ok(Err(Problems(problems))) => {
+                tracing::error!(problems = problems.join("; "), "not reloaded: the configuration has problems");
+            }
+            Err(error) => tracing::error!(error = error.to_string(), "not reloaded: the configuration was not read"),
+        }
+        self.systemd.ready("ready");
+    }
+
+    async fn read_again(&mut self) -> Result<Result<Read, Problems>, BoxError> {
+        if self.hanging.as_ref().is_some_and(|reading| !reading.is_finished()) {
+            return Err("an earlier reload still reads: a file system or a check hangs".into());
+        }
+        let (read, tls) = (self.read.clone(), self.switches.tls.clone());
+        let mut reading = spawn_blocking(move || {
+            let loaded = read()?;
+            Ok(Read { loaded, certificate: tls.as_ref().map(Tls::read) })
+        });
+        match timeout(RELOAD_TIMEOUT, &mut reading).await {
+            Ok(read) => Ok(read?),
+            Err(_) => {
+                self.hanging = Some(reading);
+                Err(format!("it took longer than {} s", RELOAD_TIMEOUT.as_secs()).into())
+            }
+        }
+    }
+
+    async fn take_over(&mut self, read: Read) {
+        let booted = &self.prepared.loaded;
+        let waiting = booted.changes(&read.loaded).at_start;
+        // What needs a restart keeps the value the service was started with.
+        let mut newer = booted.reloaded(&read.loaded);
+        let mut outcome = Outcome { changed: self.loaded.changes(&newer).reloadable, failures: Vec::new() };
+        self.foundation(&newer, &mut outcome);
+        self.certificate(read.certificate, &mut outcome);
+        self.parts(&newer, &mut outcome).await;
+        for name in outcome.failures.iter().flat_map(|(names, _)| names) {
+            // The next reload finds it changed, and tries again.
+            newer.keep(name, &self.loaded);
+        }
+        self.loaded = newer;
+        outcome.tell(&waiting);
+    }
+
+    /// What every service takes over by itself.
+    fn foundation(&self, newer: &Loaded, outcome: &mut Outcome) {
+        let foundation = Foundation::from_loaded(newer);
+        // The level set by hand stays until the setting changes.
+        if outcome.changed.iter().any(|name| name == "log.level")
+            && let Err(error) = self.prepared.level.set(&foundation.log.level)
+        {
+            outcome.failed(&["log.level".to_owned()], error.to_string());
+        }
+        if let Some(otlp) = &self.prepared.otlp
+            && let Err(error) = otlp.set_headers(&foundation.otlp.headers())
+        {
+            outcome.failed(&["otlp.authorization".to_owned()], crate::error_chain(&error));
+        }
+        make_room_for(foundation.http.connections_max);
+        self.switches.connections.send_replace(foundation.connection_limits());
+        self.switches.limits.send_replace(foundation.limits());
+    }
+
+    fn certificate(&self, read: Option<Result<Pair, TlsError>>, outcome: &mut Outcome) {
+        let (Some(tls), Some(read)) = (&self.switches.tls, read) else { return };
+        match read.map(|pair| tls.renew(pair)) {
+            Ok(Renewed::Changed) => outcome.changed.push("http.tls_certificate".to_owned()),
+            Ok(Renewed::Same) => {}
+            Err(error) => outcome.failed(&[], crate::error_chain(&error)),
+        }
+    }
+
+    /// What the service itself takes over. Which part stands on which setting is not known: when one fails, none counts as changed.
+    async fn parts(&self, newer: &Loaded, outcome: &mut Outcome) {
+        let of_foundation: Vec<String> = Foundation::specs().iter().map(crate::config::Spec::name).collect();
+        let is_own = |name: &&String| !of_foundation.contains(name);
+        let own: Vec<String> = outcome.changed.iter().filter(is_own).cloned().collect();
+        for reloader in &self.reloaders {
+            match timeout(RELOAD_TIMEOUT, reloader(newer.clone())).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => outcome.failed(&own, crate::error_chain(error.as_ref())),
+                Err(_) => outcome.failed(&own, format!("it took longer than {} s", RELOAD_TIMEOUT.as_secs())),
+            }
+        }
+    }
+}
+
+impl Outcome {
+    fn failed(&mut self, names: &[String], error: String) {
+        self.changed.retain(|name| !names.contains(name));
+        self.failures.push((names.to_vec(), error));
+    }
+
+    fn tell(self, waiting: &[String]) {
+        match (self.changed.is_empty(), self.failures.is_empty(), waiting.is_empty()) {
+            (false, _, _) => tracing::info!(changed = self.changed.join(" "), "reloaded"),
+            (true, true, true) => tracing::info!("reloaded: nothing changed"),
+            (true, true, false) => tracing::info!("reloaded: nothing changed that can be taken over"),
+            (true, false, _) => {}
+        }
+        if !waiting.is_empty() {
+            tracing::warn!(settings = waiting.join(" "), "changed settings that take a restart");
+        }
+        for (names, error) in self.failures {
+            tracing::error!(error, settings = names.join(" "), "not reloaded, what was in force before stays");
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Requests that fail: a panic, a client that hangs up, an answer that breaks off.
+
+use super::lifecycle::begin;
+use super::running::{LOCAL, ask};
+use super::{has_role, other_role, run, service};
+use axum::Router;
+use axum::body::Body;
+use futures::{StreamExt, stream};
+use nowwhat::routing::get;
+use nowwhat::testkit::TestServer;
+use nowwhat::{Boot, BoxError};
+use std::convert::Infallible;
+use std::future::pending;
+use std::io::Read;
+
+async fn burn() {
+    panic!("burnt")
+}
+
+#[test]
+fn a_panic_is_a_problem_with_the_id_a_line_with_place_and_id_and_a_count() {
+    let server = TestServer::start(&service(), |c| c, async |_| Ok(Router::new().route("/burn", get(burn))));
+    let answer = server.get("/burn").header("x-request-id", "loaf-17").send();
+    assert_eq!((answer.status.as_u16(), answer.header("content-type")), (500, Some("application/problem+json")));
+    let problem = answer.json();
+    assert_eq!((&problem["request_id"], &problem["code"]), (&"loaf-17".into(), &"internal".into()));
+    assert!(!answer.text().contains("burnt"), "{}", answer.text());
+    let panicked = server.line("panicked");
+    assert_eq!((&panicked["request_id"], &panicked["cause"]), (&"loaf-17".into(), &"burnt".into()));
+    assert!(panicked["place"].as_str().is_some_and(|place| place.contains("lifecycle.rs:")), "{panicked}");
+    let request = server.line("[500] GET /burn (lifecycle#burn)");
+    assert_eq!((&request["request_id"], &request["cause"]), (&"loaf-17".into(), &"panic: burnt".into()));
+    assert_eq!(server.metric("http_panics_total"), 1.0);
+    assert_eq!(server.get("/livez").send().status, 200, "it goes on");
+}
+
+#[test]
+fn the_id_is_on_the_lines_of_errors_also_where_no_others_are_wanted() {
+    if has_role() {
+        run(async |_: &mut Boot| Ok(Router::new().route("/burn", get(burn))));
+    }
+    let test = "lifecycle::the_id_is_on_the_lines_of_errors_also_where_no_others_are_wanted";
+    for level in ["info", "error", "shop=debug"] {
+        // What is ready is told by a line that is not wanted here.
+        let hello = other_role(test, &[("HELLO_LOG__LEVEL", "info")]).ready();
+        assert_eq!(super::running::send(hello.admin_address, "PUT /log/level", level).status, 200);
+        ask(hello.address, LOCAL, "GET /burn", &[("x-request-id", "loaf-18")]);
+        assert_eq!(hello.line("panicked")["request_id"], "loaf-18", "{level}");
+        assert_eq!(hello.line("[500] GET /burn")["request_id"], "loaf-18", "{level}");
+        hello.stop();
+    }
+}
+
+#[test]
+fn a_client_that_hangs_up_is_told_as_499() {
+    let wait = async || {
+        tracing::info!("waiting");
+        pending::<()>().await;
+    };
+    let server = TestServer::start(&service(), |c| c, async move |_| Ok(Router::new().route("/wait", get(wait))));
+    let stream = begin(server.address, "/wait");
+    server.line("waiting");
+    drop(stream);
+    let line = server.line("[499] GET /wait");
+    assert_eq!((&line["status"], &line["severity"]), (&499.into(), &"INFO".into()));
+    assert_eq!(server.metric("http_requests_total{method=\"GET\",route=\"/wait\",status=\"499\"}"), 1.0);
+}
+
+#[test]
+fn an_answer_that_breaks_off_is_the_services_failure_and_not_the_clients() {
+    let fail = async || {
+        let parts = [Ok("begin"), Err(BoxError::from("the oven went cold"))];
+        Body::from_stream(stream::iter(parts))
+    };
+    let panics = async || {
+        Body::from_stream(
+            stream::iter([1, 2]).map(|n| if n == 1 { Ok::<_, Infallible>("begin") } else { panic!("burnt") }),
+        )
+    };
+    let routes = Router::new().route("/fail", get(fail)).route("/panic", get(panics));
+    let server = TestServer::start(&service(), |c| c, async move |_| Ok(routes));
+    for (path, cause) in
+        [("/fail", "the answer broke off: the oven went cold"), ("/panic", "the answer broke off: panic: burnt")]
+    {
+        let mut answer = String::new();
+        // Whether the end is an error or not is the operating system's business.
+        let _ = begin(server.address, path).read_to_string(&mut answer);
+        assert!(!answer.ends_with("0\r\n\r\n"), "it looks whole: {answer}");
+        let line = server.line(&format!("[500] GET {path}"));
+        assert_eq!((&line["cause"], &line["severity"]), (&cause.into(), &"ERROR".into()));
+        assert!(line["request_id"].is_string());
+    }
+    assert_eq!(server.metric("http_panics_total"), 1.0);
+    assert!(server.lines().iter().all(|line| line["status"] != 499));
+}
