@@ -122,7 +122,7 @@ impl<S> tower::Layer<S> for Observe {
     type Service = Observed<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Observed { inner, shared: self.shared.clone(), metrics: Arc::default() }
+        Observed { inner, here: Arc::new(Here { shared: self.shared.clone(), metrics: RouteMetrics::default() }) }
     }
 }
 
@@ -130,8 +130,14 @@ impl<S> tower::Layer<S> for Observe {
 #[derive(Clone, Debug)]
 pub struct Observed<S> {
     inner: S,
+    here: Arc<Here>,
+}
+
+/// What is known where a layer was put: around one route, as a rule. In one, so that a request counts one reference.
+#[derive(Debug)]
+struct Here {
     shared: Arc<Shared>,
-    metrics: Arc<RouteMetrics>,
+    metrics: RouteMetrics,
 }
 
 impl<S> Service<Request> for Observed<S>
@@ -149,10 +155,11 @@ where
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        let (current, span) = begin(&self.shared, &mut request);
-        let line = Line::begin(&self.shared, &self.metrics, Arc::new(current), span, &request);
+        let shared = &self.here.shared;
+        let (current, span) = begin(shared, &mut request);
+        let line = Line::begin(&self.here, Arc::new(current), span, &request);
         let mut request = line.counting(request);
-        let bounds = self.shared.limits.as_ref().map(|limits| limits.borrow().begin(&mut request, line.started));
+        let bounds = shared.limits.as_ref().map(|limits| limits.borrow().begin(&mut request, line.started));
         // The handler may panic before its future is there.
         let (future, panic) = match line.part(|| self.inner.call(request)) {
             Ok(future) => (Some(future), None),
@@ -272,7 +279,7 @@ fn client(shared: &Shared, request: &Request) -> Option<IpAddr> {
 }
 
 fn answered(line: Line, answer: Result<Response, Panic>) -> Response {
-    let shared = line.shared.clone();
+    let shared = &line.here.shared;
     let mut response = answer.unwrap_or_else(|panic| {
         shared.metrics.panics.inc();
         let internal = Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something failed here");

@@ -1,7 +1,7 @@
 //! A request's line in the log and its place in the metrics, written when its answer ends.
 
-use super::Shared;
-use super::metrics::{Outcome, RouteMetrics};
+use super::Here;
+use super::metrics::Outcome;
 use crate::current::{self, Current};
 use crate::debug::Ended;
 use crate::metrics::{Label, Method, Route};
@@ -33,8 +33,7 @@ const AT_ONCE_BYTES_MAX: u64 = 64 << 10;
 
 /// A request from its head to the end of its answer. When it is dropped before its end, the client went away.
 pub(super) struct Line {
-    pub(super) shared: Arc<Shared>,
-    metrics: Arc<RouteMetrics>,
+    pub(super) here: Arc<Here>,
     pub(super) current: Arc<Current>,
     pub(super) span: tracing::Span,
     method: Method,
@@ -51,18 +50,11 @@ pub(super) struct Line {
 }
 
 impl Line {
-    pub(super) fn begin(
-        shared: &Arc<Shared>,
-        metrics: &Arc<RouteMetrics>,
-        current: Arc<Current>,
-        span: tracing::Span,
-        request: &Request,
-    ) -> Self {
-        shared.metrics.in_flight.inc();
+    pub(super) fn begin(here: &Arc<Here>, current: Arc<Current>, span: tracing::Span, request: &Request) -> Self {
+        here.shared.metrics.in_flight.inc();
         current.body_bytes.store(request.body().size_hint().exact().unwrap_or(0), Ordering::Relaxed);
         Self {
-            shared: shared.clone(),
-            metrics: metrics.clone(),
+            here: here.clone(),
             current,
             span,
             method: request.method().into(),
@@ -130,13 +122,13 @@ impl Line {
         let time = self.started.elapsed();
         let outcome = Outcome {
             method: self.method,
-            route: self.route.clone(),
+            route: &self.route,
             status: self.status,
             seconds: time.as_secs_f64(),
             request_bytes: self.current.body_bytes.load(Ordering::Relaxed),
             response_bytes: self.response_bytes,
         };
-        self.metrics.count(&self.shared.metrics, &outcome);
+        self.here.metrics.count(&self.here.shared.metrics, &outcome);
         let (method, status) = (self.method.value(), self.status.as_u16());
         let named = self.current.handler.get().copied();
         let path = self.asked.path();
@@ -238,7 +230,7 @@ impl http_body::Body for Answering {
         let Self { body, line } = &mut *self;
         let polled = line.part(|| Pin::new(&mut *body).poll_frame(context));
         let frame = ready!(polled.unwrap_or_else(|panic| {
-            line.shared.metrics.panics.inc();
+            line.here.shared.metrics.panics.inc();
             Poll::Ready(Some(Err(axum::Error::new(super::told_by(panic.as_ref())))))
         }));
         let over = match &frame {

@@ -4,7 +4,7 @@ use crate::metrics::{Counter, Family, Gauge, Histogram, Method, Route};
 use http::StatusCode;
 use prometheus_client::metrics::histogram::exponential_buckets;
 use prometheus_client::registry::{Registry, Unit};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{OnceLock, PoisonError, RwLock};
 
 crate::labels! {
     /// What requests are counted by.
@@ -89,9 +89,9 @@ impl RequestMetrics {
 }
 
 /// What one request adds to the metrics.
-pub(super) struct Outcome {
+pub(super) struct Outcome<'a> {
     pub(super) method: Method,
-    pub(super) route: Route,
+    pub(super) route: &'a Route,
     pub(super) status: StatusCode,
     pub(super) seconds: f64,
     pub(super) request_bytes: u64,
@@ -106,9 +106,9 @@ pub(super) struct RouteMetrics {
 }
 
 impl RouteMetrics {
-    pub(super) fn count(self: &Arc<Self>, all: &RequestMetrics, outcome: &Outcome) {
+    pub(super) fn count(&self, all: &RequestMetrics, outcome: &Outcome<'_>) {
         all.in_flight.dec();
-        let route = &outcome.route;
+        let route = outcome.route;
         let (known, histograms) = self.of.get_or_init(|| (route.clone(), all.histograms(route.clone())));
         if known == route {
             observe(histograms, outcome);
@@ -120,7 +120,7 @@ impl RouteMetrics {
         }
     }
 
-    fn counter(&self, all: &RequestMetrics, outcome: &Outcome) -> Counter {
+    fn counter(&self, all: &RequestMetrics, outcome: &Outcome<'_>) -> Counter {
         let (method, status) = (outcome.method, outcome.status);
         let is = |known: &&(Method, StatusCode, Counter)| (known.0, known.1) == (method, status);
         let found = self.counters.read().unwrap_or_else(PoisonError::into_inner).iter().find(is).map(|c| c.2.clone());
@@ -133,7 +133,7 @@ impl RouteMetrics {
     }
 }
 
-fn observe([seconds, request_bytes, response_bytes]: &[Histogram; 3], outcome: &Outcome) {
+fn observe([seconds, request_bytes, response_bytes]: &[Histogram; 3], outcome: &Outcome<'_>) {
     seconds.observe(outcome.seconds);
     request_bytes.observe(outcome.request_bytes as f64);
     response_bytes.observe(outcome.response_bytes as f64);

@@ -5,7 +5,9 @@ use super::stall::StallGuard;
 use super::{ConnectionLimits, ConnectionMetrics, Serving, Slot, Stop, host};
 use axum::Router;
 use axum::extract::ConnectInfo;
+use futures::StreamExt;
 use futures::future::{Either, ready};
+use futures::stream::FuturesUnordered;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -121,10 +123,13 @@ impl Http {
         });
         let builder = builder(&limits);
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        // A set of one: it is looked at when it is woken, and not at each step of the connection.
+        let leave = time_to_leave(serving.stop, &activity, first, limits.head_timeout);
+        let mut leave = FuturesUnordered::from_iter([leave]);
         let ended = tokio::select! {
             biased;
             ended = connection.as_mut() => Some(ended),
-            () = time_to_leave(serving.stop, &activity, first, limits.head_timeout) => None,
+            Some(()) = leave.next() => None,
         };
         let ended = match ended {
             Some(ended) => ended,

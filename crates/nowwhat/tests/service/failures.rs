@@ -39,7 +39,7 @@ fn the_id_is_on_the_lines_of_errors_also_where_no_others_are_wanted() {
     if has_role() {
         run(async |_: &mut Boot| Ok(Router::new().route("/burn", get(burn))));
     }
-    let test = "lifecycle::the_id_is_on_the_lines_of_errors_also_where_no_others_are_wanted";
+    let test = "failures::the_id_is_on_the_lines_of_errors_also_where_no_others_are_wanted";
     for level in ["info", "error", "shop=debug"] {
         // What is ready is told by a line that is not wanted here.
         let hello = other_role(test, &[("HELLO_LOG__LEVEL", "info")]).ready();
