@@ -16,7 +16,7 @@ use crate::metrics::{Label, Route};
 use crate::otlp;
 use crate::problem::{Bounds, Limits, Problem};
 use crate::trace::{Sampled, TRACEPARENT, TraceContext};
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, FromRequestParts, Request};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
@@ -24,7 +24,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use line::Line;
 use metrics::RouteMetrics;
 use pin_project_lite::pin_project;
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::Future;
@@ -142,7 +142,7 @@ struct Here {
 
 impl<S> Service<Request> for Observed<S>
 where
-    S: Service<Request, Error = Infallible>,
+    S: Service<Request, Error = Infallible> + 'static,
     S::Response: IntoResponse,
     S::Future: Send + 'static,
 {
@@ -160,10 +160,14 @@ where
         let line = Line::begin(&self.here, Arc::new(current), span, &request);
         let mut request = line.counting(request);
         let bounds = shared.limits.as_ref().map(|limits| limits.borrow().begin(&mut request, line.started));
-        // The handler may panic before its future is there.
-        let (future, panic) = match line.part(|| self.inner.call(request)) {
-            Ok(future) => (Some(future), None),
-            Err(panic) => (None, Some(panic)),
+        // A router's route does nothing before it is polled; another service may log or panic before its future is there.
+        let (future, panic) = if TypeId::of::<S>() == TypeId::of::<axum::routing::Route>() {
+            (Some(self.inner.call(request)), None)
+        } else {
+            match line.part(|| self.inner.call(request)) {
+                Ok(future) => (Some(future), None),
+                Err(panic) => (None, Some(panic)),
+            }
         };
         Box::pin(Answer { future, panic, bounds, line: Some(line) })
     }
@@ -321,8 +325,9 @@ fn request_id(request: &Request) -> HeaderValue {
         Some(given) => given.clone(),
         None => {
             let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-            let text = new_id().as_hyphenated().encode_lower(&mut text);
-            HeaderValue::from_str(text).expect("a UUID is ASCII")
+            new_id().as_hyphenated().encode_lower(&mut text);
+            // Held once, however often it is cloned.
+            HeaderValue::from_maybe_shared(Bytes::from_owner(text)).expect("a UUID is ASCII")
         }
     }
 }

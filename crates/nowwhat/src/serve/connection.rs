@@ -28,9 +28,11 @@ use tower::Service;
 
 /// A peer of HTTP/2 is asked for a sign of life this often, and gets as long again for it.
 const PING_PERIOD: Duration = Duration::from_secs(20);
-/// The head of one request; of HTTP/2 decompressed. Over HTTP/1 it is the most that is kept of a head that is not
-/// complete, so that one which arrives all at once may be larger, up to twice this. More is answered 431.
+/// The head of one request of HTTP/2, decompressed. More is answered 431.
 const HEAD_BYTES_MAX: u32 = 64 << 10;
+/// What is read of a connection of HTTP/1 at once, and so the most that is kept of a head that is not complete; more is
+/// answered 431. One that arrives all at once may be larger, up to twice this. With less, large bodies come slower.
+const READ_BYTES_MAX: usize = 256 << 10;
 /// Requests that the peer took back before they were looked at; more are an attack (rapid reset), and end the
 /// connection.
 const RESETS_WAITING_MAX: usize = 20;
@@ -192,9 +194,8 @@ async fn time_to_leave(mut stop: Stop, activity: &Activity, first: Instant, head
 
 fn builder(limits: &ConnectionLimits) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    let head_bytes_max = HEAD_BYTES_MAX as usize;
     // The time for a head is watched by `Activity`: hyper would set a timer for each.
-    builder.http1().max_buf_size(head_bytes_max);
+    builder.http1().max_buf_size(READ_BYTES_MAX);
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -27,7 +27,7 @@ fn a_panic_is_a_problem_with_the_id_a_line_with_place_and_id_and_a_count() {
     assert!(!answer.text().contains("burnt"), "{}", answer.text());
     let panicked = server.line("panicked");
     assert_eq!((&panicked["request_id"], &panicked["cause"]), (&"loaf-17".into(), &"burnt".into()));
-    assert!(panicked["place"].as_str().is_some_and(|place| place.contains("lifecycle.rs:")), "{panicked}");
+    assert!(panicked["place"].as_str().is_some_and(|place| place.contains("failures.rs:")), "{panicked}");
     let request = server.line("[500] GET /burn (lifecycle#burn)");
     assert_eq!((&request["request_id"], &request["cause"]), (&"loaf-17".into(), &"panic: burnt".into()));
     assert_eq!(server.metric("http_panics_total"), 1.0);

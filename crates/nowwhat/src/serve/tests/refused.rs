@@ -30,7 +30,7 @@ async fn what_is_no_request_is_answered_and_counted_and_no_handler_sees_it() {
         (400, "GET / HTTP/9.1\r\nhost: bakery\r\n\r\n".to_owned()),
         (400, "GET / HTTP/1.1\r\nhost: bakery\r\ncontent-length: some\r\n\r\n".to_owned()),
         (431, format!("GET / HTTP/1.1\r\nhost: bakery\r\n{many}\r\n")),
-        (431, String::from_utf8(begun(64 << 10)).expect("text")),
+        (431, String::from_utf8(begun(256 << 10)).expect("text")),
         (400, "GET / HTTP/1.1\r\n\r\n".to_owned()),
         (400, "GET http://bakery/ HTTP/1.1\r\n\r\n".to_owned()),
         (400, "GET / HTTP/1.1\r\nhost: bakery\r\nhost: bakery\r\n\r\n".to_owned()),
@@ -62,7 +62,7 @@ async fn a_host_that_is_missing_is_a_problem_and_the_connection_ends() {
 #[tokio::test]
 async fn a_head_within_the_limit_and_one_of_http_1_0_without_a_host_are_requests() {
     let served = Served::start(hello(), WIDE, None).await;
-    let mut large = begun((64 << 10) - 4);
+    let mut large = begun((256 << 10) - 4);
     large.extend(b"\r\n\r\n");
     let eleven = b"GET / HTTP/1.1\r\nhost:\r\nconnection: close\r\n\r\n".to_vec();
     for sent in [large, eleven, b"GET / HTTP/1.0\r\n\r\n".to_vec()] {
@@ -71,7 +71,7 @@ async fn a_head_within_the_limit_and_one_of_http_1_0_without_a_host_are_requests
     }
     // A head without an end is waited for: one byte more would be too much.
     let mut unfinished = served.connect().await;
-    unfinished.write_all(&begun((64 << 10) - 1)).await.expect("sent");
+    unfinished.write_all(&begun((256 << 10) - 1)).await.expect("sent");
     served.until_open(1).await;
     unfinished.write_all(b"x").await.expect("sent");
     let mut status = [0; 12];
