@@ -12,7 +12,6 @@ use axum::extract::Request;
 use axum::response::Response;
 use http::{HeaderMap, StatusCode, header};
 use http_body::{Body as _, Frame, SizeHint};
-use http_body_util::BodyExt;
 use std::borrow::Cow;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -52,7 +51,6 @@ pub(super) struct Line {
 impl Line {
     pub(super) fn begin(here: &Arc<Here>, current: Arc<Current>, span: tracing::Span, request: &Request) -> Self {
         here.shared.metrics.in_flight.inc();
-        current.body_bytes.store(request.body().size_hint().exact().unwrap_or(0), Ordering::Relaxed);
         Self {
             here: here.clone(),
             current,
@@ -76,18 +74,12 @@ impl Line {
         current::in_scope(&self.current, || std::panic::catch_unwind(AssertUnwindSafe(run)))
     }
 
-    /// Counts the bytes of a body that does not say how long it is.
+    /// Counts the bytes of the body that come: what a client says of its length need not be true.
     pub(super) fn counting(&self, request: Request) -> Request {
-        if request.body().size_hint().exact().is_some() {
+        if request.body().is_end_stream() {
             return request;
         }
-        let current = self.current.clone();
-        let count = move |frame: Frame<Bytes>| {
-            let bytes = frame.data_ref().map_or(0, Bytes::len);
-            current.body_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-            frame
-        };
-        request.map(|body| Body::new(body.map_frame(count)))
+        request.map(|body| Body::new(Counted { body, current: self.current.clone() }))
     }
 
     /// The answer, with the line ending where it ends.
@@ -96,7 +88,12 @@ impl Line {
         self.problem = problem;
         self.format = format_of(response.headers());
         match response.body().size_hint().exact() {
-            Some(bytes) if bytes <= AT_ONCE_BYTES_MAX || self.method == Method::Head => {
+            // Of an answer to HEAD nothing but its head is sent.
+            _ if self.method == Method::Head => {
+                self.end();
+                response
+            }
+            Some(bytes) if bytes <= AT_ONCE_BYTES_MAX => {
                 self.response_bytes = bytes;
                 self.end();
                 response
@@ -210,6 +207,37 @@ fn format_of(headers: &HeaderMap) -> Cow<'static, str> {
         "plain" => "text".into(),
         "html" => "html".into(),
         other => other.to_ascii_lowercase().into(),
+    }
+}
+
+/// A request's body whose bytes are counted.
+struct Counted {
+    body: Body,
+    current: Arc<Current>,
+}
+
+impl http_body::Body for Counted {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if let Some(Ok(frame)) = &frame {
+            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            self.current.body_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

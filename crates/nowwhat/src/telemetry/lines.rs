@@ -130,30 +130,28 @@ impl Lines {
         if let Some(captured) = captured {
             captured.take(line);
         }
-        thread_local! {
-            static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-        }
-        BUFFER.with_borrow_mut(|buffer| {
-            buffer.clear();
-            line.render(self.format, self.colour, &self.origin, buffer);
-            match self.writer.take(buffer) {
-                Taken::After(0) => {}
-                Taken::After(dropped) => {
-                    let mut fields = Fields::default();
-                    fields.set("message", Seen::Text("log lines dropped: standard error is too slow"));
-                    fields.set("lines", Seen::Unsigned(dropped));
-                    let note = Line { level: Level::WARN, target: "nowwhat", fields: &fields };
-                    buffer.clear();
-                    note.render(self.format, self.colour, &self.origin, buffer);
-                    // When even the note finds no room, the next one counts it.
-                    self.writer.take(buffer);
-                }
-                Taken::Dropped => {
-                    counts.metrics.dropped.inc();
-                }
+        // Writing may log again, and a thread that ends keeps nothing any more: then the line takes room of its own.
+        let mut buffer = BUFFER.try_with(RefCell::take).unwrap_or_default();
+        buffer.clear();
+        line.render(self.format, self.colour, &self.origin, &mut buffer);
+        match self.writer.take(&buffer) {
+            Taken::After(0) => {}
+            Taken::After(dropped) => {
+                let mut fields = Fields::default();
+                fields.set("message", Seen::Text("log lines dropped: standard error is too slow"));
+                fields.set("lines", Seen::Unsigned(dropped));
+                let note = Line { level: Level::WARN, target: "nowwhat", fields: &fields };
+                buffer.clear();
+                note.render(self.format, self.colour, &self.origin, &mut buffer);
+                // When even the note finds no room, the next one counts it.
+                self.writer.take(&buffer);
             }
-            buffer.shrink_to(64 << 10);
-        });
+            Taken::Dropped => {
+                counts.metrics.dropped.inc();
+            }
+        }
+        buffer.shrink_to(64 << 10);
+        let _ = BUFFER.try_with(|kept| kept.replace(buffer));
     }
 }
 
@@ -195,8 +193,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
         if counts.repeats.owes() {
             self.tell_overdue(captured.as_ref(), counts);
         }
-        // Writing a line may log again: then it takes fields of its own.
-        let mut fields = FIELDS.take();
+        let mut fields = FIELDS.try_with(RefCell::take).unwrap_or_default();
         fields.clear();
         if let Some(span) = context.event_span(event) {
             inherit(&mut fields, &span);
@@ -212,7 +209,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
             record.line(level, String::from_utf8_lossy(&text).into_owned());
         });
         self.write(&line, captured.as_ref(), counts);
-        FIELDS.set(fields);
+        let _ = FIELDS.try_with(|kept| kept.replace(fields));
     }
 }
 
@@ -229,4 +226,6 @@ fn inherit<'a, S: LookupSpan<'a>>(fields: &mut Fields, span: &SpanRef<'a, S>) {
 thread_local! {
     /// The fields of the line before, for their room.
     static FIELDS: RefCell<Fields> = RefCell::default();
+    /// The bytes of the line before, for their room.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }

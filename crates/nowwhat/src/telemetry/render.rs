@@ -119,25 +119,29 @@ fn json_text(out: &mut Vec<u8>, text: &str) {
     }
 }
 
-/// Control characters must not steer the terminal or begin a line. JSON keeps those beyond ASCII as they are.
+/// Control characters must not steer the terminal, begin a line or turn its direction. JSON keeps those beyond ASCII as they are.
 fn printable(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+    let steers = |c: char| {
+        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().flat_map(|c| if steers(c) { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
 /// The time as RFC 3339 with microseconds; what is the same for a second is kept.
 fn write_time(out: &mut Vec<u8>) {
     thread_local! {
-        static SECOND: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
+        static SECOND: RefCell<(i64, String)> = const { RefCell::new((0, String::new())) };
     }
     let now = Timestamp::now();
-    SECOND.with_borrow_mut(|(second, text)| {
-        if *second != now.as_second() {
-            *second = now.as_second();
-            let whole = Timestamp::from_second(*second).expect("a second of a time");
-            *text = whole.to_string().trim_end_matches('Z').to_owned();
-        }
-        out.extend_from_slice(text.as_bytes());
-    });
+    // A thread that ends keeps nothing any more.
+    let (mut second, mut text) = SECOND.try_with(RefCell::take).unwrap_or_default();
+    if second != now.as_second() || text.is_empty() {
+        second = now.as_second();
+        let whole = Timestamp::from_second(second).expect("a second of a time");
+        text = whole.to_string().trim_end_matches('Z').to_owned();
+    }
+    out.extend_from_slice(text.as_bytes());
+    let _ = SECOND.try_with(|kept| kept.replace((second, text)));
     out.push(b'.');
     let micros = now.subsec_microsecond() as u32;
     for place in [100_000, 10_000, 1000, 100, 10, 1] {
@@ -156,7 +160,7 @@ mod tests {
         fields.set("message", Seen::Text("asked\nagain"));
         fields.set("path", Seen::Text("/a\n{\"severity\":\"ERROR\"}"));
         fields.set("severity", Seen::Text("FAKE"));
-        fields.set("guest", Seen::Text("\u{9b}31mred\u{7f}"));
+        fields.set("guest", Seen::Text("\u{9b}31mred\u{7f} \u{202e}der\u{2028}"));
         fields.set("ratio", Seen::Float(f64::NAN));
         let line = Line { level: Level::INFO, target: "t", fields: &fields };
         let origin = Origin::new("bakery", "oven");
@@ -165,7 +169,8 @@ mod tests {
             line.render(format, Colour::Off, &origin, &mut out);
             let text = String::from_utf8(out).expect("UTF-8");
             assert_eq!(text.matches('\n').count(), 1, "{text}");
-            assert!(format == Format::Json || text.trim_end().chars().all(|c| !c.is_control()), "{text:?}");
+            let steers = |c: char| c.is_control() || "\u{202e}\u{2028}".contains(c);
+            assert!(format == Format::Json || !text.trim_end().contains(steers), "{text:?}");
             if format == Format::Json {
                 let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
                 assert_eq!((json["severity"].as_str(), json["severity_"].as_str()), (Some("INFO"), Some("FAKE")));

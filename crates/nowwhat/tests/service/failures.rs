@@ -4,14 +4,16 @@ use super::lifecycle::begin;
 use super::running::{LOCAL, ask};
 use super::{has_role, other_role, run, service};
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use futures::{StreamExt, stream};
-use nowwhat::routing::get;
+use http::Method;
+use nowwhat::routing::{get, post};
 use nowwhat::testkit::TestServer;
 use nowwhat::{Boot, BoxError};
 use std::convert::Infallible;
 use std::future::pending;
-use std::io::Read;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
 
 async fn burn() {
     panic!("burnt")
@@ -28,7 +30,7 @@ fn a_panic_is_a_problem_with_the_id_a_line_with_place_and_id_and_a_count() {
     let panicked = server.line("panicked");
     assert_eq!((&panicked["request_id"], &panicked["cause"]), (&"loaf-17".into(), &"burnt".into()));
     assert!(panicked["place"].as_str().is_some_and(|place| place.contains("failures.rs:")), "{panicked}");
-    let request = server.line("[500] GET /burn (lifecycle#burn)");
+    let request = server.line("[500] GET /burn (failures#burn)");
     assert_eq!((&request["request_id"], &request["cause"]), (&"loaf-17".into(), &"panic: burnt".into()));
     assert_eq!(server.metric("http_panics_total"), 1.0);
     assert_eq!(server.get("/livez").send().status, 200, "it goes on");
@@ -92,4 +94,21 @@ fn an_answer_that_breaks_off_is_the_services_failure_and_not_the_clients() {
     }
     assert_eq!(server.metric("http_panics_total"), 1.0);
     assert!(server.lines().iter().all(|line| line["status"] != 499));
+}
+
+#[test]
+fn bytes_are_told_as_they_came_and_went_and_not_as_they_were_announced() {
+    let take = async |body: Bytes| body.len().to_string();
+    let give = async || "a loaf";
+    let routes = Router::new().route("/take", post(take)).route("/give", get(give));
+    let server = TestServer::start(&service(), |c| c, async move |_| Ok(routes));
+    server.post("/take").body("four").send();
+    assert_eq!(server.line("[200] POST /take")["request_bytes"], 4);
+    let mut liar = TcpStream::connect(server.address).expect("it listens");
+    liar.write_all(b"POST /take HTTP/1.1\r\nhost: test\r\ncontent-length: 1000000\r\n\r\nfour").expect("sent");
+    liar.shutdown(Shutdown::Write).expect("no more is sent");
+    assert_eq!(server.line("[400] POST /take")["request_bytes"], 4);
+    let answer = server.request(Method::HEAD, "/give").send();
+    assert_eq!(answer.header("content-length"), Some("6"));
+    assert_eq!(server.line("[200] HEAD /give")["response_bytes"], 0);
 }
