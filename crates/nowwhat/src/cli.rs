@@ -3,7 +3,7 @@
 //! Exit codes: 0 done, 1 failed, 2 usage or configuration. A reader of the output that goes away is no failure. This is the one module
 //! that writes to standard output; everything else logs.
 
-use crate::config::{Sources, prefix};
+use crate::config::{Ignored, Sources, prefix};
 use crate::environment::Environment;
 use crate::service::{Boot, BoxError, Service, ServiceError};
 use crate::version::Version;
@@ -54,7 +54,9 @@ impl ConfigCommand {
             Self::Show(args) => Ok(service.load(&args.sources(service), environment)?.show()),
             Self::Check(args) => {
                 let loaded = service.load(&args.sources(service), environment)?;
-                Ok(format!("the configuration is valid; environment {}\n", loaded.env))
+                let notes = loaded.ignored.iter().filter_map(Ignored::note);
+                let notes: String = notes.map(|note| note + "\n").collect();
+                Ok(format!("{notes}the configuration is valid; environment {}\n", loaded.env))
             }
             Self::Default => Ok(service.default_file(&heading(service))),
         }

@@ -17,7 +17,7 @@ mod value;
 
 pub use load::{Sources, load};
 pub(crate) use load::{Turn, find, prefix};
-pub use loaded::{Changes, Given, Loaded, Origin, Problems};
+pub use loaded::{Changes, Given, Ignored, Loaded, Origin, Problems};
 pub use render::default_file;
 pub use spec::{Range, Spec, with_default};
 pub use value::{ByteSize, FlawedElement, Seconds, Secret, Url, Value};

@@ -38,7 +38,7 @@ impl Environment {
     /// Adds what a file of lines `NAME=value` says, where the environment says nothing. A missing file says nothing; one that cannot be
     /// read is among the problems of the configuration.
     pub fn with_file(mut self, path: &Path) -> Self {
-        let text = match read_text(path, Readable::Again) {
+        let text = match read_text(path, Readable::Regular) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => return self,
             Err(error) => {

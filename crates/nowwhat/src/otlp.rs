@@ -79,7 +79,7 @@ pub struct OtlpOptions {
 pub enum OtlpError {
     /// The endpoint cannot be used.
     #[error(
-        "cannot export to {endpoint:?}: give an address with http or https and without a query, such as http://127.0.0.1:4318"
+        "cannot export to {endpoint:?}: give an address with http or https and without a query or a user (give otlp.authorization), such as http://127.0.0.1:4318"
     )]
     Endpoint {
         /// What was given.
@@ -221,8 +221,8 @@ fn client(options: &OtlpOptions, calls: &DependencyMetrics) -> Result<Client, Ot
 /// Whether can be exported there; the file of authorities is not looked into.
 pub(crate) fn check_endpoint(endpoint: &Url, ca: Option<&Path>) -> Result<(), OtlpError> {
     match endpoint.scheme() {
-        // What is added to the address would become part of its query.
-        _ if endpoint.reveal().contains('?') => Err(OtlpError::Endpoint { endpoint: endpoint.clone() }),
+        // What is added to the address would become part of its query, and a user in it is not sent.
+        _ if endpoint.reveal().contains(['?', '@']) => Err(OtlpError::Endpoint { endpoint: endpoint.clone() }),
         "http" => Ok(()),
         "https" if ca.is_some() => Ok(()),
         "https" => Err(OtlpError::NoAuthorities { endpoint: endpoint.clone() }),

@@ -3,7 +3,7 @@
 use super::file;
 use super::hint::nearest;
 use super::interpolation::{Flaw, interpolated};
-use super::loaded::{Given, Loaded, Origin, Problems};
+use super::loaded::{Given, Ignored, Loaded, Origin, Problems};
 use super::spec::{Spec, by_section};
 use crate::environment::Environment;
 use crate::small_file::{Readable, read_text};
@@ -97,9 +97,13 @@ impl Found {
         self.problems.extend(problems.into_iter().filter(|problem| !follows(problem)));
     }
 
-    /// The settings when nothing is wrong, else all problems.
-    pub(crate) fn result(self) -> Result<Loaded, Problems> {
-        if self.problems.is_empty() { Ok(self.loaded) } else { Err(Problems(self.problems)) }
+    /// The settings when nothing is wrong, else all problems, with the variables that may be meant otherwise.
+    pub(crate) fn result(mut self) -> Result<Loaded, Problems> {
+        if self.problems.is_empty() {
+            return Ok(self.loaded);
+        }
+        self.problems.extend(self.loaded.ignored.iter().filter_map(Ignored::note));
+        Err(Problems(self.problems))
     }
 }
 
@@ -176,7 +180,7 @@ struct Loading<'a> {
     flawed: BTreeSet<String>,
     problems: Vec<String>,
     unknown: usize,
-    ignored: Vec<String>,
+    ignored: Vec<Ignored>,
 }
 
 impl Loading<'_> {
@@ -215,13 +219,10 @@ impl Loading<'_> {
                     self.give(&name, value.to_owned(), Origin::Variable(variable.to_owned()));
                 }
                 None if ["ENV", "CONFIG"].contains(&rest) || reserved.contains(&rest) => {}
-                None => match self.meant_variable(rest) {
-                    Some(meant) => self.problems.push(format!(
-                        "environment {variable} is no setting: between section and key stand two underscores; \
-                         did you mean {prefix}{meant}?"
-                    )),
-                    None => self.ignored.push(variable.to_owned()),
-                },
+                None => {
+                    let meant = self.meant_variable(rest).map(|meant| format!("{prefix}{meant}"));
+                    self.ignored.push(Ignored { name: variable.to_owned(), meant });
+                }
             }
         }
     }

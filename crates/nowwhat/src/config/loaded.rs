@@ -74,13 +74,30 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
+/// A variable with the program's prefix that is no setting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ignored {
+    /// Its name.
+    pub name: String,
+    /// The variable of a setting that differs by one underscore.
+    pub meant: Option<String>,
+}
+
+impl Ignored {
+    /// What is told of a variable that may be meant otherwise.
+    pub(crate) fn note(&self) -> Option<String> {
+        let meant = self.meant.as_ref()?;
+        Some(format!("note: {} is no setting and ignored; did you mean {meant}?", self.name))
+    }
+}
+
 /// Valid settings with their origins.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// Name of the environment: `dev`, `qa`, `staging`, `prod`.
     pub env: String,
     /// Variables with the program's prefix that are no settings.
-    pub ignored: Vec<String>,
+    pub ignored: Vec<Ignored>,
     pub(super) specs: Vec<Spec>,
     pub(super) values: BTreeMap<String, Given>,
 }

@@ -25,6 +25,8 @@ pub(super) struct Activity {
     requests: AtomicU64,
     /// Answers, and next parts of answers, that the service has not made yet.
     owed: AtomicUsize,
+    /// What it owed and has made.
+    paid: AtomicU64,
     written_bytes: AtomicU64,
     /// A write waits for the peer to read.
     write_waits: AtomicBool,
@@ -75,12 +77,13 @@ impl Activity {
             return;
         }
         loop {
-            let (requests, written_bytes) = (self.requests(), self.written_bytes.load(Ordering::Relaxed));
+            let turns = || (self.requests(), self.paid.load(Ordering::Relaxed));
+            let (before, written_bytes) = (turns(), self.written_bytes.load(Ordering::Relaxed));
             sleep(period).await;
             let progress_bytes = self.written_bytes.load(Ordering::Relaxed) - written_bytes;
             let owed = self.owed.load(Ordering::Relaxed);
             let write_waits = self.write_waits.load(Ordering::Relaxed);
-            if owed == 0 && !write_waits && self.requests() == requests && progress_bytes < PROGRESS_BYTES_MIN {
+            if owed == 0 && !write_waits && turns() == before && progress_bytes < PROGRESS_BYTES_MIN {
                 return;
             }
         }
@@ -101,6 +104,7 @@ impl Owed {
 impl Drop for Owed {
     fn drop(&mut self) {
         self.0.owed.fetch_sub(1, Ordering::Relaxed);
+        self.0.paid.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -203,6 +203,8 @@ async fn a_slow_handler_and_a_quiet_stream_are_not_idle() {
     join_all(VERSIONS.map(async |version| {
         let (mut client, _connection) = Client::on(served.connect().await, version).await;
         assert_eq!(client.text().await, "part", "{version:?}");
+        // It is the peer's turn from now on, however long the answer took.
+        assert_eq!(client.text().await, "part", "{version:?} again");
     }))
     .await;
 }

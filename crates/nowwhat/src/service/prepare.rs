@@ -4,7 +4,7 @@ use super::boot::Boot;
 use super::running::Place;
 use super::{BoxError, Service};
 use crate::cli;
-use crate::config::Loaded;
+use crate::config::{Ignored, Loaded};
 use crate::debug::{LastRequests, Spans};
 use crate::dependency::DependencyMetrics;
 use crate::environment::Environment;
@@ -117,8 +117,12 @@ pub(crate) fn prepare(service: &Service, loaded: Loaded, output: Output) -> Resu
             (Some(telemetry), level)
         }
     };
-    for name in &loaded.ignored {
-        tracing::debug!(name, "variable is no setting, ignored");
+    for Ignored { name, meant } in &loaded.ignored {
+        match meant {
+            // Kubernetes sets variables that look like this too.
+            Some(meant) => tracing::warn!(name, meant, "variable is no setting, ignored: two underscores are meant"),
+            None => tracing::debug!(name, "variable is no setting, ignored"),
+        }
     }
     let registry = Arc::new(RwLock::new(registry));
     Ok(Prepared { version, loaded, foundation, registry, metrics, inside, level, telemetry, otlp })

@@ -4,7 +4,7 @@ use super::BoxError;
 use super::boot::Boot;
 use super::prepare::Prepared;
 use super::reload::{ReadAgain, Running, Switches};
-use super::stopping::{Served, Stopping};
+use super::stopping::{Served, Stopping, Wanted};
 use crate::health::{self, Health};
 use crate::metrics;
 use crate::problem::Uniform;
@@ -107,8 +107,8 @@ pub(crate) async fn serve(
         Ok(Some(routes)) => routes,
         // What the start had opened until then is closed.
         unstarted => {
-            let stopped = stopping.run(&mut asks).await;
-            return unstarted.and(stopped);
+            let wanted = if unstarted.is_ok() { Wanted::Asked } else { Wanted::Unasked };
+            return unstarted.and(stopping.run(&mut asks, wanted).await);
         }
     };
     stopping.api = Some(serve_api(prepared, api, routes.merge(health::public_routes(health.clone())), &switches));
@@ -125,10 +125,9 @@ pub(crate) async fn serve(
         let ended = running.until_asked(&mut asks, boot.endings).await;
         let stop = Foundation::from_loaded(&running.loaded).stop;
         (stopping.drain, stopping.grace) = (stop.drain_seconds.duration(), stop.grace_seconds.duration());
-        stopping.run(&mut asks).await?;
         match ended {
-            Ended::Asked => Ok(()),
-            Ended::Failed(reason) => Err(reason.into()),
+            Ended::Asked => stopping.run(&mut asks, Wanted::Asked).await,
+            Ended::Failed(reason) => stopping.run(&mut asks, Wanted::Unasked).await.and(Err(reason.into())),
         }
     };
     tokio::select! {

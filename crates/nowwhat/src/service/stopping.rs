@@ -20,6 +20,15 @@ pub(super) struct Served {
     pub(super) stopper: Stopper,
 }
 
+/// Who wants the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// A signal or the caller: asked once more, it quits at once.
+    Asked,
+    /// The service itself, which failed.
+    Unasked,
+}
+
 /// What is to be ended.
 pub(super) struct Stopping {
     pub(super) health: Health,
@@ -34,14 +43,14 @@ pub(super) struct Stopping {
 }
 
 impl Stopping {
-    /// Ends everything, or quits at once when it is asked again.
+    /// Ends everything, or quits at once when it is asked a second time.
     ///
     /// # Errors
     /// What failed first, or took too long.
-    pub(super) async fn run(self, asks: &mut mpsc::UnboundedReceiver<Ask>) -> Result<(), BoxError> {
+    pub(super) async fn run(self, asks: &mut mpsc::UnboundedReceiver<Ask>, wanted: Wanted) -> Result<(), BoxError> {
         tokio::select! {
             stopped = self.in_order() => stopped,
-            signal = second(asks) => Err(format!("{signal} came while stopping: quit at once, the next start recovers").into()),
+            signal = second(asks, wanted) => Err(format!("{signal} came while stopping: quit at once, the next start recovers").into()),
         }
     }
 
@@ -99,11 +108,15 @@ async fn run_backwards(mut steps: Vec<Step>, grace: Duration) -> Result<(), BoxE
     stopped
 }
 
-/// The next time someone asks to stop.
-async fn second(asks: &mut mpsc::UnboundedReceiver<Ask>) -> &'static str {
+/// The second time someone asks to stop.
+async fn second(asks: &mut mpsc::UnboundedReceiver<Ask>, mut wanted: Wanted) -> &'static str {
     loop {
         match asks.recv().await {
-            Some(Ask::Stop(signal)) => return signal,
+            Some(Ask::Stop(signal)) if wanted == Wanted::Asked => return signal,
+            Some(Ask::Stop(signal)) => {
+                tracing::info!(signal, "it stops already; once more quits at once");
+                wanted = Wanted::Asked;
+            }
             Some(Ask::Reload) => tracing::warn!("not reloaded: the service is stopping"),
             None => future::pending().await,
         }

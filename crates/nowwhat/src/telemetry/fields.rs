@@ -105,6 +105,8 @@ impl Fields {
     /// Takes over what is bound to a span.
     pub(super) fn inherit(&mut self, span: &Self) {
         if self.kept.is_empty() {
+            // What was not kept may have left its text.
+            self.texts.clear();
             self.texts.push_str(&span.texts);
             self.kept.extend_from_slice(&span.kept);
         } else {
@@ -278,5 +280,15 @@ mod tests {
             let found: Vec<_> = line.iter().collect();
             assert_eq!(found, [("guest", Seen::Text("mars")), ("room", Seen::Signed(2))]);
         }
+    }
+
+    #[test]
+    fn what_an_outer_span_does_not_keep_moves_no_text_of_an_inner_one() {
+        let (mut outer, mut inner, mut line) = (Fields::default(), Fields::default(), Fields::default());
+        outer.of_span().set("otel.name", Seen::Text("nächtlich"));
+        inner.of_span().set("customer", Seen::Text("c-17"));
+        line.inherit(&outer);
+        line.inherit(&inner);
+        assert_eq!(line.iter().collect::<Vec<_>>(), [("customer", Seen::Text("c-17"))]);
     }
 }
