@@ -54,6 +54,12 @@ fn beyond_single_keys(loaded: &Loaded) -> Vec<String> {
             origin("auth.admin_token")
         ));
     }
+    if settings.auth.admin_token.as_ref().is_some_and(|token| !nowwhat::bearer::can_be_sent(token.reveal())) {
+        problems.push(format!(
+            "auth.admin_token: no request can send it: use visible ASCII without blanks ({})",
+            origin("auth.admin_token")
+        ));
+    }
     problems
 }
 

@@ -41,6 +41,11 @@ pub fn token(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
+/// Whether a token that is configured can come in a request: visible ASCII without blanks. For the checks of settings.
+pub fn can_be_sent(token: &str) -> bool {
+    !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic())
+}
+
 /// The problem with its header `WWW-Authenticate`.
 ///
 /// # Panics
@@ -75,6 +80,7 @@ mod tests {
             [of(b"Bearer abc"), of(b"bEARER   a.b-c "), of(b"Bearer a b")],
             [some("abc"), some("a.b-c"), some("a b")]
         );
+        assert!(can_be_sent("a.b-c") && !["", "a b", " a", "bröt"].iter().any(|token| can_be_sent(token)));
         assert_eq!([of(b"Bearer"), of(b"Bearer  ")], [some(""), some("")]);
         assert_eq!([of(b"Basic abc"), of(b"Bearerabc"), of(b"abc"), of(b"Bearer \xff"), of(b"")], [const { None }; 5]);
     }

@@ -28,7 +28,7 @@ crate::settings! {
             body_stall_seconds: Seconds = "15s", range "1s".."10m", reload;
             /// Time from a request's head to the head of its answer; after that it is answered 503, or 408 when its body is missing.
             request_seconds: Seconds = "30s", range "1s".."1d", reload;
-            /// A connection that has not sent its request's head after this long is closed.
+            /// A connection that has not sent its first request's head after this long is closed; a later one, or an idle one, within twice this.
             head_seconds: Seconds = "15s", range "1s".."10m", reload;
             /// A connection whose peer takes nothing of its answer for this long is closed.
             write_stall_seconds: Seconds = "30s", range "1s".."10m", reload;

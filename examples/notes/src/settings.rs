@@ -1,5 +1,6 @@
 //! What the service can be told beside what every service can.
 
+use nowwhat::bearer;
 use nowwhat::config::{Loaded, Seconds, Secret, Url};
 use sqlx::postgres::PgConnectOptions;
 use std::time::Duration;
@@ -64,6 +65,12 @@ pub(crate) fn problems(loaded: &Loaded) -> Vec<String> {
             given("auth.reader_token")
         )),
         _ => {}
+    }
+    for (key, token) in [("auth.reader_token", &auth.reader_token), ("auth.editor_token", &auth.editor_token)] {
+        if token.as_ref().is_some_and(|token| !bearer::can_be_sent(token.reveal())) {
+            let hint = "no request can send it: use visible ASCII without blanks";
+            problems.push(format!("{key}: {hint} ({})", given(key)));
+        }
     }
     problems
 }
