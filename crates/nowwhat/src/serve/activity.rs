@@ -77,13 +77,16 @@ impl Activity {
             return;
         }
         loop {
-            let turns = || (self.requests(), self.paid.load(Ordering::Relaxed));
-            let (before, written_bytes) = (turns(), self.written_bytes.load(Ordering::Relaxed));
+            let (paid, written_bytes) = (self.paid.load(Ordering::Relaxed), self.written_bytes.load(Ordering::Relaxed));
             sleep(period).await;
             let progress_bytes = self.written_bytes.load(Ordering::Relaxed) - written_bytes;
-            let owed = self.owed.load(Ordering::Relaxed);
+            let owed = self.owed.load(Ordering::Acquire);
             let write_waits = self.write_waits.load(Ordering::Relaxed);
-            if owed == 0 && !write_waits && turns() == before && progress_bytes < PROGRESS_BYTES_MIN {
+            if owed == 0
+                && !write_waits
+                && self.paid.load(Ordering::Relaxed) == paid
+                && progress_bytes < PROGRESS_BYTES_MIN
+            {
                 return;
             }
         }
@@ -103,8 +106,9 @@ impl Owed {
 
 impl Drop for Owed {
     fn drop(&mut self) {
-        self.0.owed.fetch_sub(1, Ordering::Relaxed);
+        // In this order: who sees that nothing is owed has seen that it was paid.
         self.0.paid.fetch_add(1, Ordering::Relaxed);
+        self.0.owed.fetch_sub(1, Ordering::Release);
     }
 }
 
