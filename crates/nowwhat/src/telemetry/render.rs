@@ -108,15 +108,30 @@ impl Line<'_> {
 
 /// A text as JSON. Most have nothing to escape, which is found faster than it is written byte by byte.
 fn json_text(out: &mut Vec<u8>, text: &str) {
-    // No early end: so the compiler looks at many bytes at once.
-    let plain = text.bytes().fold(true, |plain, b| plain & (b >= b' ') & (b != b'"') & (b != b'\\'));
-    if plain {
+    if is_plain(text.as_bytes()) {
+        out.reserve(text.len() + 2);
         out.push(b'"');
         out.extend_from_slice(text.as_bytes());
         out.push(b'"');
     } else {
         serde_json::to_writer(out, text).expect("a text always becomes JSON");
     }
+}
+
+/// Whether nothing of a text is escaped in JSON, eight bytes at once: in each, what is below a bound borrows its highest bit.
+fn is_plain(text: &[u8]) -> bool {
+    const EACH: u64 = u64::MAX / 255;
+    let below = |word: u64, bound: u8| word.wrapping_sub(EACH * u64::from(bound)) & !word & (EACH << 7);
+    let is = |word: u64, byte: u8| below(word ^ (EACH * u64::from(byte)), 1);
+    let Some(last) = text.last_chunk() else {
+        return text.iter().all(|b| *b >= b' ' && *b != b'"' && *b != b'\\');
+    };
+    // The last eight overlap those before.
+    let escaped = text.as_chunks().0.iter().chain([last]).fold(0, |found, word| {
+        let word = u64::from_le_bytes(*word);
+        found | below(word, b' ') | is(word, b'"') | is(word, b'\\')
+    });
+    escaped == 0
 }
 
 /// Control characters must not steer the terminal, begin a line or turn its direction. JSON keeps those beyond ASCII as they are.
@@ -153,6 +168,25 @@ fn write_time(out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_of_any_length_is_the_json_that_serde_makes_of_it() {
+        for length in 0..20 {
+            for place in 0..length {
+                for byte in 0..128_u8 {
+                    let mut text = vec![b'~'; length];
+                    text[place] = byte;
+                    let text = String::from_utf8(text).expect("ASCII");
+                    let mut out = Vec::new();
+                    json_text(&mut out, &text);
+                    assert_eq!(out, serde_json::to_vec(&text).expect("JSON"), "{text:?}");
+                }
+            }
+        }
+        let mut out = Vec::new();
+        json_text(&mut out, "grün und blau 🌦");
+        assert_eq!(String::from_utf8(out).expect("UTF-8"), "\"grün und blau 🌦\"");
+    }
 
     #[test]
     fn a_line_cannot_be_broken_by_its_values_nor_a_field_take_the_place_of_the_head() {

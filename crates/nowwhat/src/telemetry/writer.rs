@@ -15,7 +15,7 @@ use tracing::Level;
 /// Bytes of lines that may wait to be written.
 pub const WAITING_BYTES_MAX: usize = 4 << 20;
 /// How long the writer lets lines gather.
-const TOGETHER: Duration = Duration::from_millis(2);
+const TOGETHER: Duration = Duration::from_millis(10);
 
 /// How long a flush waits for a reader that stands still.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
