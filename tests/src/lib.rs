@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long a condition may take to come true on a slow machine.
@@ -19,6 +19,32 @@ pub fn program() -> PathBuf {
     let program = release.join("catchment");
     assert!(program.exists(), "{} is missing: run `make build` first", program.display());
     program
+}
+
+/// Runs the program in `dir` with `input` on its standard input, to its end.
+pub fn catchment(dir: &Path, args: &[&str], input: &[u8]) -> Output {
+    catchment_with(dir, args, input, &[])
+}
+
+/// The same with variables.
+pub fn catchment_with(dir: &Path, args: &[&str], input: &[u8], variables: &[(&str, &str)]) -> Output {
+    let mut child = Command::new(program())
+        .args(args)
+        .envs(variables.iter().copied())
+        .current_dir(dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    // A command that ends early closes its input.
+    drop(child.stdin.take().expect("piped").write_all(input));
+    child.wait_with_output().expect("it ends")
+}
+
+/// What a command said on standard output.
+pub fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// The folder of real events, or `None` with a word on the terminal when this machine has none.

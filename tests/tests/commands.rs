@@ -3,29 +3,11 @@
 use serde_json::json;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use tests::{Collector, program};
+use std::process::{Command, Stdio};
+use tests::{Collector, catchment, program, said};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_path_buf()
-}
-
-fn catchment(dir: &Path, args: &[&str], input: &[u8]) -> Output {
-    let mut child = Command::new(program())
-        .args(args)
-        .current_dir(dir)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the program runs");
-    // A command that ends early closes its input.
-    drop(child.stdin.take().expect("piped").write_all(input));
-    child.wait_with_output().expect("it ends")
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// The blocks of one kind in the README.
@@ -250,7 +232,7 @@ fn a_reader_that_goes_away_is_no_failure_and_a_collector_that_goes_away_is_one()
     std::fs::write(elsewhere.path().join("e.ndjson"), lines).expect("written");
     let output = Command::new(program())
         .args(["send", "e.ndjson", "--url", &url])
-        .env("CATCHMENT_TOKEN", "a token")
+        .env("CATCHMENT_TOKEN", "a-token")
         .current_dir(elsewhere.path())
         .output()
         .expect("the program runs");

@@ -34,7 +34,10 @@ fn addresses_really_bound_are_written_and_gone_after_the_stop() {
     let token = std::fs::metadata(collector.dir.join("admin.token")).expect("the token");
     use std::os::unix::fs::PermissionsExt;
     assert_eq!(token.permissions().mode() & 0o777, 0o600);
-    let log = std::fs::read_to_string(dir.path().join("log")).expect("the log");
+    let log = || std::fs::read_to_string(dir.path().join("log")).expect("the log");
+    // Lines are written aside; the greeting is the last.
+    tests::wait_until("the greeting", || log().contains("./catchment sensor add roof"));
+    let log = log();
     for said in
         [collector.api.as_str(), collector.admin.as_str(), "admin.token", "./catchment sensor add roof", "at most "]
     {

@@ -2,11 +2,16 @@
 
 use crate::client::{Client, Server};
 use crate::table;
-use anyhow::Context;
-use clap::{Args, ValueEnum};
+use anyhow::{Context, ensure};
+use clap::{Args, ValueEnum, value_parser};
 use nowwhat::Environment;
 use nowwhat::cli::print;
+use nowwhat::config::ByteSize;
 use serde_json::json;
+use std::io::Read;
+
+/// Largest statement that is read; a collector takes less by default.
+const SQL_BYTES_MAX: ByteSize = ByteSize(1 << 20);
 
 /// The form of the answer.
 #[derive(Clone, Copy, ValueEnum)]
@@ -37,8 +42,8 @@ pub(crate) struct QueryArgs {
     /// Most rows wanted [default: 1000 as a table, else the server's limit].
     #[arg(long, value_name = "ROWS")]
     limit: Option<u64>,
-    /// Time it may take.
-    #[arg(long, value_name = "SECONDS")]
+    /// Time it may take, from 1; the collector gives at most its query.timeout_seconds_max.
+    #[arg(long, value_name = "SECONDS", value_parser = value_parser!(u64).range(1..))]
     timeout_seconds: Option<u64>,
     #[command(flatten)]
     server: Server,
@@ -47,7 +52,7 @@ pub(crate) struct QueryArgs {
 pub(crate) fn run(args: &QueryArgs, environment: &Environment) -> anyhow::Result<()> {
     let client = Client::find(&args.server, environment)?;
     let sql = match args.sql.as_str() {
-        "-" => std::io::read_to_string(std::io::stdin()).context("cannot read the statement")?,
+        "-" => statement(std::io::stdin()).context("cannot read the statement")?,
         sql => sql.to_owned(),
     };
     let limit = args.limit.or(if matches!(args.format, Form::Table) { Some(1000) } else { None });
@@ -58,4 +63,12 @@ pub(crate) fn run(args: &QueryArgs, environment: &Environment) -> anyhow::Result
             client.post_json_for_parts("/api/v1/query", &body, args.format.accept(), |part| Ok(print(part)?))
         }
     }
+}
+
+/// All of `input`.
+fn statement(input: impl Read) -> anyhow::Result<String> {
+    let mut bytes = Vec::new();
+    input.take(SQL_BYTES_MAX.0 + 1).read_to_end(&mut bytes)?;
+    ensure!(bytes.len() as u64 <= SQL_BYTES_MAX.0, "it is larger than {SQL_BYTES_MAX}: shorten it, or ask in parts");
+    Ok(String::from_utf8(bytes)?)
 }

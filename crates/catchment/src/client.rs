@@ -1,11 +1,15 @@
 //! Talking to a running collector: finding it, its token, asking over HTTP.
+//!
+//! Neither a token nor a password in an address is ever shown.
 
 use crate::data_dir::DataDir;
 use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use clap::Args;
-use http::Request;
+use http::uri::Authority;
+use http::{Request, StatusCode, Uri};
 use nowwhat::Environment;
+use nowwhat::cli::Usage;
 use nowwhat::client::{Answer, CallLimits, ClientError};
 use nowwhat::dependency::DependencyMetrics;
 use nowwhat::metrics::Registry;
@@ -48,7 +52,44 @@ pub(crate) struct Client {
     pub(crate) url: String,
     /// Its data folder, when it is on this machine.
     pub(crate) dir: Option<DataDir>,
-    token: Option<String>,
+    token: Option<Token>,
+}
+
+/// A token, and where it was found.
+#[derive(Clone)]
+pub(crate) enum Token {
+    /// In `CATCHMENT_TOKEN`.
+    Variable(String),
+    /// The admin token of a data folder.
+    Admin { text: String, path: PathBuf },
+    /// The token of a sensor, kept in a data folder.
+    Sensor { text: String, path: PathBuf },
+}
+
+impl Token {
+    pub(crate) fn text(&self) -> &str {
+        match self {
+            Self::Variable(text) | Self::Admin { text, .. } | Self::Sensor { text, .. } => text,
+        }
+    }
+
+    /// An answer to a request with this token that is no error; when the token is refused, the error says what can be done.
+    pub(crate) fn good(&self, answer: Answer) -> anyhow::Result<Answer> {
+        if answer.status != StatusCode::UNAUTHORIZED {
+            return good(answer);
+        }
+        good(answer).with_context(|| match self {
+            Self::Variable(_) => "the token in CATCHMENT_TOKEN is refused".to_owned(),
+            Self::Admin { path, .. } => format!(
+                "the token in {} is refused; the collector may use a configured auth.admin_token: set CATCHMENT_TOKEN to it",
+                path.display()
+            ),
+            Self::Sensor { path, .. } => format!(
+                "the sensor's token in {} is refused; it may be revoked, or of another collector: choose another --sensor, or remove the file to register the sensor again",
+                path.display()
+            ),
+        })
+    }
 }
 
 impl Client {
@@ -60,10 +101,10 @@ impl Client {
             None => known.iter().map(PathBuf::as_path).filter(|dir| dir.exists()).collect(),
         };
         let found = folders.iter().map(|dir| DataDir::of(dir)).find_map(|dir| Some((dir.addresses()?, dir)));
-        let given =
-            server.url.as_deref().or_else(|| environment.get("CATCHMENT_URL").filter(|_| server.data_dir.is_none()));
+        let variable = environment.get("CATCHMENT_URL").filter(|_| server.data_dir.is_none());
+        let given = server.url.as_deref().map(|url| ("--url", url)).or(variable.map(|url| ("CATCHMENT_URL", url)));
         let url = match (given, &found) {
-            (Some(url), _) => url.trim_end_matches('/').to_owned(),
+            (Some((origin, url)), _) => address(origin, url)?,
             (None, Some((addresses, _))) => addresses.url(),
             (None, None) => {
                 let looked: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
@@ -76,15 +117,15 @@ impl Client {
         };
         let dir = found.map(|(_, dir)| dir).or_else(|| folders.first().map(|f| DataDir::of(f)));
         let token = match environment.get("CATCHMENT_TOKEN") {
-            Some(token) => Some(token.to_owned()),
-            None => dir.as_ref().map(|dir| DataDir::token(&dir.admin_token_path())).transpose()?.flatten(),
+            Some(token) => Some(Token::Variable(token.to_owned())),
+            None => dir.as_ref().map(kept_token).transpose()?.flatten(),
         };
         let http = nowwhat::client::Client::new(
             "the collector",
             LIMITS,
             &DependencyMetrics::register(&mut Registry::default()),
         );
-        let http = match server.ca_file(environment).filter(|_| url.starts_with("https:")) {
+        let http = match server.ca_file(environment).filter(|_| url.starts_with("https://")) {
             Some(path) => http.with_ca(&path)?,
             None => http,
         };
@@ -93,23 +134,29 @@ impl Client {
     }
 
     /// The token that was found.
-    pub(crate) fn token(&self) -> anyhow::Result<&str> {
-        self.token
-            .as_deref()
-            .ok_or_else(|| anyhow!("no token: set CATCHMENT_TOKEN, or name the collector's --data-dir"))
+    pub(crate) fn token(&self) -> anyhow::Result<&Token> {
+        self.token.as_ref().ok_or_else(|| match &self.dir {
+            Some(dir) => anyhow!(
+                "no token: there is no {}; a collector with a configured auth.admin_token makes none: set CATCHMENT_TOKEN to it",
+                dir.admin_token_path().display()
+            ),
+            None => anyhow!("no token: set CATCHMENT_TOKEN, or name the collector's --data-dir"),
+        })
     }
 
     /// Gets a path with the found token.
     pub(crate) fn get(&self, path: &str) -> anyhow::Result<Value> {
-        let request = Request::get(format!("{}{path}", self.url)).header("authorization", bearer(self.token()?));
+        let token = self.token()?;
+        let request = Request::get(format!("{}{path}", self.url)).header("authorization", bearer(token.text()));
         let request = request.body(Bytes::new()).context("no request")?;
-        Ok(good(self.wait_for(self.http.request(request))?)?.json()?)
+        Ok(token.good(self.wait_for(self.http.request(request))?)?.json()?)
     }
 
     /// Posts JSON with the found token.
     pub(crate) fn post_json(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         let headers = [("content-type", "application/json"), ("accept", "application/json")];
-        Ok(good(self.post(path, self.token()?, body.to_string(), &headers)?)?.json()?)
+        let token = self.token()?;
+        Ok(token.good(self.post(path, token.text(), body.to_string(), &headers)?)?.json()?)
     }
 
     /// Posts bytes with a token; any status is an answer.
@@ -132,10 +179,11 @@ impl Client {
         mut part: impl FnMut(Bytes) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let headers = [("content-type", "application/json"), ("accept", accept)];
-        let request = self.posting(path, self.token()?, body.to_string().into(), &headers)?;
+        let token = self.token()?;
+        let request = self.posting(path, token.text(), body.to_string().into(), &headers)?;
         let mut arriving = self.wait_for(self.http.begin(request))?;
         if !arriving.status.is_success() {
-            return good(self.wait_for(arriving.whole(LIMITS.body_bytes_max))?).map(drop);
+            return token.good(self.wait_for(arriving.whole(LIMITS.body_bytes_max))?).map(drop);
         }
         let broken = "the answer broke off: what came before is not all of it";
         while let Some(bytes) = self.runtime.block_on(arriving.next()).context(broken)? {
@@ -160,6 +208,32 @@ impl Client {
     fn wait_for<T>(&self, call: impl Future<Output = Result<T, ClientError>>) -> anyhow::Result<T> {
         self.runtime.block_on(call).with_context(|| format!("no answer from {}", self.url))
     }
+}
+
+/// The address that `origin` gives, when a collector can be asked there.
+fn address(origin: &str, url: &str) -> Result<String, Usage> {
+    let refused = |why: String| Err(Usage(format!("{origin}{why}, such as http://127.0.0.1:4711")));
+    let parsed = url.parse::<Uri>().ok().filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")));
+    let authority = parsed.as_ref().and_then(Uri::authority);
+    // Before the address is shown: what cannot be taken apart may hold a password too.
+    if authority.map_or(url, Authority::as_str).contains('@') {
+        return refused(
+            " has a user or a password: the token goes in CATCHMENT_TOKEN, the address is scheme, host and port"
+                .to_owned(),
+        );
+    }
+    // A port that is no number would be taken for none, and a fragment for nothing.
+    let is_whole = |a: &Authority| !a.host().is_empty() && (a.port().is_some() || a.as_str() == a.host());
+    match parsed.filter(|uri| uri.authority().is_some_and(is_whole) && !url.contains(['?', '#'])) {
+        Some(uri) => Ok(uri.to_string().trim_end_matches('/').to_owned()),
+        None => refused(format!(" {url:?}: write scheme, host and port")),
+    }
+}
+
+/// The admin token that a data folder keeps.
+fn kept_token(dir: &DataDir) -> anyhow::Result<Option<Token>> {
+    let path = dir.admin_token_path();
+    Ok(DataDir::token(&path)?.map(|text| Token::Admin { text, path }))
 }
 
 fn bearer(token: &str) -> String {

@@ -1,10 +1,13 @@
 //! The service that is configured: what Catchment adds to the settings of every service, and what no single key shows.
 
 use crate::settings::Settings;
-use nowwhat::config::Loaded;
+use nowwhat::config::{ByteSize, Loaded};
 use nowwhat::{Foundation, Service, Version};
 
 pub(crate) const VERSION: Version = nowwhat::version!();
+
+/// Largest body that a collector takes, by default.
+pub(crate) const BODY_BYTES_MAX: ByteSize = ByteSize(64 << 20);
 
 /// Crates that log at the configured level; all others log warnings only.
 const QUIET: [&str; 8] =

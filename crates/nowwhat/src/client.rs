@@ -18,11 +18,13 @@ use crate::trace::{TRACEPARENT, TRACESTATE};
 use crate::{current, otlp};
 use bytes::Bytes;
 use connector::{Connector, connector};
+use http::uri::Scheme;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tracing::{Instrument, Span, field};
@@ -117,7 +119,7 @@ pub enum ClientError {
         /// The limit.
         timeout: Duration,
     },
-    /// The connection ended before the answer did, or what came is not HTTP.
+    /// The connection ended before the answer did, or what came is not HTTP; with a hint when it may be TLS.
     #[error("the answer of {dependency} ended early")]
     Broken {
         /// Who was asked.
@@ -151,6 +153,11 @@ impl ClientError {
         matches!(self, Self::Connect { .. } | Self::Timeout { .. } | Self::Broken { .. })
     }
 
+    /// Whether nothing was sent, so that the other service has done nothing of the call.
+    pub fn is_unsent(&self) -> bool {
+        matches!(self, Self::Address { .. } | Self::NoAuthorities { .. } | Self::Connect { .. })
+    }
+
     fn outcome(&self) -> Outcome {
         match self {
             Self::Address { .. } | Self::NoAuthorities { .. } => Outcome::NotAsked,
@@ -162,6 +169,11 @@ impl ClientError {
         }
     }
 }
+
+/// What answered a call with `http` is not HTTP.
+#[derive(Debug, thiserror::Error)]
+#[error("what answers there does not speak plain HTTP: if it speaks TLS, ask it with https://")]
+struct NotHttp(#[source] legacy::Error);
 
 /// Why certificate authorities cannot be trusted.
 #[derive(Debug, thiserror::Error)]
@@ -297,6 +309,7 @@ impl Client {
             (Some("https"), Https::NoAuthorities) => return Err(ClientError::NoAuthorities { dependency }),
             _ => return Err(self.no_address()),
         }
+        let is_plain = request.uri().scheme() == Some(&Scheme::HTTP);
         let CallLimits { timeout, .. } = self.limits;
         let end = tokio::time::Instant::now() + timeout;
         let asked = tokio::time::timeout_at(end, self.http.request(request.map(Full::new))).await;
@@ -304,6 +317,9 @@ impl Client {
         let (head, body) = response
             .map_err(|source| match source.is_connect() {
                 true => ClientError::Connect { dependency, source },
+                false if is_plain && is_not_http(&source) => {
+                    ClientError::Broken { dependency, source: NotHttp(source).into() }
+                }
                 false => ClientError::Broken { dependency, source: source.into() },
             })?
             .into_parts();
@@ -370,6 +386,11 @@ fn pool(connector: Connector) -> legacy::Client<Connector, Full<Bytes>> {
         .pool_idle_timeout(IDLE_TIMEOUT)
         .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
         .build(connector)
+}
+
+/// Whether what came cannot be read as an answer at all.
+fn is_not_http(error: &legacy::Error) -> bool {
+    error.source().and_then(|cause| cause.downcast_ref()).is_some_and(hyper::Error::is_parse)
 }
 
 /// Tells the other service for which request it is asked.

@@ -18,6 +18,7 @@ fn problems(pairs: &[(&str, &str)]) -> String {
 fn defaults_are_valid_and_their_memory_bound_is_below_a_gibibyte() {
     let loaded = read(&[]).expect("valid");
     assert!(crate::memory::bound(&Settings::from_loaded(&loaded)).0 < 1 << 30);
+    assert_eq!(Foundation::from_loaded(&loaded).http.body_bytes_max, BODY_BYTES_MAX);
 }
 
 #[test]

@@ -19,11 +19,11 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::{Error as PemError, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::{ClientConfig, Error as TlsError, RootCertStore};
 use tokio_util::either::Either;
 use tower::Service;
 
-/// How long opening a connection may take, also in a call that may take longer.
+/// How long opening a connection may take, and the TLS handshake over it as long again, also in a call that may take longer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Makes connections; with TLS when it has authorities to trust.
@@ -89,11 +89,32 @@ impl Service<Uri> for Connector {
         Box::pin(async move {
             let tcp = connecting.await?.into_inner();
             let stream = match tls {
-                Some(tls) => Either::Right(tls.connect(ServerName::try_from(host)?, tcp).await?),
+                Some(tls) => {
+                    let shaking = tokio::time::timeout(CONNECT_TIMEOUT, tls.connect(ServerName::try_from(host)?, tcp));
+                    Either::Right(shaking.await.map_err(|_| NoHandshake::Silent)?.map_err(of_handshake)?)
+                }
                 None => Either::Left(tcp),
             };
             Ok(Wire(TokioIo::new(stream)))
         })
+    }
+}
+
+/// Why there is no TLS over a connection that was opened.
+#[derive(Debug, thiserror::Error)]
+enum NoHandshake {
+    #[error("no TLS handshake within {CONNECT_TIMEOUT:?}")]
+    Silent,
+    #[error("what answers there does not speak TLS: if it is plain HTTP, ask it with http://")]
+    NotTls(#[source] io::Error),
+}
+
+/// rustls says of an answer that is no TLS that it is corrupt; nobody thinks of the address then.
+fn of_handshake(error: io::Error) -> Box<dyn std::error::Error + Send + Sync> {
+    let why = error.get_ref().and_then(|why| why.downcast_ref());
+    match matches!(why, Some(TlsError::InvalidMessage(_))) {
+        true => NoHandshake::NotTls(error).into(),
+        false => error.into(),
     }
 }
 

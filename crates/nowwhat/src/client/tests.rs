@@ -150,12 +150,14 @@ async fn what_goes_wrong_is_told_apart() {
     let free = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address");
     let refused = client.get(&format!("http://{free}/")).await.expect_err("nobody listens");
     assert!(matches!(refused, ClientError::Connect { .. }) && refused.is_retryable(), "{refused:?}");
+    assert!(refused.is_unsent(), "{refused:?}");
 
     let half = rude_service(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc", After::Close).await;
     let other = rude_service(b"SSH-2.0-OpenSSH\r\n\r\n", After::Close).await;
     for url in [half, other] {
         let broken = client.get(&url).await.expect_err("half an answer");
         assert!(matches!(broken, ClientError::Broken { .. }) && broken.is_retryable(), "{broken:?}");
+        assert!(!broken.is_unsent(), "{broken:?}");
     }
 
     let url = service().await + "/body";
@@ -166,6 +168,7 @@ async fn what_goes_wrong_is_told_apart() {
     for url in ["/path", "ftp://127.0.0.1/", "", "http://"] {
         let error = client.get(url).await.expect_err("no address");
         assert!(matches!(error, ClientError::Address { .. }) && !error.is_retryable(), "{url:?}: {error:?}");
+        assert!(error.is_unsent(), "{error:?}");
     }
     let outcomes = ["connect", "broken", "too_large"].map(|outcome| calls(&registry, outcome));
     assert_eq!(outcomes, [1, 2, 1]);
@@ -240,6 +243,39 @@ async fn over_https_only_the_given_authorities_are_trusted() {
     assert!(matches!(missing, CaError::Read { .. }), "{missing:?}");
     let empty = trusting(&file("empty.pem", "nothing".to_owned())).expect_err("no certificate");
     assert!(empty.to_string().starts_with("no certificate authority in "), "{empty}");
+}
+
+#[tokio::test]
+async fn an_address_with_the_other_scheme_is_named_as_such() {
+    let ours = authority();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("ours.pem");
+    std::fs::write(&path, ours.pem()).expect("written");
+    let client = client(LIMITS).0.with_ca(&path).expect("authorities");
+    let over_tls = tls_service(&ours).await;
+    let plain = client.get(&format!("http://{over_tls}/headers")).await.expect_err("it speaks TLS");
+    assert!(matches!(plain, ClientError::Broken { .. }), "{plain:?}");
+    assert!(crate::error_chain(&plain).contains("ask it with https://"), "{}", crate::error_chain(&plain));
+
+    let url = service().await.replace("http://", "https://") + "/headers";
+    let tls = client.get(&url).await.expect_err("it speaks plain HTTP");
+    assert!(matches!(tls, ClientError::Connect { .. }) && tls.is_unsent(), "{tls:?}");
+    assert!(crate::error_chain(&tls).contains("ask it with http://"), "{}", crate::error_chain(&tls));
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_answer_the_tls_handshake_is_not_reached() {
+    let ours = authority();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("ours.pem");
+    std::fs::write(&path, ours.pem()).expect("written");
+    let client = client(CallLimits { timeout: Duration::from_secs(60), ..LIMITS }).0.with_ca(&path);
+    // The kernel accepts for it.
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("https://{}/", silent.local_addr().expect("an address"));
+    let error = client.expect("authorities").get(&url).await.expect_err("no handshake");
+    assert!(matches!(error, ClientError::Connect { .. }) && error.is_unsent(), "{error:?}");
+    assert!(crate::error_chain(&error).contains("no TLS handshake within 10s"), "{}", crate::error_chain(&error));
 }
 
 #[tokio::test]
