@@ -1,6 +1,7 @@
 //! The bound of memory, computed from the settings.
 
 use crate::settings::Settings;
+use nowwhat::Foundation;
 use nowwhat::config::ByteSize;
 
 /// One part of the bound.
@@ -15,11 +16,13 @@ const KEY_BYTES: u64 = 68;
 const KEYED_EVENT_BYTES_MIN: usize = 30;
 /// The program itself, SQLite, the list of the lake's files, and what the allocator keeps.
 const PROGRAM_BYTES: u64 = 96 << 20;
+/// An open connection between two requests: 25 KiB as measured, with buffers for reading and writing of 8 KiB each.
+const CONNECTION_BYTES: u64 = 32 << 10;
 /// The files of one seal while they are encoded.
 const SEAL_BYTES: u64 = 64 << 20;
 
 /// The parts, each with its key.
-pub(crate) fn parts(settings: &Settings) -> Vec<Part> {
+pub(crate) fn parts(settings: &Settings, foundation: &Foundation) -> Vec<Part> {
     let part = |what, bytes| Part { what, bytes };
     vec![
         part(
@@ -40,6 +43,7 @@ pub(crate) fn parts(settings: &Settings) -> Vec<Part> {
             (settings.window.keys_max + group_keys_max(settings)) as u64 * KEY_BYTES,
         ),
         part("queries: query.memory_bytes_max", settings.query.memory_bytes_max.0),
+        part("open connections: http.connections_max", foundation.http.connections_max as u64 * CONNECTION_BYTES),
         part("the program itself", PROGRAM_BYTES),
     ]
 }
@@ -50,7 +54,7 @@ pub(crate) fn group_keys_max(settings: &Settings) -> usize {
 }
 
 /// The bound, rounded up to MiB.
-pub(crate) fn bound(settings: &Settings) -> ByteSize {
-    let bytes: u64 = parts(settings).iter().map(|part| part.bytes).sum();
+pub(crate) fn bound(settings: &Settings, foundation: &Foundation) -> ByteSize {
+    let bytes: u64 = parts(settings, foundation).iter().map(|part| part.bytes).sum();
     ByteSize(bytes.div_ceil(1 << 20) << 20)
 }

@@ -76,8 +76,8 @@ async fn start(boot: &mut Boot) -> anyhow::Result<Router> {
     let addresses = Addresses { api: boot.address, admin: boot.admin_address, tls };
     publish(boot, dir, &addresses);
 
-    let bound = memory::bound(&settings);
-    for part in memory::parts(&settings) {
+    let bound = memory::bound(&settings, &foundation);
+    for part in memory::parts(&settings, &foundation) {
         tracing::debug!(bytes = part.bytes, "memory bound: {}", part.what);
     }
     tracing::info!(memory_bound_bytes = bound.0, "memory bound");

@@ -15,6 +15,7 @@ use crate::forwarded::TrustedProxies;
 use crate::metrics::{Label, Route};
 use crate::otlp;
 use crate::problem::{Bounds, Limits, Problem};
+use crate::serve::host;
 use crate::trace::{Sampled, TRACEPARENT, TraceContext};
 use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, FromRequestParts, Request};
@@ -106,7 +107,8 @@ impl Observe {
         Self { shared: Arc::new(Shared { metrics, seen, limits: None }) }
     }
 
-    /// The same with limits inside, as [`Uniform`](crate::problem::Uniform) sets them, in one layer.
+    /// The same with what a service asks of every request inside, in one layer: a host, as [`HostRequired`](crate::serve::HostRequired)
+    /// does, and limits, as [`Uniform`](crate::problem::Uniform) sets them.
     pub(crate) fn within(metrics: RequestMetrics, seen: Seen, limits: watch::Receiver<Limits>) -> Self {
         Self { shared: Arc::new(Shared { metrics, seen, limits: Some(limits) }) }
     }
@@ -160,16 +162,19 @@ where
         let line = Line::begin(&self.here, Arc::new(current), span, &request);
         let mut request = line.counting(request);
         let bounds = shared.limits.as_ref().map(|limits| limits.borrow().begin(&mut request, line.started));
+        let fault = bounds.as_ref().and_then(|_| host::fault(&request));
         // A router's route does nothing before it is polled; another service may log or panic before its future is there.
-        let (future, panic) = if TypeId::of::<S>() == TypeId::of::<axum::routing::Route>() {
+        let (future, at_once) = if let Some(fault) = fault {
+            (None, Some(line.part(|| host::refusal(fault, request.version()))))
+        } else if TypeId::of::<S>() == TypeId::of::<axum::routing::Route>() {
             (Some(self.inner.call(request)), None)
         } else {
             match line.part(|| self.inner.call(request)) {
                 Ok(future) => (Some(future), None),
-                Err(panic) => (None, Some(panic)),
+                Err(panic) => (None, Some(Err(panic))),
             }
         };
-        Box::pin(Answer { future, panic, bounds, line: Some(line) })
+        Box::pin(Answer { future, at_once, bounds, line: Some(line) })
     }
 }
 
@@ -179,10 +184,10 @@ type Panic = Box<dyn Any + Send>;
 pin_project! {
     /// The answer to a request on its way: each step is part of the request.
     struct Answer<F> {
-        // None when the handler panicked at once.
+        // None when it was answered, or the handler panicked, at once.
         #[pin]
         future: Option<F>,
-        panic: Option<Panic>,
+        at_once: Option<Result<Response, Panic>>,
         #[pin]
         bounds: Option<Bounds>,
         // None once it is answered.
@@ -215,7 +220,7 @@ where
                     None => Poll::Pending,
                 },
             },
-            None => Poll::Ready(Err(this.panic.take().expect("one of the two"))),
+            None => Poll::Ready(this.at_once.take().expect("one of the two")),
         });
         let answer = match polled {
             Ok(polled) => ready!(polled),

@@ -11,7 +11,7 @@
 mod activity;
 mod connection;
 mod descriptors;
-mod host;
+pub(crate) mod host;
 mod inherited;
 mod signals;
 mod stall;
@@ -21,6 +21,7 @@ mod tls;
 
 pub use connection::OverTls;
 pub(crate) use descriptors::make_room_for;
+pub use host::{HostChecked, HostRequired};
 pub use inherited::Inherited;
 pub use signals::{Hangup, Stop, Stopper, Termination, stop_signal};
 pub(crate) use tls::{Pair, Renewed, flaws};
@@ -46,8 +47,8 @@ const REFUSALS_MAX: usize = 64;
 /// Connections that wait to be accepted; the kernel keeps it within `net.core.somaxconn`. One more is not told anything
 /// and tries again after a second, so that a burst has to fit in to be answered, and be it with 503.
 const WAITING_MAX: u32 = 4096;
-/// Failures to accept are logged this seldom.
-const ACCEPT_WARNING_PERIOD: Duration = Duration::from_secs(10);
+/// What happens to many connections is logged this seldom.
+const WARNING_PERIOD: Duration = Duration::from_secs(10);
 
 /// Bounds of a listener. A change holds for connections accepted after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +101,7 @@ impl ConnectionMetrics {
         );
         r.register(
             "requests_malformed",
-            "Requests of HTTP/1 refused before the service saw them: not understood, head too large, no valid Host",
+            "Requests of HTTP/1 refused before the service saw them: not understood, or head too large",
             metrics.malformed.clone(),
         );
         registry.register(
@@ -161,12 +162,14 @@ impl Listener {
 
     /// Serves `router` until it is time to stop, then finishes the requests in flight, unless they are cut off.
     ///
+    /// Whether requests say whom they ask is for [`HostRequired`] to see, a layer of the router.
+    ///
     /// Every request carries the peer's address as [`axum::extract::ConnectInfo`]`<SocketAddr>`, and [`OverTls`] when it
     /// came so, as extensions.
     pub async fn serve(self, router: Router, serving: Serving) {
         let mut tasks = JoinSet::new();
         let (open, refusals) = (Arc::new(()), Arc::new(()));
-        let mut failures = AcceptFailures::default();
+        let (mut failures, mut turned_away) = (Seldom::default(), Seldom::default());
         let mut until = serving.stop.clone();
         loop {
             let accepted = tokio::select! {
@@ -178,7 +181,7 @@ impl Listener {
             let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    failures.pause(&error).await;
+                    pause(&error, &mut failures).await;
                     continue;
                 }
             };
@@ -191,6 +194,10 @@ impl Listener {
                 continue;
             }
             serving.metrics.refused.inc();
+            if let Some(suppressed) = turned_away.due() {
+                let connections_max = limits.connections_max;
+                tracing::warn!(connections_max, suppressed, "connection turned away, because too many are open");
+            }
             if serving.tls.is_none() && taken(&refusals) < REFUSALS_MAX {
                 let place = refusals.clone();
                 tasks.spawn(async move {
@@ -234,29 +241,37 @@ impl Drop for Slot {
     }
 }
 
-/// Failures to accept, logged seldom.
+/// What is logged once in a while, with the number of the others.
 #[derive(Default)]
-struct AcceptFailures {
+struct Seldom {
     logged: Option<Instant>,
     suppressed: u64,
 }
 
-impl AcceptFailures {
-    async fn pause(&mut self, error: &io::Error) {
-        use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-        if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
-            // The peer went away while it waited.
-            return;
-        }
-        if self.logged.is_some_and(|logged| logged.elapsed() < ACCEPT_WARNING_PERIOD) {
+impl Seldom {
+    /// How many were left out since the last line, when it is time for the next.
+    fn due(&mut self) -> Option<u64> {
+        if self.logged.is_some_and(|logged| logged.elapsed() < WARNING_PERIOD) {
             self.suppressed += 1;
-        } else {
-            tracing::warn!(error = crate::error_chain(error), suppressed = self.suppressed, "connection not accepted");
-            (self.logged, self.suppressed) = (Some(Instant::now()), 0);
+            return None;
         }
-        // Out of file descriptors: give the open ones a chance to end.
-        sleep(Duration::from_millis(50)).await;
+        self.logged = Some(Instant::now());
+        Some(std::mem::take(&mut self.suppressed))
     }
+}
+
+/// After a failure to accept.
+async fn pause(error: &io::Error, failures: &mut Seldom) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
+        // The peer went away while it waited.
+        return;
+    }
+    if let Some(suppressed) = failures.due() {
+        tracing::warn!(error = crate::error_chain(error), suppressed, "connection not accepted");
+    }
+    // Out of file descriptors: give the open ones a chance to end.
+    sleep(Duration::from_millis(50)).await;
 }
 
 /// Tells a client that there are too many; gives it a second to take the answer.

@@ -2,17 +2,17 @@
 
 use super::activity::{Activity, Answer};
 use super::stall::StallGuard;
-use super::{ConnectionLimits, ConnectionMetrics, Serving, Slot, Stop, host};
+use super::{ConnectionLimits, ConnectionMetrics, Serving, Slot, Stop};
 use axum::Router;
 use axum::extract::ConnectInfo;
 use futures::StreamExt;
-use futures::future::{Either, ready};
 use futures::stream::FuturesUnordered;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use socket2::SockRef;
 use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
@@ -28,11 +28,12 @@ use tower::Service;
 
 /// A peer of HTTP/2 is asked for a sign of life this often, and gets as long again for it.
 const PING_PERIOD: Duration = Duration::from_secs(20);
-/// The head of one request of HTTP/2, decompressed. More is answered 431.
-const HEAD_BYTES_MAX: u32 = 64 << 10;
-/// What is read of a connection of HTTP/1 at once, and so the most that is kept of a head that is not complete; more is
-/// answered 431. One that arrives all at once may be larger, up to twice this. With less, large bodies come slower.
-const READ_BYTES_MAX: usize = 256 << 10;
+/// The head of one request, over HTTP/2 decompressed. More is answered 431. Over HTTP/1 it is also what is read at once, so
+/// that a head that arrives all at once may be larger, up to twice this; bodies do not come faster with more.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+/// What the kernel takes of answers beyond what it can send: a write then waits for the peer, and not for a buffer of
+/// megabytes, behind which a peer that reads slowly looks like one that does not read.
+const UNSENT_BYTES_MAX: u32 = 64 << 10;
 /// Requests that the peer took back before they were looked at; more are an attack (rapid reset), and end the
 /// connection.
 const RESETS_WAITING_MAX: usize = 20;
@@ -62,6 +63,7 @@ impl Connection {
         let first = Instant::now() + limits.head_timeout;
         // Without it, small answers wait for the peer's acknowledgement.
         drop(stream.set_nodelay(true));
+        drop(SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX));
         let activity = Arc::new(Activity::default());
         let patience = limits.write_stall_timeout;
         let stream = StallGuard::new(stream, patience, serving.metrics.stalled.clone(), activity.clone());
@@ -99,24 +101,14 @@ struct Http {
 impl Http {
     async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, stream: S) {
         let Self { router, peer, over_tls, limits, first, activity, serving } = self;
-        let (seen, malformed) = (activity.clone(), serving.metrics.malformed.clone());
+        let seen = activity.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             let owed = seen.request();
-            let answer = match host::fault(request.version(), request.headers()) {
-                None => {
-                    request.extensions_mut().insert(ConnectInfo(peer));
-                    if let Some(over_tls) = over_tls {
-                        request.extensions_mut().insert(over_tls);
-                    }
-                    Either::Left(router.clone().call(request))
-                }
-                Some(error) => {
-                    malformed.inc();
-                    tracing::debug!(error, %peer, "request refused");
-                    Either::Right(ready(Ok(host::refusal(error))))
-                }
-            };
-            let seen = seen.clone();
+            request.extensions_mut().insert(ConnectInfo(peer));
+            if let Some(over_tls) = over_tls {
+                request.extensions_mut().insert(over_tls);
+            }
+            let (answer, seen) = (router.clone().call(request), seen.clone());
             async move {
                 let answer = answer.await;
                 drop(owed);
@@ -195,12 +187,12 @@ async fn time_to_leave(mut stop: Stop, activity: &Activity, first: Instant, head
 fn builder(limits: &ConnectionLimits) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     // The time for a head is watched by `Activity`: hyper would set a timer for each.
-    builder.http1().max_buf_size(READ_BYTES_MAX);
+    builder.http1().max_buf_size(HEAD_BYTES_MAX);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams_max)
-        .max_header_list_size(HEAD_BYTES_MAX)
+        .max_header_list_size(HEAD_BYTES_MAX as u32)
         .max_pending_accept_reset_streams(RESETS_WAITING_MAX)
         .keep_alive_interval(PING_PERIOD)
         .keep_alive_timeout(PING_PERIOD);

@@ -2,6 +2,7 @@
 
 mod inherited;
 mod refused;
+mod slow;
 mod tls;
 
 use super::connection::FIRST_REQUEST_GRACE;
@@ -129,6 +130,10 @@ impl Client {
     async fn get(&mut self) -> hyper::Result<Response<Incoming>> {
         let request =
             Request::get("http://localhost/").header("host", "localhost").body(Empty::new()).expect("a request");
+        self.send(request).await
+    }
+
+    async fn send(&mut self, request: Request<Empty<Bytes>>) -> hyper::Result<Response<Incoming>> {
         match self {
             Self::One(sender) => sender.send_request(request).await,
             Self::Two(sender) => sender.send_request(request).await,

@@ -9,7 +9,7 @@ use crate::health::{self, Health};
 use crate::metrics;
 use crate::problem::Uniform;
 use crate::serve::{
-    ConnectionLimits, Hangup, Inherited, Listener, Serving, Termination, Tls, make_room_for, stop_signal,
+    ConnectionLimits, Hangup, HostRequired, Inherited, Listener, Serving, Termination, Tls, make_room_for, stop_signal,
 };
 use crate::settings::Foundation;
 use crate::systemd::Systemd;
@@ -141,7 +141,8 @@ fn serve_admin(prepared: &Prepared, listener: Listener, health: &Health, switche
     let limits = prepared.foundation.connection_limits();
     let limits = watch::channel(ConnectionLimits { connections_max: ADMIN_CONNECTIONS_MAX, ..limits }).1;
     let serving = Serving { limits, metrics: prepared.connection_metrics(), tls: None, stop };
-    let routes = prepared.admin_routes(health.clone()).layer(Uniform::new(switches.limits.subscribe()));
+    let routes =
+        prepared.admin_routes(health.clone()).layer(HostRequired).layer(Uniform::new(switches.limits.subscribe()));
     Served { task: tokio::spawn(listener.serve(routes, serving)), stopper }
 }
 

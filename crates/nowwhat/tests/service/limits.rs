@@ -49,30 +49,51 @@ fn the_number_of_connections_is_reloaded() {
     std::fs::write(&file, "[http]\nconnections_max = 1\n").expect("written");
     hello.signal(Signal::HUP);
     assert_eq!(hello.line("reloaded")["changed"], "http.connections_max");
-    assert_eq!(status(), 503, "the open one is the only one");
+    assert_eq!([status(), status()], [503; 2], "the open one is the only one");
     drop(open);
     nowwhat::testkit::wait_until("room", || status() == 200);
-    hello.stop();
+    assert_eq!(hello.line("connection turned away")["connections_max"], 1);
+    assert_eq!(hello.stop().matches("connection turned away").count(), 1, "told seldom");
+}
+
+/// What the server says to these bytes, and who sent them.
+fn said_to(server: &TestServer, sent: &[u8]) -> (String, String) {
+    let mut stream = TcpStream::connect(server.address).expect("it listens");
+    stream.write_all(sent).expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    (answer, stream.local_addr().expect("an address").to_string())
 }
 
 #[test]
 fn what_is_no_request_is_counted_and_told_with_peer_and_cause_at_debug() {
     let server = TestServer::start(&service(), |c| c, async |_| Ok(Router::new()));
-    let told = |sent: &[u8], counted: f64| {
-        let mut stream = TcpStream::connect(server.address).expect("it listens");
-        stream.write_all(sent).expect("sent");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer");
-        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
-        nowwhat::testkit::wait_until("counted", || server.metric("http_requests_malformed_total") == counted);
-        let peer = stream.local_addr().expect("an address").to_string();
-        nowwhat::testkit::wait_until("told", || server.line("request refused")["peer"] == peer);
-        let line = server.line("request refused");
-        assert_eq!(line["severity"], "DEBUG");
-        line["error"].as_str().expect("a cause").to_owned()
-    };
-    assert!(told(b"GET / HTTP/1.1\r\nhost shop\r\n\r\n", 1.0).contains("header"));
-    assert!(told(b"GET / HTTP/1.1\r\n\r\n", 2.0).contains("Host"));
+    let (answer, peer) = said_to(&server, b"GET / HTTP/1.1\r\nhost shop\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.ends_with("\r\n\r\n"), "{answer}");
+    nowwhat::testkit::wait_until("counted", || server.metric("http_requests_malformed_total") == 1.0);
+    let line = server.line("request refused");
+    assert_eq!((&line["severity"], &line["peer"]), (&"DEBUG".into(), &peer.into()));
+    assert!(line["error"].as_str().expect("a cause").contains("header"));
+}
+
+#[test]
+fn a_request_without_a_valid_host_has_an_id_and_a_line_like_every_other() {
+    let server = TestServer::start(&service(), |c| c, async |_| Ok(Router::new()));
+    let (answer, _) = said_to(&server, b"GET /shop HTTP/1.1\r\nhost: shop:ab\r\nx-request-id: loaf\r\n\r\n");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    assert!(head.starts_with("HTTP/1.1 400 ") && head.contains("x-request-id: loaf"), "{head}");
+    let problem: serde_json::Value = serde_json::from_str(body).expect("a problem");
+    assert_eq!((&problem["code"], &problem["request_id"]), (&"invalid_host".into(), &"loaf".into()));
+    let line = server.line("GET /shop");
+    assert_eq!((&line["code"], &line["request_id"]), (&"invalid_host".into(), &"loaf".into()));
+    assert_eq!(server.line("request refused")["request_id"], "loaf");
+    assert_eq!(server.metric("http_requests_malformed_total"), 0.0);
+    // The listener of the operator asks for it too.
+    let mut admin = TcpStream::connect(server.admin_address).expect("it listens");
+    admin.write_all(b"GET /livez HTTP/1.1\r\n\r\n").expect("sent");
+    let mut answer = String::new();
+    admin.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
 }
 
 /// hello with limits of descriptors.

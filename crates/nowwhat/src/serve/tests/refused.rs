@@ -30,12 +30,7 @@ async fn what_is_no_request_is_answered_and_counted_and_no_handler_sees_it() {
         (400, "GET / HTTP/9.1\r\nhost: bakery\r\n\r\n".to_owned()),
         (400, "GET / HTTP/1.1\r\nhost: bakery\r\ncontent-length: some\r\n\r\n".to_owned()),
         (431, format!("GET / HTTP/1.1\r\nhost: bakery\r\n{many}\r\n")),
-        (431, String::from_utf8(begun(256 << 10)).expect("text")),
-        (400, "GET / HTTP/1.1\r\n\r\n".to_owned()),
-        (400, "GET http://bakery/ HTTP/1.1\r\n\r\n".to_owned()),
-        (400, "GET / HTTP/1.1\r\nhost: bakery\r\nhost: bakery\r\n\r\n".to_owned()),
-        (400, "GET / HTTP/1.0\r\nhost: bakery\r\nhost: mill\r\n\r\n".to_owned()),
-        (400, "POST / HTTP/1.1\r\nhost: me@bakery\r\ncontent-length: 5\r\n\r\nflour".to_owned()),
+        (431, String::from_utf8(begun(64 << 10)).expect("text")),
     ];
     for (n, (status, sent)) in (1..).zip(cases) {
         let answer = said_to(&served, sent.as_bytes()).await;
@@ -51,7 +46,7 @@ async fn what_is_no_request_is_answered_and_counted_and_no_handler_sees_it() {
 
 #[tokio::test]
 async fn a_host_that_is_missing_is_a_problem_and_the_connection_ends() {
-    let served = Served::start(hello(), WIDE, None).await;
+    let served = Served::start(hello().layer(HostRequired), WIDE, None).await;
     let answer = said_to(&served, b"GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\nhost: bakery\r\n\r\n").await;
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
     assert!(head.contains("content-type: application/problem+json") && head.contains("connection: close"), "{head}");
@@ -60,9 +55,38 @@ async fn a_host_that_is_missing_is_a_problem_and_the_connection_ends() {
 }
 
 #[tokio::test]
+async fn over_http_2_a_host_that_contradicts_the_authority_is_refused_and_the_connection_goes_on() {
+    let served = Served::start(hello().layer(HostRequired), WIDE, None).await;
+    let (mut client, _connection) = Client::on(served.connect().await, Version::HTTP_2).await;
+    let asked = |host: &str| Request::get("http://bakery/").header("host", host).body(Empty::new()).expect("a request");
+    for (host, status) in [("mill", 400), ("bakery", 200)] {
+        let answer = soon("an answer", client.send(asked(host))).await.expect("an answer");
+        assert_eq!(answer.status(), status, "{host}");
+    }
+}
+
+#[tokio::test]
+async fn over_http_2_a_head_that_is_too_large_is_refused_alone_and_one_of_many_frames_with_the_connection() {
+    let served = Served::start(hello(), WIDE, None).await;
+    let (mut client, _connection) = Client::on(served.connect().await, Version::HTTP_2).await;
+    // The first answer comes after the settings.
+    client.text().await;
+    let asked = |bytes| Request::get("http://localhost/").header("x-flour", "x".repeat(bytes)).body(Empty::new());
+    // This many characters take fewer bytes on the way.
+    for bytes in [64 << 10, 80 << 10] {
+        let answer = soon("an answer", client.send(asked(bytes).expect("a request"))).await;
+        assert_eq!(answer.expect("an answer").status(), 431, "{bytes}");
+        client.text().await;
+    }
+    let ended = soon("the end", client.send(asked(200 << 10).expect("a request"))).await;
+    assert!(ended.is_err(), "{ended:?}");
+    served.until_open(0).await;
+}
+
+#[tokio::test]
 async fn a_head_within_the_limit_and_one_of_http_1_0_without_a_host_are_requests() {
     let served = Served::start(hello(), WIDE, None).await;
-    let mut large = begun((256 << 10) - 4);
+    let mut large = begun((64 << 10) - 4);
     large.extend(b"\r\n\r\n");
     let eleven = b"GET / HTTP/1.1\r\nhost:\r\nconnection: close\r\n\r\n".to_vec();
     for sent in [large, eleven, b"GET / HTTP/1.0\r\n\r\n".to_vec()] {
@@ -71,7 +95,7 @@ async fn a_head_within_the_limit_and_one_of_http_1_0_without_a_host_are_requests
     }
     // A head without an end is waited for: one byte more would be too much.
     let mut unfinished = served.connect().await;
-    unfinished.write_all(&begun((256 << 10) - 1)).await.expect("sent");
+    unfinished.write_all(&begun((64 << 10) - 1)).await.expect("sent");
     served.until_open(1).await;
     unfinished.write_all(b"x").await.expect("sent");
     let mut status = [0; 12];
