@@ -47,6 +47,26 @@ fn bodies_batches_and_events_have_their_bounds() {
 }
 
 #[test]
+fn who_waits_to_be_told_to_send_is_refused_before_it_sends() {
+    let dir = folder();
+    let collector = Collector::start_with(dir.path(), &[("CATCHMENT_HTTP__BODY_BYTES_MAX", "64KiB")]);
+    let token = collector.sensor("roof");
+    let asked = |token: &str, bytes: usize| {
+        let mut connection = collector.connect();
+        let head = format!(
+            "POST /api/v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-length: {bytes}\r\nexpect: 100-continue\r\n\r\n"
+        );
+        connection.write_all(head.as_bytes()).expect("sent");
+        let mut answer = [0; 12];
+        connection.read_exact(&mut answer).expect("an answer");
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    assert_eq!(asked("nobody", 100), "HTTP/1.1 401");
+    assert_eq!(asked(&token, 70_000), "HTTP/1.1 413");
+    assert_eq!(asked(&token, 100), "HTTP/1.1 100");
+}
+
+#[test]
 fn too_many_bytes_in_flight_are_turned_away_before_they_are_read() {
     let dir = folder();
     let settings = [("CATCHMENT_HTTP__BODY_BYTES_MAX", "1MiB"), ("CATCHMENT_INGEST__IN_FLIGHT_BYTES_MAX", "1MiB")];

@@ -174,7 +174,7 @@ fn hangup_changes_the_admin_token_and_says_what_takes_a_restart() {
     write("the-first-token-of-admins", 1000);
     // The token beside the data is for a collector without a configured one; its place is read by the tests.
     std::fs::create_dir_all(dir.path().join("data")).expect("made");
-    std::fs::write(dir.path().join("data/admin.token"), "unused").expect("written");
+    std::fs::write(dir.path().join("data/admin.token"), "the-token-beside-the-data").expect("written");
     let collector = Collector::start_with(dir.path(), &[("CATCHMENT_CONFIG", file.to_str().expect("a text"))]);
     let status = |token: &str| collector.get("/api/v1/sensors", token).status;
     assert_eq!((status("the-first-token-of-admins"), status("the-second-token-of-admins")), (200, 401));
@@ -186,6 +186,11 @@ fn hangup_changes_the_admin_token_and_says_what_takes_a_restart() {
     let log = || std::fs::read_to_string(dir.path().join("log")).expect("the log");
     collector.wait_for("the warning", |_| log().contains("\"settings\":\"window.keys_max\""));
     assert!(log().contains("\"changed\":\"auth.admin_token\"") && !log().contains("token-of-admins"), "{}", log());
+
+    std::fs::write(&file, "").expect("written");
+    collector.signal_hup();
+    collector.wait_for("the token beside the data", |_| status("the-token-beside-the-data") == 200);
+    assert_eq!(status("the-second-token-of-admins"), 401, "nobody configures it any more");
 }
 
 #[test]

@@ -49,21 +49,19 @@ fn beyond_single_keys(loaded: &Loaded) -> Vec<String> {
             origin("http.body_bytes_max")
         ));
     }
-    if settings.auth.admin_token.as_ref().is_some_and(|t| t.reveal().chars().count() < registry::ADMIN_TOKEN_CHARS_MIN)
-    {
-        problems.push(format!(
-            "auth.admin_token: it has at least {} characters ({})",
-            registry::ADMIN_TOKEN_CHARS_MIN,
-            origin("auth.admin_token")
-        ));
-    }
-    if settings.auth.admin_token.as_ref().is_some_and(|token| !nowwhat::bearer::can_be_sent(token.reveal())) {
-        problems.push(format!(
-            "auth.admin_token: no request can send it: use visible ASCII without blanks ({})",
-            origin("auth.admin_token")
-        ));
+    if let Some(flaw) = settings.auth.admin_token.as_ref().and_then(|token| token_flaw(token.reveal())) {
+        problems.push(format!("auth.admin_token: {flaw} ({})", origin("auth.admin_token")));
     }
     problems
+}
+
+/// What is wrong with an admin token, if anything.
+fn token_flaw(token: &str) -> Option<String> {
+    let chars_min = registry::ADMIN_TOKEN_CHARS_MIN;
+    if !nowwhat::bearer::can_be_sent(token) {
+        return Some("no request can send it: use visible ASCII without blanks".to_owned());
+    }
+    (token.len() < chars_min).then(|| format!("it has at least {chars_min} characters"))
 }
 
 #[cfg(test)]

@@ -60,7 +60,7 @@ async fn start(boot: &mut Boot) -> anyhow::Result<Router> {
     boot.on_stop("registry", async move { Ok(closing.close().await?) });
     boot.task("last-seen times", flush_seen(registry.clone()));
     let token_place = ensure_admin(&registry, &dir, &settings).await?;
-    reload_token(boot, &registry);
+    reload_token(boot, &registry, &dir);
 
     let (engine, started) =
         Engine::start(engine_options(&dir, &settings, &foundation), metrics.engine, metrics.lake).await?;
@@ -132,16 +132,14 @@ fn seal_timeout(boot: &mut Boot) -> watch::Receiver<Duration> {
     timeout
 }
 
-/// At SIGHUP a changed admin token takes the place of the one before.
-fn reload_token(boot: &mut Boot, registry: &Registry) {
-    let registry = registry.clone();
+/// At SIGHUP a changed admin token takes the place of the one before; when none is configured any more, it is again the one beside the data.
+fn reload_token(boot: &mut Boot, registry: &Registry, dir: &DataDir) {
+    let (registry, dir) = (registry.clone(), dir.clone());
     boot.on_reload(move |loaded: Loaded| {
-        let registry = registry.clone();
+        let (registry, dir) = (registry.clone(), dir.clone());
         async move {
-            match &Settings::from_loaded(&loaded).auth.admin_token {
-                Some(token) => Ok(registry.ensure_admin(token.reveal()).await?),
-                None => Ok(()),
-            }
+            ensure_admin(&registry, &dir, &Settings::from_loaded(&loaded)).await?;
+            Ok(())
         }
     });
 }

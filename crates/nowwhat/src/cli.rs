@@ -3,7 +3,7 @@
 //! Exit codes: 0 done, 1 failed, 2 usage or configuration. A reader of the output that goes away is no failure. This is the one module
 //! that writes to standard output; everything else logs.
 
-use crate::config::{Ignored, Sources, prefix};
+use crate::config::{Ignored, Sources, Turn, prefix};
 use crate::environment::Environment;
 use crate::service::{Boot, BoxError, Service, ServiceError};
 use crate::version::Version;
@@ -36,7 +36,7 @@ impl SettingsArgs {
 /// What can be done with the configuration.
 #[derive(Subcommand, Clone, Debug)]
 pub enum ConfigCommand {
-    /// Show every value and where it came from; secrets are masked.
+    /// Show every value and where it came from; secrets are masked, and files that hold them or are named are not opened.
     Show(SettingsArgs),
     /// Report all problems of the configuration.
     Check(SettingsArgs),
@@ -51,7 +51,7 @@ impl ConfigCommand {
     /// [`ServiceError::Configuration`]: all problems.
     pub fn run(&self, service: &Service, environment: &Environment) -> Result<String, ServiceError> {
         match self {
-            Self::Show(args) => Ok(service.load(&args.sources(service), environment)?.show()),
+            Self::Show(args) => Ok(service.read(&args.sources(service), environment, Turn::Shown)?.show()),
             Self::Check(args) => {
                 let loaded = service.load(&args.sources(service), environment)?;
                 let notes = loaded.ignored.iter().filter_map(Ignored::note);

@@ -16,7 +16,7 @@ mod spec;
 mod value;
 
 pub use load::{Sources, load};
-pub(crate) use load::{Turn, find, prefix};
+pub(crate) use load::{Turn, find, leave_out, prefix};
 pub use loaded::{Changes, Given, Ignored, Loaded, Origin, Problems};
 pub use render::default_file;
 pub use spec::{Range, Spec, with_default};

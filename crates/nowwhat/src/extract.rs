@@ -11,6 +11,7 @@ use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
+use http_body::Body as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::error::Error;
@@ -30,6 +31,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let limit = request.extensions().get::<BodyLimit>().copied();
+        // Told by what the body announces, before the client is asked to go on with it.
+        if let Some(limit) = limit.filter(|limit| request.body().size_hint().lower() > limit.0 as u64) {
+            return Err(limit.problem());
+        }
         let read = axum::Json::<T>::from_request(request, state).await;
         read.map(|axum::Json(value)| Self(value)).map_err(|rejection| of_json(rejection, limit))
     }

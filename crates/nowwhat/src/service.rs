@@ -119,19 +119,33 @@ impl Service {
         self.read(sources, environment, Turn::First)
     }
 
-    /// What [`Service::load`] does, for the first time or again.
+    /// What [`Service::load`] does at the first time. At others settings are not checked together: to show them takes no files of
+    /// certificates, and a service that runs checks what will be in force.
     pub(crate) fn read(&self, sources: &Sources, environment: &Environment, turn: Turn) -> Result<Loaded, Problems> {
         let is_dev = sources.environment_name(environment).is_some_and(|(name, _)| name == "dev");
         let with_file = is_dev.then(|| environment.clone().with_file(Path::new(".env")));
         let mut found = find(&self.specs, sources, with_file.as_ref().unwrap_or(environment), turn);
+        match turn {
+            Turn::First => {}
+            Turn::Again => return found.put_aside().result(),
+            Turn::Shown => return found.result(),
+        }
         if found.has(&Foundation::specs()) {
-            found.add(Foundation::from_loaded(&found.loaded).problems(&found.loaded));
+            found.add(Foundation::from_loaded(&found.loaded).problems(&found.loaded, turn));
         }
         if found.has(&self.specs) {
-            let problems = self.checks.iter().flat_map(|check| check(&found.loaded)).collect();
-            found.add(problems);
+            found.add(self.own_problems(&found.loaded));
         }
         found.result()
+    }
+
+    /// What settings together have wrong, for a start or for a reload. Blocks while it reads files.
+    pub(super) fn problems(&self, loaded: &Loaded, turn: Turn) -> Vec<String> {
+        [Foundation::from_loaded(loaded).problems(loaded, turn), self.own_problems(loaded)].concat()
+    }
+
+    fn own_problems(&self, loaded: &Loaded) -> Vec<String> {
+        self.checks.iter().flat_map(|check| check(loaded)).collect()
     }
 
     /// Runs until it is asked to stop, or has to. `start` opens what the service stands on and returns its routes. To be called first

@@ -1,15 +1,21 @@
 //! Files that are read whole: settings, secrets, certificates.
 //!
 //! None is read beyond [`FILE_BYTES_MAX`], so that a wrong name, `/dev/zero` or a log, costs no memory. What is no file at all, such as a
-//! pipe that nobody writes to, is refused before it is opened. A file system that hangs can still hold up whoever reads.
+//! pipe that nobody writes to, is refused before it is opened, or read for [`READ_TIMEOUT`] at most. A file system that hangs can still hold
+//! up whoever reads.
 
 use std::fs::{File, metadata};
 use std::io::{Error, ErrorKind, Read, Result};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
 
 /// Largest file that is read, in bytes: 1 MiB.
 pub(crate) const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// How long reading may take where it can wait for somebody: a pipe at the start, all files at a reload.
+pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What may be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +40,26 @@ pub(crate) fn read(path: &Path, readable: Readable) -> Result<Vec<u8>> {
         Readable::Again if kind.is_fifo() || kind.is_socket() => {
             return refused("it is a pipe, which can be read at the start only");
         }
+        Readable::Once if !kind.is_file() => return within(READ_TIMEOUT, path),
         _ => {}
     }
+    whole(path)
+}
+
+/// What somebody may still have to write. A reading that is given up goes on in a thread of its own until the program ends.
+fn within(limit: Duration, path: &Path) -> Result<Vec<u8>> {
+    let (tell, told) = sync_channel(1);
+    let theirs = path.to_owned();
+    // Nobody listens any more when it comes too late.
+    std::thread::Builder::new().spawn(move || drop(tell.send(whole(&theirs))))?;
+    let late = |_| {
+        let text = format!("it did not come to its end within {limit:?}: somebody has to write to it and close it");
+        Err(Error::new(ErrorKind::TimedOut, text))
+    };
+    told.recv_timeout(limit).unwrap_or_else(late)
+}
+
+fn whole(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
@@ -86,5 +110,8 @@ mod tests {
         let (file, writer) = (pipe.clone(), std::thread::spawn(move || std::fs::write(&pipe, "once")));
         assert_eq!(read_text(&file, Readable::Once).expect("read"), "once");
         writer.join().expect("no panic").expect("written");
+        // The last to read it: it would take what is written later.
+        let error = within(Duration::from_millis(20), &file).expect_err("nobody writes").to_string();
+        assert!(error.contains("within 20ms: somebody has to write to it"), "{error}");
     }
 }

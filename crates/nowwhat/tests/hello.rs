@@ -6,7 +6,7 @@ use running::{Hello, LOCAL, ask, program};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::net::SocketAddr;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// An answer's body, asked for with an id.
 fn get(address: SocketAddr, path: &str) -> String {
@@ -130,6 +130,23 @@ fn a_check_and_a_start_report_the_same_also_what_is_no_utf8() {
         assert!(checked.contains(part), "{part} in {checked}");
     }
     assert_eq!(told(&[]), checked);
+}
+
+#[test]
+fn a_pipe_that_nobody_writes_to_ends_a_start_and_a_check_with_a_clear_error() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let pipe = dir.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs").success());
+    let spawned = [&[][..], &["config", "check"]].map(|args| {
+        let mut command = Command::new(program());
+        command.args(args).env_clear().env("HELLO_CONFIG", &pipe).stderr(Stdio::piped()).spawn().expect("it starts")
+    });
+    for child in spawned {
+        let output = child.wait_with_output().expect("it ends");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        let expected = format!("{}: it did not come to its end within 10s: somebody has to write", pipe.display());
+        assert!(output.status.code() == Some(2) && told.contains(&expected), "{told} {:?}", output.status);
+    }
 }
 
 #[test]

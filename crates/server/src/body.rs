@@ -23,11 +23,25 @@ pub(crate) struct Read {
     pub(crate) reservation: Reservation,
 }
 
+/// A body on its way.
+pub(crate) struct Coming {
+    body: Body,
+    /// The client sends it when it is told to (RFC 9110, 10.1.1), which happens when it is read.
+    awaits_continue: bool,
+}
+
+impl Coming {
+    pub(crate) fn new(body: Body, headers: &HeaderMap) -> Self {
+        let expects = headers.get(header::EXPECT).is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        Self { body, awaits_continue: expects }
+    }
+}
+
 /// Reads the whole body, of at most `max` bytes, decompressed as `Content-Encoding` says.
 ///
 /// # Errors
 /// 413, 415, 408, 503 as in `docs/LIMITS.md`; 400 when it does not decompress or the connection broke.
-pub(crate) async fn read(app: &App, headers: &HeaderMap, body: &mut Body, max: u64) -> Result<Read, Problem> {
+pub(crate) async fn read(app: &App, headers: &HeaderMap, coming: &mut Coming, max: u64) -> Result<Read, Problem> {
     let encodings = event::encodings_of(header_text(headers, &header::CONTENT_ENCODING)?)
         .map_err(|e| Code::UnsupportedMediaType.problem(e.to_string()))?;
     let announced = announced_bytes(headers);
@@ -36,7 +50,8 @@ pub(crate) async fn read(app: &App, headers: &HeaderMap, body: &mut Body, max: u
     }
     let admission = app.shared.engine.admission();
     let mut reservation = admission.reserve(announced.unwrap_or(0)).map_err(turned_away)?;
-    let bytes = collect(body, &mut reservation, max).await?;
+    coming.awaits_continue = false;
+    let bytes = collect(&mut coming.body, &mut reservation, max).await?;
     if encodings.is_empty() {
         return Ok(Read { bytes, reservation });
     }
@@ -89,8 +104,9 @@ async fn collect(body: &mut Body, reservation: &mut Reservation, max: u64) -> Re
 }
 
 /// Takes what is left of the body of a refused request and lets it go, so that its client comes to read the answer instead of
-/// failing to send; up to twice a largest body, and until its client pauses.
-pub(crate) async fn drain(app: &App, mut body: Body) {
+/// failing to send; up to twice a largest body, and until its client pauses. A client that waits to be told to send is not told.
+pub(crate) async fn drain(app: &App, coming: Coming) {
+    let Coming { mut body, awaits_continue: false } = coming else { return };
     let mut left = app.shared.limits.body_bytes_max * 2;
     while let Ok(Some(Ok(frame))) = tokio::time::timeout(DRAIN_PAUSE, body.frame()).await {
         left = left.saturating_sub(frame.data_ref().map_or(0, |data| data.len() as u64));

@@ -25,9 +25,9 @@ fn defaults_are_valid_and_their_memory_bound_is_below_five_quarters_of_a_gibibyt
 #[test]
 fn beyond_loopback_needs_to_be_asked_for() {
     for key in ["CATCHMENT_HTTP__LISTEN", "CATCHMENT_ADMIN__LISTEN"] {
-        let found = problems(&[(key, "0.0.0.0:4711")]);
+        let found = problems(&[(key, "0.0.0.0:4713")]);
         assert!(found.contains("http.insecure = true") && found.contains(key), "{found}");
-        let allowed = [(key, "0.0.0.0:4711"), ("CATCHMENT_HTTP__INSECURE", "true")];
+        let allowed = [(key, "0.0.0.0:4713"), ("CATCHMENT_HTTP__INSECURE", "true")];
         assert!(read(&allowed).is_ok());
     }
 }

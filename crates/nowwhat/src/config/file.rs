@@ -83,7 +83,8 @@ fn single(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.value().clone()),
         Value::Integer(number) => Some(number.value().to_string()),
-        Value::Float(number) => Some(number.value().to_string()),
+        // As `3.0` and not as `3`, which would be a whole number.
+        Value::Float(number) => Some(format!("{:?}", number.value())),
         Value::Boolean(yes) => Some(yes.value().to_string()),
         _ => None,
     }

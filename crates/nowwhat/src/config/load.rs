@@ -2,17 +2,19 @@
 
 use super::file;
 use super::hint::nearest;
-use super::interpolation::{Flaw, interpolated};
+use super::interpolation::{Flaw, Part, interpolated, parts};
 use super::loaded::{Given, Ignored, Loaded, Origin, Problems};
 use super::spec::{Spec, by_section};
 use crate::environment::Environment;
 use crate::small_file::{Readable, read_text};
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The names that an environment can have.
 const ENVIRONMENTS: [&str; 4] = ["dev", "qa", "staging", "prod"];
+
+/// What stands for the text of a file that was not opened; it is secret and shown to nobody.
+const UNREAD: &str = "unread";
 
 /// Unknown keys that are told one by one, and so many flaws of one file; further ones are counted.
 const TOLD_MAX: usize = 20;
@@ -61,6 +63,8 @@ pub(crate) enum Turn {
     First,
     /// Once more, while the service runs.
     Again,
+    /// To show what is set: files of secrets are not opened.
+    Shown,
 }
 
 /// Reads all sources.
@@ -74,11 +78,24 @@ pub fn load(specs: &[Spec], sources: &Sources, environment: &Environment) -> Res
     find(specs, sources, environment, Turn::First).result()
 }
 
+/// Something that is wrong.
+struct Problem {
+    /// The setting that has no value because of it, when it is that of one.
+    setting: Option<String>,
+    sentence: String,
+}
+
+impl From<String> for Problem {
+    fn from(sentence: String) -> Self {
+        Self { setting: None, sentence }
+    }
+}
+
 /// What was read, and everything that is wrong with it.
 pub(crate) struct Found {
     /// The settings, with the default in place of each that is flawed.
     pub(crate) loaded: Loaded,
-    problems: Vec<String>,
+    problems: Vec<Problem>,
     flawed: BTreeSet<String>,
     /// Those whose default is none that could be given either.
     missing: BTreeSet<String>,
@@ -92,9 +109,23 @@ impl Found {
 
     /// Adds what several settings together have wrong. A sentence that names a flawed setting may only follow from its default, and is left
     /// out.
-    pub(crate) fn add(&mut self, problems: Vec<String>) {
-        let follows = |problem: &String| self.flawed.iter().any(|name| problem.contains(name.as_str()));
-        self.problems.extend(problems.into_iter().filter(|problem| !follows(problem)));
+    pub(crate) fn add(&mut self, mut problems: Vec<String>) {
+        leave_out(&mut problems, self.flawed.iter().map(String::as_str));
+        self.problems.extend(problems.into_iter().map(Problem::from));
+    }
+
+    /// For a service that runs: flaws of settings that only a start takes over are put aside, for [`Loaded::flaws`].
+    pub(crate) fn put_aside(mut self) -> Self {
+        let specs = &self.loaded.specs;
+        let is_reloadable = |name: &String| specs.iter().any(|spec| spec.reloadable && spec.name() == *name);
+        let mut stopping = Vec::new();
+        for problem in self.problems {
+            match problem.setting.filter(|name| !is_reloadable(name)) {
+                Some(name) => self.loaded.flaws.push((name, problem.sentence)),
+                None => stopping.push(problem.sentence.into()),
+            }
+        }
+        Self { problems: stopping, ..self }
     }
 
     /// The settings when nothing is wrong, else all problems, with the variables that may be meant otherwise.
@@ -102,9 +133,14 @@ impl Found {
         if self.problems.is_empty() {
             return Ok(self.loaded);
         }
-        self.problems.extend(self.loaded.ignored.iter().filter_map(Ignored::note));
-        Err(Problems(self.problems))
+        self.problems.extend(self.loaded.ignored.iter().filter_map(Ignored::note).map(Problem::from));
+        Err(Problems(self.problems.into_iter().map(|problem| problem.sentence).collect()))
     }
+}
+
+/// Leaves out what names a flawed setting: it may only follow from what stands in the place of its value.
+pub(crate) fn leave_out<'a>(problems: &mut Vec<String>, flawed: impl Iterator<Item = &'a str> + Clone) {
+    problems.retain(|problem| !flawed.clone().any(|name| problem.contains(name)));
 }
 
 /// Reads all sources as [`load()`] does, and goes on where it ends.
@@ -117,7 +153,8 @@ pub(crate) fn find(specs: &[Spec], sources: &Sources, environment: &Environment,
         specs: specs.iter().map(|spec| (spec.name(), spec)).collect(),
         given: BTreeMap::new(),
         flawed: BTreeSet::new(),
-        problems: environment.problems(&prefix).collect(),
+        problems: environment.problems(&prefix).map(Problem::from).collect(),
+        turn,
         unknown: 0,
         ignored: Vec::new(),
     };
@@ -125,9 +162,9 @@ pub(crate) fn find(specs: &[Spec], sources: &Sources, environment: &Environment,
     if !is_known {
         let hint = meant_environment(env).map(|name| format!("; did you mean {name}?")).unwrap_or_default();
         let problem = format!("the environment's name {env:?} is none of {} ({origin}){hint}", ENVIRONMENTS.join(", "));
-        loading.problems.push(problem);
+        loading.problems.push(problem.into());
     }
-    let readable = if turn == Turn::First { Readable::Once } else { Readable::Again };
+    let readable = if turn == Turn::Again { Readable::Again } else { Readable::Once };
     for path in files(sources, environment.get(&format!("{prefix}CONFIG")), is_known.then_some(env)) {
         loading.file(&path, readable);
     }
@@ -172,13 +209,16 @@ enum Text {
     Interpolated(String),
     /// What a secret's file holds.
     AsItIs(String),
+    /// A secret's file that was not opened.
+    Unread,
 }
 
 struct Loading<'a> {
     specs: BTreeMap<String, &'a Spec>,
     given: BTreeMap<String, Said>,
     flawed: BTreeSet<String>,
-    problems: Vec<String>,
+    problems: Vec<Problem>,
+    turn: Turn,
     unknown: usize,
     ignored: Vec<Ignored>,
 }
@@ -187,9 +227,9 @@ impl Loading<'_> {
     fn file(&mut self, path: &Path, readable: Readable) {
         let file::Said { entries, flaws } = file::read(path, readable);
         let untold = flaws.len().saturating_sub(TOLD_MAX);
-        self.problems.extend(flaws.into_iter().take(TOLD_MAX));
+        self.problems.extend(flaws.into_iter().take(TOLD_MAX).map(Problem::from));
         if untold > 0 {
-            self.problems.push(format!("{}: {untold} further such lines", path.display()));
+            self.problems.push(format!("{}: {untold} further such lines", path.display()).into());
         }
         for entry in entries {
             self.give(&entry.name, entry.text, Origin::File(path.to_path_buf(), entry.line));
@@ -214,6 +254,13 @@ impl Loading<'_> {
         for (variable, value) in environment.with_prefix(prefix) {
             let rest = &variable[prefix.len()..];
             match rest.split_once("__") {
+                Some((section, key)) if section.is_empty() || key.is_empty() => {
+                    let missing = if key.is_empty() { "the key after" } else { "the section before" };
+                    let problem = format!(
+                        "environment {variable}: {missing} `__` is missing; a setting is written {prefix}SECTION__KEY"
+                    );
+                    self.problems.push(problem.into());
+                }
                 Some((section, key)) => {
                     let name = format!("{}.{}", section.to_lowercase(), key.to_lowercase());
                     self.give(&name, value.to_owned(), Origin::Variable(variable.to_owned()));
@@ -251,10 +298,15 @@ impl Loading<'_> {
     fn put(&mut self, name: &str, text: Text, origin: Origin) {
         if let Some(before) = self.given.get(name).filter(|before| before.origin.is_beside(&origin)) {
             let problem = format!("{name} is given twice: give it once ({}, {origin})", before.origin);
-            self.problems.push(problem);
-            self.flawed.insert(name.to_owned());
+            self.flawed(name, problem);
         }
         self.given.insert(name.to_owned(), Said { text, origin });
+    }
+
+    /// A setting has no value because of a problem.
+    fn flawed(&mut self, name: &str, sentence: String) {
+        self.problems.push(Problem { setting: Some(name.to_owned()), sentence });
+        self.flawed.insert(name.to_owned());
     }
 
     fn unknown(&mut self, name: &str, origin: &Origin) {
@@ -262,22 +314,30 @@ impl Loading<'_> {
         if self.unknown <= TOLD_MAX {
             let meant = nearest(name, self.specs.keys().map(String::as_str));
             let hint = meant.map(|name| format!("; did you mean {name}?")).unwrap_or_default();
-            self.problems.push(format!("unknown key {name} ({origin}){hint}"));
+            self.problems.push(format!("unknown key {name} ({origin}){hint}").into());
         }
     }
 
     fn secret_file(&mut self, name: &str, path: &Path, origin: Origin) {
-        let text = read_text(path, Readable::Regular).unwrap_or_else(|error| {
-            self.problems.push(format!("{name}: cannot read {}: {error} ({origin})", path.display()));
-            self.flawed.insert(name.to_owned());
-            String::new()
-        });
-        self.put(name, Text::AsItIs(text.trim_end().to_owned()), origin);
+        if self.turn == Turn::Shown {
+            self.put(name, Text::Unread, origin);
+            return;
+        }
+        let flaw = match read_text(path, Readable::Regular) {
+            Ok(text) if !text.trim().is_empty() => {
+                self.put(name, Text::AsItIs(text.trim_end().to_owned()), origin);
+                return;
+            }
+            Ok(_) => format!("{name}: {} is empty: write the secret into it ({origin})", path.display()),
+            Err(error) => format!("{name}: cannot read {}: {error} ({origin})", path.display()),
+        };
+        self.flawed(name, flaw);
+        self.put(name, Text::AsItIs(String::new()), origin);
     }
 
     fn finish(mut self, specs: &[Spec], env: String) -> Found {
         if let Some(untold) = self.unknown.checked_sub(TOLD_MAX).filter(|untold| *untold > 0) {
-            self.problems.push(format!("{untold} further unknown keys"));
+            self.problems.push(format!("{untold} further unknown keys").into());
         }
         for spec in specs {
             self.given.entry(spec.name()).or_insert_with(|| by_default(spec));
@@ -288,26 +348,32 @@ impl Loading<'_> {
             let given = match self.value(spec, &self.given[&name]) {
                 Ok(given) if !self.flawed.contains(&name) => given,
                 result => {
-                    if self.flawed.insert(name.clone()) {
-                        self.problems.extend(result.err());
+                    if let Some(flaw) = result.err().filter(|_| !self.flawed.contains(&name)) {
+                        self.flawed(&name, flaw);
                     }
                     let default = self.value(spec, &by_default(spec));
                     default.unwrap_or_else(|_| {
                         missing.insert(name.clone());
-                        Given { text: String::new(), origin: Origin::Default, secret: spec.secret }
+                        Given {
+                            text: String::new(),
+                            origin: Origin::Default,
+                            secret: spec.secret,
+                            of_secret: false,
+                            of: Vec::new(),
+                        }
                     })
                 }
             };
             values.insert(name, given);
         }
-        let loaded = Loaded { env, ignored: self.ignored, specs: specs.to_vec(), values };
+        let loaded = Loaded { env, ignored: self.ignored, specs: specs.to_vec(), values, flaws: Vec::new() };
         Found { loaded, problems: self.problems, flawed: self.flawed, missing }
     }
 
     /// The value of a setting, made of others and checked.
     fn value(&self, spec: &Spec, said: &Said) -> Result<Given, String> {
         let (name, origin) = (spec.name(), &said.origin);
-        let (text, secret) = self.made(spec, &said.text).map_err(|flaw| match spec.secret {
+        let (text, of) = self.made(&said.text).map_err(|flaw| match spec.secret {
             // What stands between the braces may be a part of the secret.
             true => format!(
                 "{name}: a `${{` in it does not begin the name of a setting that has a value of its own; a literal one is written \
@@ -315,8 +381,13 @@ impl Loading<'_> {
             ),
             false => format!("{name}: {flaw} ({origin})"),
         })?;
-        let Some(flaw) = spec.flaw(&text) else {
-            return Ok(Given { text, origin: origin.clone(), secret });
+        let of_secret = of.iter().any(|name| self.specs[name.as_str()].secret);
+        let secret = spec.secret || of_secret;
+        // What is made of a file that was not opened can be judged by nobody.
+        let texts = of.iter().map(|name| &self.given[name].text).chain([&said.text]);
+        let unread = texts.into_iter().any(|text| matches!(text, Text::Unread));
+        let Some(flaw) = spec.flaw(&text).filter(|_| !unread) else {
+            return Ok(Given { text, origin: origin.clone(), secret, of_secret, of });
         };
         let shown = if secret { "***".to_owned() } else { format!("{text:?}") };
         let element = spec.flawed_element(&text).map(|element| {
@@ -326,25 +397,30 @@ impl Loading<'_> {
         Err(format!("{name} = {shown}: {flaw}{} ({origin})", element.unwrap_or_default()))
     }
 
-    /// A text with what other settings say themselves in it, and whether it is secret.
-    fn made(&self, spec: &Spec, text: &Text) -> Result<(String, bool), Flaw> {
+    /// A text with what other settings say themselves in it, and the names of these.
+    fn made(&self, text: &Text) -> Result<(String, Vec<String>), Flaw> {
         let text = match text {
-            Text::AsItIs(text) => return Ok((text.clone(), spec.secret)),
+            Text::AsItIs(text) => return Ok((text.clone(), Vec::new())),
+            Text::Unread => return Ok((UNREAD.to_owned(), Vec::new())),
             Text::Interpolated(text) => text,
         };
-        let of_secrets = Cell::new(spec.secret);
+        let of = parts(text)?.into_iter().filter_map(|part| match part {
+            Part::Text(_) => None,
+            Part::Setting(name) => Some(name.to_owned()),
+        });
+        let of = of.collect();
         let text = interpolated(text, |name| {
             let said = self.given.get(name).ok_or_else(|| Flaw::Unknown(name.to_owned()))?;
-            of_secrets.set(of_secrets.get() || self.specs[name].secret);
             match &said.text {
                 Text::AsItIs(text) => Ok(text.clone()),
+                Text::Unread => Ok(UNREAD.to_owned()),
                 Text::Interpolated(text) => {
                     let nested = || Flaw::Nested(name.to_owned());
                     interpolated(text, |_| Err(nested())).map_err(|_| nested())
                 }
             }
         })?;
-        Ok((text, of_secrets.get()))
+        Ok((text, of))
     }
 }
 

@@ -53,6 +53,10 @@ pub struct Given {
     pub origin: Origin,
     /// Whether it is never shown: the setting is a secret, or its text is made of one.
     pub secret: bool,
+    /// Whether its text took something from a secret by interpolation.
+    pub(super) of_secret: bool,
+    /// The settings whose text stands in it.
+    pub(super) of: Vec<String>,
 }
 
 impl fmt::Debug for Given {
@@ -100,6 +104,9 @@ pub struct Loaded {
     pub ignored: Vec<Ignored>,
     pub(super) specs: Vec<Spec>,
     pub(super) values: BTreeMap<String, Given>,
+    /// Flaws of settings that only a new start takes over, each with the setting's name: after a reading while the service runs. In the place
+    /// of their values stand defaults.
+    pub(super) flaws: Vec<(String, String)>,
 }
 
 impl Loaded {
@@ -116,18 +123,33 @@ impl Loaded {
     /// # Panics
     /// When the setting was not declared with this type.
     pub fn value<T: Value>(&self, section: &str, key: &str) -> T {
-        let text = &self.given(&format!("{section}.{key}")).text;
-        T::parse(text).unwrap_or_else(|| panic!("{section}.{key} was checked when it was loaded"))
+        let given = self.given(&format!("{section}.{key}"));
+        let value = T::parse(&given.text);
+        let value = value.unwrap_or_else(|| panic!("{section}.{key} was checked when it was loaded"));
+        if given.of_secret { value.masked() } else { value }
+    }
+
+    /// Flaws of settings that only a new start takes over, each with the setting's name.
+    pub(crate) fn flaws(&self) -> &[(String, String)] {
+        &self.flaws
+    }
+
+    fn is_flawed(&self, name: &str) -> bool {
+        self.flaws.iter().any(|(flawed, _)| flawed == name)
     }
 
     /// Which settings have another text in `newer`, which was loaded for the same declarations. Where a text came from does not
-    /// matter.
+    /// matter. What is made of a setting that waits for a new start waits with it.
     pub fn changes(&self, newer: &Self) -> Changes {
+        let differs = |name: &str| self.given(name).text != newer.given(name).text;
+        let at_start: Vec<String> = self.specs.iter().filter(|s| !s.reloadable).map(Spec::name).collect();
+        let waits = |name: &String| at_start.contains(name) && (newer.is_flawed(name) || differs(name));
         let mut changes = Changes::default();
         for spec in by_section(&self.specs) {
             let name = spec.name();
-            if self.given(&name).text != newer.given(&name).text {
-                let kind = if spec.reloadable { &mut changes.reloadable } else { &mut changes.at_start };
+            if differs(&name) && !newer.is_flawed(&name) {
+                let taken_over = spec.reloadable && !newer.given(&name).of.iter().any(waits);
+                let kind = if taken_over { &mut changes.reloadable } else { &mut changes.at_start };
                 kind.push(name);
             }
         }
@@ -136,11 +158,21 @@ impl Loaded {
 
     /// The newer settings, but what cannot be reloaded as it is here.
     pub fn reloaded(&self, newer: &Self) -> Self {
-        let mut reloaded = newer.clone();
-        for spec in self.specs.iter().filter(|spec| !spec.reloadable) {
-            reloaded.keep(&spec.name(), self);
+        let mut reloaded = self.with_flaws_mended(newer);
+        // What says the same has its newest origin.
+        for name in self.changes(newer).at_start {
+            reloaded.keep(&name, self);
         }
         reloaded
+    }
+
+    /// The newer settings as the next start would find them, but those that are flawed as they are here.
+    pub(crate) fn with_flaws_mended(&self, newer: &Self) -> Self {
+        let mut mended = newer.clone();
+        for (name, _) in std::mem::take(&mut mended.flaws) {
+            mended.keep(&name, self);
+        }
+        mended
     }
 
     /// Leaves a setting as it is in `older`, which was loaded for the same declarations.

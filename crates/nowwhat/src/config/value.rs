@@ -19,6 +19,10 @@ pub trait Value: Sized {
     fn amount(&self) -> Option<u128> {
         None
     }
+    /// The value, whose text took something from a secret: what `Debug` would show of it is masked, where the type can do that.
+    fn masked(self) -> Self {
+        self
+    }
     /// The first element that makes a text no list of such; none for values that are no list.
     fn flawed_element(_text: &str) -> Option<FlawedElement> {
         None
@@ -72,6 +76,9 @@ impl<T: Value> Value for Vec<T> {
             text.split(',').map(|item| T::parse(item.trim())).collect()
         }
     }
+    fn masked(self) -> Self {
+        self.into_iter().map(T::masked).collect()
+    }
     fn flawed_element(text: &str) -> Option<FlawedElement> {
         let elements = text.split(',').map(str::trim).zip(1..).filter(|_| !text.trim().is_empty());
         let (text, position) = elements.into_iter().find(|(item, _)| T::parse(item).is_none())?;
@@ -115,6 +122,9 @@ impl<T: Value> Value for Option<T> {
     const BARE: bool = T::BARE;
     fn parse(text: &str) -> Option<Self> {
         if text.is_empty() { Some(None) } else { T::parse(text).map(Some) }
+    }
+    fn masked(self) -> Self {
+        self.map(T::masked)
     }
     fn flawed_element(text: &str) -> Option<FlawedElement> {
         T::flawed_element(text)
@@ -198,36 +208,60 @@ impl Seconds {
     }
 }
 
-/// An address such as `postgres://user:password@host/name`. It may hold a password: its `Debug` leaves out what stands before `@`,
-/// and `config show` masks it whole.
+/// An address such as `postgres://user:password@host/name`. It may hold a password: its `Debug` leaves out what stands before `@`, or
+/// everything when the address was made of a secret, and `config show` masks it whole.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Url(http::Uri);
+pub struct Url {
+    uri: http::Uri,
+    shown: Shown,
+}
+
+/// How much of an address its `Debug` shows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    /// Scheme, host, port and path.
+    Place,
+    Nothing,
+}
 
 impl Url {
     /// The whole address, with its password.
     pub fn reveal(&self) -> String {
-        self.0.to_string()
+        self.uri.to_string()
     }
 
     /// What stands before `://`.
     pub fn scheme(&self) -> &str {
-        self.0.scheme_str().unwrap_or_default()
+        self.uri.scheme_str().unwrap_or_default()
+    }
+
+    /// Host and port, without a user.
+    fn place(&self) -> &str {
+        self.uri.authority().map_or("", |a| a.as_str().rsplit('@').next().unwrap_or_default())
     }
 }
 
 impl fmt::Debug for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let host = self.0.authority().map_or("", |a| a.as_str().rsplit('@').next().unwrap_or_default());
-        write!(f, "{}://{host}{}", self.scheme(), self.0.path())
+        match self.shown {
+            Shown::Place => write!(f, "{}://{}{}", self.scheme(), self.place(), self.uri.path()),
+            Shown::Nothing => f.write_str("***"),
+        }
     }
 }
 
 impl Value for Url {
-    const EXPECTED: &'static str = "an address such as postgres://user:password@127.0.0.1/name";
+    const EXPECTED: &'static str = "an address such as scheme://host:port/path, with a port up to 65535 or none";
     const SECRET: bool = true;
     fn parse(text: &str) -> Option<Self> {
         let uri: http::Uri = text.parse().ok()?;
-        (uri.scheme().is_some() && uri.host().is_some_and(|host| !host.is_empty())).then_some(Self(uri))
+        let host = uri.host().filter(|host| uri.scheme().is_some() && !host.is_empty())?.len();
+        let url = Self { uri, shown: Shown::Place };
+        // A port that is none is no part of the host, and would be left out without a word.
+        (url.place().len() == host || url.uri.port_u16().is_some()).then_some(url)
+    }
+    fn masked(self) -> Self {
+        Self { shown: Shown::Nothing, ..self }
     }
 }
 
@@ -299,6 +333,16 @@ mod tests {
         assert_eq!(format!("{url:?}"), "postgres://db.example:5432/notes");
         assert_eq!(url.reveal(), "postgres://me:hidden@db.example:5432/notes?sslmode=off");
         assert_eq!([Url::parse("/notes"), Url::parse("db.example"), Url::parse("")], [None, None, None]);
+        for (port, is_one) in
+            [("", true), (":1", true), (":65535", true), (":65536", false), (":http", false), (":", false)]
+        {
+            for host in ["db.example", "[::1]", "me:hidden@db.example"] {
+                let text = format!("redis://{host}{port}/0");
+                assert_eq!(Url::parse(&text).is_some(), is_one, "{text}");
+            }
+        }
+        let masked = Some(vec![url]).masked();
+        assert_eq!(format!("{masked:?}"), "Some([***])");
     }
 
     #[test]

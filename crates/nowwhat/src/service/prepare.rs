@@ -81,6 +81,7 @@ fn register(r: &mut Registry) -> Metrics {
 /// Settings are read and lines are written; nothing else runs yet.
 pub(crate) struct Prepared {
     pub(super) version: Version,
+    pub(super) service: Service,
     pub(super) loaded: Loaded,
     pub(super) foundation: Foundation,
     registry: SharedRegistry,
@@ -125,7 +126,8 @@ pub(crate) fn prepare(service: &Service, loaded: Loaded, output: Output) -> Resu
         }
     }
     let registry = Arc::new(RwLock::new(registry));
-    Ok(Prepared { version, loaded, foundation, registry, metrics, inside, level, telemetry, otlp })
+    let service = service.clone();
+    Ok(Prepared { version, service, loaded, foundation, registry, metrics, inside, level, telemetry, otlp })
 }
 
 fn export(

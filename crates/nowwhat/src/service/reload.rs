@@ -1,26 +1,28 @@
 //! Taking changed settings over while the service runs.
 //!
 //! Files are read by a thread of their own: a file system that hangs holds up neither signals nor the watchdog. What is not read or taken
-//! over within [`RELOAD_TIMEOUT`] is given up, and said.
+//! over within [`READ_TIMEOUT`] is given up, and said.
+//!
+//! **What is checked is what will be in force**: the newer settings, but those that only a start takes over as they are. What is wrong with it
+//! stops the reload, as does a source that cannot be read or understood, or an unknown key. What is wrong beyond that would stop the next
+//! start: it is told, and the others are taken over.
 
 use super::BoxError;
 use super::boot::Reloader;
 use super::prepare::Prepared;
-use crate::config::{Loaded, Problems};
+use crate::config::{Loaded, Problems, Turn, leave_out};
 use crate::problem::Limits;
 use crate::serve::{ConnectionLimits, Pair, Renewed, Tls, TlsError, make_room_for};
+use crate::service::Service;
 use crate::settings::Foundation;
+use crate::small_file::READ_TIMEOUT;
 use crate::systemd::Systemd;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
-/// How long reading all files may take, and how long each part of the service may take to take them over.
-const RELOAD_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Reads all settings again. Blocks while it reads.
+/// Reads all settings again, and does not check them together. Blocks while it reads.
 pub(crate) type ReadAgain = Arc<dyn Fn() -> Result<Loaded, Problems> + Send + Sync>;
 
 /// What can be changed while the service runs.
@@ -43,10 +45,34 @@ pub(super) struct Running<'a> {
     pub(super) hanging: Option<JoinHandle<Result<Read, Problems>>>,
 }
 
-/// What was read again: the settings, and the certificate when one is served.
+/// What was read again, checked.
 pub(super) struct Read {
-    loaded: Loaded,
+    /// The settings that will be in force.
+    in_force: Loaded,
+    /// Names of changed settings that take a restart.
+    waiting: Vec<String>,
+    /// What would stop a restart.
+    problems: Vec<String>,
+    /// The certificate, when one is served.
     certificate: Option<Result<Pair, TlsError>>,
+}
+
+impl Read {
+    /// Sorts what was read by what the service was started with. Blocks while it reads files of certificates.
+    fn new(service: &Service, booted: &Loaded, newer: &Loaded, tls: Option<&Tls>) -> Result<Self, Problems> {
+        let (in_force, next) = (booted.reloaded(newer), booted.with_flaws_mended(newer));
+        let waiting = booted.changes(newer).at_start;
+        let mut problems = service.problems(&in_force, Turn::Again);
+        let stops = !problems.is_empty();
+        problems.extend(newer.flaws().iter().map(|(_, sentence)| sentence.clone()));
+        if stops {
+            return Err(Problems(problems));
+        }
+        let mut of_next = service.problems(&next, Turn::First);
+        leave_out(&mut of_next, newer.flaws().iter().map(|(name, _)| name.as_str()));
+        problems.extend(of_next);
+        Ok(Self { in_force, waiting, problems, certificate: tls.map(Tls::read) })
+    }
 }
 
 /// What became of the changes.
@@ -64,7 +90,8 @@ impl Running<'_> {
         match self.read_again().await {
             Ok(Ok(read)) => self.take_over(read).await,
             Ok(Err(Problems(problems))) => {
-                tracing::error!(problems = problems.join("; "), "not reloaded: the configuration has problems");
+                let problems = problems.join("; ");
+                tracing::error!(problems, "not reloaded: the configuration has problems, nothing was changed");
             }
             Err(error) => tracing::error!(error = error.to_string(), "not reloaded: the configuration was not read"),
         }
@@ -76,24 +103,19 @@ impl Running<'_> {
             return Err("an earlier reload still reads: a file system or a check hangs".into());
         }
         let (read, tls) = (self.read.clone(), self.switches.tls.clone());
-        let mut reading = spawn_blocking(move || {
-            let loaded = read()?;
-            Ok(Read { loaded, certificate: tls.as_ref().map(Tls::read) })
-        });
-        match timeout(RELOAD_TIMEOUT, &mut reading).await {
+        let (service, booted) = (self.prepared.service.clone(), self.prepared.loaded.clone());
+        let mut reading = spawn_blocking(move || Read::new(&service, &booted, &read()?, tls.as_ref()));
+        match timeout(READ_TIMEOUT, &mut reading).await {
             Ok(read) => Ok(read?),
             Err(_) => {
                 self.hanging = Some(reading);
-                Err(format!("it took longer than {} s", RELOAD_TIMEOUT.as_secs()).into())
+                Err(too_long().into())
             }
         }
     }
 
     async fn take_over(&mut self, read: Read) {
-        let booted = &self.prepared.loaded;
-        let waiting = booted.changes(&read.loaded).at_start;
-        // What needs a restart keeps the value the service was started with.
-        let mut newer = booted.reloaded(&read.loaded);
+        let mut newer = read.in_force;
         let mut outcome = Outcome { changed: self.loaded.changes(&newer).reloadable, failures: Vec::new() };
         self.foundation(&newer, &mut outcome);
         self.certificate(read.certificate, &mut outcome);
@@ -103,7 +125,11 @@ impl Running<'_> {
             newer.keep(name, &self.loaded);
         }
         self.loaded = newer;
-        outcome.tell(&waiting);
+        outcome.tell(&read.waiting);
+        if !read.problems.is_empty() {
+            let problems = read.problems.join("; ");
+            tracing::error!(problems, "the next start would fail: settings that take a restart have problems");
+        }
     }
 
     /// What every service takes over by itself.
@@ -140,13 +166,17 @@ impl Running<'_> {
         let is_own = |name: &&String| !of_foundation.contains(name);
         let own: Vec<String> = outcome.changed.iter().filter(is_own).cloned().collect();
         for reloader in &self.reloaders {
-            match timeout(RELOAD_TIMEOUT, reloader(newer.clone())).await {
+            match timeout(READ_TIMEOUT, reloader(newer.clone())).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => outcome.failed(&own, crate::error_chain(error.as_ref())),
-                Err(_) => outcome.failed(&own, format!("it took longer than {} s", RELOAD_TIMEOUT.as_secs())),
+                Err(_) => outcome.failed(&own, too_long()),
             }
         }
     }
+}
+
+fn too_long() -> String {
+    format!("it took longer than {} s", READ_TIMEOUT.as_secs())
 }
 
 impl Outcome {

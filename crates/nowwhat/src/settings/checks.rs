@@ -4,20 +4,28 @@
 
 use super::Foundation;
 use crate::client::check_ca;
-use crate::config::Loaded;
+use crate::config::{Loaded, Turn};
 use crate::error_chain;
 use crate::otlp;
 use crate::serve::{TlsError, flaws};
 use crate::telemetry::{Format, check_level};
+use std::net::SocketAddr;
+
+/// What a level can be.
+const LEVELS: &str = "allowed are off, error, warn, info, debug and trace, also per module with commas between them, as info,shop::orders=debug";
 
 impl Foundation {
-    /// What is wrong beyond single keys, a sentence each. Blocks while it reads files.
-    pub(crate) fn problems(&self, loaded: &Loaded) -> Vec<String> {
+    /// What is wrong beyond single keys, a sentence each. Blocks while it reads files; those that a reload does not take over are left out
+    /// when it is [`Turn::Again`].
+    pub(crate) fn problems(&self, loaded: &Loaded, turn: Turn) -> Vec<String> {
         let mut checks = Checks { settings: self, loaded, problems: Vec::new() };
         checks.listeners();
         checks.certificate();
         checks.log();
         checks.otlp();
+        if turn != Turn::Again {
+            checks.authorities();
+        }
         checks.problems
     }
 }
@@ -33,16 +41,29 @@ impl Checks<'_> {
         self.loaded.given(key).origin.to_string()
     }
 
-    /// `key = "value"`, where it may be shown.
-    fn shown(&self, key: &str) -> String {
-        let given = self.loaded.given(key);
-        if given.secret { format!("{key} = ***") } else { format!("{key} = {:?}", given.text) }
+    /// Whether a sentence may not tell the value of one of these settings.
+    fn is_secret(&self, keys: &[&str]) -> bool {
+        keys.iter().any(|key| self.loaded.given(key).secret)
     }
 
-    /// A file that cannot be used. Errors name their file, which may be made of a secret.
-    fn file(&mut self, key: &str, error: &(dyn std::error::Error + 'static)) {
-        let why = if self.loaded.given(key).secret { "***".to_owned() } else { error_chain(error) };
-        self.problems.push(format!("{key}: {why} ({})", self.origin(key)));
+    /// `key = "value"`.
+    fn said(&self, key: &str) -> String {
+        if self.is_secret(&[key]) {
+            format!("{key} = ***")
+        } else {
+            format!("{key} = {:?}", self.loaded.given(key).text)
+        }
+    }
+
+    /// Files that cannot be used. Errors name them, their causes do not.
+    fn files(&mut self, keys: &[&str], error: &(dyn std::error::Error + 'static)) {
+        let why = match error.source() {
+            Some(cause) if self.is_secret(keys) => format!("*** cannot be used: {}", error_chain(cause)),
+            None if self.is_secret(keys) => "*** cannot be used".to_owned(),
+            _ => error_chain(error),
+        };
+        let origins: Vec<String> = keys.iter().map(|key| self.origin(key)).collect();
+        self.problems.push(format!("{}: {why} ({})", keys[0], origins.join(", ")));
     }
 
     fn listeners(&mut self) {
@@ -53,19 +74,18 @@ impl Checks<'_> {
                 let problem = format!(
                     "{}: beyond loopback tokens would travel in clear; keep it on 127.0.0.1, or set http.insecure = true when a \
                      proxy in front ends TLS ({})",
-                    self.shown(key),
+                    self.said(key),
                     self.origin(key)
                 );
                 self.problems.push(problem);
             }
         }
-        // One that is part of the other, as 0.0.0.0 is, is told by the operating system: under systemd neither may be bound.
-        if http.listen == admin.listen && http.listen.port() != 0 {
+        if are_one(http.listen, admin.listen) {
             let (one, other) = (self.origin("http.listen"), self.origin("admin.listen"));
             let problem = format!(
-                "{} is the address of {} too: give each listener its own ({one}, {other})",
-                self.shown("http.listen"),
-                self.shown("admin.listen")
+                "{} takes the address of {} too: give each listener a port of its own ({one}, {other})",
+                self.said("http.listen"),
+                self.said("admin.listen")
             );
             self.problems.push(problem);
         }
@@ -84,29 +104,25 @@ impl Checks<'_> {
         }
         for error in flaws(certificate, key) {
             match &error {
-                TlsError::Certificate { .. } => self.file("http.tls_certificate", &error),
-                TlsError::Key { .. } => self.file("http.tls_key", &error),
-                TlsError::Pair { .. } => {
-                    let keys = ["http.tls_certificate", "http.tls_key"];
-                    let secret = keys.iter().any(|key| self.loaded.given(key).secret);
-                    let why = if secret { "***".to_owned() } else { error_chain(&error) };
-                    let [one, other] = keys.map(|key| self.origin(key));
-                    self.problems.push(format!("http.tls_key: {why} ({one}, {other})"));
-                }
+                TlsError::Certificate { .. } => self.files(&["http.tls_certificate"], &error),
+                TlsError::Key { .. } => self.files(&["http.tls_key"], &error),
+                TlsError::Pair { .. } => self.files(&["http.tls_key", "http.tls_certificate"], &error),
             }
         }
     }
 
     fn log(&mut self) {
         let log = &self.settings.log;
-        if let Err(error) = check_level(&log.level) {
-            let why = if self.loaded.given("log.level").secret { String::new() } else { format!(": {error}") };
-            self.problems.push(format!("{}{why} ({})", self.shown("log.level"), self.origin("log.level")));
-        }
-        if Format::from_name(&log.format).is_none() {
-            let allowed = "allowed are text, json, journal and auto";
-            let problem = format!("{}: {allowed} ({})", self.shown("log.format"), self.origin("log.format"));
-            self.problems.push(problem);
+        for (key, allowed) in [
+            ("log.level", check_level(&log.level).is_err().then_some(LEVELS)),
+            (
+                "log.format",
+                Format::from_name(&log.format).is_none().then_some("allowed are text, json, journal and auto"),
+            ),
+        ] {
+            if let Some(allowed) = allowed {
+                self.problems.push(format!("{}: {allowed} ({})", self.said(key), self.origin(key)));
+            }
         }
     }
 
@@ -121,10 +137,20 @@ impl Checks<'_> {
         if let Err(error) = otlp::headers(&settings.headers()) {
             self.problems.push(format!("otlp.authorization: {error} ({})", self.origin("otlp.authorization")));
         }
-        if let Some(Err(error)) = settings.ca.as_deref().map(check_ca) {
-            self.file("otlp.ca", &error);
+    }
+
+    fn authorities(&mut self) {
+        if let Some(Err(error)) = self.settings.otlp.ca.as_deref().map(check_ca) {
+            self.files(&["otlp.ca"], &error);
         }
     }
+}
+
+/// Whether two listeners cannot have these addresses at the same time. What `[::]` takes of IPv4 is for the operating system to say.
+fn are_one(one: SocketAddr, other: SocketAddr) -> bool {
+    let is_all = one.ip().is_unspecified() || other.ip().is_unspecified();
+    let overlap = one.ip() == other.ip() || (is_all && one.is_ipv4() == other.is_ipv4());
+    overlap && one.port() == other.port() && one.port() != 0
 }
 
 #[cfg(test)]

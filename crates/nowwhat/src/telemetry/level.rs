@@ -23,8 +23,9 @@ pub fn check_level(level: &str) -> Result<(), TelemetryError> {
 fn said(level: &str) -> Result<Targets, TelemetryError> {
     let levels = ["off", "error", "warn", "info", "debug", "trace"];
     let known = |part: &str| {
-        let level = part.rsplit_once('=').map_or(part, |(_, level)| level).trim();
-        levels.contains(&level.to_ascii_lowercase().as_str())
+        let (module, level) =
+            part.rsplit_once('=').map_or((None, part), |(module, level)| (Some(module.trim()), level));
+        module != Some("") && levels.contains(&level.trim().to_ascii_lowercase().as_str())
     };
     let known = !level.is_empty() && level.split(',').all(known);
     let said = level.parse().ok().filter(|_| known);

@@ -145,10 +145,15 @@ fn a_secret_is_on_no_line_and_in_no_answer() {
         &[],
         "[otlp]\nca = \"${otlp.authorization}\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[stop]\nx = \"hunter2\"\n",
     );
-    let endpoints = ["hunter2-no-address", "ftp://me:hunter2@127.0.0.1", "http://me:hunter2@127.0.0.1"];
+    let endpoints = [
+        "hunter2-no-address",
+        "ftp://me:hunter2@127.0.0.1",
+        "http://me:hunter2@127.0.0.1",
+        "ftp://${otlp.authorization}/${otlp.authorization}",
+    ];
     for endpoint in endpoints {
         let mut command = Command::new(program());
-        command.env_clear().env("HELLO_OTLP__ENDPOINT", endpoint);
+        command.env_clear().env("HELLO_OTLP__ENDPOINT", endpoint).env("HELLO_OTLP__AUTHORIZATION", "hunter2");
         let output = command.output().expect("it runs");
         assert_eq!(output.status.code(), Some(2), "{endpoint}: {output:?}");
         told += &String::from_utf8_lossy(&output.stderr);

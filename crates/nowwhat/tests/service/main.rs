@@ -7,6 +7,7 @@ mod limits;
 mod log_lines;
 mod otlp;
 mod own_subscriber;
+mod reloading;
 #[path = "../running/mod.rs"]
 mod running;
 mod systemd;

@@ -2,9 +2,8 @@
 
 use crate::app::{App, Limits};
 use crate::auth;
-use crate::body::{self, Read};
+use crate::body::{self, Coming, Read};
 use crate::code::Code;
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use engine::{AcceptError, Outcome, Submission};
@@ -68,7 +67,8 @@ struct Rejected<'a> {
 
 /// Reads the batch, hands it to the engine, answers when it is durable.
 pub(crate) async fn post_events(State(app): State<App>, request: Request) -> Result<Response, Problem> {
-    let (parts, mut body) = request.into_parts();
+    let (parts, body) = request.into_parts();
+    let mut body = Coming::new(body, &parts.headers);
     let answered = taken(&app, parts, &mut body).await;
     if answered.is_err() {
         body::drain(&app, body).await;
@@ -76,7 +76,7 @@ pub(crate) async fn post_events(State(app): State<App>, request: Request) -> Res
     answered
 }
 
-async fn taken(app: &App, parts: Parts, body: &mut Body) -> Result<Response, Problem> {
+async fn taken(app: &App, parts: Parts, body: &mut Coming) -> Result<Response, Problem> {
     let sensor = auth::sensor(app, &parts.headers).await?;
     let parameters = parameters(parts.uri.query())?;
     let mut read = body::read(app, &parts.headers, body, app.shared.limits.body_bytes_max).await?;

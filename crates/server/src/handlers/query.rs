@@ -2,7 +2,7 @@
 
 use crate::app::App;
 use crate::auth;
-use crate::body;
+use crate::body::{self, Coming};
 use crate::code::Code;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -30,7 +30,8 @@ struct Question {
 
 /// Answers a question in the format the client accepts. An error after the first row ends the body abnormally.
 pub(crate) async fn post_query(State(app): State<App>, request: Request) -> Result<Response, Problem> {
-    let (parts, mut body) = request.into_parts();
+    let (parts, body) = request.into_parts();
+    let mut body = Coming::new(body, &parts.headers);
     auth::admin(&app, &parts.headers).await?;
     let format = format_of(&parts.headers);
     let question = question(&app, &parts.headers, &mut body).await?;
@@ -97,7 +98,7 @@ pub(crate) async fn ask(app: &App, query: Query) -> Result<Answer, Problem> {
     nowwhat::db(run).await.map_err(problem_of)
 }
 
-async fn question(app: &App, headers: &HeaderMap, body: &mut Body) -> Result<Question, Problem> {
+async fn question(app: &App, headers: &HeaderMap, body: &mut Coming) -> Result<Question, Problem> {
     let max = app.shared.limits.query_bytes_max;
     let read = body::read(app, headers, body, max).await.map_err(|problem| match problem.code() {
         code if code == Code::BodyTooLarge.name() => {

@@ -2,7 +2,7 @@
 
 use crate::app::App;
 use crate::auth;
-use crate::body;
+use crate::body::{self, Coming};
 use crate::code::Code;
 use axum::extract::{RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
@@ -30,7 +30,8 @@ struct Which {
 
 /// Registers a sensor: 201 with its id and its token, which is shown only here.
 pub(crate) async fn post_sensor(State(app): State<App>, request: Request) -> Result<Response, Problem> {
-    let (parts, mut body) = request.into_parts();
+    let (parts, body) = request.into_parts();
+    let mut body = Coming::new(body, &parts.headers);
     auth::admin(&app, &parts.headers).await?;
     let read = body::read(&app, &parts.headers, &mut body, app.shared.limits.body_bytes_max).await?;
     let registration: Registration = serde_json::from_slice(&read.bytes)

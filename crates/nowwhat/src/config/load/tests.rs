@@ -407,3 +407,51 @@ fn files_that_never_end_or_would_wait_are_refused_by_name_and_a_pipe_is_read_onc
     writer.join().expect("no panic").expect("written");
     assert_eq!(Settings::from_loaded(&loaded).oven.celsius, 100);
 }
+
+#[test]
+fn an_empty_file_of_a_secret_is_a_problem() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("oven.key");
+    std::fs::write(&file, " \n").expect("written");
+    let (path, folder) = (file.to_str().expect("a path"), dir.path().to_str().expect("a path"));
+    for pair in [("BAKERY_OVEN__KEY_FILE", path), ("CREDENTIALS_DIRECTORY", folder)] {
+        let found = problems(&Sources::of("bakery"), &[pair]);
+        let expected = format!("oven.key: {path} is empty: write the secret into it (");
+        assert!(found.len() == 1 && found[0].starts_with(&expected), "{found:?}");
+    }
+}
+
+#[test]
+fn a_number_with_a_fraction_is_no_whole_number_whatever_the_fraction() {
+    let dir = tempfile::tempdir().expect("a folder");
+    for number in ["100.0", "100.5", "1e2"] {
+        let found = problems(&file_with(&dir, &format!("[oven]\ncelsius = {number}\n")), &[]);
+        assert!(found.len() == 1 && found[0].contains("expected a whole number"), "{number}: {found:?}");
+    }
+    let sources = file_with(&dir, "[shop]\nfolder = 1.0\n");
+    let loaded = load(&Settings::specs(), &sources, &Environment::default()).expect("valid");
+    assert_eq!(Settings::from_loaded(&loaded).shop.folder, "1.0");
+}
+
+#[test]
+fn a_variable_without_a_section_or_a_key_says_so() {
+    let found = problems(&Sources::of("bakery"), &[("BAKERY_OVEN__", "x"), ("BAKERY___KEY", "x")]);
+    let hint = "is missing; a setting is written BAKERY_SECTION__KEY";
+    assert_eq!(
+        found,
+        [
+            format!("environment BAKERY_OVEN__: the key after `__` {hint}"),
+            format!("environment BAKERY___KEY: the section before `__` {hint}"),
+        ]
+    );
+}
+
+#[test]
+fn an_address_made_of_a_secret_is_shown_nowhere() {
+    let pairs = [("BAKERY_OVEN__KEY", "hidden"), ("BAKERY_SHOP__CUSTOMERS", "postgres://${oven.key}/x")];
+    let loaded = load(&Settings::specs(), &Sources::of("bakery"), &environment(&pairs)).expect("valid");
+    let customers = Settings::from_loaded(&loaded).shop.customers;
+    assert_eq!((customers.reveal().as_str(), format!("{customers:?}").as_str()), ("postgres://hidden/x", "***"));
+    assert!(loaded.show().contains("customers = \"***\" "), "{}", loaded.show());
+    assert_eq!(loaded.given("shop.customers").origin, Origin::Variable("BAKERY_SHOP__CUSTOMERS".into()));
+}

@@ -44,7 +44,7 @@ fn what_a_start_would_meet_is_found_with_all_other_problems() {
     ]);
     let expected = [
         ("stop.grace_seconds = \"soon\": expected a duration", "BAKERY_STOP__GRACE_SECONDS"),
-        ("http.listen = \"127.0.0.1:4000\" is the address of admin.listen", "BAKERY_ADMIN__LISTEN"),
+        ("http.listen = \"127.0.0.1:4000\" takes the address of admin.listen", "BAKERY_ADMIN__LISTEN"),
         ("http.tls_certificate: cannot read the certificate in /nowhere/chain.pem", "BAKERY_HTTP__TLS_CERTIFICATE"),
         ("http.tls_key: cannot read the private key in ", "BAKERY_HTTP__TLS_KEY"),
         ("log.format = \"xml\": allowed are", "BAKERY_LOG__FORMAT"),
@@ -67,7 +67,7 @@ fn a_key_of_another_certificate_is_found() {
     assert_eq!(with(&key), Vec::<String>::new());
     let found = with(&other);
     assert!(found.len() == 1 && found[0].contains("cannot be used with the key in"), "{found:?}");
-    assert!(found[0].contains("BAKERY_HTTP__TLS_CERTIFICATE, environment BAKERY_HTTP__TLS_KEY"), "{found:?}");
+    assert!(found[0].contains("BAKERY_HTTP__TLS_KEY, environment BAKERY_HTTP__TLS_CERTIFICATE"), "{found:?}");
 }
 
 #[test]
@@ -85,12 +85,75 @@ fn what_only_follows_from_a_flawed_setting_is_not_told() {
 }
 
 #[test]
-fn a_file_whose_name_is_made_of_a_secret_is_not_named() {
+fn what_is_made_of_a_secret_is_not_told_and_why_it_is_refused_is() {
     let found = problems(&[
         ("BAKERY_OTLP__AUTHORIZATION", "hidden"),
         ("BAKERY_OTLP__CA", "/${otlp.authorization}"),
+        ("BAKERY_OTLP__ENDPOINT", "ftp://${otlp.authorization}/x"),
         ("BAKERY_LOG__FORMAT", "${otlp.authorization}"),
         ("BAKERY_LOG__LEVEL", "${otlp.authorization}=="),
     ]);
-    assert!(found.len() == 3 && !found.join(" ").contains("hidden"), "{found:?}");
+    let expected = [
+        ("log.level = ***: allowed are off, error, warn,", "BAKERY_LOG__LEVEL"),
+        ("log.format = ***: allowed are text,", "BAKERY_LOG__FORMAT"),
+        ("otlp.endpoint: cannot export to ***: give an address with http or https", "BAKERY_OTLP__ENDPOINT"),
+        ("otlp.ca: *** cannot be used: ", "BAKERY_OTLP__CA"),
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (problem, (begin, origin)) in found.iter().zip(expected) {
+        assert!(problem.starts_with(begin) && problem.contains(origin), "{begin} {origin} in {found:#?}");
+        assert!(!problem.contains("hidden"), "{problem}");
+    }
+    assert!(found[3].contains("No such file"), "{found:?}");
+}
+
+#[test]
+fn addresses_that_take_each_other_in_are_found() {
+    let told = |http: &str, admin: &str| {
+        let listeners = [("BAKERY_HTTP__LISTEN", http), ("BAKERY_ADMIN__LISTEN", admin)];
+        let found = problems(&[&listeners[..], &[("BAKERY_HTTP__INSECURE", "true")]].concat());
+        assert!(found.iter().all(|problem| problem.contains("a port of its own")), "{found:?}");
+        found.len()
+    };
+    let pairs = [
+        ("0.0.0.0:4000", "127.0.0.1:4000", 1),
+        ("127.0.0.1:4000", "0.0.0.0:4000", 1),
+        ("[::]:4000", "[::1]:4000", 1),
+        ("127.0.0.1:4000", "127.0.0.2:4000", 0),
+        ("0.0.0.0:4000", "127.0.0.1:4001", 0),
+        ("0.0.0.0:0", "127.0.0.1:0", 0),
+        ("127.0.0.1:4000", "[::1]:4000", 0),
+    ];
+    for (http, admin, count) in pairs {
+        assert_eq!(told(http, admin), count, "{http} {admin}");
+    }
+}
+
+#[test]
+fn what_is_set_is_shown_without_opening_what_is_not_shown() {
+    let service = service();
+    let args = crate::cli::SettingsArgs::default();
+    let environment: Environment = [
+        ("BAKERY_HTTP__TLS_CERTIFICATE", "/nowhere/chain.pem"),
+        ("BAKERY_OTLP__AUTHORIZATION_FILE", "/nowhere/token"),
+        ("BAKERY_OTLP__ENDPOINT", "http://collector/${otlp.authorization}"),
+        ("BAKERY_STOP__GRACE_SECONDS", "${otlp.authorization}"),
+        ("BAKERY_LOG__LEVEL", "loud"),
+    ]
+    .into_iter()
+    .collect();
+    let shown = crate::cli::ConfigCommand::Show(args.clone()).run(&service, &environment).expect("shown");
+    for line in [
+        "tls_certificate = \"/nowhere/chain.pem\"",
+        "authorization = \"***\"",
+        "endpoint = \"***\"",
+        "grace_seconds = \"***\"",
+        "level = \"loud\"",
+    ] {
+        assert!(shown.contains(line), "{line} in {shown}");
+    }
+    let origin = "# environment BAKERY_OTLP__AUTHORIZATION_FILE";
+    assert!(shown.contains(origin) && !shown.contains("unread") && !shown.contains("collector"), "{shown}");
+    let checked = crate::cli::ConfigCommand::Check(args).run(&service, &environment).expect_err("flawed").to_string();
+    assert!(checked.contains("chain.pem") && checked.contains("cannot read /nowhere/token"), "{checked}");
 }
