@@ -1,6 +1,6 @@
 //! What the foundation costs: hello-world with all of it on, beside bare axum, in turns in one run.
 //!
-//! `cargo bench --profile dist -p nowwhat --bench overhead`, built as what is shipped. All of it: request ids, a span, one JSON line a request into a file (no sampling), metrics,
+//! `cargo bench -p nowwhat --bench overhead`, built as what is shipped. All of it: request ids, a span, one JSON line a request into a file (no sampling), metrics,
 //! limits, problems, trusted proxies. The same clients load both: 64 connections of 2 threads, one request after the other.
 
 use axum::Router;

@@ -112,7 +112,7 @@ impl RouteMetrics {
         let (known, histograms) = self.of.get_or_init(|| (route.clone(), all.histograms(route.clone())));
         if known == route {
             observe(histograms, outcome);
-            self.counter(all, outcome).inc();
+            self.one_more(all, outcome);
         } else {
             // A router inside a router: the same layer serves several routes.
             observe(&all.histograms(route.clone()), outcome);
@@ -120,16 +120,18 @@ impl RouteMetrics {
         }
     }
 
-    fn counter(&self, all: &RequestMetrics, outcome: &Outcome<'_>) -> Counter {
+    fn one_more(&self, all: &RequestMetrics, outcome: &Outcome<'_>) {
         let (method, status) = (outcome.method, outcome.status);
         let is = |known: &&(Method, StatusCode, Counter)| (known.0, known.1) == (method, status);
-        let found = self.counters.read().unwrap_or_else(PoisonError::into_inner).iter().find(is).map(|c| c.2.clone());
-        found.unwrap_or_else(|| {
-            let counter = all.counter(method, outcome.route.clone(), status);
-            let mut counters = self.counters.write().unwrap_or_else(PoisonError::into_inner);
-            counters.push((method, status, counter.clone()));
-            counter
-        })
+        let known = self.counters.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some((.., counter)) = known.iter().find(is) {
+            counter.inc();
+            return;
+        }
+        drop(known);
+        let counter = all.counter(method, outcome.route.clone(), status);
+        counter.inc();
+        self.counters.write().unwrap_or_else(PoisonError::into_inner).push((method, status, counter));
     }
 }
 

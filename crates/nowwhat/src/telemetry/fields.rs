@@ -171,6 +171,11 @@ impl Fields {
         &self.texts[self.message.clone()]
     }
 
+    /// All texts, the message among them.
+    pub(super) fn texts(&self) -> &str {
+        &self.texts
+    }
+
     /// Names and values in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&'static str, Seen<'_>)> {
         self.kept.iter().map(|(name, value)| {

@@ -7,12 +7,15 @@
 use super::fields::{Fields, Seen};
 use super::{Format, Origin};
 use jiff::Timestamp;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt::Write;
 use tracing::Level;
 
 /// What the message of a request's line tells already; text for people leaves it out.
 const IN_MESSAGE: [&str; 5] = ["method", "path", "controller", "action", "status"];
+
+/// The names of what every line begins with.
+const HEAD: [&str; 7] = ["@timestamp", "@version", "message", "severity", "host", "type", "target"];
 
 /// Whether lines are coloured.
 #[derive(Clone, Copy, Debug)]
@@ -40,10 +43,14 @@ impl Line<'_> {
     }
 
     fn json(&self, origin: &Origin, out: &mut Vec<u8>) {
+        let text = match is_plain(self.fields.texts().as_bytes()) {
+            true => plain_text,
+            false => json_text,
+        };
         out.extend_from_slice(b"{\"@timestamp\":\"");
         write_time(out);
         out.extend_from_slice(b"\",\"@version\":\"1\",\"message\":");
-        json_text(out, self.fields.message());
+        text(out, self.fields.message());
         out.extend_from_slice(b",\"severity\":\"");
         out.extend_from_slice(self.level.as_str().as_bytes());
         out.extend_from_slice(b"\",");
@@ -52,16 +59,15 @@ impl Line<'_> {
         json_text(out, self.target);
         for (name, value) in self.fields.iter() {
             out.push(b',');
-            match name {
-                "@timestamp" | "@version" | "message" | "severity" | "host" | "type" | "target" => {
-                    json_text(out, &format!("{name}_"));
-                }
-                name => json_text(out, name),
+            match is_plain_name(name) {
+                true => plain_text(out, name),
+                false if HEAD.contains(&name) => json_text(out, &format!("{name}_")),
+                false => json_text(out, name),
             }
             out.push(b':');
             let done = match value {
                 Seen::Text(value) => {
-                    json_text(out, value);
+                    text(out, value);
                     continue;
                 }
                 Seen::Signed(value) => serde_json::to_writer(&mut *out, &value),
@@ -108,14 +114,34 @@ impl Line<'_> {
 
 /// A text as JSON. Most have nothing to escape, which is found faster than it is written byte by byte.
 fn json_text(out: &mut Vec<u8>, text: &str) {
-    if is_plain(text.as_bytes()) {
-        out.reserve(text.len() + 2);
-        out.push(b'"');
-        out.extend_from_slice(text.as_bytes());
-        out.push(b'"');
-    } else {
-        serde_json::to_writer(out, text).expect("a text always becomes JSON");
+    match is_plain(text.as_bytes()) {
+        true => plain_text(out, text),
+        false => serde_json::to_writer(out, text).expect("a text always becomes JSON"),
     }
+}
+
+/// A text that has nothing to escape as JSON.
+fn plain_text(out: &mut Vec<u8>, text: &str) {
+    out.reserve(text.len() + 2);
+    out.push(b'"');
+    out.extend_from_slice(text.as_bytes());
+    out.push(b'"');
+}
+
+/// Whether a field's name stays as it is. Each is looked at once, and known afterwards by its place in memory, where it stays.
+fn is_plain_name(name: &'static str) -> bool {
+    thread_local! {
+        static KNOWN: [Cell<(usize, usize)>; 64] = const { [const { Cell::new((0, 0)) }; 64] };
+    }
+    let place = (name.as_ptr().addr(), name.len());
+    KNOWN.with(|known| {
+        let known = &known[(place.0 ^ (place.0 >> 6)) % 64];
+        let is_plain = known.get() == place || (is_plain(name.as_bytes()) && !HEAD.contains(&name));
+        if is_plain {
+            known.set(place);
+        }
+        is_plain
+    })
 }
 
 /// Whether nothing of a text is escaped in JSON, eight bytes at once: in each, what is below a bound borrows its highest bit.
