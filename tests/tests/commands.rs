@@ -16,25 +16,32 @@ fn blocks(text: &str, kind: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_commands_of_the_readme_run_and_answer_as_it_says() {
-    let readme = std::fs::read_to_string(root().join("README.md")).expect("the README");
+fn the_commands_of_the_documents_run_and_answer_as_they_say() {
     let dir = tempfile::tempdir().expect("a folder");
     let collector = Collector::start(dir.path());
     std::os::unix::fs::symlink(program(), dir.path().join("catchment")).expect("linked");
+    assert_session(&collector, dir.path(), "README.md", 4);
+    // The README has made the sensor that these send as.
+    assert_session(&collector, dir.path(), "docs/API.md", 3);
+    collector.assert_adds_up();
+}
+
+/// Runs the commands of a document and looks for its answers among theirs.
+fn assert_session(collector: &Collector, dir: &Path, document: &str, blocks_min: usize) {
+    let document = std::fs::read_to_string(root().join(document)).expect("the document");
     let (mut told, mut ran) = (String::new(), 0);
-    for block in blocks(&readme, "sh").iter().filter(|b| !b.starts_with("make ")) {
+    for block in blocks(&document, "sh").iter().filter(|b| !b.starts_with("make ")) {
         let script = block.replace("http://127.0.0.1:4711", &collector.api);
-        let output = Command::new("bash").args(["-euo", "pipefail", "-c", &script]).current_dir(dir.path()).output();
+        let output = Command::new("bash").args(["-euo", "pipefail", "-c", &script]).current_dir(dir).output();
         let output = output.expect("bash runs");
         assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
         told += &said(&output);
         ran += 1;
     }
-    assert!(ran >= 4, "the README has a session");
-    for answer in blocks(&readme, "text").iter().chain(&blocks(&readme, "json")) {
+    assert!(ran >= blocks_min, "the document has a session");
+    for answer in blocks(&document, "text").iter().chain(&blocks(&document, "json")) {
         assert!(told.contains(answer.trim()), "{answer} is not among the answers: {told}");
     }
-    collector.assert_adds_up();
 }
 
 /// The two commands of the README, as far as they are not this very run.

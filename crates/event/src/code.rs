@@ -7,7 +7,7 @@ pub struct Rejection {
     pub index: u64,
     /// Why, by a name that never changes.
     pub code: Code,
-    /// The field at fault, as a JSON pointer (RFC 6901).
+    /// The field at fault, as a JSON pointer (RFC 6901); a header at fault by its name, such as `ce-time`.
     pub pointer: Option<String>,
     /// Why, and what to do.
     pub reason: String,
@@ -39,9 +39,17 @@ codes! {
     NotAnObject "not_an_object" "The event is not a JSON object", "Wrap the value: {\"value\": 1}.";
     EventTooLarge "event_too_large" "The event is larger than an event may be", "Split it, or raise `events.event_bytes_max`.";
     NestingTooDeep "nesting_too_deep" "The event is nested deeper than it may be", "Flatten it, or raise `events.nesting_max`.";
-    InvalidTime "invalid_time" "The time is there and cannot be read", "Send RFC 3339 with a zone, or an epoch number.";
+    InvalidTime "invalid_time" "The time is there and cannot be read", "Send RFC 3339 with a zone, or an epoch number; in a CloudEvent RFC 3339 alone.";
     TimeWithoutZone "time_without_zone" "The time has no zone and none is set", "Add Z or an offset, or set time_zone=Europe/Berlin.";
     InvalidId "invalid_id" "The id cannot be used", "Send a string that is not empty, or a number.";
     InvalidType "invalid_type" "The type cannot be used", "Send a string.";
-    InvalidSubject "invalid_subject" "The subject cannot be used", "Send a string.";
+    InvalidSubject "invalid_subject" "The subject cannot be used", "Send a string; in a CloudEvent one that is not empty.";
+    MissingAttribute "missing_attribute" "The CloudEvent lacks an attribute that it needs", "Send `specversion`, `id`, `source` and `type`.";
+    InvalidSpecversion "invalid_specversion" "The CloudEvent is not of version 1.0", "Send `specversion` as the string 1.0.";
+    InvalidSource "invalid_source" "The source of the CloudEvent cannot be used", "Send a URI reference that is not empty, such as /sensors/roof.";
+    InvalidContentType "invalid_datacontenttype" "The content type of the data is no media type", "Send one such as application/json, or leave it out.";
+    InvalidDataschema "invalid_dataschema" "The schema of the data is no URI", "Send an absolute URI such as https://example.com/schema, or leave it out.";
+    InvalidAttribute "invalid_attribute" "A name or value of an attribute is none that CloudEvents allow", "Name attributes in lower-case letters and digits, once each; send texts without control characters, true, false, or integers of 32 bits.";
+    BothData "both_data" "The CloudEvent has both `data` and `data_base64`", "Send one of them.";
+    InvalidBase64 "invalid_data_base64" "The field `data_base64` is not Base64", "Send a string in Base64 by RFC 4648, section 4, with its padding.";
 }

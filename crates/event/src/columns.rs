@@ -2,7 +2,7 @@
 
 use crate::schema::batch_schema;
 use arrow::array::{
-    Array, ArrayRef, StringArray, StringBuilder, TimestampMicrosecondArray, TimestampMicrosecondBuilder,
+    Array, ArrayRef, BinaryBuilder, StringArray, StringBuilder, TimestampMicrosecondArray, TimestampMicrosecondBuilder,
 };
 use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::DataType;
@@ -15,7 +15,15 @@ pub(crate) struct Row<'a> {
     pub(crate) event_type: &'a str,
     pub(crate) subject: Option<&'a str>,
     pub(crate) time: i64,
-    pub(crate) data: &'a str,
+    pub(crate) data: Option<&'a str>,
+}
+
+/// What only a CloudEvent has.
+pub(crate) struct CloudRow<'a> {
+    pub(crate) source: &'a str,
+    pub(crate) content_type: Option<&'a str>,
+    pub(crate) attributes: Option<&'a str>,
+    pub(crate) data_binary: Option<&'a [u8]>,
 }
 
 /// The columns that differ from row to row.
@@ -25,6 +33,15 @@ pub(crate) struct Columns {
     subject: StringBuilder,
     time: TimestampMicrosecondBuilder,
     data: StringBuilder,
+    /// None until a CloudEvent comes; then every row is one.
+    cloud: Option<CloudColumns>,
+}
+
+struct CloudColumns {
+    source: StringBuilder,
+    content_type: StringBuilder,
+    attributes: StringBuilder,
+    data_binary: BinaryBuilder,
 }
 
 impl Columns {
@@ -36,6 +53,7 @@ impl Columns {
             subject: StringBuilder::with_capacity(rows, 0),
             time: TimestampMicrosecondBuilder::with_capacity(rows),
             data: StringBuilder::with_capacity(rows, bytes),
+            cloud: None,
         }
     }
 
@@ -44,33 +62,71 @@ impl Columns {
         self.event_type.append_value(row.event_type);
         self.subject.append_option(row.subject);
         self.time.append_value(row.time);
-        self.data.append_value(row.data);
+        self.data.append_option(row.data);
+    }
+
+    pub(crate) fn push_cloud(&mut self, row: &Row<'_>, cloud: &CloudRow<'_>) {
+        self.push(row);
+        self.cloud.get_or_insert_with(CloudColumns::new).push(cloud);
     }
 
     /// The batch, all of one sensor and one time of receipt.
     pub(crate) fn finish(mut self, sensor: &str, received_at: i64) -> RecordBatch {
         let rows = self.time.values_slice().len();
         let times = |t: TimestampMicrosecondArray| -> ArrayRef { Arc::new(t.with_timezone("UTC")) };
-        let nothing = |kind: &DataType| arrow::array::new_null_array(kind, rows);
+        // Data is a part of a CloudEvent: the room for all of the body is more than it needs.
+        let tight = self.cloud.is_some();
+        let [source, content_type, attributes, data_binary] = match self.cloud.take() {
+            Some(cloud) => cloud.finish(),
+            None => {
+                let nothing = |kind: &DataType| arrow::array::new_null_array(kind, rows);
+                [repeated("", rows), nothing(&DataType::Utf8), nothing(&DataType::Utf8), nothing(&DataType::Binary)]
+            }
+        };
         let mut columns: Vec<ArrayRef> = vec![
             Arc::new(self.id.finish()),
             repeated(sensor, rows),
-            repeated("", rows),
+            source,
             Arc::new(self.event_type.finish()),
             Arc::new(self.subject.finish()),
             times(self.time.finish()),
             times(TimestampMicrosecondArray::from_value(received_at, rows)),
-            nothing(&DataType::Utf8),
-            nothing(&DataType::Utf8),
+            content_type,
+            attributes,
             Arc::new(self.data.finish()),
-            nothing(&DataType::Binary),
+            data_binary,
         ];
         for column in &mut columns {
-            if column.get_buffer_memory_size() > column.len() * 8 + 2 * used_bytes(column) {
+            if tight || column.get_buffer_memory_size() > column.len() * 8 + 2 * used_bytes(column) {
                 shrink(column);
             }
         }
         RecordBatch::try_new(batch_schema(), columns).expect("the columns are those of the schema")
+    }
+}
+
+impl CloudColumns {
+    fn new() -> Self {
+        let text = || StringBuilder::with_capacity(0, 0);
+        let data_binary = BinaryBuilder::with_capacity(0, 0);
+        Self { source: text(), content_type: text(), attributes: text(), data_binary }
+    }
+
+    fn push(&mut self, row: &CloudRow<'_>) {
+        self.source.append_value(row.source);
+        self.content_type.append_option(row.content_type);
+        self.attributes.append_option(row.attributes);
+        self.data_binary.append_option(row.data_binary);
+    }
+
+    /// The columns source, content_type, attributes and data_binary.
+    fn finish(mut self) -> [ArrayRef; 4] {
+        [
+            Arc::new(self.source.finish()),
+            Arc::new(self.content_type.finish()),
+            Arc::new(self.attributes.finish()),
+            Arc::new(self.data_binary.finish()),
+        ]
     }
 }
 

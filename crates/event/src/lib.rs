@@ -11,16 +11,19 @@
 //!
 //! No I/O, no async, no clock: the time of receipt is given. It gives no positions and makes no ids; the engine does.
 //!
-//! Reading order: [`events_schema`] the columns, [`read()`] a body, `json` the scanner under it, `time`, `key`,
-//! [`decompress()`].
+//! Reading order: [`events_schema`] the columns, [`read()`] a body, `json` the scanner under it, `plain` and `cloud` what
+//! an event is, `time`, `key`, [`decompress()`].
 
+mod cloud;
 mod code;
 mod columns;
 mod decompress;
 mod fields;
 mod framing;
+mod header;
 mod json;
 mod key;
+mod plain;
 mod read;
 mod schema;
 mod time;
@@ -28,7 +31,7 @@ mod time;
 pub use code::{Code, Rejection};
 pub use decompress::{ContentEncoding, DecompressError, UnknownEncoding, decompress, encodings_of};
 pub use fields::{BadPointer, FieldNames};
-pub use framing::{Framing, UnsupportedMediaType, framing_of};
+pub use framing::{Framing, Headers, UnsupportedMediaType, framing_of};
 pub use jiff::tz::TimeZone;
 pub use key::{BadKeys, Key, keys_from_bytes, keys_to_bytes, made_id};
 pub use read::{Batch, Limits, ReadError, ReadOptions, columns_bytes_max, read};

@@ -1,15 +1,13 @@
 //! Reading a body: cut into events, each checked, taken apart and made a row or a rejection.
 
 use crate::code::{Code, Rejection};
-use crate::columns::{Columns, Row};
+use crate::columns::Columns;
 use crate::fields::{BadPointer, FieldNames, Pointer};
 use crate::framing::Framing;
-use crate::json::{Flaw, Scanner, SyntaxError, unescaped};
+use crate::json::{Flaw, Scanner, SyntaxError};
 use crate::key::Key;
-use crate::time;
 use arrow::record_batch::RecordBatch;
 use jiff::tz::TimeZone;
-use std::borrow::Cow;
 use std::ops::Range;
 
 /// Bounds of what is read.
@@ -71,14 +69,18 @@ impl Batch {
 /// What a row takes besides its texts: offsets, times, an entry of the keys.
 const ROW_BYTES: usize = 64 + size_of::<Option<Key>>();
 
-/// The most memory that the columns and keys of a body take, told before it is read: its texts, and for each event that it can
-/// hold the sensor's name and a row.
-pub fn columns_bytes_max(body: &[u8], sensor_bytes: usize, limits: &Limits) -> usize {
-    body.len() + rows_max(body, limits) * (sensor_bytes + ROW_BYTES)
+/// The most memory that the columns and keys of a body take, told before it is read: its texts and those of its headers, and for each
+/// event that it can hold the sensor's name and a row.
+pub fn columns_bytes_max(body: &[u8], framing: &Framing<'_>, sensor_bytes: usize, limits: &Limits) -> usize {
+    let of_headers = if let Framing::Binary(headers) = framing { headers.bytes_max() } else { 0 };
+    body.len() + of_headers + rows_max(body, framing, limits) * (sensor_bytes + ROW_BYTES)
 }
 
 /// The most events that a body can hold: no more than it has lines and opening braces.
-fn rows_max(body: &[u8], limits: &Limits) -> usize {
+fn rows_max(body: &[u8], framing: &Framing<'_>, limits: &Limits) -> usize {
+    if matches!(framing, Framing::CloudEvent | Framing::Binary(_)) {
+        return 1;
+    }
     let starts = body.iter().filter(|b| **b == b'{').count();
     (starts + 1).min(body.len() / 2 + 1).min(limits.batch_events_max)
 }
@@ -124,57 +126,49 @@ pub enum ReadError {
 ///
 /// # Errors
 /// [`ReadError`].
-pub fn read(body: &[u8], framing: Framing, options: &ReadOptions<'_>) -> Result<Batch, ReadError> {
-    let mut reader = Reader::new(body, options)?;
+pub fn read(body: &[u8], framing: Framing<'_>, options: &ReadOptions<'_>) -> Result<Batch, ReadError> {
+    let mut reader = Reader::new(body, &framing, options)?;
     match framing {
         Framing::Ndjson => reader.lines(body)?,
         Framing::Json => reader.text(body)?,
+        Framing::CloudEvent => reader.cloud_text(body)?,
+        Framing::CloudEvents => reader.cloud_texts(body)?,
+        Framing::Binary(headers) => {
+            reader.count()?;
+            reader.ended(|reader| reader.cloud_headers(&headers, body));
+        }
     }
     Ok(reader.finish())
 }
 
-struct Reader<'a> {
-    options: &'a ReadOptions<'a>,
-    type_field: Option<Pointer>,
-    time_field: Option<Pointer>,
-    id_field: Option<Pointer>,
-    subject_field: Option<Pointer>,
-    columns: Columns,
-    keys: Vec<Option<Key>>,
+pub(crate) struct Reader<'a> {
+    pub(crate) options: &'a ReadOptions<'a>,
+    pub(crate) type_field: Option<Pointer>,
+    pub(crate) time_field: Option<Pointer>,
+    pub(crate) id_field: Option<Pointer>,
+    pub(crate) subject_field: Option<Pointer>,
+    pub(crate) columns: Columns,
+    pub(crate) keys: Vec<Option<Key>>,
     received: u64,
     rejected: Vec<Rejection>,
     rejected_total: u64,
 }
 
 /// Why one event is rejected.
-struct Refusal {
+pub(crate) struct Refusal {
     code: Code,
     pointer: Option<String>,
     reason: String,
 }
 
-fn refusal(code: Code, pointer: Option<&str>, reason: impl Into<String>) -> Refusal {
+pub(crate) fn refusal(code: Code, pointer: Option<&str>, reason: impl Into<String>) -> Refusal {
     Refusal { code, pointer: pointer.map(str::to_owned), reason: reason.into() }
 }
 
-/// The members of an event that matter, as places in its text.
-#[derive(Default)]
-struct Members {
-    event_type: Option<Range<usize>>,
-    time: Option<Range<usize>>,
-    id: Option<Range<usize>>,
-    subject: Option<Range<usize>>,
-    data: Option<Range<usize>>,
-    /// A key that no envelope has.
-    other: Option<()>,
-    /// Values under the first token of each field parameter: type, time, id, subject.
-    fields: [Option<Range<usize>>; 4],
-}
-
 impl<'a> Reader<'a> {
-    fn new(body: &[u8], options: &'a ReadOptions<'a>) -> Result<Self, ReadError> {
+    fn new(body: &[u8], framing: &Framing<'_>, options: &'a ReadOptions<'a>) -> Result<Self, ReadError> {
         let lines = body.iter().filter(|b| **b == b'\n').count();
-        let rows = (lines + 1).min(rows_max(body, &options.limits));
+        let rows = (lines + 1).min(rows_max(body, framing, &options.limits));
         let fields = &options.fields;
         Ok(Self {
             options,
@@ -192,7 +186,8 @@ impl<'a> Reader<'a> {
 
     fn finish(self) -> Batch {
         let columns = self.columns.finish(self.options.sensor, self.options.received_at);
-        let Self { keys, received, rejected, rejected_total, .. } = self;
+        let Self { mut keys, received, rejected, rejected_total, .. } = self;
+        keys.shrink_to_fit();
         debug_assert_eq!(received, columns.num_rows() as u64 + rejected_total);
         Batch { columns, keys, received, rejected, rejected_total }
     }
@@ -208,6 +203,26 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// One CloudEvent.
+    fn cloud_text(&mut self, body: &[u8]) -> Result<(), ReadError> {
+        let mut scanner = Scanner::new(body, usize::MAX);
+        if scanner.peek().is_none() {
+            return Err(self.broken(scanner.expected("an event: the body is empty, send a CloudEvent")));
+        }
+        self.count()?;
+        self.ended(|reader| reader.cloud_event(body.trim_ascii()));
+        Ok(())
+    }
+
+    /// An array of CloudEvents.
+    fn cloud_texts(&mut self, body: &[u8]) -> Result<(), ReadError> {
+        let mut scanner = Scanner::new(body, usize::MAX);
+        match scanner.peek() {
+            Some(b'[') => self.array(body, scanner, Self::cloud_event),
+            _ => Err(self.broken(scanner.expected("an array of CloudEvents"))),
+        }
+    }
+
     /// One JSON text: an object, an array, or several objects one after another.
     fn text(&mut self, body: &[u8]) -> Result<(), ReadError> {
         let mut scanner = Scanner::new(body, usize::MAX);
@@ -215,7 +230,7 @@ impl<'a> Reader<'a> {
             None => {
                 Err(self.broken(scanner.expected("an event: the body is empty, send an object or a list of objects")))
             }
-            Some(b'[') => self.array(body, scanner),
+            Some(b'[') => self.array(body, scanner, Self::event),
             Some(_) => {
                 let start = scanner.at;
                 let whole = scanner.value().is_ok() && scanner.peek().is_none();
@@ -229,7 +244,12 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn array(&mut self, body: &[u8], mut scanner: Scanner<'_>) -> Result<(), ReadError> {
+    fn array(
+        &mut self,
+        body: &[u8],
+        mut scanner: Scanner<'_>,
+        event: impl Fn(&mut Self, &[u8]) -> Result<(), Refusal>,
+    ) -> Result<(), ReadError> {
         scanner.at += 1;
         if !scanner.eat(b']') {
             loop {
@@ -237,7 +257,7 @@ impl<'a> Reader<'a> {
                 let start = scanner.at;
                 scanner.value().map_err(|e| self.broken(e))?;
                 self.count()?;
-                self.alone(&body[start..scanner.at]);
+                self.ended(|reader| event(reader, &body[start..scanner.at]));
                 if scanner.eat(b']') {
                     break;
                 }
@@ -267,7 +287,12 @@ impl<'a> Reader<'a> {
 
     /// Reads one event, which stands for itself.
     fn alone(&mut self, text: &[u8]) {
-        if let Err(refusal) = self.event(text) {
+        self.ended(|reader| reader.event(text));
+    }
+
+    /// The end of one event, which stands for itself: a row, or a rejection.
+    fn ended(&mut self, event: impl FnOnce(&mut Self) -> Result<(), Refusal>) {
+        if let Err(refusal) = event(self) {
             self.rejected_total += 1;
             if self.rejected.len() < self.options.limits.rejected_listed_max {
                 let Refusal { code, pointer, reason } = refusal;
@@ -276,67 +301,56 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn event(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+    pub(crate) fn check_size(&self, bytes: &[u8]) -> Result<(), Refusal> {
         let max = self.options.limits.event_bytes_max;
         if bytes.len() > max {
             let reason = format!("the event has {} bytes, at most {max} are allowed", bytes.len());
             return Err(refusal(Code::EventTooLarge, None, reason));
         }
-        let text = std::str::from_utf8(bytes).map_err(|e| {
-            refusal(Code::InvalidUtf8, None, format!("the event is not valid UTF-8 at byte {}", e.valid_up_to()))
-        })?;
-        let members = self.members(text)?;
-        let is_string = |span: &Option<Range<usize>>| span.as_ref().is_some_and(|s| text.as_bytes()[s.start] == b'"');
-        match (&members.data, members.other, is_string(&members.event_type)) {
-            (Some(data), None, true) => self.envelope(text, &members, data.clone()),
-            _ => self.plain(text, &members),
-        }
+        Ok(())
     }
 
-    /// Checks the text and finds the members that matter.
-    fn members(&self, text: &str) -> Result<Members, Refusal> {
+    /// An event's text, no larger than it may be.
+    pub(crate) fn checked_text<'t>(&self, bytes: &'t [u8]) -> Result<&'t str, Refusal> {
+        self.check_size(bytes)?;
+        std::str::from_utf8(bytes).map_err(|e| {
+            refusal(Code::InvalidUtf8, None, format!("the event is not valid UTF-8 at byte {}", e.valid_up_to()))
+        })
+    }
+
+    /// Checks the text of an object and tells of each member: its key with quotes, and its value.
+    pub(crate) fn scan<'t>(&self, text: &'t str, member: impl FnMut(&'t [u8], Range<usize>)) -> Result<(), Refusal> {
         let mut scanner = Scanner::new(text.as_bytes(), self.options.limits.nesting_max);
-        let syntax = |e: SyntaxError| {
-            let reason = match e.offset == 0 && text.starts_with('\u{feff}') {
-                true => "the event begins with a byte order mark: send UTF-8 without one".to_owned(),
-                false => format!("the event is not JSON: expected {} at byte {}", e.expected, e.offset),
-            };
-            refusal(Code::InvalidJson, None, reason)
-        };
         if scanner.peek() != Some(b'{') {
-            scanner.value().map_err(syntax)?;
-            let left = scanner.peek().map(|_| scanner.expected("the end of the event"));
-            return Err(match left {
-                Some(error) => syntax(error),
+            scanner.value().map_err(|error| no_json(text, error))?;
+            return Err(match scanner.peek() {
+                Some(_) => no_json(text, scanner.expected("the end of the event")),
                 None => {
-                    refusal(Code::NotAnObject, None, "an event is a JSON object: wrap the value, as in {\"value\": 1}")
+                    let reason = "an event is a JSON object: wrap the value, as in {\"value\": 1}";
+                    refusal(Code::NotAnObject, None, reason)
                 }
             });
         }
-        let mut members = Members::default();
-        let pointers = [&self.type_field, &self.time_field, &self.id_field, &self.subject_field];
-        scanner
-            .object(|key, span| {
-                for (pointer, found) in pointers.iter().zip(&mut members.fields) {
-                    if pointer.as_ref().is_some_and(|p| p.starts_at(key)) {
-                        *found = Some(span.clone());
-                    }
-                }
-                match key {
-                    b"\"type\"" => members.event_type = Some(span),
-                    b"\"time\"" => members.time = Some(span),
-                    b"\"id\"" => members.id = Some(span),
-                    b"\"subject\"" => members.subject = Some(span),
-                    b"\"data\"" => members.data = Some(span),
-                    _ => members.other = Some(()),
-                }
-            })
-            .map_err(syntax)?;
+        scanner.object(member).map_err(|error| no_json(text, error))?;
+        self.whole(&mut scanner, text)
+    }
+
+    /// A text that is one JSON value, checked.
+    pub(crate) fn json_text<'t>(&self, bytes: &'t [u8]) -> Result<&'t str, Refusal> {
+        let text = self.checked_text(bytes)?;
+        let mut scanner = Scanner::new(bytes, self.options.limits.nesting_max);
+        scanner.value().map_err(|error| no_json(text, error))?;
+        self.whole(&mut scanner, text)?;
+        Ok(text)
+    }
+
+    /// Checks that a text ends after its value, which has no flaw.
+    fn whole(&self, scanner: &mut Scanner<'_>, text: &str) -> Result<(), Refusal> {
         if scanner.peek().is_some() {
-            return Err(syntax(scanner.expected("the end of the event")));
+            return Err(no_json(text, scanner.expected("the end of the event")));
         }
         match scanner.flaw {
-            None => Ok(members),
+            None => Ok(()),
             Some(Flaw::LoneSurrogate { offset }) => {
                 let reason =
                     format!("a string has a lone surrogate at byte {offset}: send both halves of the pair, or U+FFFD");
@@ -349,114 +363,12 @@ impl<'a> Reader<'a> {
             }
         }
     }
-
-    fn envelope(&mut self, text: &str, members: &Members, data: Range<usize>) -> Result<(), Refusal> {
-        let value = |span: &Option<Range<usize>>| span.clone().map(|s| &text[s]);
-        let id = given_id(value(&members.id), "/id")?;
-        let subject = match value(&members.subject) {
-            None | Some("null") => None,
-            Some(quoted) if quoted.starts_with('"') => Some(unescaped(quoted)),
-            Some(_) => {
-                return Err(refusal(Code::InvalidSubject, Some("/subject"), "the subject is not a string"));
-            }
-        };
-        let event_type = value(&members.event_type).map(unescaped).expect("an envelope has a type");
-        let time = self.time(value(&members.time), "/time")?;
-        self.keep(Event { id, event_type, subject, time, data: &text[data] });
-        Ok(())
-    }
-
-    fn plain(&mut self, text: &str, members: &Members) -> Result<(), Refusal> {
-        let [type_at, time_at, id_at, subject_at] = &members.fields;
-        let value = |pointer: &Option<Pointer>, span: &Option<Range<usize>>| {
-            let (pointer, span) = (pointer.as_ref()?, span.clone()?);
-            pointer.follow(&text[span])
-        };
-        let name = |pointer: &Option<Pointer>| pointer.as_ref().map_or(String::new(), |p| p.text.clone());
-        let asked = self.options.fields.type_field != FieldNames::default().type_field;
-        let event_type = match value(&self.type_field, type_at) {
-            Some(quoted) if quoted.starts_with('"') => unescaped(quoted),
-            Some(number) if asked && number.starts_with(['-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9']) => {
-                number.into()
-            }
-            None | Some("null") => "event".into(),
-            Some(_) if !asked => "event".into(),
-            Some(_) => {
-                return Err(refusal(Code::InvalidType, Some(&name(&self.type_field)), "the type is not a string"));
-            }
-        };
-        let subject = match value(&self.subject_field, subject_at) {
-            None | Some("null") => None,
-            Some(quoted) if quoted.starts_with('"') => Some(unescaped(quoted)),
-            Some(other) if other.starts_with(['{', '[', 't', 'f']) => {
-                return Err(refusal(
-                    Code::InvalidSubject,
-                    Some(&name(&self.subject_field)),
-                    "the subject is not a string",
-                ));
-            }
-            Some(number) => Some(number.into()),
-        };
-        let id = given_id(value(&self.id_field, id_at), &name(&self.id_field))?;
-        let time = self.time(value(&self.time_field, time_at), &name(&self.time_field))?;
-        self.keep(Event { id, event_type, subject, time, data: text });
-        Ok(())
-    }
-
-    /// The time given, if there is one.
-    fn time(&self, value: Option<&str>, pointer: &str) -> Result<Option<i64>, Refusal> {
-        let zone = self.options.time_zone.as_ref();
-        let read = match value {
-            None | Some("null") => return Ok(None),
-            Some(quoted) if quoted.starts_with('"') => time::read_text(&unescaped(quoted), zone),
-            Some(other) => match other.as_bytes()[0] {
-                b'{' => Err(time::TimeError::WrongKind("an object")),
-                b'[' => Err(time::TimeError::WrongKind("an array")),
-                b't' | b'f' => Err(time::TimeError::WrongKind("true or false")),
-                _ => time::read_number(other),
-            },
-        };
-        read.map(Some).map_err(|error| {
-            let code =
-                if matches!(error, time::TimeError::NoZone(_)) { Code::TimeWithoutZone } else { Code::InvalidTime };
-            refusal(code, Some(pointer), error.to_string())
-        })
-    }
-
-    fn keep(&mut self, event: Event<'_>) {
-        let Event { id, event_type, subject, time, data } = event;
-        let key = id.as_deref().map(|id| {
-            let content = [event_type.as_bytes(), subject.as_deref().unwrap_or("").as_bytes(), data.as_bytes()];
-            Key::of([self.options.sensor, "", id], content, time)
-        });
-        self.keys.push(key);
-        self.columns.push(&Row {
-            id: id.as_deref(),
-            event_type: &event_type,
-            subject: subject.as_deref(),
-            time: time.unwrap_or(self.options.received_at),
-            data,
-        });
-    }
 }
 
-/// One event, taken apart.
-struct Event<'a> {
-    id: Option<Cow<'a, str>>,
-    event_type: Cow<'a, str>,
-    subject: Option<Cow<'a, str>>,
-    time: Option<i64>,
-    data: &'a str,
-}
-
-fn given_id<'a>(value: Option<&'a str>, pointer: &str) -> Result<Option<Cow<'a, str>>, Refusal> {
-    match value {
-        None | Some("null") => Ok(None),
-        Some("\"\"") => Err(refusal(Code::InvalidId, Some(pointer), "the id is empty: leave it out, or give one")),
-        Some(quoted) if quoted.starts_with('"') => Ok(Some(unescaped(quoted))),
-        Some(other) if other.starts_with(['{', '[', 't', 'f']) => {
-            Err(refusal(Code::InvalidId, Some(pointer), "the id is not a string or a number"))
-        }
-        Some(number) => Ok(Some(number.into())),
-    }
+fn no_json(text: &str, error: SyntaxError) -> Refusal {
+    let reason = match error.offset == 0 && text.starts_with('\u{feff}') {
+        true => "the event begins with a byte order mark: send UTF-8 without one".to_owned(),
+        false => format!("the event is not JSON: expected {} at byte {}", error.expected, error.offset),
+    };
+    refusal(Code::InvalidJson, None, reason)
 }

@@ -26,6 +26,9 @@ pub enum TimeError {
     /// The year is not from 0001 to 9999.
     #[error("the time {0} is outside the years 0001 to 9999")]
     OutOfRange(String),
+    /// The time of a CloudEvent is not RFC 3339.
+    #[error("{0:?} is not a time by RFC 3339: send one with a zone, such as 2026-01-31T12:00:00Z")]
+    NotRfc3339(String),
     /// The value is neither a string nor a number.
     #[error("a time is a string or a number, not {0}")]
     WrongKind(&'static str),
@@ -66,6 +69,18 @@ pub(crate) fn read_text(text: &str, zone: Option<&TimeZone>) -> Result<i64, Time
         None => in_zone(&local, zone.ok_or_else(|| TimeError::NoZone(shortened(text)))?).ok_or_else(unreadable)?,
     };
     within(micros, text)
+}
+
+/// Reads a time as RFC 3339 has it and nothing else: a `T`, seconds, and `Z` or an offset of hours and minutes.
+pub(crate) fn read_rfc3339(text: &str) -> Result<i64, TimeError> {
+    let bytes = text.as_bytes();
+    let zoned = matches!(bytes, [.., b'Z' | b'z'] | [.., b'+' | b'-', _, _, b':', _, _]);
+    let strict = zoned && matches!(bytes.get(10), Some(b'T' | b't')) && !text.contains([',', ' ']);
+    let read = if strict { read_text(text, None) } else { Err(TimeError::Unreadable(String::new())) };
+    read.map_err(|error| match error {
+        out @ TimeError::OutOfRange(_) => out,
+        _ => TimeError::NotRfc3339(shortened(text)),
+    })
 }
 
 /// Reads an epoch number from its text: seconds below 1e11, milliseconds below 1e14, microseconds below 1e17, else nanoseconds.
@@ -236,6 +251,29 @@ mod tests {
     }
 
     #[test]
+    fn where_only_rfc_3339_counts_nothing_else_is_read() {
+        let five = at("2018-04-05T17:31:00Z");
+        for text in ["2018-04-05T17:31:00Z", "2018-04-05t18:31:00.000000000+01:00", "2018-04-05T17:31:00-00:00"] {
+            assert_eq!(read_rfc3339(text), Ok(five), "{text}");
+        }
+        for text in [
+            "",
+            "Z",
+            "2018-04-05 17:31:00Z",
+            "2018-04-05T17:31Z",
+            "2018-04-05T17:31:00",
+            "2018-04-05T17:31:00 Z",
+            "2018-04-05T17:31:00,5Z",
+            "2018-04-05T17:31:00+05",
+            "2018-04-05T17:31:00+0500",
+            "2018-04-05T17:31:00+25:00",
+            "1700000000",
+        ] {
+            assert!(matches!(read_rfc3339(text), Err(TimeError::NotRfc3339(_))), "{text}");
+        }
+    }
+
+    #[test]
     fn a_zoneless_time_needs_a_zone_and_follows_its_clock_changes() {
         assert!(matches!(read_text("2026-07-01T12:00:00", None), Err(TimeError::NoZone(_))));
         let berlin = time_zone("Europe/Berlin").expect("known");
@@ -281,6 +319,7 @@ mod tests {
         #[test]
         fn it_never_panics(text in "\\PC{0,40}") {
             drop(parse_time(&text));
+            drop(read_rfc3339(&text));
             drop(read_number(&text));
         }
     }

@@ -24,14 +24,16 @@ pub struct LakeFile {
 }
 
 impl LakeFile {
-    /// How large the `data` of an event is on the average, before compression; read from the file once. 0 when it cannot be read.
+    /// How large the data and attributes of an event are on the average, before compression; read from the file once. 0 when it cannot be
+    /// read.
     pub fn data_bytes(&self, root: &Path) -> u64 {
         *self.data_bytes.get_or_init(|| {
             let footer = File::open(root.join(&self.path)).ok();
             let footer = footer.and_then(|file| ParquetMetaDataReader::new().parse_and_finish(&file).ok());
             let columns = footer.iter().flat_map(|f| f.row_groups()).flat_map(|group| group.columns());
-            let data = columns.filter(|c| c.column_path().string().starts_with("data"));
-            let bytes: i64 = data.map(|c| c.uncompressed_size()).sum();
+            let large =
+                columns.filter(|c| ["attributes", "data", "data_binary"].contains(&c.column_path().string().as_str()));
+            let bytes: i64 = large.map(|c| c.uncompressed_size()).sum();
             u64::try_from(bytes).unwrap_or(0) / self.stats.rows.max(1)
         })
     }

@@ -5,7 +5,7 @@
 
 use crate::error::QueryError;
 use crate::run::{Answer, Column};
-use crate::value::value;
+use crate::value::{BytesAs, value};
 use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::DataType;
 use bytes::Bytes;
@@ -38,8 +38,8 @@ impl Format {
 ///
 /// # Errors
 /// [`QueryError`] for a value that has no text.
-pub fn json_rows(batch: &RecordBatch) -> Result<Vec<Vec<Value>>, QueryError> {
-    let row = |row: usize| batch.columns().iter().map(|column| value(column, row)).collect();
+pub fn json_rows(batch: &RecordBatch, bytes_as: BytesAs) -> Result<Vec<Vec<Value>>, QueryError> {
+    let row = |row: usize| batch.columns().iter().map(|column| value(column, row, bytes_as)).collect();
     let rows: Result<_, arrow::error::ArrowError> = (0..batch.num_rows()).map(row).collect();
     rows.map_err(|e| QueryError::Failed(e.to_string()))
 }
@@ -95,7 +95,7 @@ pub fn encode(answer: Answer, format: Format) -> impl Stream<Item = Result<Bytes
             },
             Step::Batch(batch, from) if from < batch.num_rows() => {
                 let count = rows_of_bytes(&batch, from, PART_BYTES);
-                let part = json_rows(&batch.slice(from, count))?;
+                let part = json_rows(&batch.slice(from, count), BytesAs::Hexadecimal)?;
                 let bytes = rows(&part, &answer.columns, (format, first));
                 Ok(Some((Bytes::from(bytes), (answer, Step::Batch(batch, from + count), false))))
             }

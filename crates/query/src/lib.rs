@@ -27,3 +27,4 @@ pub use encode::{Format, encode, json_rows};
 pub use error::QueryError;
 pub use metrics::QueryMetrics;
 pub use run::{Answer, Column, Options, Queries, Query, Turn, Waited};
+pub use value::BytesAs;

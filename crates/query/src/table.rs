@@ -110,7 +110,7 @@ struct Scan<'a> {
 impl Scan<'_> {
     /// Whether the large columns are asked for.
     fn reads_data(&self) -> bool {
-        let large = |at: &usize| SCHEMA.field(*at).name().starts_with("data");
+        let large = |at: &usize| ["attributes", "data", "data_binary"].contains(&SCHEMA.field(*at).name().as_str());
         self.projection.is_none_or(|columns| columns.iter().any(large))
     }
 }
@@ -169,11 +169,12 @@ impl TableProvider for Events {
     }
 }
 
-/// The data of a live event on the average; none when the chunk is no longer there.
+/// The data and attributes of a live event on the average; none when the chunk is no longer there.
 fn live_data_bytes(chunk: &LiveChunk) -> Option<u64> {
     let rows = chunk.rows.upgrade()?;
-    let data = rows.column_by_name("data")?;
-    Some((data.get_buffer_memory_size() / data.len().max(1)) as u64)
+    let large = ["attributes", "data", "data_binary"].iter().filter_map(|name| rows.column_by_name(name));
+    let bytes: usize = large.map(|column| column.get_buffer_memory_size()).sum();
+    Some((bytes / rows.num_rows().max(1)) as u64)
 }
 
 /// What is known of a file, in the order of the columns. Bounds are not exact: times are rounded outwards.

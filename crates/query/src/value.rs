@@ -8,7 +8,18 @@ use arrow::datatypes::{
 };
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
+
+/// How bytes are written in JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BytesAs {
+    /// Two digits a byte, as in PostgreSQL.
+    Hexadecimal,
+    /// RFC 4648, section 4, padded.
+    Base64,
+}
 
 /// The name of a column's type, as `docs/API.md` lists them.
 pub(crate) fn type_name(kind: &DataType) -> String {
@@ -34,14 +45,14 @@ pub(crate) fn type_name(kind: &DataType) -> String {
     }
 }
 
-/// The value at `row`. Times are RFC 3339 with `Z`; bytes are hexadecimal; what JSON cannot say is text.
-pub(crate) fn value(array: &dyn Array, row: usize) -> Result<Value, ArrowError> {
+/// The value at `row`. Times are RFC 3339 with `Z`; what JSON cannot say is text.
+pub(crate) fn value(array: &dyn Array, row: usize, bytes_as: BytesAs) -> Result<Value, ArrowError> {
     if array.is_null(row) {
         return Ok(Value::Null);
     }
     Ok(match array.data_type() {
         DataType::Null => Value::Null,
-        DataType::Union(..) => json_of(array, row)?,
+        DataType::Union(..) => json_of(array, row, bytes_as)?,
         DataType::Boolean => array.as_boolean().value(row).into(),
         DataType::Int8 => array.as_primitive::<Int8Type>().value(row).into(),
         DataType::Int16 => array.as_primitive::<Int16Type>().value(row).into(),
@@ -57,19 +68,19 @@ pub(crate) fn value(array: &dyn Array, row: usize) -> Result<Value, ArrowError> 
         DataType::Utf8 => array.as_string::<i32>().value(row).into(),
         DataType::LargeUtf8 => array.as_string::<i64>().value(row).into(),
         DataType::Utf8View => array.as_string_view().value(row).into(),
-        DataType::Binary => hexadecimal(array.as_binary::<i32>().value(row)).into(),
-        DataType::BinaryView => hexadecimal(array.as_binary_view().value(row)).into(),
+        DataType::Binary => bytes_as.text(array.as_binary::<i32>().value(row)).into(),
+        DataType::BinaryView => bytes_as.text(array.as_binary_view().value(row)).into(),
         DataType::Timestamp(unit, zone) => time(array, row, *unit, zone.as_deref()),
         DataType::Date32 => {
             array.as_primitive::<Date32Type>().value_as_date(row).map_or(Value::Null, |d| d.to_string().into())
         }
-        DataType::List(_) => list(&array.as_list::<i32>().value(row))?,
-        DataType::LargeList(_) => list(&array.as_list::<i64>().value(row))?,
+        DataType::List(_) => list(&array.as_list::<i32>().value(row), bytes_as)?,
+        DataType::LargeList(_) => list(&array.as_list::<i64>().value(row), bytes_as)?,
         DataType::Struct(fields) => {
             let columns = array.as_struct();
             let pairs = fields.iter().zip(columns.columns());
             let object: Result<Map<_, _>, ArrowError> =
-                pairs.map(|(f, c)| Ok((f.name().clone(), value(c, row)?))).collect();
+                pairs.map(|(f, c)| Ok((f.name().clone(), value(c, row, bytes_as)?))).collect();
             Value::Object(object?)
         }
         _ => ArrayFormatter::try_new(array, &FormatOptions::default())?.value(row).try_to_string()?.into(),
@@ -77,11 +88,11 @@ pub(crate) fn value(array: &dyn Array, row: usize) -> Result<Value, ArrowError> 
 }
 
 /// A value of `data->'field'`: what it is in the event.
-fn json_of(array: &dyn Array, row: usize) -> Result<Value, ArrowError> {
+fn json_of(array: &dyn Array, row: usize, bytes_as: BytesAs) -> Result<Value, ArrowError> {
     let union = array.as_any().downcast_ref::<UnionArray>();
     let union = union.ok_or_else(|| ArrowError::CastError("a union that is none".to_owned()))?;
     let kind = union.type_id(row);
-    let inner = value(union.child(kind), union.value_offset(row))?;
+    let inner = value(union.child(kind), union.value_offset(row), bytes_as)?;
     let DataType::Union(fields, _) = array.data_type() else {
         return Ok(inner);
     };
@@ -93,8 +104,8 @@ fn json_of(array: &dyn Array, row: usize) -> Result<Value, ArrowError> {
     })
 }
 
-fn list(items: &dyn Array) -> Result<Value, ArrowError> {
-    (0..items.len()).map(|row| value(items, row)).collect()
+fn list(items: &dyn Array, bytes_as: BytesAs) -> Result<Value, ArrowError> {
+    (0..items.len()).map(|row| value(items, row, bytes_as)).collect()
 }
 
 fn time(array: &dyn Array, row: usize, unit: TimeUnit, zone: Option<&str>) -> Value {
@@ -108,10 +119,15 @@ fn time(array: &dyn Array, row: usize, unit: TimeUnit, zone: Option<&str>) -> Va
     Value::from(if zone.is_some() { text } else { text.trim_end_matches('Z').to_owned() })
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("writing to a text does not fail");
-        text
-    })
+impl BytesAs {
+    fn text(self, bytes: &[u8]) -> String {
+        use std::fmt::Write;
+        match self {
+            Self::Base64 => STANDARD.encode(bytes),
+            Self::Hexadecimal => bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+                write!(text, "{byte:02x}").expect("writing to a text does not fail");
+                text
+            }),
+        }
+    }
 }

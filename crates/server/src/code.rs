@@ -60,7 +60,7 @@ codes! {
     BodyTooLarge "body_too_large" 413 No "The body is too large", "Split the batch.";
     TooManyEvents "too_many_events" 413 No "The batch has too many events", "Split the batch.";
     QueryTooLarge "query_too_large" 413 No "The query needs more memory or text than it may", "Ask for less: a shorter range of time, fewer groups, fewer columns.";
-    UnsupportedMediaType "unsupported_media_type" 415 No "The content type or encoding is not understood", "Send JSON or NDJSON, plain or with gzip, deflate or zstd.";
+    UnsupportedMediaType "unsupported_media_type" 415 No "The content type or encoding is not understood", "Send JSON, NDJSON or CloudEvents in JSON or with the header `ce-specversion`, plain or with gzip, deflate or zstd.";
     TooManyRows "too_many_rows" 413 No "The answer has more rows than it may", "Ask with a LIMIT, or page by position.";
     TooManyQueries "too_many_queries" 429 Yes "Too many queries are running", "Ask again after `Retry-After` seconds.";
     Internal "internal" 500 No "Something failed here", "Give the request id to the operator: the log has the cause.";

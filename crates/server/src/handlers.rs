@@ -4,3 +4,4 @@ pub(crate) mod events;
 pub(crate) mod ingest;
 pub(crate) mod query;
 pub(crate) mod sensors;
+pub(crate) mod webhook;

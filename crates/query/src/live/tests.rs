@@ -33,7 +33,7 @@ async fn data(queries: &Queries, view: &View, sql: &str) -> Vec<serde_json::Valu
     let mut answer = queries.run(turn, Arc::new(view.clone()), query).await.expect("an answer");
     let mut values = Vec::new();
     while let Some(batch) = answer.next().await {
-        let rows = crate::json_rows(&batch.expect("rows")).expect("values");
+        let rows = crate::json_rows(&batch.expect("rows"), crate::BytesAs::Hexadecimal).expect("values");
         values.extend(rows.into_iter().flatten());
     }
     values

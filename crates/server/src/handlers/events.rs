@@ -8,7 +8,7 @@ use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use http::HeaderMap;
 use nowwhat::Problem;
-use query::{Answer, Query};
+use query::{Answer, BytesAs, Query};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -195,7 +195,9 @@ enum Cut {
 }
 
 async fn events_of(mut answer: Answer) -> Result<(Vec<Event>, Cut), query::QueryError> {
-    let names: Vec<String> = answer.columns.iter().map(|c| c.name.clone()).collect();
+    // Bytes are answered as the JSON format of CloudEvents has them.
+    let name = |column: &str| if column == "data_binary" { "data_base64".to_owned() } else { column.to_owned() };
+    let names: Vec<String> = answer.columns.iter().map(|c| name(&c.name)).collect();
     let (mut events, mut bytes) = (Vec::new(), 0);
     while let Some(batch) = answer.next().await {
         let batch = batch?;
@@ -203,7 +205,7 @@ async fn events_of(mut answer: Answer) -> Result<(Vec<Event>, Cut), query::Query
             if bytes > PAGE_BYTES_MAX {
                 return Ok((events, Cut::Yes));
             }
-            for row in query::json_rows(&batch.slice(row, 1))? {
+            for row in query::json_rows(&batch.slice(row, 1), BytesAs::Base64)? {
                 let event = Event(names.iter().cloned().zip(row).map(cell).collect());
                 bytes += event.bytes();
                 events.push(event);

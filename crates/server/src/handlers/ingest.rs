@@ -7,7 +7,7 @@ use crate::code::Code;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use engine::{AcceptError, Outcome, Submission};
-use event::{Batch, FieldNames, ReadError, ReadOptions, Rejection};
+use event::{Batch, FieldNames, Framing, ReadError, ReadOptions, Rejection};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use nowwhat::Problem;
@@ -81,10 +81,11 @@ async fn taken(app: &App, parts: Parts, body: &mut Coming) -> Result<Response, P
     let parameters = parameters(parts.uri.query())?;
     let mut read = body::read(app, &parts.headers, body, app.shared.limits.body_bytes_max).await?;
     // Many small events are larger as columns than as text: their room is taken before they are read.
-    let columns_bytes = event::columns_bytes_max(&read.bytes, sensor.len(), &app.shared.limits.event) as u64;
+    let framing = framing(&parts.headers)?;
+    let columns_bytes = event::columns_bytes_max(&read.bytes, &framing, sensor.len(), &app.shared.limits.event) as u64;
     read.reservation.resize(columns_bytes.max(read.bytes.len() as u64)).map_err(body::turned_away)?;
     let atomic = parameters.atomic;
-    let reading = Reading { sensor: &sensor, headers: &parts.headers, parameters, limits: &app.shared.limits };
+    let reading = Reading { sensor: &sensor, framing, parameters, limits: &app.shared.limits };
     let (batch, mut reservation) = match read.bytes.len() {
         0..=INLINE_BYTES_MAX => reading.batch(read)?,
         _ => tokio::task::block_in_place(|| reading.batch(read))?,
@@ -105,15 +106,13 @@ async fn taken(app: &App, parts: Parts, body: &mut Coming) -> Result<Response, P
 /// What reading a body needs to know.
 struct Reading<'a> {
     sensor: &'a Arc<str>,
-    headers: &'a HeaderMap,
+    framing: Framing<'a>,
     parameters: Parameters,
     limits: &'a Limits,
 }
 
 impl Reading<'_> {
     fn batch(self, read: Read) -> Result<(Batch, engine::Reservation), Problem> {
-        let content_type = body::header_text(self.headers, &header::CONTENT_TYPE)?;
-        let framing = event::framing_of(content_type).map_err(|e| Code::UnsupportedMediaType.problem(e.to_string()))?;
         let options = ReadOptions {
             sensor: self.sensor,
             received_at: now_micros(),
@@ -121,7 +120,7 @@ impl Reading<'_> {
             time_zone: time_zone(&self.parameters)?,
             limits: self.limits.event.clone(),
         };
-        let batch = event::read(&read.bytes, framing, &options).map_err(|error| {
+        let batch = event::read(&read.bytes, self.framing, &options).map_err(|error| {
             let code = match error {
                 ReadError::TooManyEvents { .. } => Code::TooManyEvents,
                 ReadError::Pointer(_) => Code::InvalidParameter,
@@ -131,6 +130,20 @@ impl Reading<'_> {
         })?;
         Ok((batch, read.reservation))
     }
+}
+
+/// How the body is cut into events, by the content type and the headers of a CloudEvent.
+fn framing(headers: &HeaderMap) -> Result<Framing<'_>, Problem> {
+    let unsupported = |detail: String| Code::UnsupportedMediaType.problem(detail);
+    let mut given = headers.get_all(header::CONTENT_TYPE).iter();
+    if let (Some(first), Some(second)) = (given.next(), given.next())
+        && first != second
+    {
+        return Err(unsupported(format!("the header `content-type` is there twice, as {first:?} and {second:?}")));
+    }
+    let content_type = body::header_text(headers, &header::CONTENT_TYPE)?;
+    let all = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    event::framing_of(content_type, all).map_err(|e| unsupported(e.to_string()))
 }
 
 fn parameters(query: Option<&str>) -> Result<Parameters, Problem> {
