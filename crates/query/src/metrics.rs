@@ -1,22 +1,42 @@
 //! The metrics of questions.
 
-use prometheus_client::encoding::EncodeLabelSet;
+use crate::error::QueryError;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+/// How a query ended. There is no way to make others, so that they cannot multiply.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct End(&'static str);
+
+impl End {
+    pub(crate) const OK: Self = Self("ok");
+    pub(crate) const DROPPED: Self = Self("dropped");
+
+    /// With an error: its code.
+    pub(crate) fn of(error: &QueryError) -> Self {
+        Self(error.code())
+    }
+}
+
+impl EncodeLabelValue for End {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
+        self.0.encode(encoder)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(crate) struct Result {
-    /// `ok`, `dropped`, or the code of the error.
-    pub(crate) result: &'static str,
+pub(crate) struct EndLabel {
+    pub(crate) result: End,
 }
 
 /// What is counted and measured of questions; registered once at start.
 #[derive(Clone, Debug)]
 pub struct QueryMetrics {
-    pub(crate) queries: Family<Result, Counter>,
+    pub(crate) queries: Family<EndLabel, Counter>,
     pub(crate) seconds: Histogram,
     pub(crate) running: Gauge,
     pub(crate) rows: Counter,
@@ -44,8 +64,8 @@ impl QueryMetrics {
     pub fn register(registry: &mut Registry) -> Self {
         let m = Self::default();
         // What has not happened yet is zero, not absent.
-        for result in ["ok", "dropped"] {
-            drop(m.queries.get_or_create(&Result { result }));
+        for result in [End::OK, End::DROPPED] {
+            drop(m.queries.get_or_create(&EndLabel { result }));
         }
         let r = registry.sub_registry_with_prefix("catchment_query");
         r.register(

@@ -2,7 +2,7 @@
 
 use crate::coerce::Fields;
 use crate::error::QueryError;
-use crate::metrics::{QueryMetrics, Result as ResultLabel};
+use crate::metrics::{End, EndLabel, QueryMetrics};
 use crate::statement;
 use crate::table::{BATCH_ROWS, Events, LAKE_URL};
 use crate::value::type_name;
@@ -202,7 +202,7 @@ impl Queries {
             Ok(Ok(permit)) => Ok(Turn { _permit: permit, began }),
             _ => {
                 let error = QueryError::TooMany { concurrent_max, wait_seconds };
-                self.shared.count(error.code(), began);
+                self.shared.count(End::of(&error), began);
                 Err(error)
             }
         }
@@ -216,7 +216,7 @@ impl Queries {
         let began = turn.began;
         let result = self.start(turn, view, query).await;
         if let Err(error) = &result {
-            self.shared.count(error.code(), began);
+            self.shared.count(End::of(&error), began);
         }
         result
     }
@@ -294,8 +294,8 @@ impl Answer {
 }
 
 impl Shared {
-    fn count(&self, result: &'static str, began: Instant) {
-        self.metrics.queries.get_or_create(&ResultLabel { result }).inc();
+    fn count(&self, result: End, began: Instant) {
+        self.metrics.queries.get_or_create(&EndLabel { result }).inc();
         self.metrics.seconds.observe(began.elapsed().as_secs_f64());
         self.metrics.memory_bytes.set(self.pool.reserved() as i64);
     }
@@ -330,12 +330,12 @@ impl Task {
         };
         self.shared.metrics.running.dec();
         match (ended, columns) {
-            (Ok(()), _) => self.shared.count("ok", self.turn.began),
-            (Err(None), _) => self.shared.count("dropped", self.turn.began),
+            (Ok(()), _) => self.shared.count(End::OK, self.turn.began),
+            (Err(None), _) => self.shared.count(End::DROPPED, self.turn.began),
             // Who waits for the columns counts the error.
             (Err(Some(error)), Some(columns)) => drop(columns.send(Err(error))),
             (Err(Some(error)), None) => {
-                self.shared.count(error.code(), self.turn.began);
+                self.shared.count(End::of(&error), self.turn.began);
                 // A client that does not read keeps nobody from asking.
                 drop(self.turn);
                 drop(self.view);

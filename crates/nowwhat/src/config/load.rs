@@ -140,7 +140,11 @@ impl Found {
 
 /// Leaves out what names a flawed setting: it may only follow from what stands in the place of its value.
 pub(crate) fn leave_out<'a>(problems: &mut Vec<String>, flawed: impl Iterator<Item = &'a str> + Clone) {
-    problems.retain(|problem| !flawed.clone().any(|name| problem.contains(name)));
+    let goes_on = |after: &str| after.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+    let names = |problem: &str, name: &str| {
+        problem.match_indices(name).any(|(start, _)| !goes_on(&problem[start + name.len()..]))
+    };
+    problems.retain(|problem| !flawed.clone().any(|name| names(problem, name)));
 }
 
 /// Reads all sources as [`load()`] does, and goes on where it ends.

@@ -58,10 +58,10 @@ pub(super) struct Read {
 }
 
 impl Read {
-    /// Sorts what was read by what the service was started with. Blocks while it reads files of certificates.
-    fn new(service: &Service, booted: &Loaded, newer: &Loaded, tls: Option<&Tls>) -> Result<Self, Problems> {
-        let (in_force, next) = (booted.reloaded(newer), booted.with_flaws_mended(newer));
-        let waiting = booted.changes(newer).at_start;
+    /// Sorts what was read by what is in force. Blocks while it reads files of certificates.
+    fn new(service: &Service, current: &Loaded, newer: &Loaded, tls: Option<&Tls>) -> Result<Self, Problems> {
+        let (in_force, next) = (current.reloaded(newer), current.with_flaws_mended(newer));
+        let waiting = current.changes(newer).at_start;
         let mut problems = service.problems(&in_force, Turn::Again);
         let stops = !problems.is_empty();
         problems.extend(newer.flaws().iter().map(|(_, sentence)| sentence.clone()));
@@ -103,8 +103,8 @@ impl Running<'_> {
             return Err("an earlier reload still reads: a file system or a check hangs".into());
         }
         let (read, tls) = (self.read.clone(), self.switches.tls.clone());
-        let (service, booted) = (self.prepared.service.clone(), self.prepared.loaded.clone());
-        let mut reading = spawn_blocking(move || Read::new(&service, &booted, &read()?, tls.as_ref()));
+        let (service, current) = (self.prepared.service.clone(), self.loaded.clone());
+        let mut reading = spawn_blocking(move || Read::new(&service, &current, &read()?, tls.as_ref()));
         match timeout(READ_TIMEOUT, &mut reading).await {
             Ok(read) => Ok(read?),
             Err(_) => {

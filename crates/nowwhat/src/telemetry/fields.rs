@@ -7,7 +7,7 @@ use std::fmt::{self, Write};
 use std::ops::Range;
 use tracing::field::{Field, Visit};
 use tracing_subscriber::Registry;
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::registry::{LookupSpan, SpanRef};
 
 /// The longest text of one value, in bytes: what Elasticsearch can index as one term even when each of them is a character of four.
 pub const TEXT_BYTES_MAX: usize = 8191;
@@ -136,6 +136,9 @@ impl Fields {
 
     /// A text that is written in place, and cut when it is too long.
     fn write(&mut self, name: &'static str, write: impl FnOnce(&mut String)) {
+        if is_for_traces(name) {
+            return;
+        }
         let start = self.texts.len();
         write(&mut self.texts);
         if self.texts.len() - start > TEXT_BYTES_MAX {
@@ -151,12 +154,40 @@ impl Fields {
         }
         if let (MESSAGE, Kept::Text(message)) = (name, &value) {
             self.message = message.clone();
+            self.let_go();
             return;
         }
         let same = |(known, _): &&mut (&'static str, Kept)| *known == name;
         match self.kept[..self.inherited].iter_mut().find(same) {
-            Some((_, known)) => *known = value,
+            Some((_, known)) => {
+                *known = value;
+                self.let_go();
+            }
             None => self.kept.push((name, value)),
+        }
+    }
+
+    /// Lets texts go whose values were replaced, when they are the most of what is held: what is bound again and again must not grow.
+    fn let_go(&mut self) {
+        let texts = self
+            .kept
+            .iter()
+            .filter_map(|(_, value)| if let Kept::Text(text) = value { Some(text.len()) } else { None });
+        let held = self.message.len() + texts.sum::<usize>();
+        if self.texts.len() <= 2 * held + TEXT_BYTES_MAX {
+            return;
+        }
+        let all = std::mem::replace(&mut self.texts, String::with_capacity(held));
+        let mut moved = |text: &mut Range<usize>| {
+            let start = self.texts.len();
+            self.texts.push_str(&all[text.clone()]);
+            *text = start..self.texts.len();
+        };
+        moved(&mut self.message);
+        for (_, value) in &mut self.kept {
+            if let Kept::Text(text) = value {
+                moved(text);
+            }
         }
     }
 
@@ -220,8 +251,9 @@ impl Visit for Fields {
     }
 }
 
-/// Binds a value to the current span: it is on every line written under it from now on. In a handler that is the request, so also
-/// the request's own line. Without a span, or where no [`Lines`](super::Lines) write on a [`Registry`], nothing happens.
+/// Binds a value to the current span: it is on every line written under it from now on. In a handler it is bound to the request too,
+/// so that it is also on the request's own line and on those outside of spans that the handler opened. Without a span, or where no
+/// [`Lines`](super::Lines) write on a [`Registry`], nothing happens.
 ///
 /// ```
 /// # async fn handler() {
@@ -230,12 +262,17 @@ impl Visit for Fields {
 /// # }
 /// ```
 pub fn bind(name: &'static str, value: impl Into<Value>) {
+    let value = value.into();
     tracing::Span::current().with_subscriber(|(id, dispatch)| {
         let Some(span) = dispatch.downcast_ref::<Registry>().and_then(|registry| registry.span(id)) else {
             return;
         };
-        if let Some(fields) = span.extensions_mut().get_mut::<Fields>() {
-            fields.of_span().set(name, value.into().seen());
+        let is_request = |around: &SpanRef<'_, Registry>| around.metadata().target() == crate::request::TARGET;
+        let request = span.scope().skip(1).find(is_request);
+        for span in [Some(span), request].into_iter().flatten() {
+            if let Some(fields) = span.extensions_mut().get_mut::<Fields>() {
+                fields.of_span().set(name, value.seen());
+            }
         }
     });
 }
@@ -285,6 +322,19 @@ mod tests {
             let found: Vec<_> = line.iter().collect();
             assert_eq!(found, [("guest", Seen::Text("mars")), ("room", Seen::Signed(2))]);
         }
+    }
+
+    #[test]
+    fn what_is_bound_again_and_again_does_not_grow() {
+        let mut span = Fields::default();
+        span.of_span().set("guest", Seen::Text("sun"));
+        for round in 0..10_000 {
+            span.of_span().set("round", Seen::Text(&format!("the round {round} of many")));
+            span.of_span().set("otel.name", Seen::Text("for traces"));
+            assert!(span.texts.len() < 2 * TEXT_BYTES_MAX, "{} bytes", span.texts.len());
+        }
+        let found: Vec<_> = span.iter().collect();
+        assert_eq!(found, [("guest", Seen::Text("sun")), ("round", Seen::Text("the round 9999 of many"))]);
     }
 
     #[test]

@@ -14,6 +14,8 @@ use std::convert::Infallible;
 use std::future::pending;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 async fn burn() {
     panic!("burnt")
@@ -111,4 +113,45 @@ fn bytes_are_told_as_they_came_and_went_and_not_as_they_were_announced() {
     let answer = server.request(Method::HEAD, "/give").send();
     assert_eq!(answer.header("content-length"), Some("6"));
     assert_eq!(server.line("[200] HEAD /give")["response_bytes"], 0);
+    server.get("/give").send();
+    assert_eq!(server.line("[200] GET /give")["response_bytes"], 6);
+    let sum = |body: &str, route: &str| server.metric(&format!("http_{body}_body_size_bytes_sum{{route=\"{route}\"}}"));
+    assert_eq!((sum("request", "/take"), sum("request", "/give"), sum("response", "/give")), (8.0, 0.0, 6.0));
+    assert_eq!(server.metric("http_requests_in_flight"), 0.0);
+}
+
+#[test]
+fn a_request_that_is_being_answered_is_in_flight() {
+    let (go, gate) = tokio::sync::oneshot::channel::<()>();
+    let gate = Arc::new(Mutex::new(Some(gate)));
+    let wait = async move || {
+        let gate = gate.lock().expect("one thread").take().expect("one request");
+        gate.await.expect("the test lets it go on");
+    };
+    let server = TestServer::start(&service(), |c| c, async move |_| Ok(Router::new().route("/wait", get(wait))));
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| server.get("/wait").send().status);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while server.metric("http_requests_in_flight") != 1.0 {
+            assert!(Instant::now() < deadline, "never in flight");
+            std::thread::yield_now();
+        }
+        go.send(()).expect("it waits");
+        assert_eq!(asking.join().expect("no panic"), 200);
+    });
+    assert_eq!(server.metric("http_requests_in_flight"), 0.0);
+}
+
+#[test]
+fn what_is_bound_inside_of_a_span_is_on_the_requests_own_line() {
+    let handler = async || {
+        let inner = tracing::info_span!("inner", oven = 3);
+        inner.in_scope(|| nowwhat::bind("guest", "moon"));
+        tracing::info!("outside");
+    };
+    let server = TestServer::start(&service(), |c| c, async move |_| Ok(Router::new().route("/bound", get(handler))));
+    server.get("/bound").send();
+    for line in [server.line("outside"), server.line("[200] GET /bound")] {
+        assert_eq!((&line["guest"], line.get("oven")), (&"moon".into(), None), "{line}");
+    }
 }

@@ -5,6 +5,7 @@ use nowwhat::config::{Loaded, Secret};
 use nowwhat::testkit::TestServer;
 use nowwhat::{Foundation, Service};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 nowwhat::settings! {
     /// For these tests.
@@ -82,6 +83,31 @@ fn what_only_a_restart_takes_over_is_told_and_holds_up_nothing_else() {
     let in_force = server.line("in force");
     assert_eq!((&in_force["celsius"], &in_force["celsius_max"]), (&100.into(), &300.into()));
     assert_eq!(in_force["label"], "an oven", "what it is made of waits");
+}
+
+#[test]
+fn what_waits_for_a_restart_stays_as_it_is_in_force_and_not_as_it_was_at_the_start() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("hello.toml");
+    let server = serving(&file, "");
+    let labels = || -> Vec<_> {
+        let lines = server.lines().into_iter().filter(|line| line["message"] == "in force");
+        lines.map(|line| line["label"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    for (text, expected) in [
+        ("[oven]\nlabel = \"a hot oven\"\n", "a hot oven"),
+        ("[http]\ninsecure = true\n[oven]\ncelsius = 100\nlabel = \"insecure: ${http.insecure}\"\n", "a hot oven"),
+    ] {
+        std::fs::write(&file, text).expect("written");
+        let before = labels().len();
+        server.reload();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while labels().len() == before {
+            assert!(Instant::now() < deadline, "{:?}", server.lines());
+            std::thread::yield_now();
+        }
+        assert_eq!(labels().last().map(String::as_str), Some(expected));
+    }
 }
 
 #[test]
