@@ -31,7 +31,7 @@ crate::settings! {
             /// A connection that has not sent its first request's head after this long is closed; a later one, or an idle one, within twice this.
             head_seconds: Seconds = "15s", range "1s".."10m", reload;
             /// A connection whose peer takes nothing of its answer for this long is closed.
-            write_stall_seconds: Seconds = "30s", range "1s".."10m", reload;
+            write_stall_seconds: Seconds = "60s", range "1s".."10m", reload;
             /// Open connections; one more is answered 503 and closed.
             connections_max: usize = "4096", range "1".."100000", reload;
             /// Requests of one HTTP/2 connection at the same time.
@@ -48,7 +48,7 @@ crate::settings! {
         }
         /// Log lines.
         log: Log {
-            /// Least level: error, warn, info, debug, trace; also per module, as `info,shop::orders=debug`.
+            /// Least level: off, error, warn, info, debug, trace; also per module, as `info,shop::orders=debug`.
             level: String = "info", reload;
             /// `text`, `json`, `journal`, or `auto`: text on a terminal, the journal under systemd, else JSON.
             format: String = "auto";

@@ -44,7 +44,7 @@ const LIMITS: &[Limit] = &[
     Limit {
         what: "Open connections",
         key: "http.connections_max",
-        code: Answer::Words("503 with `Retry-After`, and the connection is closed"),
+        code: Answer::Words("the connection is closed, without TLS after 503 with `Retry-After` (64 at once)"),
     },
     Limit {
         what: "Bytes of all requests in flight",

@@ -65,7 +65,7 @@ pub(crate) fn captured(level: String, quiet: &'static [&'static str]) -> LevelHa
         let metrics = LogMetrics::register(&mut Registry::default());
         let version = Version { name: "test", version: "0.0.0", commit: "unknown" };
         // Written nowhere: what a test wants to see it asks for.
-        let writer = Writer::start(Box::new(|_| ())).expect("a thread for lines");
+        let writer = Writer::start(Box::new(|_| 0), metrics.dropped.clone()).expect("a thread for lines");
         let lines = Lines::new(Format::Json, Colour::Off, Origin::of(version), Arc::new(writer), metrics);
         let all = LevelHandle::new("debug".to_owned(), &["hyper", "h2", "rustls"]).expect("a level");
         let subscriber = tracing_subscriber::Registry::default().with(all.filter().and_then(Spans).and_then(lines));

@@ -30,7 +30,7 @@ crate::labels! {
 pub struct LogMetrics {
     /// From error to trace.
     lines: [Counter; 5],
-    dropped: Counter,
+    pub(super) dropped: Counter,
     repeated: Counter,
 }
 
@@ -42,7 +42,7 @@ impl LogMetrics {
         let (dropped, repeated) = (Counter::default(), Counter::default());
         let r = registry.sub_registry_with_prefix("log");
         r.register("lines", "Log lines by level, with those that were left out", family);
-        r.register("lines_dropped", "Log lines dropped because standard error was too slow", dropped.clone());
+        r.register("lines_dropped", "Log lines dropped because standard error was too slow or full", dropped.clone());
         r.register("lines_repeated", "Warnings and errors left out because they repeated", repeated.clone());
         Self { lines, dropped, repeated }
     }
@@ -138,7 +138,7 @@ impl Lines {
             Taken::After(0) => {}
             Taken::After(dropped) => {
                 let mut fields = Fields::default();
-                fields.set("message", Seen::Text("log lines dropped: standard error is too slow"));
+                fields.set("message", Seen::Text("log lines dropped: standard error is too slow or full"));
                 fields.set("lines", Seen::Unsigned(dropped));
                 let note = Line { level: Level::WARN, target: "nowwhat", fields: &fields };
                 buffer.clear();

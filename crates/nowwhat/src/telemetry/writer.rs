@@ -1,11 +1,12 @@
 //! The thread that writes log lines, so that a slow reader of standard error holds up no request.
 //!
-//! Lines wait in one buffer of at most [`WAITING_BYTES_MAX`]; what does not fit is counted and dropped, and the count is logged as
-//! soon as there is room. Lines are written together: at most [`TOGETHER`] after they came, at once when somebody waits for them.
+//! Lines wait in one buffer of at most [`WAITING_BYTES_MAX`]; what does not fit, or cannot be written because the disk under it is full, is
+//! counted and dropped, and the count is logged with the next line that there is room for. Lines are written together: at most [`TOGETHER`] after they came, at once when somebody waits for them.
 
 use crate::journal::{self, Journal};
+use crate::metrics::Counter;
 use serde_json::{Map, Value};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -20,12 +21,44 @@ const TOGETHER: Duration = Duration::from_millis(10);
 /// How long a flush waits for a reader that stands still.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Where lines go.
-pub(super) type Sink = Box<dyn FnMut(&[u8]) + Send>;
+/// Where lines go; it tells how many of them it could not take.
+pub(super) type Sink = Box<dyn FnMut(&[u8]) -> u64 + Send>;
 
-/// Standard error. Nobody can be told when it is gone.
+/// Standard error.
 pub(super) fn standard_error() -> Sink {
-    Box::new(|lines| drop(std::io::stderr().lock().write_all(lines)))
+    to_file(std::io::stderr())
+}
+
+/// Something that may take a part of what it is given: a line that was cut is ended before the next.
+fn to_file(mut file: impl Write + Send + 'static) -> Sink {
+    let mut cut = false;
+    Box::new(move |lines| {
+        if cut && written(&mut file, b"\n") == 0 {
+            return count(lines);
+        }
+        let rest = &lines[written(&mut file, lines)..];
+        cut = !rest.is_empty() && rest.len() < lines.len() && lines[lines.len() - rest.len() - 1] != b'\n';
+        count(rest)
+    })
+}
+
+/// Writes as much as can be written. Tells how many bytes that is.
+fn written(file: &mut impl Write, bytes: &[u8]) -> usize {
+    let mut done = 0;
+    while done < bytes.len() {
+        match file.write(&bytes[done..]) {
+            Ok(0) => break,
+            Ok(more) => done += more,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    done
+}
+
+/// The number of lines that end here.
+fn count(lines: &[u8]) -> u64 {
+    lines.iter().filter(|byte| **byte == b'\n').count() as u64
 }
 
 /// The journal, where there is one. It takes entries of fields, which the lines, JSON objects, have.
@@ -38,12 +71,10 @@ pub(super) fn journal_or_standard_error() -> Sink {
 
 /// Sends each line as an entry. What the journal does not take goes to standard error, where it is not lost.
 fn to_journal(journal: Journal) -> Sink {
+    let mut standard_error = standard_error();
     Box::new(move |lines| {
-        for line in lines.split_inclusive(|b| *b == b'\n') {
-            if send(&journal, line).is_none() {
-                drop(std::io::stderr().lock().write_all(line));
-            }
-        }
+        let sent = |line: &&[u8]| send(&journal, line).is_some();
+        lines.split_inclusive(|b| *b == b'\n').filter(|line| !sent(line)).map(&mut standard_error).sum()
     })
 }
 
@@ -92,6 +123,7 @@ struct Waiting {
     /// Bytes taken so far, and written so far.
     taken: u64,
     written: u64,
+    /// Lines that are not told yet.
     dropped: u64,
     /// Somebody waits for what was taken.
     hurry: u64,
@@ -114,10 +146,12 @@ impl Shared {
 }
 
 impl Writer {
-    pub(super) fn start(sink: Sink) -> std::io::Result<Self> {
+    /// Starts the thread; lines that the sink cannot take are counted in `lost`.
+    pub(super) fn start(sink: Sink, lost: Counter) -> std::io::Result<Self> {
         let shared = Arc::<Shared>::default();
         let theirs = shared.clone();
-        let thread = std::thread::Builder::new().name("log".to_owned()).spawn(move || write_lines(&theirs, sink))?;
+        let write = move || write_lines(&theirs, sink, &lost);
+        let thread = std::thread::Builder::new().name("log".to_owned()).spawn(write)?;
         Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }
 
@@ -176,7 +210,7 @@ pub(super) enum Flushed {
     InPart,
 }
 
-fn write_lines(shared: &Shared, mut sink: Sink) {
+fn write_lines(shared: &Shared, mut sink: Sink, lost: &Counter) {
     let mut lines = Vec::new();
     loop {
         let mut waiting = shared.lock();
@@ -193,8 +227,12 @@ fn write_lines(shared: &Shared, mut sink: Sink) {
         }
         std::mem::swap(&mut lines, &mut waiting.lines);
         drop(waiting);
-        sink(&lines);
-        shared.lock().written += lines.len() as u64;
+        let dropped = sink(&lines);
+        lost.inc_by(dropped);
+        let mut waiting = shared.lock();
+        waiting.dropped += dropped;
+        waiting.written += lines.len() as u64;
+        drop(waiting);
         shared.written.notify_all();
         lines.clear();
     }
@@ -230,8 +268,9 @@ mod tests {
         let sink = Box::new(move |lines: &[u8]| {
             gate.recv().expect("the test lets it go on");
             sender.send(lines.to_vec()).expect("the test reads");
+            0
         });
-        let writer = Writer::start(sink).expect("a thread");
+        let writer = Writer::start(sink, Counter::default()).expect("a thread");
         assert_eq!(writer.take(b"first\n"), Taken::After(0));
         // The sink stands still: what comes now waits, up to the bound.
         let big = vec![b'x'; WAITING_BYTES_MAX / 2];
@@ -249,5 +288,44 @@ mod tests {
         let all: Vec<u8> = written.try_iter().flatten().collect();
         assert!(all.starts_with(b"first\n") && all.ends_with(b"last\n"));
         assert_eq!(all.len(), 11 + big.len() * (4 - dropped as usize));
+    }
+
+    /// A file on a disk with so much room.
+    #[derive(Clone, Default)]
+    struct Disk(Arc<Mutex<(Vec<u8>, usize)>>);
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let (held, room) = &mut *self.0.lock().expect("one thread");
+            let fits = bytes.len().min(*room);
+            held.extend_from_slice(&bytes[..fits]);
+            *room -= fits;
+            if fits == 0 { Err(ErrorKind::StorageFull.into()) } else { Ok(fits) }
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_a_full_disk_does_not_take_is_counted_and_the_next_line_begins_anew() {
+        let (disk, lost) = (Disk::default(), Counter::default());
+        let room = |bytes| disk.0.lock().expect("one thread").1 = bytes;
+        let writer = Writer::start(to_file(disk.clone()), lost.clone()).expect("a thread");
+        let write = |line: &[u8]| {
+            let taken = writer.take(line);
+            assert_eq!(writer.flush(), Flushed::Whole);
+            taken
+        };
+        room(10);
+        assert_eq!(write(b"{\"n\":1}\n{\"n\":2}\n"), Taken::After(0));
+        assert_eq!(write(b"{\"n\":3}\n"), Taken::After(1), "the second was cut");
+        room(100);
+        assert_eq!(write(b"{\"n\":4}\n"), Taken::After(1));
+        assert_eq!(write(b"{\"n\":5}\n"), Taken::After(0));
+        assert_eq!(lost.get(), 2);
+        let held = String::from_utf8(disk.0.lock().expect("one thread").0.clone()).expect("ASCII");
+        assert_eq!(held, "{\"n\":1}\n{\"\n{\"n\":4}\n{\"n\":5}\n");
     }
 }

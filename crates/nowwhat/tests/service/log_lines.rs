@@ -46,7 +46,7 @@ fn the_level_of_one_module_is_changed_while_the_service_runs() {
     assert_eq!((refused.status, refused.header("content-type")), (400, Some("application/problem+json")));
     let told = refused.json();
     assert_eq!(told["code"], "invalid_level");
-    assert!(told["detail"].as_str().is_some_and(|detail| detail.contains("use error, warn, info")), "{told}");
+    assert!(told["detail"].as_str().is_some_and(|detail| detail.contains("use off, error, warn, info")), "{told}");
     assert_eq!(ask(hello.admin_address, LOCAL, "GET /log/level", &[]).body, changed.body, "as it was");
     let other = send(hello.admin_address, "POST /log/level", "info");
     assert_eq!((other.status, &other.json()["code"]), (405, &"method_not_allowed".into()));
