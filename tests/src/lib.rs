@@ -2,6 +2,12 @@
 //!
 //! It promises that no test leaves a process behind: a [`Collector`] that goes out of scope is killed and waited for.
 
+mod door;
+mod postgres;
+
+pub use door::{Door, Fate};
+pub use postgres::Postgres;
+
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -90,6 +96,11 @@ pub fn readers_python() -> Option<PathBuf> {
 pub fn skipped(why: &str) {
     assert!(std::env::var_os("REQUIRE_SERVERS").is_none(), "REQUIRE_SERVERS is set, but {why}");
     drop(writeln!(std::io::stderr(), "skipped: {why}"));
+}
+
+/// The blocks of one kind in a document in Markdown.
+pub fn blocks(text: &str, kind: &str) -> Vec<String> {
+    text.split(&format!("```{kind}\n")).skip(1).filter_map(|b| b.split("```").next()).map(str::to_owned).collect()
 }
 
 /// The lines of an NDJSON file, gunzipped.

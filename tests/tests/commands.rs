@@ -4,15 +4,10 @@ use serde_json::json;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use tests::{Collector, catchment, program, said};
+use tests::{Collector, blocks, catchment, program, said};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_path_buf()
-}
-
-/// The blocks of one kind in the README.
-fn blocks(text: &str, kind: &str) -> Vec<String> {
-    text.split(&format!("```{kind}\n")).skip(1).filter_map(|b| b.split("```").next()).map(str::to_owned).collect()
 }
 
 #[test]

@@ -247,3 +247,32 @@ fn a_refused_token_is_told_with_its_place_and_what_to_do() {
     assert_failed(&sensor, 1, &["data/sensors/roof.token is refused", "remove the file", "--from-line 1\n"]);
     assert_eq!(collector.terminate(), 0);
 }
+
+#[test]
+fn an_interrupted_send_says_what_was_accepted_and_where_to_go_on() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let collector = Collector::start(dir.path());
+    let mut send = Command::new(program());
+    send.arg("send").arg("--data-dir").arg(&collector.dir).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = send.spawn().expect("it starts");
+    let mut input = child.stdin.take().expect("a pipe");
+    input.write_all(&lines(1010)).expect("it reads");
+    collector.wait_for("the first batch", |collector| {
+        collector.metric("catchment_engine_events_total{end=\"accepted\"}") == 1000.0
+    });
+    // The answer is on its way: what it says of a batch without one is also an answer.
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("it runs").success());
+    let output = child.wait_with_output().expect("it ends");
+    drop(input);
+    assert_eq!(output.status.code(), Some(1));
+    let complaint = complaint(&output);
+    let known = complaint.contains("SIGINT: 1000 accepted, 0 duplicates, 0 rejected so far; nothing from line 1001 on");
+    assert!(
+        known || complaint.contains("SIGINT: 0 accepted") && complaint.contains("lines 1 to 1000 may be stored"),
+        "{complaint}"
+    );
+    assert!(complaint.contains("--from-line 1001"), "{complaint}");
+
+    let beyond = catchment(dir.path(), &["send", "--from-line", "5000"], &lines(10));
+    assert_failed(&beyond, 1, &["the input ends before line 5000: its last line is 10"]);
+}

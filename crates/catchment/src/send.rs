@@ -1,7 +1,7 @@
 //! `catchment send`: events from a file or standard input, in batches.
 //!
 //! A batch that the server turned away is sent again, because nothing of it was stored. Whatever else ends sending before the input ends, it
-//! says what was accepted so far and from which line to go on; when an answer is lost, that nobody knows of that batch. Lines that were
+//! says what was accepted so far and from which line to go on, a signal too; when an answer is lost, that nobody knows of that batch. Lines that were
 //! read before the input broke are sent. No line and no array is larger in memory than what a collector takes at once.
 
 use crate::client::{Client, Server, Token, good};
@@ -14,10 +14,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 use nowwhat::Environment;
 use nowwhat::cli::{complain, print};
 use nowwhat::client::{Answer, ClientError};
+use nowwhat::serve::Termination;
+use serde::Serialize;
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Lines of a batch.
@@ -39,10 +42,42 @@ pub(crate) struct SendArgs {
     from_line: u64,
     #[command(flatten)]
     server: Server,
+    // Last: its heading holds for all that follows.
+    #[command(flatten)]
+    fields: Fields,
+}
+
+/// Where plain JSON has what an event is known by: the parameters of the address.
+#[derive(Args, Serialize)]
+#[command(next_help_heading = "Fields of plain JSON")]
+struct Fields {
+    /// Field with the id, such as id or /meta/id (JSON pointer); what was sent before is not stored twice [default: none].
+    #[arg(long, value_name = "FIELD")]
+    id_field: Option<String>,
+    /// Field with the time [default: /time; an empty one: none].
+    #[arg(long, value_name = "FIELD")]
+    time_field: Option<String>,
+    /// Field with the type [default: /type; an empty one: none].
+    #[arg(long, value_name = "FIELD")]
+    type_field: Option<String>,
+    /// Field with what the event is about [default: none].
+    #[arg(long, value_name = "FIELD")]
+    subject_field: Option<String>,
+    /// Zone of times that have none, such as Europe/Berlin [default: they are rejected].
+    #[arg(long, value_name = "ZONE")]
+    time_zone: Option<String>,
+}
+
+impl Fields {
+    /// The path that events are posted to.
+    fn path(&self) -> anyhow::Result<String> {
+        let parameters = serde_urlencoded::to_string(self).context("cannot write the parameters of the address")?;
+        Ok(format!("/api/v1/events?{parameters}").trim_end_matches('?').to_owned())
+    }
 }
 
 /// What became of the events so far.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Totals {
     accepted: u64,
     duplicates: u64,
@@ -56,16 +91,43 @@ impl std::fmt::Display for Totals {
     }
 }
 
+/// How far sending has come.
+struct Done {
+    totals: Totals,
+    /// The line at which the batch at hand begins; all before it have their answer.
+    first_line: u64,
+    /// Lines of the batch at hand; none of an array.
+    lines: u64,
+    batch: Fate,
+}
+
+/// What is known of the batch at hand.
+enum Fate {
+    NotStored,
+    Unknown,
+}
+
+impl std::fmt::Display for Done {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { totals, first_line: first, lines, batch } = self;
+        write!(f, "{totals} so far; ")?;
+        match (batch, lines) {
+            (Fate::NotStored, _) => write!(f, "nothing from line {first} on is stored: go on with --from-line {first}"),
+            (Fate::Unknown, 0) => write!(f, "the array may be stored or not: look, and send it again if it is not"),
+            (Fate::Unknown, _) => write!(
+                f,
+                "lines {first} to {} may be stored or not: look, and go on with --from-line {} if they are, else with --from-line {first}",
+                first + lines - 1,
+                first + lines
+            ),
+        }
+    }
+}
+
 /// Sending that ended before its input.
 struct Stopped {
     cause: anyhow::Error,
     batch: Fate,
-}
-
-/// What is known of the batch at which sending stopped.
-enum Fate {
-    NotStored,
-    Unknown,
 }
 
 impl Stopped {
@@ -86,51 +148,72 @@ pub(crate) fn run(args: &SendArgs, environment: &Environment) -> anyhow::Result<
     let client = Client::find(&args.server, environment)?;
     let token = sensor_token(&client, &args.sensor)?;
     let (mut input, bytes) = open(args.file.as_ref())?;
+    let done = Done { totals: Totals::default(), first_line: args.from_line, lines: 0, batch: Fate::NotStored };
     let mut sending = Sending {
         client: &client,
         token,
+        path: args.fields.path()?,
         progress: bar(bytes),
-        totals: Totals::default(),
-        first_line: args.from_line,
-        lines: 0,
+        done: Arc::new(Mutex::new(done)),
         batch: Vec::new(),
     };
+    sending.tell_when_interrupted()?;
     let sent = sending.all(&mut *input);
     sending.progress.finish_and_clear();
+    let mut done = sending.done();
     if let Err(Stopped { cause, batch }) = sent {
-        complain(&format!("{} so far; {}", sending.totals, sending.advice(&batch)));
+        done.batch = batch;
+        complain(&done.to_string());
         return Err(cause);
     }
-    print(format!("{}\n", sending.totals)).with_context(|| format!("all was sent: {}", sending.totals))?;
-    let rejected = sending.totals.rejected;
-    if rejected > 0 { Err(anyhow!("{rejected} events were rejected")) } else { Ok(()) }
+    let totals = done.totals;
+    print(format!("{totals}\n")).with_context(|| format!("all was sent: {totals}"))?;
+    if totals.rejected > 0 { Err(anyhow!("{} events were rejected", totals.rejected)) } else { Ok(()) }
 }
 
 /// An input on its way.
 struct Sending<'a> {
     client: &'a Client,
     token: Token,
+    path: String,
     progress: ProgressBar,
-    totals: Totals,
-    /// The line at which the batch at hand begins; all before it have their answer.
-    first_line: u64,
-    /// Lines of the batch at hand; none of an array.
-    lines: u64,
+    done: Arc<Mutex<Done>>,
     batch: Vec<u8>,
 }
 
 impl Sending<'_> {
+    fn done(&self) -> MutexGuard<'_, Done> {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on SIGINT and SIGTERM end the program with what is done so far.
+    fn tell_when_interrupted(&self) -> anyhow::Result<()> {
+        let within = self.client.runtime.enter();
+        let mut termination = Termination::watch().context("cannot watch signals")?;
+        drop(within);
+        let (done, progress) = (self.done.clone(), self.progress.clone());
+        self.client.runtime.spawn(async move {
+            let signal = termination.next().await;
+            let done = done.lock().unwrap_or_else(PoisonError::into_inner);
+            progress.finish_and_clear();
+            complain(&format!("{signal}: {done}"));
+            std::process::exit(1);
+        });
+        Ok(())
+    }
+
     fn all(&mut self, input: &mut dyn BufRead) -> Result<(), Stopped> {
         let head = input.fill_buf().context("cannot read the input")?;
         if head.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
-            self.first_line = 1;
+            self.done().first_line = 1;
             return self.array(input);
         }
-        for number in 1..self.first_line {
+        let first_line = self.done().first_line;
+        for number in 1..first_line {
             let skipped = input.skip_until(b'\n').with_context(|| unreadable(number))?;
             self.progress.inc(skipped as u64);
             if skipped == 0 {
-                return Ok(());
+                return Err(anyhow!("the input ends before line {first_line}: its last line is {}", number - 1).into());
             }
         }
         self.rest(input)
@@ -154,17 +237,20 @@ impl Sending<'_> {
         loop {
             let read = read_line(input, &mut line);
             let goes_on = matches!(read, Ok(1..));
-            if self.lines > 0 && (!goes_on || self.batch.len() + line.len() > BATCH_BYTES) {
+            if !self.batch.is_empty() && (!goes_on || self.batch.len() + line.len() > BATCH_BYTES) {
                 self.send_batch()?;
             }
-            let read = read.with_context(|| unreadable(self.first_line + self.lines))?;
+            let mut done = self.done();
+            let read = read.with_context(|| unreadable(done.first_line + done.lines))?;
             if read == 0 {
                 return Ok(());
             }
+            done.lines += 1;
+            let is_full = done.lines == BATCH_LINES;
+            drop(done);
             self.progress.inc(read as u64);
             self.batch.extend_from_slice(&line);
-            self.lines += 1;
-            if self.lines == BATCH_LINES {
+            if is_full {
                 self.send_batch()?;
             }
         }
@@ -173,17 +259,16 @@ impl Sending<'_> {
     fn send_batch(&mut self) -> Result<(), Stopped> {
         let batch = std::mem::take(&mut self.batch);
         self.post(batch.into(), "application/x-ndjson")?;
-        self.first_line += self.lines;
-        self.lines = 0;
-        self.progress.set_message(format!("{} accepted", self.totals.accepted));
+        self.progress.set_message(format!("{} accepted", self.done().totals.accepted));
         Ok(())
     }
 
     /// Sends one batch until it has an answer.
     fn post(&mut self, body: Bytes, content_type: &str) -> Result<(), Stopped> {
         let headers = [("content-type", content_type)];
-        for _ in 0..TRIES {
-            let answer = self.client.post("/api/v1/events", self.token.text(), body.clone(), &headers)?;
+        for tried in 0..TRIES {
+            self.done().batch = Fate::Unknown;
+            let answer = self.client.post(&self.path, self.token.text(), body.clone(), &headers)?;
             let said: Value = answer.json().unwrap_or_default();
             if said["code"] == "all_rejected" || answer.status.is_success() && said["accepted"].is_u64() {
                 self.count(&said);
@@ -194,7 +279,14 @@ impl Sending<'_> {
                 (503, "log_poisoned" | "timed_out") | (200..300 | 500..503 | 504.., _) => {
                     return Err(Stopped::undecided(no_count(answer)));
                 }
-                (429 | 503, _) => {
+                (status @ (429 | 503), code) => {
+                    self.done().batch = Fate::NotStored;
+                    if tried % 10 == 0 {
+                        let tries = TRIES - tried - 1;
+                        self.progress.suspend(|| {
+                            complain(&format!("turned away ({status} {code}): trying again, at most {tries} times"))
+                        });
+                    }
                     let wait = answer.headers.get("retry-after").and_then(|v| v.to_str().ok()?.parse().ok());
                     std::thread::sleep(Duration::from_secs(wait.unwrap_or(1)));
                 }
@@ -204,31 +296,22 @@ impl Sending<'_> {
         Err(anyhow!("the collector has turned the batch away {TRIES} times: go on later").into())
     }
 
-    fn count(&mut self, answer: &Value) {
+    /// Counts a batch that has its answer, and goes on behind it.
+    fn count(&self, answer: &Value) {
         let number = |name: &str| answer[name].as_u64().unwrap_or(0);
-        self.totals.accepted += number("accepted");
-        self.totals.duplicates += number("duplicates");
-        self.totals.rejected += number("rejected_total");
+        let mut done = self.done();
         for rejected in answer["rejected"].as_array().into_iter().flatten().take(10) {
-            let at = self.first_line + rejected["index"].as_u64().unwrap_or(0);
+            let at = done.first_line + rejected["index"].as_u64().unwrap_or(0);
             let (code, reason) =
                 (rejected["code"].as_str().unwrap_or_default(), rejected["reason"].as_str().unwrap_or_default());
             complain(&format!("event {at}: {code}: {reason}"));
         }
-    }
-
-    /// Where to go on after sending has stopped.
-    fn advice(&self, batch: &Fate) -> String {
-        let first = self.first_line;
-        let next = first + self.lines;
-        match (batch, self.lines) {
-            (Fate::NotStored, _) => format!("nothing from line {first} on is stored: go on with --from-line {first}"),
-            (Fate::Unknown, 0) => "the array may be stored or not: look, and send it again if it is not".to_owned(),
-            (Fate::Unknown, _) => format!(
-                "lines {first} to {} may be stored or not: look, and go on with --from-line {next} if they are, else with --from-line {first}",
-                next - 1
-            ),
-        }
+        done.totals.accepted += number("accepted");
+        done.totals.duplicates += number("duplicates");
+        done.totals.rejected += number("rejected_total");
+        done.first_line += done.lines;
+        done.lines = 0;
+        done.batch = Fate::NotStored;
     }
 }
 
