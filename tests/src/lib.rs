@@ -294,6 +294,28 @@ impl Collector {
         answer(request.call())
     }
 
+    /// Asks with any method, a token and headers; without a body when it is empty.
+    pub fn ask(&self, (method, path): (&str, &str), token: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        let mut request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.api));
+        if !token.is_empty() {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        answer(match body {
+            [] => self.agent.run(request.body(()).expect("a request")),
+            body => self.agent.run(request.body(body).expect("a request")),
+        })
+    }
+
+    /// Makes a token with the fields of `POST /api/v1/tokens`: what was answered.
+    pub fn add_token(&self, fields: &Value) -> Value {
+        let answer = self.post("/api/v1/tokens", &self.token, fields.to_string().as_bytes(), &[]);
+        assert_eq!(answer.status, 201, "{}", answer.text);
+        answer.json()
+    }
+
     /// Gets a path of the admin listener.
     pub fn get_admin(&self, path: &str) -> Answer {
         answer(self.agent.get(format!("{}{path}", self.admin)).call())

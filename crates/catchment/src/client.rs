@@ -7,7 +7,7 @@ use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use clap::Args;
 use http::uri::Authority;
-use http::{Request, StatusCode, Uri};
+use http::{Method, Request, StatusCode, Uri};
 use nowwhat::Environment;
 use nowwhat::cli::Usage;
 use nowwhat::client::{Answer, CallLimits, ClientError};
@@ -146,10 +146,32 @@ impl Client {
 
     /// Gets a path with the found token.
     pub(crate) fn get(&self, path: &str) -> anyhow::Result<Value> {
+        self.ask(Method::GET, path, None)
+    }
+
+    /// All of a list that comes in pages: `name` is its list, `next` what the next page is asked by, as in `next_before`.
+    pub(crate) fn get_pages(&self, path: &str, name: &str, next: &str) -> anyhow::Result<Value> {
+        let (mut all, mut from) = (Vec::new(), String::new());
+        let begin = if path.contains('?') { '&' } else { '?' };
+        loop {
+            let page = self.get(&format!("{path}{begin}limit=1000{from}"))?;
+            all.extend(page[name].as_array().into_iter().flatten().cloned());
+            from = match &page[format!("next_{next}")] {
+                Value::Null => return Ok(all.into()),
+                Value::String(text) => format!("&{next}={text}"),
+                other => format!("&{next}={other}"),
+            };
+        }
+    }
+
+    /// Asks with the found token, with a body of JSON when there is one; null when the answer has none.
+    pub(crate) fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
         let token = self.token()?;
-        let request = Request::get(format!("{}{path}", self.url)).header("authorization", bearer(token.text()));
-        let request = request.body(Bytes::new()).context("no request")?;
-        Ok(token.good(self.wait_for(self.http.request(request))?)?.json()?)
+        let request = Request::builder().method(method).uri(format!("{}{path}", self.url));
+        let request = request.header("authorization", bearer(token.text())).header("content-type", "application/json");
+        let body = body.map_or_else(Bytes::new, |body| body.to_string().into());
+        let answer = token.good(self.wait_for(self.http.request(request.body(body).context("no request")?))?)?;
+        Ok(if answer.bytes.is_empty() { Value::Null } else { answer.json()? })
     }
 
     /// Posts JSON with the found token.

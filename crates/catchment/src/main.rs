@@ -15,6 +15,7 @@ mod sensor;
 mod serve;
 mod settings;
 mod table;
+mod token;
 
 use clap::{Args, Parser, Subcommand};
 use nowwhat::Environment;
@@ -37,10 +38,15 @@ struct Cli {
 enum Command {
     /// Run the collector.
     Serve(ServeArgs),
-    /// Register sensors and list them.
+    /// Register sensors, list and change them.
     Sensor {
         #[command(subcommand)]
-        command: SensorCommand,
+        command: sensor::SensorCommand,
+    },
+    /// Make tokens of people and programs, list and revoke them.
+    Token {
+        #[command(subcommand)]
+        command: token::TokenCommand,
     },
     /// Send events from a file or standard input: NDJSON or JSON, plain or with gzip or zstd.
     Send(send::SendArgs),
@@ -55,14 +61,6 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Load a running collector, then prove that nothing was lost or doubled.
     Bench(bench::BenchArgs),
-}
-
-#[derive(Subcommand)]
-enum SensorCommand {
-    /// Register a sensor and show its token, once.
-    Add(sensor::AddArgs),
-    /// List all sensors.
-    List(sensor::ListArgs),
 }
 
 #[derive(Args)]
@@ -85,8 +83,8 @@ fn main() -> ExitCode {
     let environment = Environment::of_process();
     let done = match cli.command {
         Command::Serve(args) => serve::run(&args, environment),
-        Command::Sensor { command: SensorCommand::Add(args) } => sensor::add(&args, &environment),
-        Command::Sensor { command: SensorCommand::List(args) } => sensor::list(&args, &environment),
+        Command::Sensor { command } => sensor::run(&command, &environment),
+        Command::Token { command } => token::run(&command, &environment),
         Command::Send(args) => send::run(&args, &environment),
         Command::Query(args) => ask::run(&args, &environment),
         Command::Config { command } => configuration(&command, &environment),

@@ -1,12 +1,32 @@
-//! `catchment sensor`: registering sensors and listing them.
+//! `catchment sensor`: registering sensors, listing them, changing what is known of them.
 
 use crate::client::{Client, Server};
 use crate::table;
-use clap::Args;
+use clap::{Args, Subcommand};
+use http::Method;
 use nowwhat::Environment;
 use nowwhat::cli::{Usage, print};
+use nowwhat::config::{Seconds, Value as _};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+
+#[derive(Subcommand)]
+pub(crate) enum SensorCommand {
+    /// Register a sensor and show its token, once.
+    Add(AddArgs),
+    /// List all sensors.
+    List(ListArgs),
+    /// Show one sensor.
+    Show(OneArgs),
+    /// Change a sensor's labels or the zone of its times.
+    Change(ChangeArgs),
+    /// Refuse a sensor's tokens; its events stay.
+    Disable(OneArgs),
+    /// Take a disabled sensor's tokens again.
+    Enable(OneArgs),
+    /// Make another token for a sensor, show it once, and let the old ones end.
+    Rotate(RotateArgs),
+}
 
 #[derive(Args)]
 pub(crate) struct AddArgs {
@@ -31,50 +51,168 @@ pub(crate) struct ListArgs {
     server: Server,
 }
 
-pub(crate) fn add(args: &AddArgs, environment: &Environment) -> anyhow::Result<()> {
-    let mut labels = BTreeMap::new();
-    for label in &args.labels {
-        let pair = label.split_once('=').filter(|(key, _)| !key.is_empty());
-        let (key, value) = pair.ok_or_else(|| Usage(format!("--label {label}: write KEY=VALUE")))?;
-        labels.insert(key, value);
+#[derive(Args)]
+pub(crate) struct OneArgs {
+    /// Its id, or its name.
+    sensor: String,
+    /// Answer as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    server: Server,
+}
+
+#[derive(Args)]
+pub(crate) struct ChangeArgs {
+    #[command(flatten)]
+    one: OneArgs,
+    /// A label, such as site=roof; may be repeated. All others go.
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    labels: Vec<String>,
+    /// The zone in which its times without one are read, such as Europe/Berlin; empty removes it.
+    #[arg(long, value_name = "NAME")]
+    time_zone: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct RotateArgs {
+    #[command(flatten)]
+    one: OneArgs,
+    /// How long the old tokens are still taken; 0s ends them at once.
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
+    overlap: Seconds,
+}
+
+pub(crate) fn run(command: &SensorCommand, environment: &Environment) -> anyhow::Result<()> {
+    match command {
+        SensorCommand::Add(args) => add(args, environment),
+        SensorCommand::List(args) => list(args, environment),
+        SensorCommand::Show(args) => ask(args, Method::GET, None, environment),
+        SensorCommand::Change(args) => change(args, environment),
+        SensorCommand::Disable(args) => ask(args, Method::PATCH, Some(&json!({ "disabled": true })), environment),
+        SensorCommand::Enable(args) => ask(args, Method::PATCH, Some(&json!({ "disabled": false })), environment),
+        SensorCommand::Rotate(args) => rotate(args, environment),
     }
+}
+
+/// A duration of the command line.
+pub(crate) fn duration(text: &str) -> Result<Seconds, String> {
+    Seconds::parse(text).ok_or_else(|| format!("write {}", Seconds::EXPECTED))
+}
+
+fn add(args: &AddArgs, environment: &Environment) -> anyhow::Result<()> {
+    let labels = labels(&args.labels)?;
     let client = Client::find(&args.server, environment)?;
     let made = client.post_json("/api/v1/sensor", &json!({ "name": args.name, "labels": labels }))?;
-    let text = |name: &str| made[name].as_str().unwrap_or_default();
     let shown = match args.json {
         true => format!("{made}\n"),
         false => format!(
             "sensor  {}\ntoken   {}\n\nThe token is shown only now. Send with it:\n\n  curl -H 'Authorization: Bearer {}' -H 'Content-Type: application/json' -d '{{\"temperature\": 21.5}}' {}/api/v1/events\n",
-            text("sensorId"),
-            text("token"),
-            text("token"),
+            text(&made["sensorId"]),
+            text(&made["token"]),
+            text(&made["token"]),
             client.url
         ),
     };
-    if let Some(dir) = &client.dir {
-        // So that `catchment send --sensor NAME` on this machine needs no token.
-        crate::data_dir::DataDir::keep_token(&dir.sensor_token_path(text("sensorId")), text("token"))?;
-    }
+    keep(&client, &made)?;
     Ok(print(shown)?)
 }
 
-pub(crate) fn list(args: &ListArgs, environment: &Environment) -> anyhow::Result<()> {
-    let answer = Client::find(&args.server, environment)?.get("/api/v1/sensors")?;
+fn list(args: &ListArgs, environment: &Environment) -> anyhow::Result<()> {
+    let sensors = Client::find(&args.server, environment)?.get_pages("/api/v1/sensors", "sensors", "after")?;
     if args.json {
-        return Ok(print(format!("{answer}\n"))?);
+        return Ok(print(format!("{}\n", json!({ "sensors": sensors })))?);
     }
-    let none = Vec::new();
-    let text = |value: &Value| value.as_str().unwrap_or("never").to_owned();
-    let labels = |sensor: &Value| {
-        let pairs = sensor["labels"].as_object().into_iter().flatten();
-        pairs.map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect::<Vec<_>>().join(" ")
+    let or_never = |value: &Value| value.as_str().unwrap_or("never").to_owned();
+    let name = |sensor: &Value| match sensor["disabled_at"].is_null() {
+        true => text(&sensor["sensorId"]).to_owned(),
+        false => format!("{} (disabled)", text(&sensor["sensorId"])),
     };
-    let rows: Vec<Vec<String>> = answer["sensors"]
+    let rows: Vec<Vec<String>> = sensors
         .as_array()
-        .unwrap_or(&none)
-        .iter()
-        .map(|s| vec![text(&s["sensorId"]), labels(s), text(&s["created_at"]), text(&s["last_seen_at"])])
+        .into_iter()
+        .flatten()
+        .map(|s| vec![name(s), shown_labels(s), or_never(&s["created_at"]), or_never(&s["last_seen_at"])])
         .collect();
     let names = ["sensor", "labels", "registered", "last seen"].map(str::to_owned).to_vec();
     Ok(print(format!("{}\n", table::of_rows(names, &rows)))?)
+}
+
+fn change(args: &ChangeArgs, environment: &Environment) -> anyhow::Result<()> {
+    let mut body = json!({});
+    if !args.labels.is_empty() {
+        body["labels"] = json!(labels(&args.labels)?);
+    }
+    if let Some(zone) = &args.time_zone {
+        body["time_zone"] = if zone.is_empty() { Value::Null } else { zone.as_str().into() };
+    }
+    if body == json!({}) {
+        return Err(Usage("nothing is to change: give --label or --time-zone".to_owned()).into());
+    }
+    ask(&args.one, Method::PATCH, Some(&body), environment)
+}
+
+fn rotate(args: &RotateArgs, environment: &Environment) -> anyhow::Result<()> {
+    let client = Client::find(&args.one.server, environment)?;
+    let path = format!("{}/token", path(&args.one)?);
+    let made = client.post_json(&path, &json!({ "overlap_seconds": args.overlap.0 }))?;
+    let shown = match args.one.json {
+        true => format!("{made}\n"),
+        false => format!(
+            "sensor  {}\ntoken   {}\n\nThe token is shown only now. The old ones end at {}.\n",
+            text(&made["sensorId"]),
+            text(&made["token"]),
+            text(&made["old_tokens_expire_at"])
+        ),
+    };
+    keep(&client, &made)?;
+    Ok(print(shown)?)
+}
+
+/// Asks about one sensor, and shows it.
+fn ask(args: &OneArgs, method: Method, body: Option<&Value>, environment: &Environment) -> anyhow::Result<()> {
+    let sensor = Client::find(&args.server, environment)?.ask(method, &path(args)?, body)?;
+    if args.json {
+        return Ok(print(format!("{sensor}\n"))?);
+    }
+    let or = |value: &Value, none: &str| value.as_str().unwrap_or(none).to_owned();
+    let rows = [
+        ("sensor", text(&sensor["sensorId"]).to_owned()),
+        ("name", text(&sensor["name"]).to_owned()),
+        ("labels", shown_labels(&sensor)),
+        ("time zone", or(&sensor["time_zone"], "")),
+        ("registered", or(&sensor["created_at"], "")),
+        ("last seen", or(&sensor["last_seen_at"], "never")),
+        ("disabled", or(&sensor["disabled_at"], "no")),
+    ];
+    let lines = rows.map(|(name, value)| format!("{name:<11} {value}").trim_end().to_owned() + "\n");
+    Ok(print(lines.concat())?)
+}
+
+/// So that `catchment send --sensor NAME` on this machine needs no token.
+fn keep(client: &Client, made: &Value) -> anyhow::Result<()> {
+    let Some(dir) = &client.dir else { return Ok(()) };
+    crate::data_dir::DataDir::keep_token(&dir.sensor_token_path(text(&made["sensorId"])), text(&made["token"]))
+}
+
+fn path(args: &OneArgs) -> Result<String, Usage> {
+    let id = registry::sensor_id_from(&args.sensor).map_err(|e| Usage(e.to_string()))?;
+    Ok(format!("/api/v1/sensors/{id}"))
+}
+
+fn labels(given: &[String]) -> Result<BTreeMap<&str, &str>, Usage> {
+    let pair = |label: &'_ String| Usage(format!("--label {label}: write KEY=VALUE"));
+    given
+        .iter()
+        .map(|label| label.split_once('=').filter(|(key, _)| !key.is_empty()).ok_or_else(|| pair(label)))
+        .collect()
+}
+
+fn shown_labels(sensor: &Value) -> String {
+    let pairs = sensor["labels"].as_object().into_iter().flatten();
+    pairs.map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect::<Vec<_>>().join(" ")
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
 }

@@ -55,7 +55,9 @@ async fn start(boot: &mut Boot) -> anyhow::Result<Router> {
     let metrics = boot.metrics(Metrics::register);
     let dir = DataDir::create(&settings.data.dir)?;
 
-    let registry = Registry::open(&dir.registry_url(), metrics.registry).await.context("registry")?;
+    let options =
+        registry::Options { url: dir.registry_url(), failures_per_minute_max: settings.auth.failures_per_minute_max };
+    let registry = Registry::open(&options, metrics.registry).await.context("registry")?;
     let closing = registry.clone();
     boot.on_stop("registry", async move { Ok(closing.close().await?) });
     boot.task("last-seen times", flush_seen(registry.clone()));

@@ -15,6 +15,8 @@ nowwhat::settings! {
         auth: Auth {
             /// The admin token, at least 16 characters. Without it one is made at the first start, in `<data dir>/admin.token`.
             admin_token: Option<Secret> = "", reload;
+            /// Unknown tokens that one address may try in a minute; then it waits for the rest of the minute with 429, unless its token is known.
+            failures_per_minute_max: u32 = "10", range "1".."1000000";
         }
         /// What an event may be.
         events: Events {

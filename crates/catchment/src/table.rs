@@ -44,7 +44,7 @@ fn cell(value: &Value) -> String {
 }
 
 /// A text without characters that could command the terminal: events come from anyone.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     let shown = |c: char| match c {
         '\n' | '\t' => c.to_string(),
         c if c.is_control() => c.escape_default().to_string(),

@@ -79,12 +79,24 @@ pub struct Seen {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientAddress(pub Option<IpAddr>);
 
+impl ClientAddress {
+    /// That of the request which is being served, for what runs for it; none outside of a request.
+    pub fn of_current() -> Self {
+        Self(current::get().and_then(|current| current.client))
+    }
+}
+
 impl<S: Sync> FromRequestParts<S> for ClientAddress {
     type Rejection = Infallible;
 
     async fn from_request_parts(_: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(Self(current::get().and_then(|current| current.client)))
+        Ok(Self::of_current())
     }
+}
+
+/// The id of the request which is being served, for what keeps it; none outside of a request.
+pub fn current_id() -> Option<String> {
+    current::get().and_then(|current| current.id.to_str().ok().map(str::to_owned))
 }
 
 /// What the layer needs to know.

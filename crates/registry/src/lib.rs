@@ -4,25 +4,35 @@
 //!
 //! - A token is 256 random bits, shown once; the database holds only its SHA-256.
 //! - A verified token is checked again from memory, without a lock held across a wait; a change through this registry shows at
-//!   once.
+//!   once: a token revoked before an answer is refused after it.
 //! - A sensor's id is made from its name, unique, and never changes.
+//! - What an actor changes stands in the table `audit`, in the same transaction as the change, without tokens.
 //!
 //! # What it does not do
 //!
-//! It does not count events and knows no HTTP. The database is SQLite today, named by a URL.
+//! It does not count events, knows no HTTP, and does not say which role may do what. The database is SQLite today, named by a URL.
 //!
-//! Reading order: [`Registry`], [`Token`], [`sensor_id_from`], `schema` the tables.
+//! Reading order: [`Registry`], [`Role`], [`Token`], `sensors`, `tokens` and `audit` what can be changed, `schema` the tables.
 
+mod audit;
+mod error;
+mod failures;
+mod identity;
 mod metrics;
 mod name;
 mod registry;
+mod remembered;
 mod schema;
+mod sensors;
 mod token;
+mod tokens;
 
+pub use audit::{Actor, AuditEntry};
+pub use error::{AuthError, OpenError, RegisterError, RegistryError, SensorError, TokenError};
+pub use identity::{Identity, Role};
 pub use metrics::RegistryMetrics;
 pub use name::{BadName, sensor_id_from};
-pub use registry::{
-    ADMIN_TOKEN_CHARS_MIN, AuthError, Identity, OpenError, RegisterError, Registered, Registry, RegistryError, Role,
-    SensorInfo,
-};
+pub use registry::{ADMIN_TOKEN_CHARS_MIN, Options, Registry};
+pub use sensors::{Labels, OVERLAP_SECONDS_MAX, Registered, Rotated, SensorChange, SensorInfo};
 pub use token::Token;
+pub use tokens::{NewToken, TokenInfo, USES_MAX};

@@ -13,6 +13,7 @@ pub(crate) enum Check {
     remembered,
     verified,
     refused,
+    turned_away,
     unavailable,
 }
 
@@ -27,6 +28,7 @@ pub struct RegistryMetrics {
     pub(crate) remembered: Counter,
     pub(crate) verified: Counter,
     pub(crate) refused: Counter,
+    pub(crate) turned_away: Counter,
     pub(crate) unavailable: Counter,
     pub(crate) sensors: Gauge,
 }
@@ -40,11 +42,12 @@ impl RegistryMetrics {
             remembered: check(Check::remembered),
             verified: check(Check::verified),
             refused: check(Check::refused),
+            turned_away: check(Check::turned_away),
             unavailable: check(Check::unavailable),
             sensors: Gauge::default(),
         };
         let r = registry.sub_registry_with_prefix("catchment_registry");
-        r.register("token_checks", "Checks of tokens: remembered from before, verified, refused, unavailable", checks);
+        r.register("token_checks", "Checks of tokens: remembered from before, verified, refused, turned away after too many failures, unavailable", checks);
         r.register("sensors", "Registered sensors", metrics.sensors.clone());
         metrics
     }

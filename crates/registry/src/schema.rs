@@ -1,10 +1,11 @@
 //! The tables, as a list of steps that is only ever appended to.
 
-use crate::registry::OpenError;
+use crate::error::OpenError;
 use sqlx::{Row, SqlitePool};
 
 /// Each entry brings the schema from its index to the next version, in one transaction.
-const STEPS: &[&str] = &["
+const STEPS: &[&str] = &[
+    "
     CREATE TABLE sensors (
         id TEXT PRIMARY KEY, name TEXT NOT NULL, labels TEXT NOT NULL, created_at INTEGER NOT NULL,
         last_seen_at INTEGER, disabled_at INTEGER
@@ -13,7 +14,20 @@ const STEPS: &[&str] = &["
         id INTEGER PRIMARY KEY, sha256 BLOB NOT NULL UNIQUE, role TEXT NOT NULL, sensor_id TEXT REFERENCES sensors(id),
         created_at INTEGER NOT NULL, expires_at INTEGER, revoked_at INTEGER, configured INTEGER NOT NULL DEFAULT 0
     ) STRICT;
-"];
+",
+    "
+    ALTER TABLE sensors ADD COLUMN time_zone TEXT;
+    ALTER TABLE sensors ADD COLUMN enrolled_by INTEGER;
+    ALTER TABLE tokens ADD COLUMN name TEXT NOT NULL DEFAULT '';
+    ALTER TABLE tokens ADD COLUMN uses_left INTEGER;
+    ALTER TABLE tokens ADD COLUMN last_used_at INTEGER;
+    CREATE INDEX tokens_sensor_id ON tokens (sensor_id);
+    CREATE TABLE audit (
+        id INTEGER PRIMARY KEY, at INTEGER NOT NULL, token_id INTEGER, token_name TEXT, role TEXT, client TEXT,
+        act TEXT NOT NULL, target TEXT NOT NULL, detail TEXT, request_id TEXT
+    ) STRICT;
+",
+];
 
 /// Brings the schema up to what this program knows.
 pub(crate) async fn migrate(pool: &SqlitePool, url: &str) -> Result<(), OpenError> {

@@ -1,45 +1,62 @@
 //! Who is asking, and whether they may (RFC 6750 bearer tokens).
 
 use crate::app::App;
+use crate::authorisation::Act;
 use crate::code::Code;
+use event::TimeZone;
 use http::HeaderMap;
 use nowwhat::Problem;
 use nowwhat::bearer::{self, Refusal};
-use registry::{AuthError, Identity, Role};
+use nowwhat::request::{ClientAddress, current_id};
+use registry::{Actor, AuthError, Identity};
 use std::sync::Arc;
 
-/// The identity behind the request's token.
+/// The identity behind the request's token, when its role may do this.
 ///
 /// # Errors
-/// 401 with `WWW-Authenticate` when there is no valid token.
-pub(crate) async fn identify(app: &App, headers: &HeaderMap) -> Result<Arc<Identity>, Problem> {
+/// 401 with `WWW-Authenticate` when there is no valid token, 403 when its role may not, 429 after too many unknown ones.
+pub(crate) async fn permit(app: &App, headers: &HeaderMap, act: Act) -> Result<Arc<Identity>, Problem> {
     let token = bearer::token(headers).filter(|token| !token.is_empty()).ok_or_else(|| {
         let detail = "send the header `Authorization: Bearer TOKEN`";
         challenge(Code::MissingToken.problem(detail), Refusal::NoToken)
     })?;
-    nowwhat::db(app.shared.registry.authenticate(token)).await.map_err(|error| match error {
+    let ClientAddress(from) = ClientAddress::of_current();
+    let asked = nowwhat::db(app.shared.registry.authenticate(token, from)).await;
+    let identity = asked.map_err(|error| match error {
         AuthError::Unavailable(cause) => Code::RegistryBusy.problem("the token could not be checked").cause(cause),
-        refused => challenge(Code::InvalidToken.problem(format!("{refused}")), Refusal::InvalidToken),
-    })
-}
-
-/// The identity, when it has the role of an admin.
-pub(crate) async fn admin(app: &App, headers: &HeaderMap) -> Result<Arc<Identity>, Problem> {
-    let identity = identify(app, headers).await?;
-    match identity.role {
-        Role::Admin => Ok(identity),
-        Role::Sensor => {
-            Err(scope("this needs an admin token; a sensor's token may send events and read its own sensor"))
+        AuthError::TooManyFailures { wait_seconds } => {
+            Code::TooManyFailures.problem(error.to_string()).retry_after(wait_seconds)
         }
+        AuthError::Refused => refused(&error.to_string()),
+    })?;
+    if act.is_allowed(identity.role) {
+        return Ok(identity);
     }
+    let (needed, role) = (act.roles_in_words(), identity.role.name());
+    Err(match act {
+        Act::SendEvents => scope(&format!(
+            "this needs a token of the role {needed}, so that the events have a sender, not one of the role {role}: register a \
+             sensor with `catchment sensor add NAME`"
+        )),
+        _ => scope(&format!("this needs a token of the role {needed}, not one of the role {role}")),
+    })
 }
 
-/// The sensor behind the token.
-pub(crate) async fn sensor(app: &App, headers: &HeaderMap) -> Result<Arc<str>, Problem> {
-    let identity = identify(app, headers).await?;
-    identity.sensor.clone().ok_or_else(|| {
-        scope("this needs a sensor's token, so that the events have a sender: register one with `catchment sensor add NAME`")
-    })
+/// The sensor behind the token, and the zone of its times.
+pub(crate) async fn sender(app: &App, headers: &HeaderMap) -> Result<(Arc<str>, Option<TimeZone>), Problem> {
+    let identity = permit(app, headers, Act::SendEvents).await?;
+    let sensor = identity.sensor.clone().ok_or_else(|| scope("this token belongs to no sensor"))?;
+    Ok((sensor, identity.time_zone.clone()))
+}
+
+/// Who changes something, as the audit tells it.
+pub(crate) fn actor(identity: &Identity) -> Actor<'_> {
+    Actor { identity, client: ClientAddress::of_current().0, request_id: current_id() }
+}
+
+/// 401 by RFC 6750.
+pub(crate) fn refused(detail: &str) -> Problem {
+    challenge(Code::InvalidToken.problem(detail), Refusal::InvalidToken)
 }
 
 /// 403 by RFC 6750.

@@ -6,16 +6,22 @@
 use crate::app::App;
 use crate::code::Code;
 use axum::body::Body;
+use axum::extract::Request;
 use bytes::{Bytes, BytesMut};
 use engine::{Reservation, TurnedAway};
 use event::DecompressError;
+use http::request::Parts;
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use nowwhat::Problem;
+use serde::de::DeserializeOwned;
 use std::time::Duration;
 
 /// Shorter than any limit of nowwhat's for pauses: the answer is on its way already, and must not become one about the pause.
 const DRAIN_PAUSE: Duration = Duration::from_millis(500);
+
+/// Largest body that is no batch and no query.
+const JSON_BYTES_MAX: u64 = 64 << 10;
 
 /// A body read and decompressed, with the bytes it holds of the budget.
 pub(crate) struct Read {
@@ -34,6 +40,13 @@ impl Coming {
     pub(crate) fn new(body: Body, headers: &HeaderMap) -> Self {
         let expects = headers.get(header::EXPECT).is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         Self { body, awaits_continue: expects }
+    }
+
+    /// The head of a request, and its body on its way.
+    pub(crate) fn of(request: Request) -> (Parts, Self) {
+        let (parts, body) = request.into_parts();
+        let coming = Self::new(body, &parts.headers);
+        (parts, coming)
     }
 }
 
@@ -73,6 +86,29 @@ pub(crate) async fn read(app: &App, headers: &HeaderMap, coming: &mut Coming, ma
     Ok(Read { bytes: plain.into(), reservation })
 }
 
+/// Reads a small JSON body, for what is no event; `example` shows what it looks like.
+///
+/// # Errors
+/// As [`read`], and 400 when it is not that.
+pub(crate) async fn json<T: DeserializeOwned>(
+    app: &App,
+    parts: &Parts,
+    coming: &mut Coming,
+    example: &str,
+) -> Result<T, Problem> {
+    let max = app.shared.limits.body_bytes_max.min(JSON_BYTES_MAX);
+    let read = read(app, &parts.headers, coming, max).await?;
+    serde_json::from_slice(&read.bytes).map_err(|e| Code::InvalidBody.problem(format!("{e}; send {example}")))
+}
+
+/// What was answered, after what is left of a refused request's body was taken: else its connection could not be used again.
+pub(crate) async fn done<T>(app: &App, coming: Coming, answered: Result<T, Problem>) -> Result<T, Problem> {
+    if answered.is_err() {
+        drain(app, coming).await;
+    }
+    answered
+}
+
 async fn collect(body: &mut Body, reservation: &mut Reservation, max: u64) -> Result<Bytes, Problem> {
     let mut first: Option<Bytes> = None;
     let mut rest = BytesMut::new();
@@ -105,7 +141,7 @@ async fn collect(body: &mut Body, reservation: &mut Reservation, max: u64) -> Re
 
 /// Takes what is left of the body of a refused request and lets it go, so that its client comes to read the answer instead of
 /// failing to send; up to twice a largest body, and until its client pauses. A client that waits to be told to send is not told.
-pub(crate) async fn drain(app: &App, coming: Coming) {
+async fn drain(app: &App, coming: Coming) {
     let Coming { mut body, awaits_continue: false } = coming else { return };
     let mut left = app.shared.limits.body_bytes_max * 2;
     while let Ok(Some(Ok(frame))) = tokio::time::timeout(DRAIN_PAUSE, body.frame()).await {

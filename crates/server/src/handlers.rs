@@ -1,7 +1,10 @@
 //! The handlers, one module a resource.
 
+pub(crate) mod audit;
 pub(crate) mod events;
 pub(crate) mod ingest;
+pub(crate) mod page;
 pub(crate) mod query;
 pub(crate) mod sensors;
+pub(crate) mod tokens;
 pub(crate) mod webhook;

@@ -7,6 +7,7 @@
 
 mod app;
 mod auth;
+mod authorisation;
 mod body;
 mod code;
 mod handlers;
@@ -14,6 +15,7 @@ mod limits;
 mod routes;
 
 pub use app::{App, Limits};
+pub use authorisation::roles_table;
 pub use code::{Code, codes_table, rejections_table};
 pub use event::{Limits as EventLimits, events_schema};
 pub use limits::limits_table;

@@ -47,6 +47,11 @@ const LIMITS: &[Limit] = &[
         code: Answer::Words("the connection is closed, without TLS after 503 with `Retry-After` (64 at once)"),
     },
     Limit {
+        what: "Unknown tokens from one address in a minute",
+        key: "auth.failures_per_minute_max",
+        code: Answer::Turned(Code::TooManyFailures),
+    },
+    Limit {
         what: "Bytes of all requests in flight",
         key: "ingest.in_flight_bytes_max",
         code: Answer::Turned(Code::InFlightFull),

@@ -1,20 +1,52 @@
-//! Every route of the public listener, on one page.
+//! Every route of the public listener, on one page. Paths, methods and who may use them are in the table of `authorisation.rs`.
 
 use crate::app::App;
-use crate::handlers::{events, ingest, query, sensors, webhook};
+use crate::authorisation::Act;
+use crate::handlers::{audit, events, ingest, query, sensors, tokens, webhook};
 use axum::Router;
+use axum::handler::Handler;
+use axum::routing::{MethodRouter, on};
 use nowwhat::named;
-use nowwhat::routing::{get, post};
 
 /// The API. The caller adds what every service has: request ids, the request log, metrics, health, the
 /// answers to unknown paths and methods.
 pub fn routes(app: App) -> Router {
-    let events = post(ingest::post_events).get(named(events::get_events)).fallback(webhook::validate);
     Router::new()
-        .route("/api/v1/events", events)
-        .route("/api/v1/events/{id}", get(events::get_event))
-        .route("/api/v1/query", post(query::post_query))
-        .route("/api/v1/sensor", post(sensors::post_sensor).get(named(sensors::get_sensor)))
-        .route("/api/v1/sensors", get(sensors::get_sensors))
+        .route(Act::ValidateWebhook.path(), MethodRouter::new().fallback(webhook::validate))
+        .act(Act::SendEvents, ingest::post_events)
+        .act(Act::ListEvents, events::get_events)
+        .act(Act::ReadEvent, events::get_event)
+        .act(Act::Query, query::post_query)
+        .act(Act::RegisterSensor, sensors::post_sensor)
+        .act(Act::SeeItself, sensors::get_sensor)
+        .act(Act::ListSensors, sensors::get_sensors)
+        .act(Act::ReadSensor, sensors::get_sensor_by_id)
+        .act(Act::ChangeSensor, sensors::patch_sensor)
+        .act(Act::DisableSensor, sensors::delete_sensor)
+        .act(Act::RotateToken, sensors::post_token)
+        .act(Act::AddToken, tokens::post_token)
+        .act(Act::ListTokens, tokens::get_tokens)
+        .act(Act::ReadToken, tokens::get_token)
+        .act(Act::RevokeToken, tokens::delete_token)
+        .act(Act::ReadAudit, audit::get_audit)
         .with_state(app)
+}
+
+/// A router that is made of acts.
+trait Acts {
+    /// Adds the handler of an act, known by name.
+    fn act<H, T>(self, act: Act, handler: H) -> Self
+    where
+        H: Handler<T, App>,
+        T: 'static;
+}
+
+impl Acts for Router<App> {
+    fn act<H, T>(self, act: Act, handler: H) -> Self
+    where
+        H: Handler<T, App>,
+        T: 'static,
+    {
+        self.route(act.path(), on(act.method(), named(handler)))
+    }
 }

@@ -5,7 +5,7 @@ use engine::{Engine, EngineMetrics};
 use nowwhat::testkit::TestServer;
 use nowwhat::{Boot, BoxError, Service};
 use query::{Queries, QueryMetrics};
-use registry::{Registry, RegistryMetrics};
+use registry::{Options, Registry, RegistryMetrics};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -23,7 +23,8 @@ fn collector() -> (TestServer, TempDir) {
 
 async fn start(boot: &mut Boot, dir: &std::path::Path) -> Result<Router, BoxError> {
     let url = format!("sqlite://{}", dir.join("registry.sqlite").display());
-    let registry = Registry::open(&url, boot.metrics(RegistryMetrics::register)).await?;
+    let options = Options { url, failures_per_minute_max: 10 };
+    let registry = Registry::open(&options, boot.metrics(RegistryMetrics::register)).await?;
     registry.ensure_admin(ADMIN_TOKEN).await?;
     let options = engine::Options {
         wal_dir: dir.join("wal"),

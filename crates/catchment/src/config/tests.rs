@@ -87,6 +87,7 @@ fn the_generated_tables_of_the_documents_are_current() {
     let parts = [
         ("errors", server::codes_table()),
         ("rejections", server::rejections_table()),
+        ("roles", server::roles_table()),
         ("sensor", test_of_the_server("as_a_sensor_fetch_info_about_itself")),
     ];
     document("docs/API.md", &parts);

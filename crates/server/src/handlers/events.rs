@@ -2,6 +2,7 @@
 
 use crate::app::App;
 use crate::auth;
+use crate::authorisation::Act;
 use crate::code::Code;
 use crate::handlers::query::{ask, problem_of};
 use axum::extract::{Path, RawQuery, State};
@@ -41,7 +42,7 @@ pub(crate) async fn get_events(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    auth::admin(&app, &headers).await?;
+    auth::permit(&app, &headers, Act::ListEvents).await?;
     let filter: Filter = serde_urlencoded::from_str(query.as_deref().unwrap_or_default()).map_err(|e| {
         Code::InvalidParameter.problem(format!("{e}; known are sensor, type, since, until, limit and cursor"))
     })?;
@@ -64,7 +65,7 @@ pub(crate) async fn get_event(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    auth::admin(&app, &headers).await?;
+    auth::permit(&app, &headers, Act::ReadEvent).await?;
     let sql = format!("SELECT {COLUMNS} FROM events WHERE id = $1 ORDER BY position DESC LIMIT 1");
     let query = Query { sql, params: vec![Value::from(id.as_str())], limit: Some(1), timeout_seconds: None };
     match collect(&app, query).await?.0.pop() {

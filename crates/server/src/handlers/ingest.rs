@@ -67,17 +67,13 @@ struct Rejected<'a> {
 
 /// Reads the batch, hands it to the engine, answers when it is durable.
 pub(crate) async fn post_events(State(app): State<App>, request: Request) -> Result<Response, Problem> {
-    let (parts, body) = request.into_parts();
-    let mut body = Coming::new(body, &parts.headers);
+    let (parts, mut body) = Coming::of(request);
     let answered = taken(&app, parts, &mut body).await;
-    if answered.is_err() {
-        body::drain(&app, body).await;
-    }
-    answered
+    body::done(&app, body, answered).await
 }
 
 async fn taken(app: &App, parts: Parts, body: &mut Coming) -> Result<Response, Problem> {
-    let sensor = auth::sensor(app, &parts.headers).await?;
+    let (sensor, zone) = auth::sender(app, &parts.headers).await?;
     let parameters = parameters(parts.uri.query())?;
     let mut read = body::read(app, &parts.headers, body, app.shared.limits.body_bytes_max).await?;
     // Many small events are larger as columns than as text: their room is taken before they are read.
@@ -85,7 +81,7 @@ async fn taken(app: &App, parts: Parts, body: &mut Coming) -> Result<Response, P
     let columns_bytes = event::columns_bytes_max(&read.bytes, &framing, sensor.len(), &app.shared.limits.event) as u64;
     read.reservation.resize(columns_bytes.max(read.bytes.len() as u64)).map_err(body::turned_away)?;
     let atomic = parameters.atomic;
-    let reading = Reading { sensor: &sensor, framing, parameters, limits: &app.shared.limits };
+    let reading = Reading { sensor: &sensor, zone, framing, parameters, limits: &app.shared.limits };
     let (batch, mut reservation) = match read.bytes.len() {
         0..=INLINE_BYTES_MAX => reading.batch(read)?,
         _ => tokio::task::block_in_place(|| reading.batch(read))?,
@@ -106,6 +102,8 @@ async fn taken(app: &App, parts: Parts, body: &mut Coming) -> Result<Response, P
 /// What reading a body needs to know.
 struct Reading<'a> {
     sensor: &'a Arc<str>,
+    /// The zone set for the sensor.
+    zone: Option<event::TimeZone>,
     framing: Framing<'a>,
     parameters: Parameters,
     limits: &'a Limits,
@@ -117,7 +115,7 @@ impl Reading<'_> {
             sensor: self.sensor,
             received_at: now_micros(),
             fields: fields(&self.parameters),
-            time_zone: time_zone(&self.parameters)?,
+            time_zone: time_zone(&self.parameters)?.or(self.zone),
             limits: self.limits.event.clone(),
         };
         let batch = event::read(&read.bytes, self.framing, &options).map_err(|error| {

@@ -2,6 +2,7 @@
 
 use crate::app::App;
 use crate::auth;
+use crate::authorisation::Act;
 use crate::body::{self, Coming};
 use crate::code::Code;
 use axum::body::Body;
@@ -30,11 +31,10 @@ struct Question {
 
 /// Answers a question in the format the client accepts. An error after the first row ends the body abnormally.
 pub(crate) async fn post_query(State(app): State<App>, request: Request) -> Result<Response, Problem> {
-    let (parts, body) = request.into_parts();
-    let mut body = Coming::new(body, &parts.headers);
-    auth::admin(&app, &parts.headers).await?;
+    let (parts, mut body) = Coming::of(request);
+    let asked = permitted(&app, &parts.headers, &mut body).await;
+    let question = body::done(&app, body, asked).await?;
     let format = format_of(&parts.headers);
-    let question = question(&app, &parts.headers, &mut body).await?;
     let query = Query {
         sql: question.sql,
         params: question.params,
@@ -96,6 +96,11 @@ pub(crate) async fn ask(app: &App, query: Query) -> Result<Answer, Problem> {
         app.shared.queries.run(turn, app.shared.engine.view(), query).await
     };
     nowwhat::db(run).await.map_err(problem_of)
+}
+
+async fn permitted(app: &App, headers: &HeaderMap, body: &mut Coming) -> Result<Question, Problem> {
+    auth::permit(app, headers, Act::Query).await?;
+    question(app, headers, body).await
 }
 
 async fn question(app: &App, headers: &HeaderMap, body: &mut Coming) -> Result<Question, Problem> {

@@ -1,0 +1,159 @@
+//! Why the registry did not do what it was asked, one enum for each kind of operation.
+
+use crate::name::BadName;
+use crate::registry::ADMIN_TOKEN_CHARS_MIN;
+use crate::sensors::{LABEL_KEY_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX, OVERLAP_SECONDS_MAX};
+use crate::tokens::{TOKEN_NAME_BYTES_MAX, USES_MAX};
+
+/// Why the registry did not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The URL names a database of a kind that is not known.
+    #[error("registry.url is {0:?}: it begins with sqlite://")]
+    Scheme(String),
+    /// The database could not be opened.
+    #[error("the registry {url} cannot be opened: {source}")]
+    Database {
+        /// Its URL.
+        url: String,
+        /// What the database said.
+        source: sqlx::Error,
+    },
+    /// The database was written by a newer program.
+    #[error("the registry {url} has schema version {found}, this program knows up to {known}: use the newer program")]
+    Newer {
+        /// Its URL.
+        url: String,
+        /// Its version.
+        found: usize,
+        /// The highest version known here.
+        known: usize,
+    },
+    /// The configured admin token is too short.
+    #[error("auth.admin_token is too short: it has at least {ADMIN_TOKEN_CHARS_MIN} characters")]
+    WeakAdminToken,
+}
+
+/// The database did not answer; the same may work later.
+#[derive(Debug, thiserror::Error)]
+#[error("the registry did not answer: {0}")]
+pub struct RegistryError(#[from] pub(crate) sqlx::Error);
+
+/// Why a token was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthError {
+    /// It is not known, revoked, expired, or its sensor is disabled.
+    #[error("the token is not known, has expired or is revoked")]
+    Refused,
+    /// It was not even looked at.
+    #[error("too many tokens from this address were not known: wait for {wait_seconds} seconds")]
+    TooManyFailures {
+        /// How long the address has to wait.
+        wait_seconds: u64,
+    },
+    /// It could not be checked.
+    #[error(transparent)]
+    Unavailable(#[from] RegistryError),
+}
+
+/// Why a sensor was not registered.
+#[derive(Debug, thiserror::Error)]
+pub enum RegisterError {
+    /// The name gives no id.
+    #[error(transparent)]
+    Name(#[from] BadName),
+    /// The labels are too many or too long.
+    #[error("{}", labels_rule())]
+    Labels,
+    /// Another sensor has the id.
+    #[error("there is a sensor {sensor_id:?}: choose another name")]
+    Taken {
+        /// The id.
+        sensor_id: String,
+    },
+    /// The enrolment token was revoked or expired meanwhile.
+    #[error("the token is not known, has expired or is revoked")]
+    Refused,
+    /// The enrolment token has registered as many sensors as it may.
+    #[error("the enrolment token has registered as many sensors as it may: an admin makes another")]
+    UsedUp,
+    /// The database did not answer, or there was no randomness.
+    #[error(transparent)]
+    Unavailable(#[from] RegistryError),
+}
+
+/// Why a sensor was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum SensorError {
+    /// There is none of this id.
+    #[error("there is no sensor {0:?}")]
+    Unknown(String),
+    /// The labels are too many or too long.
+    #[error("{}", labels_rule())]
+    Labels,
+    /// The zone is not known here.
+    #[error("time_zone: {0:?} is not a time zone: use a name such as Europe/Berlin or UTC")]
+    Zone(String),
+    /// The overlap is too long.
+    #[error("overlap_seconds: it goes from 0 to {OVERLAP_SECONDS_MAX}")]
+    Overlap,
+    /// The database did not answer, or there was no randomness.
+    #[error(transparent)]
+    Unavailable(#[from] RegistryError),
+}
+
+/// Why a token was not made or revoked.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// The name is empty or too long.
+    #[error("name: it has 1 to {TOKEN_NAME_BYTES_MAX} bytes")]
+    Name,
+    /// The role sends events, and nothing says whose.
+    #[error("sensor: a token with the role {0} says whose events it sends: the id of a sensor")]
+    SensorMissing(&'static str),
+    /// The role sends no events.
+    #[error("sensor: a token with the role {0} belongs to no sensor: leave it out")]
+    SensorGiven(&'static str),
+    /// There is no such sensor.
+    #[error("sensor: there is no sensor {0:?}")]
+    SensorUnknown(String),
+    /// It would have expired already.
+    #[error("expires_at: it lies in the future")]
+    Expired,
+    /// Only enrolment tokens count down.
+    #[error("uses: a token with the role enrol may have it, from 1 to {USES_MAX}")]
+    Uses,
+    /// There is none of this number.
+    #[error("there is no token {0}")]
+    Unknown(i64),
+    /// It comes from the configuration, or lies beside the data.
+    #[error(
+        "token {0} is the configured admin token: change `auth.admin_token`, or remove the file `admin.token` and start again"
+    )]
+    Configured(i64),
+    /// The database did not answer, or there was no randomness.
+    #[error(transparent)]
+    Unavailable(#[from] RegistryError),
+}
+
+macro_rules! unavailable {
+    ($($error:ty),*) => {$(
+        impl From<sqlx::Error> for $error {
+            fn from(error: sqlx::Error) -> Self {
+                Self::Unavailable(RegistryError(error))
+            }
+        }
+        impl From<std::io::Error> for $error {
+            fn from(error: std::io::Error) -> Self {
+                sqlx::Error::Io(error).into()
+            }
+        }
+    )*};
+}
+unavailable!(AuthError, RegisterError, SensorError, TokenError);
+
+fn labels_rule() -> String {
+    format!(
+        "labels: at most {LABELS_MAX}, keys of 1 to {LABEL_KEY_BYTES_MAX} bytes, values of at most {LABEL_VALUE_BYTES_MAX} bytes"
+    )
+}

@@ -1,0 +1,131 @@
+//! Who may do what: every route with the roles that may use it, as one table.
+//!
+//! The router is made from it (`routes.rs`), every handler asks it ([`permit`](crate::auth::permit)), and `docs/API.md` shows it. So a route
+//! that is not in the table does not exist, and a test asks all of them as all roles.
+
+use axum::routing::MethodFilter;
+use registry::Role::{self, Admin, Enrol, Operator, Reader, SendOnly, Sensor};
+
+/// One row of the table.
+struct Row {
+    method: MethodFilter,
+    method_name: &'static str,
+    path: &'static str,
+    roles: Option<&'static [Role]>,
+}
+
+macro_rules! acts {
+    ($($(#[$doc:meta])* $act:ident $method:ident $path:literal $roles:expr;)*) => {
+        /// What a request asks for: one for each method of each path.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Act { $($(#[$doc])* $act,)* }
+
+        impl Act {
+            /// All acts, in the order of the documentation.
+            const ALL: &'static [Act] = &[$(Act::$act,)*];
+
+            fn row(self) -> Row {
+                match self { $(Act::$act => Row {
+                    method: MethodFilter::$method, method_name: stringify!($method), path: $path, roles: $roles,
+                },)* }
+            }
+        }
+    };
+}
+
+acts! {
+    /// A sender of webhooks asks whether it may send.
+    ValidateWebhook OPTIONS "/api/v1/events" None;
+    /// A batch comes in. An admin sends nothing: an event has a sender.
+    SendEvents POST "/api/v1/events" Some(&[Sensor, SendOnly]);
+    /// The events, a page at a time.
+    ListEvents GET "/api/v1/events" Some(&[Reader, Admin]);
+    /// One event.
+    ReadEvent GET "/api/v1/events/{id}" Some(&[Reader, Admin]);
+    /// SQL.
+    Query POST "/api/v1/query" Some(&[Reader, Admin]);
+    /// A new sensor.
+    RegisterSensor POST "/api/v1/sensor" Some(&[Enrol, Admin]);
+    /// A sensor about itself.
+    SeeItself GET "/api/v1/sensor" Some(&[Sensor, Admin]);
+    /// All sensors.
+    ListSensors GET "/api/v1/sensors" Some(&[Operator, Admin]);
+    /// One sensor.
+    ReadSensor GET "/api/v1/sensors/{id}" Some(&[Operator, Admin]);
+    /// Labels and zone of a sensor, and whether it is disabled.
+    ChangeSensor PATCH "/api/v1/sensors/{id}" Some(&[Operator, Admin]);
+    /// Its tokens are refused; its events stay.
+    DisableSensor DELETE "/api/v1/sensors/{id}" Some(&[Operator, Admin]);
+    /// Another token for a sensor.
+    RotateToken POST "/api/v1/sensors/{id}/token" Some(&[Operator, Admin]);
+    /// A new token.
+    AddToken POST "/api/v1/tokens" Some(&[Admin]);
+    /// All tokens.
+    ListTokens GET "/api/v1/tokens" Some(&[Admin]);
+    /// One token.
+    ReadToken GET "/api/v1/tokens/{id}" Some(&[Admin]);
+    /// The end of a token.
+    RevokeToken DELETE "/api/v1/tokens/{id}" Some(&[Admin]);
+    /// Who changed what.
+    ReadAudit GET "/api/v1/audit" Some(&[Admin]);
+}
+
+impl Act {
+    /// The method of its route.
+    pub(crate) fn method(self) -> MethodFilter {
+        self.row().method
+    }
+
+    /// The path of its route.
+    pub(crate) fn path(self) -> &'static str {
+        self.row().path
+    }
+
+    /// Whether a token of this role may do it.
+    pub(crate) fn is_allowed(self, role: Role) -> bool {
+        self.row().roles.is_none_or(|roles| roles.contains(&role))
+    }
+
+    /// The roles that may do it, in words.
+    pub(crate) fn roles_in_words(self) -> String {
+        let names: Vec<&str> = self.row().roles.unwrap_or(&Role::ALL).iter().map(|role| role.name()).collect();
+        names.join(" or ")
+    }
+}
+
+/// The table of all routes and roles in Markdown, as `docs/API.md` shows it.
+pub fn roles_table() -> String {
+    let names = Role::ALL.map(|role| format!("`{}`", role.name())).join(" | ");
+    let mut table = format!("| route | no token | {names} |\n|---|---|{}\n", "---|".repeat(Role::ALL.len()));
+    let cell = |is_allowed| if is_allowed { "yes" } else { "" };
+    for act in Act::ALL {
+        let row = act.row();
+        let cells = Role::ALL.map(|role| cell(act.is_allowed(role))).join(" | ");
+        table += &format!("| `{} {}` | {} | {cells} |\n", row.method_name, row.path, cell(row.roles.is_none()));
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_router_knows_no_path_but_those_of_the_table() {
+        let code = include_str!("routes.rs").lines().filter(|line| !line.trim_start().starts_with("//"));
+        let paths: Vec<&str> = code.filter(|line| line.contains("\"/") || line.contains(".nest")).collect();
+        assert!(paths.is_empty(), "name the route in the table of authorisation.rs instead: {paths:?}");
+        let routes = include_str!("routes.rs");
+        for act in Act::ALL {
+            assert!(routes.contains(&format!("Act::{act:?}")), "{act:?} has no handler in routes.rs");
+        }
+    }
+
+    #[test]
+    fn an_admin_may_do_all_but_send() {
+        for act in Act::ALL {
+            assert_eq!(act.is_allowed(Admin), *act != Act::SendEvents, "{act:?}");
+        }
+        assert_eq!(Act::SendEvents.roles_in_words(), "sensor or send_only");
+    }
+}

@@ -1,0 +1,162 @@
+//! `/api/v1/tokens`: tokens of people and programs, for admins. A token is shown once, when it is made.
+
+use crate::app::App;
+use crate::auth;
+use crate::authorisation::Act;
+use crate::body::{self, Coming};
+use crate::code::Code;
+use crate::handlers::page::{List, limit_of};
+use crate::handlers::sensors::{made, unavailable};
+use axum::extract::{Path, RawQuery, Request, State};
+use axum::response::{IntoResponse, Response};
+use http::request::Parts;
+use http::{HeaderMap, StatusCode};
+use nowwhat::Problem;
+use registry::{NewToken, Role, TokenError, TokenInfo};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+const TOKENS: List = List { name: "tokens", key: "id", next: "next_before" };
+/// Longest life that can be asked for in seconds: 100 years.
+const LIFE_SECONDS_MAX: u64 = 3_155_760_000;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    role: String,
+    name: String,
+    sensor: Option<String>,
+    expires_at: Option<String>,
+    expires_in_seconds: Option<u64>,
+    uses: Option<u32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Parameters {
+    sensor: Option<String>,
+    limit: Option<u32>,
+    before: Option<i64>,
+}
+
+/// Makes a token: 201, shown only here.
+pub(crate) async fn post_token(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+    let (parts, mut body) = Coming::of(request);
+    let answered = add(&app, &parts, &mut body).await;
+    body::done(&app, body, answered).await
+}
+
+async fn add(app: &App, parts: &Parts, body: &mut Coming) -> Result<Response, Problem> {
+    let identity = auth::permit(app, &parts.headers, Act::AddToken).await?;
+    let example = "{\"role\": \"reader\", \"name\": \"...\"}, with sensor, expires_at or expires_in_seconds, and uses where they are needed";
+    let wanted: Wanted = body::json(app, parts, body, example).await?;
+    let new = NewToken {
+        role: role(&wanted.role)?,
+        expires_at: expiry(&wanted)?,
+        name: wanted.name,
+        sensor: wanted.sensor,
+        uses: wanted.uses,
+    };
+    let added = nowwhat::db(app.shared.registry.add_token(&auth::actor(&identity), &new)).await;
+    let (info, token) = added.map_err(refused)?;
+    let mut body = shown(&info);
+    body["token"] = token.reveal().into();
+    Ok(made(&format!("/api/v1/tokens/{}", info.id), body))
+}
+
+/// A page of the tokens, newest first.
+pub(crate) async fn get_tokens(
+    State(app): State<App>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    auth::permit(&app, &headers, Act::ListTokens).await?;
+    let asked: Parameters = serde_urlencoded::from_str(query.as_deref().unwrap_or_default())
+        .map_err(|e| Code::InvalidParameter.problem(format!("{e}; known are sensor, limit and before")))?;
+    let limit = limit_of(asked.limit)?;
+    let found = app.shared.registry.tokens(asked.sensor.as_deref(), limit + 1, asked.before);
+    let tokens = nowwhat::db(found).await.map_err(unavailable)?;
+    Ok(nowwhat::extract::Json(TOKENS.page(tokens.iter().map(shown).collect(), limit)).into_response())
+}
+
+/// What is known of one token.
+pub(crate) async fn get_token(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    auth::permit(&app, &headers, Act::ReadToken).await?;
+    let id = number(&id)?;
+    match nowwhat::db(app.shared.registry.token(id)).await.map_err(unavailable)? {
+        Some(token) => Ok(nowwhat::extract::Json(shown(&token)).into_response()),
+        None => Err(refused(TokenError::Unknown(id))),
+    }
+}
+
+/// Revokes a token: 204. The next request with it is refused.
+pub(crate) async fn delete_token(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let identity = auth::permit(&app, &headers, Act::RevokeToken).await?;
+    let id = number(&id)?;
+    nowwhat::db(app.shared.registry.revoke(&auth::actor(&identity), id)).await.map_err(refused)?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+fn role(name: &str) -> Result<Role, Problem> {
+    Role::of_name(name).ok_or_else(|| {
+        let names = Role::ALL.map(Role::name).join(", ");
+        Code::InvalidField.problem(format!("role: known are {names}"))
+    })
+}
+
+/// When the token ends, in microseconds since the epoch.
+fn expiry(wanted: &Wanted) -> Result<Option<i64>, Problem> {
+    let invalid = |detail: String| Code::InvalidField.problem(detail);
+    match (&wanted.expires_at, wanted.expires_in_seconds) {
+        (None, None) => Ok(None),
+        (Some(_), Some(_)) => Err(invalid("expires_at: send it or expires_in_seconds, not both".to_owned())),
+        (Some(at), None) => event::parse_time(at).map(Some).map_err(|e| invalid(format!("expires_at: {e}"))),
+        (None, Some(seconds @ 1..=LIFE_SECONDS_MAX)) => Ok(Some(now_micros() + seconds as i64 * 1_000_000)),
+        (None, Some(_)) => Err(invalid(format!("expires_in_seconds: it goes from 1 to {LIFE_SECONDS_MAX}"))),
+    }
+}
+
+fn number(id: &str) -> Result<i64, Problem> {
+    id.parse().map_err(|_| Code::NotFound.problem(format!("there is no token {id:?}: the id of a token is a number")))
+}
+
+fn shown(token: &TokenInfo) -> Value {
+    let time = |micros: Option<i64>| micros.map(event::format_time);
+    json!({
+        "id": token.id,
+        "role": token.role.name(),
+        "name": token.name,
+        "sensor": token.sensor,
+        "created_at": event::format_time(token.created_at),
+        "expires_at": time(token.expires_at),
+        "uses_left": token.uses_left,
+        "last_used_at": time(token.last_used_at),
+        "revoked_at": time(token.revoked_at),
+    })
+}
+
+fn refused(error: TokenError) -> Problem {
+    let code = match error {
+        TokenError::Unknown(_) => Code::NotFound,
+        TokenError::Configured(_) => Code::TokenConfigured,
+        TokenError::Unavailable(cause) => {
+            return Code::RegistryBusy.problem("the registry did not answer").cause(cause);
+        }
+        _ => Code::InvalidField,
+    };
+    code.problem(error.to_string())
+}
+
+fn now_micros() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
