@@ -212,6 +212,11 @@ impl Collector {
         self.signal(rustix::process::Signal::TERM);
     }
 
+    /// Ends it with signal 9 while others still use it.
+    pub fn signal_kill(&self) {
+        self.signal(rustix::process::Signal::KILL);
+    }
+
     /// Asks it to read its configuration again.
     pub fn signal_hup(&self) {
         self.signal(rustix::process::Signal::HUP);
@@ -332,6 +337,16 @@ impl Collector {
     /// Sends NDJSON as a sensor.
     pub fn send(&self, token: &str, lines: &[u8]) -> Answer {
         self.post("/api/v1/events", token, lines, &[("content-type", "application/x-ndjson")])
+    }
+
+    /// The same; an error when the collector goes away.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub fn try_send(&self, token: &str, lines: &[u8]) -> Result<Answer, String> {
+        let request = self.agent.post(format!("{}/api/v1/events", self.api));
+        let request = request.header("authorization", format!("Bearer {token}"));
+        try_answer(request.header("content-type", "application/x-ndjson").send(lines))
     }
 
     /// Asks SQL and returns the rows.

@@ -53,6 +53,10 @@ fn on_a_full_disk_senders_are_told_reading_and_starting_go_on_and_room_is_notice
     assert_eq!((refused.status, &refused.json()["code"]), (503, &json!("storage_full")), "{}", refused.text);
     assert!(refused.header("retry-after").is_some());
     assert_eq!(collector.rows("SELECT count(*) FROM events"), [[json!(accepted)]], "reading goes on");
+    let rejected = format!("[\"{}\"]\n", "x".repeat(60_000));
+    let unkept = collector.send(&token, rejected.as_bytes());
+    assert_eq!((unkept.status, &unkept.json()["code"]), (503, &json!("rejected_unavailable")), "{}", unkept.text);
+    assert_eq!(collector.rows("SELECT count(*) FROM rejected"), [[json!(0)]]);
     let reasons = |collector: &Collector| collector.get_admin("/readyz").json()["reasons"].to_string();
     assert!(reasons(&collector).contains("\"storage\""), "the reason can be read");
     collector.assert_adds_up();
@@ -65,5 +69,7 @@ fn on_a_full_disk_senders_are_told_reading_and_starting_go_on_and_room_is_notice
     collector.wait_for("room", |c| c.send(&token, b"{\"n\":2}\n").status == 200);
     assert_eq!(collector.rows("SELECT count(*) FROM events"), [[json!(accepted + 1)]]);
     assert!(!reasons(&collector).contains("\"storage\""));
+    assert_eq!(collector.send(&token, rejected.as_bytes()).json()["code"], "all_rejected");
+    assert_eq!(collector.rows("SELECT count(*) FROM rejected"), [[json!(1)]]);
     collector.assert_adds_up();
 }

@@ -56,6 +56,10 @@ impl DataDir {
         self.path.join("spill")
     }
 
+    pub(crate) fn rejected(&self) -> PathBuf {
+        self.path.join("rejected.sqlite")
+    }
+
     pub(crate) fn registry_url(&self) -> String {
         format!("sqlite://{}", self.path.join("registry.sqlite").display())
     }

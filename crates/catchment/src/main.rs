@@ -10,6 +10,7 @@ mod data_dir;
 mod demo;
 mod memory;
 mod own;
+mod rejected;
 mod send;
 mod sensor;
 mod serve;
@@ -50,6 +51,11 @@ enum Command {
     },
     /// Send events from a file or standard input: NDJSON or JSON, plain or with gzip or zstd.
     Send(send::SendArgs),
+    /// Read rejected events again, to mend and send them.
+    Rejected {
+        #[command(subcommand)]
+        command: RejectedCommand,
+    },
     /// Ask a question in SQL.
     Query(ask::QueryArgs),
     /// Show, check or write the configuration.
@@ -61,6 +67,12 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Load a running collector, then prove that nothing was lost or doubled.
     Bench(bench::BenchArgs),
+}
+
+#[derive(Subcommand)]
+enum RejectedCommand {
+    /// Write the rejected events as they came, one a line, the oldest first: mend them and give them to `catchment send`.
+    Export(rejected::ExportArgs),
 }
 
 #[derive(Args)]
@@ -86,6 +98,7 @@ fn main() -> ExitCode {
         Command::Sensor { command } => sensor::run(&command, &environment),
         Command::Token { command } => token::run(&command, &environment),
         Command::Send(args) => send::run(&args, &environment),
+        Command::Rejected { command: RejectedCommand::Export(args) } => rejected::export(&args, &environment),
         Command::Query(args) => ask::run(&args, &environment),
         Command::Config { command } => configuration(&command, &environment),
         Command::Demo(args) => demo::run(&args),

@@ -12,11 +12,15 @@ use nowwhat::health::{Health, Weight};
 use nowwhat::{Boot, BoxError, Environment, Foundation};
 use query::{Queries, QueryMetrics};
 use registry::{Registry, RegistryMetrics, Token};
+use rejected::{Rejected, RejectedMetrics};
 use std::time::Duration;
 use tokio::sync::watch;
 
 /// How often last-seen times reach the registry.
 const SEEN_FLUSH: Duration = Duration::from_secs(5);
+
+/// How often rejected events that are too old are let go.
+const EXPIRE: Duration = Duration::from_secs(60);
 
 /// Runs until it is asked to stop, or has to.
 pub(crate) fn run(args: &ServeArgs, environment: Environment) -> anyhow::Result<()> {
@@ -35,6 +39,7 @@ pub(crate) struct Metrics {
     lake: LakeMetrics,
     queries: QueryMetrics,
     registry: RegistryMetrics,
+    rejected: RejectedMetrics,
 }
 
 impl Metrics {
@@ -45,6 +50,7 @@ impl Metrics {
             lake: LakeMetrics::register(r),
             queries: QueryMetrics::register(r),
             registry: RegistryMetrics::register(r),
+            rejected: RejectedMetrics::register(r),
         }
     }
 }
@@ -64,6 +70,14 @@ async fn start(boot: &mut Boot) -> anyhow::Result<Router> {
     let token_place = ensure_admin(&registry, &dir, &settings).await?;
     reload_token(boot, &registry, &dir);
 
+    let rejected = Rejected::open(rejected_options(&dir, &settings), metrics.rejected).await?;
+    let closing = rejected.clone();
+    boot.on_stop("rejected", async move {
+        closing.close().await;
+        Ok(())
+    });
+    boot.task("age of rejected events", expire(rejected.clone()));
+
     let (engine, started) =
         Engine::start(engine_options(&dir, &settings, &foundation), metrics.engine, metrics.lake).await?;
     log_recovery(&started);
@@ -72,8 +86,8 @@ async fn start(boot: &mut Boot) -> anyhow::Result<Router> {
     let seal_timeout = seal_timeout(boot);
     boot.on_stop("engine", close(engine.clone(), seal_timeout));
 
-    let queries = Queries::new(query_options(&dir, &settings), metrics.queries).context("queries")?;
-    let app = server::App::new(engine, queries, registry, server_limits(&settings, &foundation));
+    let queries = Queries::new(query_options(&dir, &settings), rejected.clone(), metrics.queries).context("queries")?;
+    let app = server::App::new(engine, queries, registry, rejected, server_limits(&settings, &foundation));
     let tls = foundation.http.tls_certificate.is_some();
     let addresses = Addresses { api: boot.address, admin: boot.admin_address, tls };
     publish(boot, dir, &addresses);
@@ -176,7 +190,7 @@ fn engine_options(dir: &DataDir, settings: &Settings, foundation: &Foundation) -
         segment_bytes: settings.ingest.segment_bytes.0,
         in_flight_bytes_max: settings.ingest.in_flight_bytes_max.0,
         group_bytes_max,
-        payload_bytes_max: (columns_bytes_max + group_bytes_max) as usize,
+        payload_bytes_max: (columns_bytes_max + group_bytes_max) as usize + engine::ANSWER_BYTES_MAX,
         live_bytes_max: settings.seal.live_bytes_max.0,
         seal_bytes: settings.seal.bytes.0,
         seal_age_seconds: settings.seal.age_seconds.0,
@@ -184,7 +198,17 @@ fn engine_options(dir: &DataDir, settings: &Settings, foundation: &Foundation) -
         window_keys_max: settings.window.keys_max,
         group_keys_max: memory::group_keys_max(settings),
         window_seconds: settings.window.seconds.0,
+        answers_bytes_max: settings.window.answers_bytes_max.0,
         schema: server::events_schema(),
+    }
+}
+
+fn rejected_options(dir: &DataDir, settings: &Settings) -> rejected::Options {
+    rejected::Options {
+        path: dir.rejected(),
+        bytes_max: settings.rejected.bytes_max.0,
+        event_bytes_max: settings.rejected.event_bytes_max.0 as usize,
+        age_max: Duration::from_secs(settings.rejected.age_seconds.0),
     }
 }
 
@@ -210,7 +234,7 @@ fn server_limits(settings: &Settings, foundation: &Foundation) -> server::Limits
             event_bytes_max: settings.events.event_bytes_max.0 as usize,
             nesting_max: settings.events.nesting_max,
             batch_events_max: settings.events.batch_events_max,
-            rejected_listed_max: 1000,
+            rejected_kept_max: 10_000,
         },
         query_bytes_max: settings.query.bytes_max.0,
     }
@@ -235,6 +259,17 @@ fn watch_engine(health: &Health, engine: &Engine) {
     // A warning: with nobody sending, nobody would find out that there is room again.
     health.check("storage", Weight::Warning, move || storage.storage_full());
     health.check("seal", Weight::Warning, move || seal.seal_failure());
+}
+
+/// Lets rejected events go that are too old.
+async fn expire(rejected: Rejected) {
+    loop {
+        if let Err(error) = rejected.expire().await {
+            let error = nowwhat::error_chain(&error);
+            tracing::warn!(error, "old rejected events not removed, will be tried again");
+        }
+        tokio::time::sleep(EXPIRE).await;
+    }
 }
 
 async fn flush_seen(registry: Registry) {

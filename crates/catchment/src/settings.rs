@@ -44,6 +44,17 @@ nowwhat::settings! {
             seconds: Seconds = "10m", range "1s".."1d";
             /// At most this many keys are remembered.
             keys_max: usize = "2000000", range "1".."20000000";
+            /// Memory of the answers remembered for requests with an `Idempotency-Key`, as long as keys or until it is full.
+            answers_bytes_max: ByteSize = "16MiB", range "64KiB".."4GiB";
+        }
+        /// Rejected events, kept to be read again, mended and sent again.
+        rejected: Rejected {
+            /// Bytes of all of them; beyond it the oldest of the sensor that holds most go.
+            bytes_max: ByteSize = "256MiB", range "1MiB".."64GiB";
+            /// They are kept this long.
+            age_seconds: Seconds = "30d", range "1m".."365d";
+            /// Bytes that are kept of one event; longer ones are cut.
+            event_bytes_max: ByteSize = "64KiB", range "1KiB".."16MiB";
         }
         /// Live rows and when they go to the lake.
         seal: Seal {

@@ -1,6 +1,7 @@
 //! What is handed to the engine and what comes back.
 
 use crate::admission::Reservation;
+use crate::answers::Request;
 use event::Batch;
 use tokio::sync::oneshot;
 
@@ -11,6 +12,8 @@ pub struct Submission {
     pub batch: Batch,
     /// What it takes of the budget; released with the answer.
     pub reservation: Reservation,
+    /// The request, when it came with a key of its own.
+    pub request: Option<Request>,
 }
 
 /// How a batch ended, all of it durable and visible.

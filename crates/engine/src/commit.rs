@@ -4,6 +4,7 @@
 //! window and the next position, so none of them needs a lock.
 
 use crate::admission::Reservation;
+use crate::answers::{self, AgedAnswer, Answers, Request};
 use crate::batch::{AcceptError, Outcome, Waiting};
 use crate::live::Live;
 use crate::log::{EventLog, LogError, LogFrame, RememberedKeys};
@@ -29,6 +30,7 @@ pub(crate) struct CommitLoop {
     pub(crate) sealed: watch::Receiver<u64>,
     pub(crate) live: Arc<Live>,
     pub(crate) window: Window,
+    pub(crate) answers: Arc<Answers>,
     pub(crate) encoder: Encoder,
     pub(crate) last_position: u64,
     pub(crate) metrics: EngineMetrics,
@@ -41,6 +43,8 @@ struct Member {
     answer: oneshot::Sender<Result<Outcome, AcceptError>>,
     outcome: Outcome,
     events: u64,
+    /// Its key is given back when the batch is answered.
+    request: Option<Request>,
     /// Held until the batch is answered.
     _reservation: Reservation,
 }
@@ -51,16 +55,33 @@ struct Group {
     /// What is to be stored, in order and without positions; `None` when all were duplicates.
     rows: Option<RecordBatch>,
     keys: Vec<Option<Key>>,
+    /// What requests with a key are answered; none where nothing is stored.
+    answers: Vec<AgedAnswer>,
     first_position: u64,
     /// Where the window stood before this group.
     mark: usize,
+}
+
+impl Group {
+    /// What is to be remembered of the requests that came with a key. One that stores nothing is answered the same without it.
+    fn answers(&self) -> Vec<AgedAnswer> {
+        let stored = self.rows.as_ref().map_or(0, |rows| rows.num_rows() as u64);
+        let last_position = self.first_position + stored.saturating_sub(1);
+        let storing = self.members.iter().filter(|member| member.outcome.accepted > 0);
+        let answer = |member: &Member| {
+            let outcome = Outcome { last_position, ..member.outcome };
+            let answer = Arc::new(member.request.as_ref()?.answer(outcome));
+            Some(AgedAnswer { answer, age_seconds: 0 })
+        };
+        storing.filter_map(answer).collect()
+    }
 }
 
 impl CommitLoop {
     /// Runs until the queue is closed and empty, or the log is poisoned; then ends the log.
     pub(crate) async fn run(mut self) -> Result<(), LogError> {
         while let Some(waiting) = self.next_group().await {
-            let group = self.prepare(waiting);
+            let mut group = self.prepare(waiting);
             if let Err(error) = self.append(&group).await {
                 if let AcceptError::StorageFull { reason } = &error {
                     self.status.set_storage_full(Some(reason.clone()));
@@ -71,7 +92,7 @@ impl CommitLoop {
                 }
                 continue;
             }
-            self.remember(&group);
+            self.remember(&mut group);
             self.publish(&group);
             self.answer(group);
         }
@@ -101,7 +122,7 @@ impl CommitLoop {
 
     async fn trim(&mut self) {
         let sealed = *self.sealed.borrow_and_update();
-        let keys = KeysOfWindow { window: &self.window, now: Instant::now() };
+        let keys = KeysOfWindow { window: &self.window, answers: &self.answers, now: Instant::now() };
         match self.log.trim(sealed, &keys).await {
             Ok(bytes) => {
                 self.metrics.wal_bytes.set(bytes as i64);
@@ -118,8 +139,8 @@ impl CommitLoop {
         self.window.keep(Instant::now());
         let mark = self.window.len();
         let first_position = self.last_position + 1;
-        let mut group =
-            Group { members: Vec::with_capacity(waiting.len()), rows: None, keys: Vec::new(), first_position, mark };
+        let members = Vec::with_capacity(waiting.len());
+        let mut group = Group { members, rows: None, keys: Vec::new(), answers: Vec::new(), first_position, mark };
         let mut parts = Vec::with_capacity(waiting.len());
         for Waiting { submission, answer } in waiting {
             let batch = submission.batch;
@@ -127,7 +148,8 @@ impl CommitLoop {
             let stored = self.without_duplicates(batch.columns, batch.keys, &mut group.keys, &mut outcome);
             outcome.accepted = stored.num_rows() as u64;
             let events = outcome.accepted + outcome.duplicates;
-            group.members.push(Member { answer, outcome, events, _reservation: submission.reservation });
+            let (request, _reservation) = (submission.request, submission.reservation);
+            group.members.push(Member { answer, outcome, events, request, _reservation });
             if stored.num_rows() > 0 {
                 parts.push(stored);
             }
@@ -139,6 +161,7 @@ impl CommitLoop {
                 concat_batches(&parts[0].schema(), &parts).expect("batches share one schema and a group is bounded"),
             ),
         };
+        group.answers = group.answers();
         group
     }
 
@@ -178,7 +201,8 @@ impl CommitLoop {
         };
         self.wait_for_room(rows.get_array_memory_size() as u64).await?;
         let started = Instant::now();
-        let payload = self.encoder.encode(rows, &group.keys).expect("rows of our own schema always encode");
+        let answers = answers::encode(&group.answers, wall_micros());
+        let payload = self.encoder.encode(rows, &group.keys, &answers).expect("rows of our own schema always encode");
         let frame = LogFrame { first_position: group.first_position, event_count: rows.num_rows() as u32, payload };
         let appended = self.log.append(frame).await.map_err(AcceptError::from)?;
         self.status.set_storage_full(None);
@@ -212,8 +236,12 @@ impl CommitLoop {
     }
 
     /// Step two: remembered.
-    fn remember(&mut self, group: &Group) {
+    fn remember(&mut self, group: &mut Group) {
         let now = Instant::now();
+        for AgedAnswer { answer, .. } in group.answers.drain(..) {
+            self.answers.remember(answer, now, Duration::ZERO);
+        }
+        self.metrics.answers(&self.answers, now);
         self.last_position += group.rows.as_ref().map_or(0, |r| r.num_rows() as u64);
         self.window.keep(now);
         self.metrics.window_keys.set(self.window.len() as i64);
@@ -236,6 +264,7 @@ impl CommitLoop {
             self.metrics.accepted.inc_by(outcome.accepted);
             self.metrics.duplicates.inc_by(outcome.duplicates);
             self.metrics.reused_ids.inc_by(outcome.reused_ids);
+            drop(member.request);
             drop(member.answer.send(Ok(outcome)));
         }
     }
@@ -245,6 +274,8 @@ impl CommitLoop {
         self.window.take_back(group.mark);
         for member in group.members {
             self.metrics.failed.inc_by(member.events);
+            // Who is told may send again at once.
+            drop(member.request);
             drop(member.answer.send(Err(error.clone())));
         }
     }
@@ -261,19 +292,23 @@ impl CommitLoop {
     }
 }
 
-/// The window's keys, for the log that lets go of their frames.
+/// The window's keys and the remembered answers, for the log that lets go of their frames.
 struct KeysOfWindow<'a> {
     window: &'a Window,
+    answers: &'a Answers,
     now: Instant,
 }
 
 impl RememberedKeys for KeysOfWindow<'_> {
     fn of_range(&self, first: u64, last: u64) -> Vec<u8> {
-        window::encode(&self.window.of_positions(first, last, self.now), wall_micros())
+        let wall = wall_micros();
+        let answers = answers::encode(&self.answers.of_positions(first, last, self.now), wall);
+        window::encode(&self.window.of_positions(first, last, self.now), &answers, wall)
     }
 
     fn oldest_position(&self) -> u64 {
-        self.window.oldest_position().unwrap_or(u64::MAX)
+        let oldest = [self.window.oldest_position(), self.answers.oldest_position()];
+        oldest.into_iter().flatten().min().unwrap_or(u64::MAX)
     }
 }
 

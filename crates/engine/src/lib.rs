@@ -8,7 +8,7 @@
 //! Engine    submit: the batch joins the queue; the caller waits for its answer
 //! commit    take all that waits = one group; drop duplicates; give positions
 //!   log       one frame, one fdatasync                                             (promise 1)
-//!   window    remember the keys of the group                                       (promise 3)
+//!   window    remember the keys of the group, and the answers of requests with a key (promise 3)
 //!   live      publish the rows: every View taken from now on holds them            (promise 4)
 //!   answer    accepted, duplicates, reused ids                                     (promise 2)
 //! seal      live rows -> lake, then the View swaps, then the log is trimmed        (promise 5)
@@ -22,6 +22,7 @@
 //! **Invariant:** the engine knows nothing of HTTP, tokens or SQL.
 
 mod admission;
+mod answers;
 mod batch;
 mod commit;
 mod live;
@@ -34,6 +35,7 @@ mod start;
 mod window;
 
 pub use admission::{Admission, Reservation, TurnedAway};
+pub use answers::{ANSWER_BYTES_MAX, Answer, Claim, Claimed, InUse, Request, RequestKey, TOLD_BYTES_MAX};
 pub use batch::{AcceptError, Outcome, Submission};
 pub use log::{Appended, EventLog, LocalLog, LogError, LogFrame, RememberedKeys};
 pub use metrics::EngineMetrics;

@@ -1,11 +1,13 @@
 //! The engine's metrics. `received = accepted + duplicates + rejected + failed` holds whenever nothing is in flight.
 
+use crate::answers::Answers;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+use std::time::Instant;
 
 /// The four ends of a received event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -44,6 +46,10 @@ pub struct EngineMetrics {
     pub(crate) sealed_position: Gauge,
     pub(crate) window_keys: Gauge,
     pub(crate) window_seconds: Gauge,
+    pub(crate) answers: Gauge,
+    pub(crate) answers_bytes: Gauge,
+    pub(crate) answers_seconds: Gauge,
+    pub(crate) replayed: Counter,
     pub(crate) seals: Counter,
     pub(crate) seal_failures: Counter,
     pub(crate) seal_seconds: Histogram,
@@ -76,6 +82,10 @@ impl Default for EngineMetrics {
             sealed_position: Gauge::default(),
             window_keys: Gauge::default(),
             window_seconds: Gauge::default(),
+            answers: Gauge::default(),
+            answers_bytes: Gauge::default(),
+            answers_seconds: Gauge::default(),
+            replayed: Counter::default(),
             seals: Counter::default(),
             seal_failures: Counter::default(),
             seal_seconds: Histogram::new(exponential_buckets(0.005, 2.0, 14)),
@@ -92,6 +102,7 @@ impl EngineMetrics {
         let m = Self::default();
         let r = registry.sub_registry_with_prefix("catchment_engine");
         m.register_events(r);
+        m.register_answers(r);
         m.register_log(r);
         m.register_seal(r);
         m
@@ -115,6 +126,30 @@ impl EngineMetrics {
         r.register("live_rows", "Accepted events not in the lake yet", self.live_rows.clone());
         r.register_with_unit("live", "Memory of the live rows", Unit::Bytes, self.live_bytes.clone());
         r.register("last_position", "Position of the last accepted event", self.last_position.clone());
+    }
+
+    fn register_answers(&self, r: &mut Registry) {
+        r.register("answers", "Answers remembered of requests with an idempotency key", self.answers.clone());
+        r.register_with_unit("answers", "Memory of the remembered answers", Unit::Bytes, self.answers_bytes.clone());
+        r.register_with_unit(
+            "answers_window",
+            "True length of the time that answers are remembered now",
+            Unit::Seconds,
+            self.answers_seconds.clone(),
+        );
+        r.register(
+            "replayed_requests",
+            "Requests with a known idempotency key, answered as before; their events are not received again",
+            self.replayed.clone(),
+        );
+    }
+
+    /// Tells of the remembered answers.
+    pub(crate) fn answers(&self, answers: &Answers, now: Instant) {
+        let (count, bytes) = answers.size();
+        self.answers.set(count as i64);
+        self.answers_bytes.set(bytes as i64);
+        self.answers_seconds.set(answers.seconds(now) as i64);
     }
 
     fn register_log(&self, r: &mut Registry) {

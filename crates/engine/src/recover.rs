@@ -4,13 +4,14 @@
 //! ids they had, and that the keys inside the window are remembered again. One frame is in memory at a time beside the live
 //! rows, and those never exceed their bound, because the running engine kept to it too: replay never has to seal.
 
+use crate::answers::{self, AgedAnswer, Answers};
 use crate::commit::with_positions;
 use crate::live::Live;
 use crate::log::LogFrame;
 use crate::metrics::EngineMetrics;
-use crate::payload::{PayloadError, decode};
+use crate::payload::{Decoded, PayloadError, decode};
 use crate::start::Options;
-use crate::window::{self, Window};
+use crate::window::{self, Remembered, Window};
 use arrow::array::{Array, ArrayRef, MutableArrayData, TimestampMicrosecondArray, make_array};
 use arrow::record_batch::RecordBatch;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -61,6 +62,7 @@ pub enum RecoverError {
 pub(crate) struct Recovery<'a> {
     pub(crate) live: &'a Live,
     pub(crate) window: &'a mut Window,
+    pub(crate) answers: &'a Answers,
     pub(crate) log: Uuid,
     pub(crate) sealed: u64,
     pub(crate) expected: u64,
@@ -69,12 +71,13 @@ pub(crate) struct Recovery<'a> {
 }
 
 impl Recovery<'_> {
-    /// Takes one frame: its keys always, its rows when they are not sealed.
+    /// Takes one frame: its keys and answers always, its rows when they are not sealed.
     pub(crate) fn frame(&mut self, frame: LogFrame<'_>) -> Result<(), RecoverError> {
         let position = frame.first_position;
         let bad = |e: PayloadError| RecoverError::Payload { position, reason: e.to_string() };
-        let (rows, keys) = decode(frame.payload).map_err(bad)?;
+        let Decoded { rows, keys, answers } = decode(frame.payload).map_err(bad)?;
         let now = Instant::now();
+        self.remember(answers, now);
         let wall = wall_micros();
         for (row, key) in keys.iter().enumerate() {
             if let Some(key) = key {
@@ -100,17 +103,26 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// Takes the keys that a trimmed segment left behind.
+    /// Takes the keys and answers that a trimmed segment left behind.
     pub(crate) fn keys(&mut self, position: u64, bytes: &[u8]) -> Result<(), RecoverError> {
-        let (keys, written_micros) = window::decode(bytes).ok_or(RecoverError::Keys { position })?;
+        let unreadable = RecoverError::Keys { position };
+        let Some(Remembered { keys, answers, written_micros }) = window::decode(bytes) else { return Err(unreadable) };
         let now = Instant::now();
-        let since = Duration::from_micros(u64::try_from(wall_micros().saturating_sub(written_micros)).unwrap_or(0));
+        let wall = wall_micros();
+        self.remember(answers::decode(answers, wall).ok_or(unreadable)?, now);
+        let since = Duration::from_micros(u64::try_from(wall.saturating_sub(written_micros)).unwrap_or(0));
         for aged in keys {
             let age = Duration::from_secs(aged.age_seconds) + since;
             self.window.note_aged(aged.key, aged.position, now, age);
         }
         self.window.keep(now);
         Ok(())
+    }
+
+    fn remember(&self, answers: Vec<AgedAnswer>, now: Instant) {
+        for AgedAnswer { answer, age_seconds } in answers {
+            self.answers.remember(answer, now, Duration::from_secs(age_seconds));
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! batch handed in gets exactly one answer, and that its events are counted whatever happens to the caller.
 
 use crate::admission::Admission;
+use crate::answers::{Answers, Claimed, InUse, RequestKey};
 use crate::batch::{AcceptError, Outcome, Submission, Waiting};
 use crate::commit::CommitLoop;
 use crate::live::Live;
@@ -50,8 +51,10 @@ pub struct Options {
     pub window_keys_max: usize,
     /// Number of keys that one group may bring.
     pub group_keys_max: usize,
-    /// Age of the duplicate window.
+    /// Age of the duplicate window, and of the remembered answers.
     pub window_seconds: u64,
+    /// Memory of the remembered answers.
+    pub answers_bytes_max: u64,
     /// Columns of the table `events`.
     pub schema: SchemaRef,
 }
@@ -158,6 +161,7 @@ struct Shared {
     admission: Admission,
     queue: Mutex<Option<mpsc::UnboundedSender<Waiting>>>,
     live: Arc<Live>,
+    answers: Arc<Answers>,
     seal_now: mpsc::Sender<SealNow>,
     metrics: EngineMetrics,
     status: Arc<Status>,
@@ -186,9 +190,11 @@ impl Engine {
         let live = Live::new(snapshot.clone(), metrics.clone());
         let mut window =
             Window::new(options.window_keys_max, options.group_keys_max, Duration::from_secs(options.window_seconds));
+        let answers = Arc::new(Answers::new(options.answers_bytes_max, Duration::from_secs(options.window_seconds)));
         let mut recovery = Recovery {
             live: &live,
             window: &mut window,
+            answers: &answers,
             log: log.id(),
             sealed: snapshot.sealed,
             expected: snapshot.sealed + 1,
@@ -209,7 +215,8 @@ impl Engine {
             sealed_position: snapshot.sealed,
             torn_tail: opened.torn_tail,
         };
-        let engine = Self::run(Parts { log: Box::new(log), lake, live, window, wal_position }, options, metrics)?;
+        let engine =
+            Self::run(Parts { log: Box::new(log), lake, live, window, answers, wal_position }, options, metrics)?;
         Ok((engine, started))
     }
 
@@ -221,6 +228,7 @@ impl Engine {
         let status = Arc::new(Status::default());
         status.set_window_seconds(options.window_seconds);
         metrics.window_seconds.set(options.window_seconds as i64);
+        metrics.answers(&parts.answers, Instant::now());
         let seal = SealLoop {
             lake: parts.lake,
             live: parts.live.clone(),
@@ -238,6 +246,7 @@ impl Engine {
             sealed,
             live: parts.live.clone(),
             window: parts.window,
+            answers: parts.answers.clone(),
             encoder: Encoder::new()?,
             last_position: parts.wal_position,
             metrics: metrics.clone(),
@@ -252,8 +261,8 @@ impl Engine {
             ended_tx.send_replace(Some(committed.unwrap_or_else(panicked)));
         })?;
         let queue = Mutex::new(Some(queue));
-        let live = parts.live;
-        let shared = Shared { admission, queue, live, seal_now, metrics, status, ended };
+        let (live, answers) = (parts.live, parts.answers);
+        let shared = Shared { admission, queue, live, answers, seal_now, metrics, status, ended };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -272,10 +281,34 @@ impl Engine {
         self.shared.live.view()
     }
 
+    /// Claims the key of a request whose head has come: what it was answered before, or the right to run.
+    ///
+    /// # Errors
+    /// [`InUse`] while a request with this key runs.
+    pub fn claim(&self, key: RequestKey) -> Result<Claimed, InUse> {
+        self.shared.answers.claim(key, Instant::now())
+    }
+
+    /// How long answers are remembered now.
+    pub fn answers_seconds(&self) -> u64 {
+        self.shared.answers.seconds(Instant::now())
+    }
+
+    /// Counts a request that got the answer of before; its events are not received again.
+    pub fn replayed(&self) {
+        self.shared.metrics.replayed.inc();
+    }
+
     /// Counts a batch of which nothing is stored: all of it was rejected.
     pub fn rejected(&self, events: u64) {
         self.shared.metrics.received.inc_by(events);
         self.shared.metrics.rejected.inc_by(events);
+    }
+
+    /// Counts a batch that failed before it was handed in.
+    pub fn failed(&self, events: u64) {
+        self.shared.metrics.received.inc_by(events);
+        self.shared.metrics.failed.inc_by(events);
     }
 
     /// Hands a batch in and returns its answer: durable and visible, or not stored at all.
@@ -351,6 +384,7 @@ struct Parts {
     lake: Lake,
     live: Arc<Live>,
     window: Window,
+    answers: Arc<Answers>,
     wal_position: u64,
 }
 

@@ -185,20 +185,29 @@ impl Window {
     }
 }
 
-/// Version of the layout of [`encode`].
+/// Version of the layout of [`encode`] without answers.
 const KEYS_VERSION: u8 = 1;
-/// Version and seven bytes of zero, then the wall clock.
+/// Version of the layout with answers behind the keys.
+const KEYS_VERSION_WITH_ANSWERS: u8 = 2;
+/// Version and three bytes of zero, the bytes of the keys (zero in version 1: they go to the end), then the wall clock.
 const KEYS_HEADER_BYTES: usize = 16;
 /// Id, content, position, age.
 const AGED_KEY_BYTES: usize = 36;
 
-/// Keys as a file holds them: version, the wall clock in microseconds, then 36 bytes a key. `docs/FORMAT.md` describes it.
-pub(crate) fn encode(keys: &[AgedKey], written_micros: i64) -> Vec<u8> {
-    if keys.is_empty() {
+/// Keys as a file holds them: version, the wall clock in microseconds, 36 bytes a key, then the answers as they are encoded.
+/// `docs/FORMAT.md` describes it.
+pub(crate) fn encode(keys: &[AgedKey], answers: &[u8], written_micros: i64) -> Vec<u8> {
+    if keys.is_empty() && answers.is_empty() {
         return Vec::new();
     }
-    let mut bytes = Vec::with_capacity(KEYS_HEADER_BYTES + keys.len() * AGED_KEY_BYTES);
-    bytes.extend([KEYS_VERSION, 0, 0, 0, 0, 0, 0, 0]);
+    let keys_bytes = keys.len() * AGED_KEY_BYTES;
+    let (version, told_bytes) = match answers {
+        [] => (KEYS_VERSION, 0),
+        _ => (KEYS_VERSION_WITH_ANSWERS, u32::try_from(keys_bytes).expect("a segment's keys are far below 4 GiB")),
+    };
+    let mut bytes = Vec::with_capacity(KEYS_HEADER_BYTES + keys_bytes + answers.len());
+    bytes.extend([version, 0, 0, 0]);
+    bytes.extend(told_bytes.to_le_bytes());
     bytes.extend(written_micros.to_le_bytes());
     for AgedKey { key, position, age_seconds } in keys {
         bytes.extend(key.id.to_le_bytes());
@@ -206,13 +215,28 @@ pub(crate) fn encode(keys: &[AgedKey], written_micros: i64) -> Vec<u8> {
         bytes.extend(position.to_le_bytes());
         bytes.extend(u32::try_from(*age_seconds).unwrap_or(u32::MAX).to_le_bytes());
     }
+    bytes.extend(answers);
     bytes
 }
 
-/// What [`encode`] wrote: the keys and the wall clock; none when these bytes are of another layout.
-pub(crate) fn decode(bytes: &[u8]) -> Option<(Vec<AgedKey>, i64)> {
+/// What [`encode`] wrote.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Remembered<'a> {
+    pub(crate) keys: Vec<AgedKey>,
+    pub(crate) answers: &'a [u8],
+    pub(crate) written_micros: i64,
+}
+
+/// What [`encode`] wrote; none when these bytes are of another layout.
+pub(crate) fn decode(bytes: &[u8]) -> Option<Remembered<'_>> {
     let (header, body) = bytes.split_at_checked(KEYS_HEADER_BYTES)?;
-    if header[0] != KEYS_VERSION || body.len() % AGED_KEY_BYTES != 0 {
+    let keys_bytes = u32::from_le_bytes(header[4..8].try_into().ok()?) as usize;
+    let (body, answers) = match header[0] {
+        KEYS_VERSION => (body, &[][..]),
+        KEYS_VERSION_WITH_ANSWERS => body.split_at_checked(keys_bytes)?,
+        _ => return None,
+    };
+    if body.len() % AGED_KEY_BYTES != 0 {
         return None;
     }
     let written_micros = i64::from_le_bytes(header[8..].try_into().ok()?);
@@ -226,7 +250,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<(Vec<AgedKey>, i64)> {
             age_seconds: u64::from(u32::from_le_bytes(bytes[32..].try_into().ok()?)),
         })
     };
-    Some((body.chunks_exact(AGED_KEY_BYTES).map(key).collect::<Option<_>>()?, written_micros))
+    let keys = body.chunks_exact(AGED_KEY_BYTES).map(key).collect::<Option<_>>()?;
+    Some(Remembered { keys, answers, written_micros })
 }
 
 /// A remembered key with its age.
@@ -324,9 +349,13 @@ mod tests {
                 .into_iter()
                 .map(|(id, content, position, age_seconds)| AgedKey { key: Key { id, content }, position, age_seconds })
                 .collect();
-            let bytes = encode(&keys, written);
-            prop_assert_eq!(decode(&bytes), Some((keys, written)));
+            let bytes = encode(&keys, &[], written);
+            prop_assert_eq!(&bytes[..8], &[1, 0, 0, 0, 0, 0, 0, 0], "as it was before there were answers");
             prop_assert_eq!(decode(&bytes[..bytes.len() - cut]), None);
+            let with_answers = encode(&keys, b"answers", written);
+            let read = decode(&with_answers).expect("readable");
+            prop_assert_eq!((read.keys, read.answers, read.written_micros), (keys.clone(), &b"answers"[..], written));
+            prop_assert_eq!(decode(&bytes), Some(Remembered { keys, answers: &[], written_micros: written }));
         }
 
         #[test]

@@ -1,5 +1,7 @@
 //! Why an event was rejected: one table of codes, and the rejection itself.
 
+use std::ops::Range;
+
 /// One rejected event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
@@ -11,6 +13,8 @@ pub struct Rejection {
     pub pointer: Option<String>,
     /// Why, and what to do.
     pub reason: String,
+    /// Where its bytes are in the body, decompressed.
+    pub text: Range<usize>,
 }
 
 macro_rules! codes {

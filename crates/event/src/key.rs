@@ -14,17 +14,22 @@ pub struct Key {
 impl Key {
     /// The key of an event. `time` is none when it was not given: a retry would have another time of receipt.
     pub(crate) fn of(identity: [&str; 3], content: &[&[u8]], time: Option<i64>) -> Self {
-        let mut id = Xxh3::new();
-        for part in identity {
-            id.update(&(part.len() as u64).to_le_bytes());
-            id.update(part.as_bytes());
-        }
         let mut hash = xxh3_64(&time.unwrap_or(i64::MIN).to_le_bytes());
         for part in content {
             hash = hash.rotate_left(5).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ xxh3_64(part);
         }
-        Self { id: id.digest128(), content: hash }
+        Self { id: content_hash(&identity.map(str::as_bytes)), content: hash }
     }
+}
+
+/// Tells what was sent from anything else, by its parts.
+pub fn content_hash(parts: &[&[u8]]) -> u128 {
+    let mut hash = Xxh3::new();
+    for part in parts {
+        hash.update(&(part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.digest128()
 }
 
 /// Bytes that are no keys.

@@ -33,7 +33,7 @@ pub use decompress::{ContentEncoding, DecompressError, UnknownEncoding, decompre
 pub use fields::{BadPointer, FieldNames};
 pub use framing::{Framing, Headers, UnsupportedMediaType, framing_of};
 pub use jiff::tz::TimeZone;
-pub use key::{BadKeys, Key, keys_from_bytes, keys_to_bytes, made_id};
+pub use key::{BadKeys, Key, content_hash, keys_from_bytes, keys_to_bytes, made_id};
 pub use read::{Batch, Limits, ReadError, ReadOptions, columns_bytes_max, read};
 pub use schema::{batch_schema, events_schema};
 pub use time::{TimeError, format_time, parse_time, time_zone};

@@ -19,13 +19,13 @@ pub struct Limits {
     pub nesting_max: usize,
     /// Most events in a batch; more refuse the batch.
     pub batch_events_max: usize,
-    /// Most rejections that are listed; all are counted.
-    pub rejected_listed_max: usize,
+    /// Most rejections that are told one by one; all are counted.
+    pub rejected_kept_max: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { event_bytes_max: 1 << 20, nesting_max: 128, batch_events_max: 500_000, rejected_listed_max: 1000 }
+        Self { event_bytes_max: 1 << 20, nesting_max: 128, batch_events_max: 500_000, rejected_kept_max: 1000 }
     }
 }
 
@@ -60,9 +60,12 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Memory of the columns and keys.
+    /// Memory of the columns, keys and rejections.
     pub fn memory_bytes(&self) -> usize {
-        self.columns.get_array_memory_size() + self.keys.capacity() * size_of::<Option<Key>>()
+        let texts = |r: &Rejection| r.reason.capacity() + r.pointer.as_ref().map_or(0, String::capacity);
+        let rejected =
+            self.rejected.capacity() * size_of::<Rejection>() + self.rejected.iter().map(texts).sum::<usize>();
+        self.columns.get_array_memory_size() + self.keys.capacity() * size_of::<Option<Key>>() + rejected
     }
 }
 
@@ -135,7 +138,7 @@ pub fn read(body: &[u8], framing: Framing<'_>, options: &ReadOptions<'_>) -> Res
         Framing::CloudEvents => reader.cloud_texts(body)?,
         Framing::Binary(headers) => {
             reader.count()?;
-            reader.ended(|reader| reader.cloud_headers(&headers, body));
+            reader.ended(body, |reader| reader.cloud_headers(&headers, body));
         }
     }
     Ok(reader.finish())
@@ -149,6 +152,8 @@ pub(crate) struct Reader<'a> {
     pub(crate) subject_field: Option<Pointer>,
     pub(crate) columns: Columns,
     pub(crate) keys: Vec<Option<Key>>,
+    /// Where the body begins in memory.
+    body_start: usize,
     received: u64,
     rejected: Vec<Rejection>,
     rejected_total: u64,
@@ -178,6 +183,7 @@ impl<'a> Reader<'a> {
             subject_field: Pointer::parse(&fields.subject_field)?,
             columns: Columns::with_capacity(rows, body.len()),
             keys: Vec::with_capacity(rows),
+            body_start: body.as_ptr() as usize,
             received: 0,
             rejected: Vec::new(),
             rejected_total: 0,
@@ -210,7 +216,8 @@ impl<'a> Reader<'a> {
             return Err(self.broken(scanner.expected("an event: the body is empty, send a CloudEvent")));
         }
         self.count()?;
-        self.ended(|reader| reader.cloud_event(body.trim_ascii()));
+        let text = body.trim_ascii();
+        self.ended(text, |reader| reader.cloud_event(text));
         Ok(())
     }
 
@@ -257,7 +264,8 @@ impl<'a> Reader<'a> {
                 let start = scanner.at;
                 scanner.value().map_err(|e| self.broken(e))?;
                 self.count()?;
-                self.ended(|reader| event(reader, &body[start..scanner.at]));
+                let text = &body[start..scanner.at];
+                self.ended(text, |reader| event(reader, text));
                 if scanner.eat(b']') {
                     break;
                 }
@@ -287,16 +295,18 @@ impl<'a> Reader<'a> {
 
     /// Reads one event, which stands for itself.
     fn alone(&mut self, text: &[u8]) {
-        self.ended(|reader| reader.event(text));
+        self.ended(text, |reader| reader.event(text));
     }
 
-    /// The end of one event, which stands for itself: a row, or a rejection.
-    fn ended(&mut self, event: impl FnOnce(&mut Self) -> Result<(), Refusal>) {
+    /// The end of one event, which stands for itself: a row, or a rejection. `text` is its part of the body.
+    fn ended(&mut self, text: &[u8], event: impl FnOnce(&mut Self) -> Result<(), Refusal>) {
         if let Err(refusal) = event(self) {
             self.rejected_total += 1;
-            if self.rejected.len() < self.options.limits.rejected_listed_max {
+            if self.rejected.len() < self.options.limits.rejected_kept_max {
                 let Refusal { code, pointer, reason } = refusal;
-                self.rejected.push(Rejection { index: self.received - 1, code, pointer, reason });
+                let start = text.as_ptr() as usize - self.body_start;
+                let text = start..start + text.len();
+                self.rejected.push(Rejection { index: self.received - 1, code, pointer, reason, text });
             }
         }
     }

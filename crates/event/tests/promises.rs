@@ -164,11 +164,23 @@ fn a_batch_of_too_many_events_is_refused() {
 }
 
 #[test]
-fn only_the_first_rejections_are_listed_but_all_are_counted() {
+fn only_the_first_rejections_are_told_but_all_are_counted() {
     let mut options = options();
-    options.limits.rejected_listed_max = 3;
+    options.limits.rejected_kept_max = 3;
     let batch = read(&b"1\n".repeat(10), Framing::Ndjson, &options).expect("reads");
     assert_eq!((batch.rejected.len(), batch.rejected_total, batch.received), (3, 10, 10));
+}
+
+#[test]
+fn a_rejection_tells_which_bytes_of_the_body_it_is_about() {
+    let told = |body: &'static str, framing: Framing<'_>| {
+        let batch = read(body.as_bytes(), framing, &options()).expect("reads");
+        batch.rejected.iter().map(|r| &body[r.text.clone()]).collect::<Vec<_>>()
+    };
+    assert_eq!(told("{\"a\":1}\n  {oops\n\n[1] \n", Framing::Ndjson), ["{oops", "[1]"]);
+    assert_eq!(told(" [ {\"a\":1}, 2 ,\n [3]]", Framing::Json), ["2", "[3]"]);
+    assert_eq!(told(" {\"a\": oops}\n", Framing::Json), ["{\"a\": oops}"]);
+    assert_eq!(told(" {\"id\": \"1\"} ", Framing::CloudEvent), ["{\"id\": \"1\"}"]);
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod error;
 mod live;
 mod metrics;
 mod prune;
+mod rejected;
 mod relations;
 mod run;
 mod statement;

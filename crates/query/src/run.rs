@@ -3,9 +3,11 @@
 use crate::coerce::Fields;
 use crate::error::QueryError;
 use crate::metrics::{End, EndLabel, QueryMetrics};
+use crate::rejected;
 use crate::statement;
 use crate::table::{BATCH_ROWS, Events, LAKE_URL};
 use crate::value::type_name;
+use ::rejected::Rejected;
 use arrow::array::RecordBatch;
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList};
 use datafusion::catalog::{MemorySchemaProvider, SchemaProvider};
@@ -148,6 +150,7 @@ struct Shared {
     runtime: Option<Runtime>,
     base: SessionState,
     permits: Arc<Semaphore>,
+    rejected: Rejected,
     pool: Arc<dyn MemoryPool>,
     options: Options,
     metrics: QueryMetrics,
@@ -166,7 +169,7 @@ impl Queries {
     ///
     /// # Errors
     /// The operating system's, for threads and folders.
-    pub fn new(options: Options, metrics: QueryMetrics) -> io::Result<Self> {
+    pub fn new(options: Options, rejected: Rejected, metrics: QueryMetrics) -> io::Result<Self> {
         if options.spill_dir.exists() {
             std::fs::remove_dir_all(&options.spill_dir)?;
         }
@@ -186,7 +189,7 @@ impl Queries {
         let environment = environment(&options, pool.clone()).map_err(io::Error::other)?;
         let base = base_state(&options, environment).map_err(io::Error::other)?;
         let permits = Arc::new(Semaphore::new(options.concurrent_max));
-        let shared = Shared { runtime: Some(runtime), base, permits, pool, options, metrics };
+        let shared = Shared { runtime: Some(runtime), base, permits, rejected, pool, options, metrics };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -216,7 +219,7 @@ impl Queries {
         let began = turn.began;
         let result = self.start(turn, view, query).await;
         if let Err(error) = &result {
-            self.shared.count(End::of(&error), began);
+            self.shared.count(End::of(error), began);
         }
         result
     }
@@ -394,10 +397,11 @@ impl Task {
         execute_stream(plan, state.task_ctx()).map_err(failed)
     }
 
-    /// The base with the View as its only table.
+    /// The base with its tables: the View, and what was rejected.
     fn state(&self, events: Arc<Events>) -> Result<SessionState, DataFusionError> {
         let schema = MemorySchemaProvider::new();
         schema.register_table("events".into(), events)?;
+        schema.register_table("rejected".into(), rejected::table(&self.shared.rejected)?)?;
         let catalog = MemoryCatalogProvider::new();
         catalog.register_schema("public", Arc::new(schema))?;
         let catalogs = MemoryCatalogProviderList::new();

@@ -3,6 +3,7 @@
 use engine::Engine;
 use query::Queries;
 use registry::Registry;
+use rejected::Rejected;
 use std::sync::Arc;
 
 /// What handlers work with. Cheap to clone.
@@ -15,6 +16,7 @@ pub(crate) struct Shared {
     pub(crate) engine: Engine,
     pub(crate) queries: Queries,
     pub(crate) registry: Registry,
+    pub(crate) rejected: Rejected,
     pub(crate) limits: Limits,
 }
 
@@ -31,7 +33,7 @@ pub struct Limits {
 
 impl App {
     /// Puts the parts together.
-    pub fn new(engine: Engine, queries: Queries, registry: Registry, limits: Limits) -> Self {
-        Self { shared: Arc::new(Shared { engine, queries, registry, limits }) }
+    pub fn new(engine: Engine, queries: Queries, registry: Registry, rejected: Rejected, limits: Limits) -> Self {
+        Self { shared: Arc::new(Shared { engine, queries, registry, rejected, limits }) }
     }
 }

@@ -44,6 +44,8 @@ acts! {
     ReadEvent GET "/api/v1/events/{id}" Some(&[Reader, Admin]);
     /// SQL.
     Query POST "/api/v1/query" Some(&[Reader, Admin]);
+    /// What was rejected; a sensor sees its own.
+    ReadRejected GET "/api/v1/rejected" Some(&[Sensor, Operator, Admin]);
     /// A new sensor.
     RegisterSensor POST "/api/v1/sensor" Some(&[Enrol, Admin]);
     /// A sensor about itself.

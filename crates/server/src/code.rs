@@ -46,6 +46,7 @@ codes! {
     AllRejected "all_rejected" 400 No "Every event of the batch was rejected", "Mend the events listed in `rejected` and send them again.";
     AtomicRejected "atomic_rejected" 400 No "The atomic batch was rejected because of some of its events", "Mend the events listed in `rejected` and send the whole batch again, or leave `atomic` out to keep the others.";
     InvalidParameter "invalid_parameter" 400 No "A parameter of the address is not understood", "Use the parameter as the detail says.";
+    InvalidIdempotencyKey "invalid_idempotency_key" 400 No "The idempotency key cannot be used", "Send one header `Idempotency-Key` of 1 to 255 visible ASCII characters, in double quotes or bare.";
     InvalidName "invalid_name" 400 No "The sensor's name or labels cannot be used", "Choose a name or labels within the rule that the detail names.";
     InvalidField "invalid_field" 400 No "A field of the body cannot be used", "Mend the field that the detail names.";
     InvalidSql "invalid_sql" 400 No "The SQL cannot be answered", "Mend the statement at the place the detail names.";
@@ -60,10 +61,12 @@ codes! {
     RequestTimeout "request_timeout" 408 Yes "The request did not arrive in time", "Send the body without pauses.";
     NameTaken "name_taken" 409 No "A sensor of this name exists", "Choose another name, or use the token that this sensor has.";
     TokenConfigured "token_configured" 409 No "The configured admin token is not revoked here", "Change `auth.admin_token`, or remove the file `admin.token` and start again.";
+    IdempotencyKeyInUse "idempotency_key_in_use" 409 Yes "A request with this idempotency key is running", "Send the same request again after `Retry-After` seconds: it gets the first one's answer.";
     BodyTooLarge "body_too_large" 413 No "The body is too large", "Split the batch.";
     TooManyEvents "too_many_events" 413 No "The batch has too many events", "Split the batch.";
     QueryTooLarge "query_too_large" 413 No "The query needs more memory or text than it may", "Ask for less: a shorter range of time, fewer groups, fewer columns.";
     UnsupportedMediaType "unsupported_media_type" 415 No "The content type or encoding is not understood", "Send JSON, NDJSON or CloudEvents in JSON or with the header `ce-specversion`, plain or with gzip, deflate or zstd.";
+    IdempotencyKeyReused "idempotency_key_reused" 422 No "The idempotency key belongs to another request", "Send a new key with a new request; a repeated one has the same body, parameters and content type.";
     TooManyRows "too_many_rows" 413 No "The answer has more rows than it may", "Ask with a LIMIT, or page by position.";
     TooManyQueries "too_many_queries" 429 Yes "Too many queries are running", "Ask again after `Retry-After` seconds.";
     TooManyFailures "too_many_failures" 429 Yes "Too many unknown tokens came from this address", "Use a valid token, after `Retry-After` seconds.";
@@ -73,8 +76,9 @@ codes! {
     StorageFull "storage_full" 503 Yes "The disk is full", "Send again after `Retry-After` seconds; the operator has to make room.";
     LogPoisoned "log_poisoned" 503 Yes "The write-ahead log failed and the server restarts", "Send again after `Retry-After` seconds.";
     Stopping "stopping" 503 Yes "The server is stopping", "Send again after `Retry-After` seconds.";
+    RejectedUnavailable "rejected_unavailable" 503 Yes "The rejected events cannot be kept or read now", "Send again after `Retry-After` seconds; the operator has to look after the disk.";
     RegistryBusy "registry_busy" 503 Yes "The registry is busy", "Send again after `Retry-After` seconds.";
-    TimedOut "timed_out" 503 Yes "The answer took too long", "Send again; an event with an id is not stored twice.";
+    TimedOut "timed_out" 503 Yes "The answer took too long", "Send again; an event with an id, or a request with an `Idempotency-Key`, is not stored twice.";
     QueryTimeout "query_timeout" 503 Yes "The query took longer than it may", "Ask for less, or raise `timeout_seconds`.";
 }
 

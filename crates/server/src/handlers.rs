@@ -5,6 +5,7 @@ pub(crate) mod events;
 pub(crate) mod ingest;
 pub(crate) mod page;
 pub(crate) mod query;
+pub(crate) mod rejected;
 pub(crate) mod sensors;
 pub(crate) mod tokens;
 pub(crate) mod webhook;

@@ -11,6 +11,7 @@ mod authorisation;
 mod body;
 mod code;
 mod handlers;
+mod idempotency;
 mod limits;
 mod routes;
 

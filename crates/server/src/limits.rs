@@ -68,6 +68,21 @@ const LIMITS: &[Limit] = &[
         key: "seal.live_bytes_max",
         code: Answer::Turned(Code::SealBehind),
     },
+    Limit {
+        what: "Answers remembered of requests with an `Idempotency-Key`",
+        key: "window.answers_bytes_max",
+        code: Answer::Words("the oldest are forgotten; `Catchment-Idempotency-Window` says how long they are known"),
+    },
+    Limit {
+        what: "Rejected events that are kept",
+        key: "rejected.bytes_max",
+        code: Answer::Words("the oldest of the sensor that holds most go"),
+    },
+    Limit {
+        what: "Bytes kept of a rejected event",
+        key: "rejected.event_bytes_max",
+        code: Answer::Words("cut, and said so in `cut`"),
+    },
     Limit { what: "Text of a query", key: "query.bytes_max", code: Answer::Turned(Code::QueryTooLarge) },
     Limit { what: "Queries at once", key: "query.concurrent_max", code: Answer::Turned(Code::TooManyQueries) },
     Limit { what: "Time of a query", key: "query.timeout_seconds_max", code: Answer::Turned(Code::QueryTimeout) },

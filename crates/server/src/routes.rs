@@ -2,7 +2,7 @@
 
 use crate::app::App;
 use crate::authorisation::Act;
-use crate::handlers::{audit, events, ingest, query, sensors, tokens, webhook};
+use crate::handlers::{audit, events, ingest, query, rejected, sensors, tokens, webhook};
 use axum::Router;
 use axum::handler::Handler;
 use axum::routing::{MethodRouter, on};
@@ -17,6 +17,7 @@ pub fn routes(app: App) -> Router {
         .act(Act::ListEvents, events::get_events)
         .act(Act::ReadEvent, events::get_event)
         .act(Act::Query, query::post_query)
+        .act(Act::ReadRejected, rejected::get_rejected)
         .act(Act::RegisterSensor, sensors::post_sensor)
         .act(Act::SeeItself, sensors::get_sensor)
         .act(Act::ListSensors, sensors::get_sensors)

@@ -6,6 +6,7 @@ use nowwhat::testkit::TestServer;
 use nowwhat::{Boot, BoxError, Service};
 use query::{Queries, QueryMetrics};
 use registry::{Options, Registry, RegistryMetrics};
+use rejected::{Rejected, RejectedMetrics};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -38,6 +39,7 @@ async fn start(boot: &mut Boot, dir: &std::path::Path) -> Result<Router, BoxErro
         seal_age_seconds: 3600,
         room_wait_seconds: 1,
         window_keys_max: 10_000,
+        answers_bytes_max: MIB,
         group_keys_max: 10_000,
         window_seconds: 600,
         schema: server::events_schema(),
@@ -56,12 +58,19 @@ async fn start(boot: &mut Boot, dir: &std::path::Path) -> Result<Router, BoxErro
         timeout_seconds_max: 60,
         rows_max: 1000,
     };
-    let queries = Queries::new(options, boot.metrics(QueryMetrics::register))?;
+    let table = rejected::Options {
+        path: dir.join("rejected.sqlite"),
+        bytes_max: MIB,
+        event_bytes_max: 1000,
+        age_max: std::time::Duration::from_secs(60),
+    };
+    let rejected = Rejected::open(table, boot.metrics(RejectedMetrics::register)).await?;
+    let queries = Queries::new(options, rejected.clone(), boot.metrics(QueryMetrics::register))?;
     let limits = server::Limits { body_bytes_max: MIB, event: server::EventLimits::default(), query_bytes_max: MIB };
     let (closing, ending) = (registry.clone(), engine.clone());
     boot.on_stop("registry", async move { Ok(closing.close().await?) });
     boot.on_stop("engine", async move { Ok(ending.close().await?) });
-    Ok(server::routes(server::App::new(engine, queries, registry, limits)))
+    Ok(server::routes(server::App::new(engine, queries, registry, rejected, limits)))
 }
 
 /// Registers a sensor as an operator does; the answer has its id and its token, which is shown only here.

@@ -5,6 +5,7 @@ use crate::{Options, Queries, Query, QueryMetrics};
 use event::{FieldNames, Framing, Limits, ReadOptions};
 use lake::{Lake, LakeMetrics, Sealing};
 use std::sync::{Mutex, Weak};
+use std::time::Duration;
 
 /// Rows with the positions `first..=last`, as the engine would publish them.
 fn rows((first, last): (u64, u64)) -> RecordBatch {
@@ -57,7 +58,14 @@ async fn rows_that_were_merged_or_sealed_since_the_view_was_taken_are_read_once_
         timeout_seconds_max: 60,
         rows_max: 1000,
     };
-    let queries = Queries::new(options, QueryMetrics::default()).expect("queries");
+    let table = rejected::Options {
+        path: dir.path().join("rejected.sqlite"),
+        bytes_max: 1 << 20,
+        event_bytes_max: 1000,
+        age_max: Duration::from_secs(60),
+    };
+    let rejected = rejected::Rejected::open(table, rejected::RejectedMetrics::default()).await.expect("opens");
+    let queries = Queries::new(options, rejected, QueryMetrics::default()).expect("queries");
 
     // As it was: three chunks. As it is now: the first sealed, the other two merged.
     let (first, rest) = ((1, 40), Arc::new(rows((41, 70))));

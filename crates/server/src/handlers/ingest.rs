@@ -4,14 +4,17 @@ use crate::app::{App, Limits};
 use crate::auth;
 use crate::body::{self, Coming, Read};
 use crate::code::Code;
+use crate::handlers::rejected::Rejections;
+use crate::idempotency::{self, Given};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use engine::{AcceptError, Outcome, Submission};
+use engine::{AcceptError, Claimed, Outcome, Request as KeyedRequest, Submission, TOLD_BYTES_MAX};
 use event::{Batch, FieldNames, Framing, ReadError, ReadOptions, Rejection};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use nowwhat::Problem;
 use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -19,6 +22,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 static REJECTED_HEADER: HeaderName = HeaderName::from_static("catchment-rejected");
 /// True length of the duplicate window in seconds.
 static WINDOW_HEADER: HeaderName = HeaderName::from_static("catchment-duplicate-window");
+/// Most rejections that an answer lists.
+const LISTED_MAX: usize = 1000;
 /// Larger bodies are read where they do not hold up other requests of the same thread.
 const INLINE_BYTES_MAX: usize = 1 << 20;
 
@@ -52,7 +57,14 @@ struct Answer<'a> {
     duplicates: u64,
     #[serde(skip_serializing_if = "is_zero")]
     reused_ids: u64,
-    rejected: &'a [Rejected<'a>],
+    rejected: &'a RawValue,
+    rejected_total: u64,
+}
+
+/// What is told of rejected events; with a key it is kept, so that the same can be told again.
+#[derive(Serialize, Deserialize)]
+struct Told {
+    rejected: Box<RawValue>,
     rejected_total: u64,
 }
 
@@ -75,28 +87,142 @@ pub(crate) async fn post_events(State(app): State<App>, request: Request) -> Res
 async fn taken(app: &App, parts: Parts, body: &mut Coming) -> Result<Response, Problem> {
     let (sensor, zone) = auth::sender(app, &parts.headers).await?;
     let parameters = parameters(parts.uri.query())?;
+    let claimed = idempotency::claimed(app, &sensor, &parts.headers)?;
     let mut read = body::read(app, &parts.headers, body, app.shared.limits.body_bytes_max).await?;
-    // Many small events are larger as columns than as text: their room is taken before they are read.
     let framing = framing(&parts.headers)?;
+    let key = match claimed {
+        None => None,
+        Some(Claimed::First(claim)) => Some((claim, idempotency::content(&parts, &read.bytes))),
+        Some(Claimed::Answered(before)) => {
+            app.shared.registry.seen(&sensor, now_micros());
+            return again(app, &before, idempotency::content(&parts, &read.bytes));
+        }
+    };
+    // Many small events are larger as columns than as text: their room is taken before they are read.
     let columns_bytes = event::columns_bytes_max(&read.bytes, &framing, sensor.len(), &app.shared.limits.event) as u64;
     read.reservation.resize(columns_bytes.max(read.bytes.len() as u64)).map_err(body::turned_away)?;
     let atomic = parameters.atomic;
     let reading = Reading { sensor: &sensor, zone, framing, parameters, limits: &app.shared.limits };
+    let text = read.bytes.clone();
     let (batch, mut reservation) = match read.bytes.len() {
         0..=INLINE_BYTES_MAX => reading.batch(read)?,
         _ => tokio::task::block_in_place(|| reading.batch(read))?,
     };
-    reservation.resize(batch.memory_bytes() as u64).map_err(body::turned_away)?;
+    let rejections = Rejections::of(&parts, &sensor, &batch, &text);
+    drop(text);
+    let (told, request) = match key {
+        None => (Told::of(&batch), None),
+        Some((claim, content)) => {
+            let told = Told::fitting(&batch);
+            let request = KeyedRequest { claim, content, told: told.kept() };
+            (told, Some(request))
+        }
+    };
+    let bytes = (batch.memory_bytes() + request.as_ref().map_or(0, |request| request.told.len())) as u64;
+    // Rejected events are parts of the body, which stays until they are kept.
+    let with_body = rejections.as_ref().map_or(0, |rejections| rejections.body_bytes);
+    reservation.resize(bytes + with_body).map_err(body::turned_away)?;
     app.shared.registry.seen(&sensor, now_micros());
-    if batch.rejected_total > 0 && (atomic == Atomic::Yes || batch.rejected_total == batch.received) {
-        app.shared.engine.rejected(batch.received);
-        return Err(refused(&batch, atomic));
+    let nothing = batch.rejected_total > 0 && (atomic == Atomic::Yes || batch.rejected_total == batch.received);
+    let refusal = nothing.then(|| refused(&batch, atomic));
+    let given = request.is_some().then_some(Given::Now);
+    let submission = Submission { batch, reservation, request };
+    let outcome = match rejections {
+        None => nowwhat::db(app.shared.engine.submit(submission)).await.map_err(not_stored)?,
+        Some(rejections) => Ending { app: app.clone(), rejections, refusal, submission, bytes }.end().await?,
+    };
+    let mut response = answer(app, outcome, &told);
+    if let Some(given) = given {
+        idempotency::mark(app, given, response.headers_mut());
     }
-    let rejections = batch.rejected.clone();
-    let rejected_total = batch.rejected_total;
-    let submission = Submission { batch, reservation };
-    let outcome = nowwhat::db(app.shared.engine.submit(submission)).await.map_err(not_stored)?;
-    Ok(answer(app, outcome, &rejections, rejected_total))
+    Ok(response)
+}
+
+/// The last steps of a batch with rejected events.
+struct Ending {
+    app: App,
+    rejections: Rejections,
+    /// The answer, when nothing of the batch is to be stored.
+    refusal: Option<Problem>,
+    submission: Submission,
+    /// What it takes of the budget once its rejected events are kept.
+    bytes: u64,
+}
+
+impl Ending {
+    /// Keeps what is rejected, then stores the others; also when the client goes away meanwhile, so that every event has its end.
+    async fn end(self) -> Result<Outcome, Problem> {
+        let ended = nowwhat::spawn(self.steps()).await;
+        ended.unwrap_or_else(|panic| Err(Code::Internal.problem("the batch did not come to its end").cause(panic)))
+    }
+
+    async fn steps(self) -> Result<Outcome, Problem> {
+        let Self { app, rejections, refusal, mut submission, bytes } = self;
+        let received = submission.batch.received;
+        if let Err(problem) = rejections.keep(&app).await {
+            app.shared.engine.failed(received);
+            return Err(problem);
+        }
+        submission.reservation.resize(bytes).expect("it shrinks");
+        match refusal {
+            None => nowwhat::db(app.shared.engine.submit(submission)).await.map_err(not_stored),
+            Some(problem) => {
+                app.shared.engine.rejected(received);
+                Err(problem)
+            }
+        }
+    }
+}
+
+/// The answer that a request with this key got, when it was the same.
+fn again(app: &App, before: &engine::Answer, content: u128) -> Result<Response, Problem> {
+    if before.content() != content {
+        return Err(idempotency::reused());
+    }
+    let told = Told::read(before.told())
+        .map_err(|e| Code::Internal.problem("the answer of before cannot be read").cause(e))?;
+    app.shared.engine.replayed();
+    let mut response = answer(app, before.outcome(), &told);
+    idempotency::mark(app, Given::Before, response.headers_mut());
+    Ok(response)
+}
+
+impl Told {
+    /// All that is listed.
+    fn of(batch: &Batch) -> Self {
+        Self::first(batch, batch.rejected.len().min(LISTED_MAX))
+    }
+
+    fn first(batch: &Batch, count: usize) -> Self {
+        let rejected = to_raw_value(&listed(&batch.rejected[..count])).expect("plain data always serializes");
+        Self { rejected, rejected_total: batch.rejected_total }
+    }
+
+    /// As many of the listed rejections as can be kept: what cannot be told again is not told the first time.
+    fn fitting(batch: &Batch) -> Self {
+        let fits = |count: usize| Self::first(batch, count).kept().len() <= TOLD_BYTES_MAX;
+        let (mut fitting, mut beyond) = (0, batch.rejected.len().min(LISTED_MAX) + 1);
+        while fitting + 1 < beyond {
+            let middle = fitting.midpoint(beyond);
+            if fits(middle) { fitting = middle } else { beyond = middle }
+        }
+        Self::first(batch, fitting)
+    }
+
+    /// The bytes that are kept: none where nothing was rejected.
+    fn kept(&self) -> Vec<u8> {
+        match self.rejected_total {
+            0 => Vec::new(),
+            _ => serde_json::to_vec(self).expect("plain data always serializes"),
+        }
+    }
+
+    fn read(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        match bytes {
+            [] => Ok(Self { rejected: to_raw_value(&[(); 0])?, rejected_total: 0 }),
+            _ => serde_json::from_slice(bytes),
+        }
+    }
 }
 
 /// What reading a body needs to know.
@@ -175,19 +301,19 @@ fn time_zone(parameters: &Parameters) -> Result<Option<event::TimeZone>, Problem
     event::time_zone(name).map(Some).map_err(|e| Code::InvalidParameter.problem(format!("time_zone: {e}")))
 }
 
-fn answer(app: &App, outcome: Outcome, rejections: &[Rejection], rejected_total: u64) -> Response {
+fn answer(app: &App, outcome: Outcome, told: &Told) -> Response {
     let body = Answer {
         accepted: outcome.accepted,
         duplicates: outcome.duplicates,
         reused_ids: outcome.reused_ids,
-        rejected: &listed(rejections),
-        rejected_total,
+        rejected: &told.rejected,
+        rejected_total: told.rejected_total,
     };
     let mut response = nowwhat::extract::Json(body).into_response();
     let window = app.shared.engine.status().window_seconds();
     response.headers_mut().insert(WINDOW_HEADER.clone(), HeaderValue::from(window));
-    if rejected_total > 0 {
-        response.headers_mut().insert(REJECTED_HEADER.clone(), HeaderValue::from(rejected_total));
+    if told.rejected_total > 0 {
+        response.headers_mut().insert(REJECTED_HEADER.clone(), HeaderValue::from(told.rejected_total));
     }
     response
 }
@@ -201,7 +327,8 @@ fn refused(batch: &Batch, atomic: Atomic) -> Problem {
         ),
         None => format!("{} of {} events were rejected", batch.rejected_total, batch.received),
     };
-    let rejected = serde_json::to_value(listed(&batch.rejected)).expect("plain data always serializes");
+    let rejected = serde_json::to_value(listed(&batch.rejected[..batch.rejected.len().min(LISTED_MAX)]))
+        .expect("plain data always serializes");
     code.problem(detail)
         .header(REJECTED_HEADER.clone(), HeaderValue::from(batch.rejected_total))
         .extension("rejected", rejected)
@@ -218,7 +345,7 @@ fn listed(rejections: &[Rejection]) -> Vec<Rejected<'_>> {
 fn not_stored(error: AcceptError) -> Problem {
     const NOTHING: &str = "nothing of the batch was stored";
     // A frame may have been written and not synced: the next start finds it, or not.
-    const UNKNOWN: &str = "whether the batch is stored is decided at the next start; events sent with an id can be sent again without doubling";
+    const UNKNOWN: &str = "whether the batch is stored is decided at the next start; events sent with an id, and requests with an `Idempotency-Key`, can be sent again without doubling";
     let (code, stored) = match &error {
         AcceptError::StorageFull { .. } => (Code::StorageFull, NOTHING),
         AcceptError::SealBehind { .. } => (Code::SealBehind, NOTHING),

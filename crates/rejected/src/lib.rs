@@ -1,0 +1,19 @@
+//! The table `rejected`: events that were not taken, with their bytes as they came, so that they can be read again, mended and sent
+//! again.
+//!
+//! It promises that what [`Rejected::keep`] took is on stable storage when it returns, that the table stays inside its bounds of bytes
+//! and age, and that no sensor can push out another's: when the table is full, the oldest of the sensor that holds most goes.
+//!
+//! It is a SQLite database beside the lake: its rows are deleted one by one, which a table of files does badly
+//! (`docs/decisions/0006-rejected-in-sqlite.md`).
+//!
+//! **Invariant:** it knows nothing of HTTP, SQL as users ask it, or why events are rejected.
+
+mod metrics;
+mod row;
+mod table;
+mod writer;
+
+pub use metrics::RejectedMetrics;
+pub use row::{Filter, NewRow, Order, Origin, Row};
+pub use table::{OpenError, Options, Rejected, RejectedError};

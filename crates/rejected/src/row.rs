@@ -1,0 +1,176 @@
+//! What a row is, on its way in and out.
+
+use bytes::Bytes;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row as _, Sqlite};
+
+/// The request that rejected events came with.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// Who sent it.
+    pub sensor: String,
+    /// Its id, as the log has it.
+    pub request_id: String,
+    /// When it came, in microseconds since the epoch.
+    pub received_at: i64,
+    /// Its content type.
+    pub content_type: Option<String>,
+    /// The headers `ce-…` of a CloudEvent in binary mode, as a JSON object.
+    pub headers: Option<String>,
+}
+
+/// A rejected event of a request.
+#[derive(Clone, Debug)]
+pub struct NewRow {
+    /// Its index in the batch.
+    pub index: u64,
+    /// Why, by name.
+    pub code: &'static str,
+    /// The field at fault.
+    pub pointer: Option<String>,
+    /// Why, as a sentence.
+    pub reason: String,
+    /// Its bytes as they came.
+    pub data: Bytes,
+}
+
+/// What a row takes beside its texts: itself, its entries in two trees, their room that is not used.
+const ROW_BYTES: usize = 160;
+
+impl NewRow {
+    /// What it takes of the table when its data is cut to `data_bytes`.
+    pub(crate) fn bytes(&self, origin: &Origin, data_bytes: usize) -> i64 {
+        let texts = [&self.reason, &origin.sensor, &origin.request_id].map(String::len).iter().sum::<usize>();
+        let optional = [&self.pointer, &origin.content_type, &origin.headers];
+        let optional = optional.into_iter().flatten().map(String::len).sum::<usize>();
+        (ROW_BYTES + self.code.len() + texts + optional + data_bytes) as i64
+    }
+
+    /// As many of its bytes as may be kept; a text is cut between characters.
+    pub(crate) fn cut(&self, data_bytes_max: usize) -> &[u8] {
+        let data = &self.data[..];
+        if data.len() <= data_bytes_max {
+            return data;
+        }
+        match std::str::from_utf8(data) {
+            Ok(text) => &data[..text.floor_char_boundary(data_bytes_max)],
+            Err(_) => &data[..data_bytes_max],
+        }
+    }
+}
+
+/// A rejected event as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Its place in the order of rejection: grows, never used twice.
+    pub position: i64,
+    /// When its request came, in microseconds since the epoch.
+    pub received_at: i64,
+    /// Who sent it.
+    pub sensor: String,
+    /// The id of its request.
+    pub request_id: String,
+    /// Its index in the batch.
+    pub index: i64,
+    /// Why, by name.
+    pub code: String,
+    /// The field at fault.
+    pub pointer: Option<String>,
+    /// Why, as a sentence.
+    pub reason: String,
+    /// The content type of its request.
+    pub content_type: Option<String>,
+    /// The headers `ce-…` of a CloudEvent in binary mode, as a JSON object.
+    pub headers: Option<String>,
+    /// Its bytes, as many as are kept.
+    pub data: Vec<u8>,
+    /// How many bytes came.
+    pub bytes: i64,
+}
+
+impl Row {
+    /// Whether more bytes came than are kept.
+    pub fn is_cut(&self) -> bool {
+        self.bytes > self.data.len() as i64
+    }
+
+    /// Memory of it.
+    pub fn memory_bytes(&self) -> usize {
+        let optional = [&self.pointer, &self.content_type, &self.headers];
+        size_of::<Self>()
+            + [&self.sensor, &self.request_id, &self.code, &self.reason].map(String::len).iter().sum::<usize>()
+            + optional.into_iter().flatten().map(String::len).sum::<usize>()
+            + self.data.len()
+    }
+
+    pub(crate) fn of(row: &SqliteRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            position: row.try_get("position")?,
+            received_at: row.try_get("received_at")?,
+            sensor: row.try_get("sensor")?,
+            request_id: row.try_get("request_id")?,
+            index: row.try_get("batch_index")?,
+            code: row.try_get("code")?,
+            pointer: row.try_get("pointer")?,
+            reason: row.try_get("reason")?,
+            content_type: row.try_get("content_type")?,
+            headers: row.try_get("headers")?,
+            data: row.try_get("data")?,
+            bytes: row.try_get("data_bytes")?,
+        })
+    }
+}
+
+/// Which rows come first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// The last one rejected.
+    #[default]
+    Newest,
+    /// The first one rejected.
+    Oldest,
+}
+
+/// Which rows.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Of this sensor.
+    pub sensor: Option<String>,
+    /// With this code.
+    pub code: Option<String>,
+    /// Received at this time or later, in microseconds since the epoch.
+    pub since: Option<i64>,
+    /// Received before this time.
+    pub until: Option<i64>,
+    /// Beyond this position, in the order asked for.
+    pub beyond: Option<i64>,
+    /// Which come first.
+    pub order: Order,
+}
+
+impl Filter {
+    pub(crate) fn select(&self, limit: usize) -> QueryBuilder<Sqlite> {
+        let mut sql = QueryBuilder::new("SELECT * FROM rejected WHERE true");
+        if let Some(sensor) = &self.sensor {
+            sql.push(" AND sensor = ").push_bind(sensor.clone());
+        }
+        if let Some(code) = &self.code {
+            sql.push(" AND code = ").push_bind(code.clone());
+        }
+        if let Some(since) = self.since {
+            sql.push(" AND received_at >= ").push_bind(since);
+        }
+        if let Some(until) = self.until {
+            sql.push(" AND received_at < ").push_bind(until);
+        }
+        let (beyond, order) = match self.order {
+            Order::Newest => (" AND position < ", " ORDER BY position DESC LIMIT "),
+            Order::Oldest => (" AND position > ", " ORDER BY position LIMIT "),
+        };
+        if let Some(position) = self.beyond {
+            sql.push(beyond).push_bind(position);
+        }
+        sql.push(order).push_bind(limit as i64);
+        sql
+    }
+}

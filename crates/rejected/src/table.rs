@@ -1,0 +1,188 @@
+//! [`Rejected`]: opening the table, handing rows to its writer, reading them.
+
+use crate::metrics::RejectedMetrics;
+use crate::row::{Filter, NewRow, Origin, Row};
+use crate::writer::{Done, Job, Keeping, Writer};
+use futures::TryStreamExt;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Row as _, SqlitePool};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+const BUSY: Duration = Duration::from_secs(5);
+/// Version of the tables.
+const VERSION: i64 = 1;
+const TABLES: &str = "
+    CREATE TABLE rejected (
+        position INTEGER PRIMARY KEY AUTOINCREMENT, received_at INTEGER NOT NULL, sensor TEXT NOT NULL, request_id TEXT NOT NULL,
+        batch_index INTEGER NOT NULL, code TEXT NOT NULL, pointer TEXT, reason TEXT NOT NULL, content_type TEXT, headers TEXT,
+        data BLOB NOT NULL, data_bytes INTEGER NOT NULL, bytes INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX rejected_of_sensor ON rejected (sensor, position, bytes);
+";
+
+/// Where the table is and what it may hold.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The file.
+    pub path: PathBuf,
+    /// Bytes of all rows.
+    pub bytes_max: u64,
+    /// Bytes of one event; longer ones are cut.
+    pub event_bytes_max: usize,
+    /// Rows are kept this long.
+    pub age_max: Duration,
+}
+
+/// Why the table did not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file could not be opened.
+    #[error("the table of rejected events {path} cannot be opened: {source}")]
+    Database {
+        /// The file.
+        path: String,
+        /// What the database said.
+        source: sqlx::Error,
+    },
+    /// The file was written by a newer program.
+    #[error(
+        "the table of rejected events {path} has version {found}, this program knows {VERSION}: use the newer program"
+    )]
+    Newer {
+        /// The file.
+        path: String,
+        /// Its version.
+        found: i64,
+    },
+}
+
+/// The table did not answer, or has no room; the same may work later.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the table of rejected events did not answer: {0}")]
+pub struct RejectedError(#[source] Arc<sqlx::Error>);
+
+impl RejectedError {
+    pub(crate) fn of(error: sqlx::Error) -> Self {
+        Self(Arc::new(error))
+    }
+}
+
+impl From<sqlx::Error> for RejectedError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::of(error)
+    }
+}
+
+/// The table. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Rejected {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    pool: SqlitePool,
+    jobs: mpsc::UnboundedSender<Job>,
+    metrics: RejectedMetrics,
+}
+
+impl Rejected {
+    /// Opens the table, made when missing, readable by its owner alone, and starts its writer on the current runtime.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn open(options: Options, metrics: RejectedMetrics) -> Result<Self, OpenError> {
+        let path = options.path.display().to_string();
+        let failed = |source| OpenError::Database { path: path.clone(), source };
+        private(&options.path).map_err(|e| failed(sqlx::Error::Io(e)))?;
+        let connect = SqliteConnectOptions::new()
+            .filename(&options.path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(BUSY);
+        let pool = SqlitePoolOptions::new().max_connections(4).connect_with(connect).await.map_err(failed)?;
+        let row = sqlx::query("PRAGMA user_version").fetch_one(&pool).await.map_err(failed)?;
+        match row.try_get::<i64, _>(0).map_err(failed)? {
+            0 => {
+                let script = format!("BEGIN IMMEDIATE; {TABLES}; PRAGMA user_version = {VERSION}; COMMIT;");
+                sqlx::raw_sql(sqlx::AssertSqlSafe(script)).execute(&pool).await.map_err(failed)?;
+            }
+            VERSION => {}
+            found => return Err(OpenError::Newer { path, found }),
+        }
+        let (jobs, waiting) = mpsc::unbounded_channel();
+        let writer = Writer::new(pool.clone(), options, metrics.clone()).await.map_err(failed)?;
+        tokio::spawn(writer.run(waiting));
+        Ok(Self { shared: Arc::new(Shared { pool, jobs, metrics }) })
+    }
+
+    /// Keeps the rejected events of a request. They are on stable storage when this returns; a caller that goes away stops nothing.
+    ///
+    /// # Errors
+    /// [`RejectedError`]; then none of them is kept.
+    pub async fn keep(&self, origin: Origin, rows: Vec<NewRow>) -> Result<(), RejectedError> {
+        self.asked(|done| Job::Keep(Keeping { origin, rows, done })).await
+    }
+
+    /// Lets the rows go that are too old now.
+    ///
+    /// # Errors
+    /// [`RejectedError`]; what was not removed is removed the next time.
+    pub async fn expire(&self) -> Result<(), RejectedError> {
+        self.asked(Job::Expire).await
+    }
+
+    async fn asked(&self, job: impl FnOnce(Done) -> Job) -> Result<(), RejectedError> {
+        let (done, answered) = oneshot::channel();
+        // Without a writer nobody answers.
+        drop(self.shared.jobs.send(job(done)));
+        answered.await.unwrap_or_else(|_| Err(RejectedError::of(sqlx::Error::WorkerCrashed)))
+    }
+
+    /// Counts rejected events that are not kept because their request has too many.
+    pub fn left_out(&self, events: u64) {
+        self.shared.metrics.left_out.inc_by(events);
+    }
+
+    /// The rows of a filter, at most `limit`, and no more after they take `bytes_max` of memory.
+    ///
+    /// # Errors
+    /// [`RejectedError`].
+    pub async fn read(&self, filter: &Filter, limit: usize, bytes_max: usize) -> Result<Vec<Row>, RejectedError> {
+        let mut select = filter.select(limit);
+        let mut found = select.build().fetch(&self.shared.pool);
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        while bytes < bytes_max
+            && let Some(row) = found.try_next().await?
+        {
+            let row = Row::of(&row)?;
+            bytes += row.memory_bytes();
+            rows.push(row);
+        }
+        Ok(rows)
+    }
+
+    /// Position of the last row; 0 before the first.
+    ///
+    /// # Errors
+    /// [`RejectedError`].
+    pub async fn last_position(&self) -> Result<i64, RejectedError> {
+        let row = sqlx::query("SELECT coalesce(max(position), 0) FROM rejected").fetch_one(&self.shared.pool).await?;
+        Ok(row.try_get(0)?)
+    }
+
+    /// Closes the file.
+    pub async fn close(&self) {
+        self.shared.pool.close().await;
+    }
+}
+
+/// Makes the file, or keeps it, readable by its owner alone: it holds what sensors sent.
+fn private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(drop)
+}

@@ -1,0 +1,226 @@
+//! The table `rejected`: keeping what a batch brought in vain, and `GET /api/v1/rejected`.
+
+use crate::app::App;
+use crate::auth;
+use crate::authorisation::Act;
+use crate::code::Code;
+use ::rejected::{Filter, NewRow, Order, Origin, RejectedError, Row};
+use axum::extract::{RawQuery, State};
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use event::Batch;
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, header};
+use nowwhat::Problem;
+use nowwhat::request::REQUEST_ID;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+const LIMIT_DEFAULT: usize = 100;
+const LIMIT_MAX: usize = 1000;
+/// A page of large events ends early: it is put together in memory.
+const PAGE_BYTES_MAX: usize = 8 << 20;
+
+/// The rejected events of a batch.
+pub(crate) struct Rejections {
+    origin: Origin,
+    rows: Vec<NewRow>,
+    /// Those of which only the number is known.
+    left_out: u64,
+    /// Bytes of the body that they are parts of.
+    pub(crate) body_bytes: u64,
+}
+
+impl Rejections {
+    /// Those of a batch that was read from `body`; none when it has none.
+    pub(crate) fn of(parts: &Parts, sensor: &str, batch: &Batch, body: &Bytes) -> Option<Self> {
+        if batch.rejected_total == 0 {
+            return None;
+        }
+        let text =
+            |name: &HeaderName| parts.headers.get(name).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let origin = Origin {
+            sensor: sensor.to_owned(),
+            request_id: text(&REQUEST_ID).unwrap_or_default(),
+            received_at: i64::try_from(since.as_micros()).unwrap_or(i64::MAX),
+            content_type: text(&header::CONTENT_TYPE),
+            headers: cloudevent_headers(&parts.headers),
+        };
+        let row = |r: &event::Rejection| NewRow {
+            index: r.index,
+            code: r.code.name(),
+            pointer: r.pointer.clone(),
+            reason: r.reason.clone(),
+            data: body.slice(r.text.clone()),
+        };
+        let rows: Vec<NewRow> = batch.rejected.iter().map(row).collect();
+        let left_out = batch.rejected_total - rows.len() as u64;
+        Some(Self { origin, rows, left_out, body_bytes: body.len() as u64 })
+    }
+
+    /// Keeps them: they can be read again before their batch is answered.
+    ///
+    /// # Errors
+    /// 503 when they cannot be kept; then none of them is.
+    pub(crate) async fn keep(self, app: &App) -> Result<(), Problem> {
+        nowwhat::db(app.shared.rejected.keep(self.origin, self.rows)).await.map_err(|error| {
+            let detail = "some events of the batch are rejected and cannot be kept to be read again: nothing of the batch was stored";
+            Code::RejectedUnavailable.problem(detail).cause(error)
+        })?;
+        app.shared.rejected.left_out(self.left_out);
+        Ok(())
+    }
+}
+
+/// The headers that are a CloudEvent's attributes in binary mode, as a JSON object.
+fn cloudevent_headers(headers: &HeaderMap) -> Option<String> {
+    let of_event = headers.iter().filter(|(name, _)| name.as_str().starts_with("ce-"));
+    let shown = |value: &http::HeaderValue| Value::from(String::from_utf8_lossy(value.as_bytes()));
+    let object: Map<String, Value> = of_event.map(|(name, value)| (name.as_str().to_owned(), shown(value))).collect();
+    headers.contains_key("ce-specversion").then(|| Value::from(object).to_string())
+}
+
+/// The parameters of the address.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Parameters {
+    sensor: Option<String>,
+    code: Option<String>,
+    since: Option<String>,
+    until: Option<String>,
+    limit: Option<usize>,
+    cursor: Option<String>,
+    #[serde(default)]
+    order: Wanted,
+}
+
+/// Which come first.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Wanted {
+    #[default]
+    Newest,
+    Oldest,
+}
+
+/// A page of rejected events, and where the next one begins.
+#[derive(Serialize)]
+struct Page {
+    rejected: Vec<Shown>,
+    next_cursor: Option<String>,
+}
+
+/// A rejected event as it is answered.
+#[derive(Serialize)]
+struct Shown {
+    rejected_position: i64,
+    received_at: String,
+    sensor: String,
+    request_id: String,
+    index: i64,
+    code: String,
+    pointer: Option<String>,
+    reason: String,
+    content_type: Option<String>,
+    headers: Option<Value>,
+    data: Option<String>,
+    data_base64: Option<String>,
+    bytes: i64,
+    cut: bool,
+}
+
+impl From<Row> for Shown {
+    fn from(row: Row) -> Self {
+        let cut = row.is_cut();
+        let (data, data_base64) = match String::from_utf8(row.data) {
+            Ok(text) => (Some(text), None),
+            Err(bytes) => (None, Some(STANDARD.encode(bytes.as_bytes()))),
+        };
+        Self {
+            rejected_position: row.position,
+            received_at: event::format_time(row.received_at),
+            sensor: row.sensor,
+            request_id: row.request_id,
+            index: row.index,
+            code: row.code,
+            pointer: row.pointer,
+            reason: row.reason,
+            content_type: row.content_type,
+            headers: row.headers.and_then(|headers| serde_json::from_str(&headers).ok()),
+            data,
+            data_base64,
+            bytes: row.bytes,
+            cut,
+        }
+    }
+}
+
+/// A page of what was rejected: of all sensors for an admin, its own for a sensor.
+pub(crate) async fn get_rejected(
+    State(app): State<App>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let identity = auth::permit(&app, &headers, Act::ReadRejected).await?;
+    let parameters: Parameters = serde_urlencoded::from_str(query.as_deref().unwrap_or_default()).map_err(|e| {
+        let known = "known are sensor, code, since, until, limit, cursor and order (newest or oldest)";
+        Code::InvalidParameter.problem(format!("{e}; {known}"))
+    })?;
+    let limit = match parameters.limit.unwrap_or(LIMIT_DEFAULT) {
+        limit @ 1..=LIMIT_MAX => limit,
+        other => {
+            return Err(Code::InvalidParameter.problem(format!("limit is {other}; it goes from 1 to {LIMIT_MAX}")));
+        }
+    };
+    let mut filter = filter(parameters)?;
+    match (&identity.sensor, &filter.sensor) {
+        (Some(me), Some(other)) if **me != **other => {
+            return Err(auth::scope("a sensor's token reads what was rejected of its own events only"));
+        }
+        (Some(me), _) => filter.sensor = Some(me.to_string()),
+        (None, _) => {}
+    }
+    let read = app.shared.rejected.read(&filter, limit + 1, PAGE_BYTES_MAX);
+    let mut rows = nowwhat::db(read).await.map_err(unavailable)?;
+    let bytes: usize = rows.iter().map(Row::memory_bytes).sum();
+    let more = rows.len() > limit || bytes >= PAGE_BYTES_MAX;
+    rows.truncate(limit);
+    let next_cursor = rows.last().filter(|_| more).map(|row| row.position.to_string());
+    let rejected = rows.into_iter().map(Shown::from).collect();
+    Ok(nowwhat::extract::Json(Page { rejected, next_cursor }).into_response())
+}
+
+fn filter(parameters: Parameters) -> Result<Filter, Problem> {
+    let time = |name: &str, value: Option<String>| {
+        let read = value.map(|value| event::parse_time(&value)).transpose();
+        read.map_err(|e| Code::InvalidParameter.problem(format!("{name}: {e}")))
+    };
+    let position = |cursor: String| {
+        cursor.parse().map_err(|_| {
+            Code::InvalidParameter.problem(format!("cursor {cursor:?} is not one that an answer gave as `next_cursor`"))
+        })
+    };
+    let known = |code: &str| event::Code::ALL.iter().any(|known| known.name() == code);
+    if let Some(code) = parameters.code.as_deref().filter(|code| !known(code)) {
+        return Err(Code::InvalidParameter.problem(format!("code {code:?} is none for which events are rejected")));
+    }
+    Ok(Filter {
+        sensor: parameters.sensor,
+        code: parameters.code,
+        since: time("since", parameters.since)?,
+        until: time("until", parameters.until)?,
+        beyond: parameters.cursor.map(position).transpose()?,
+        order: match parameters.order {
+            Wanted::Newest => Order::Newest,
+            Wanted::Oldest => Order::Oldest,
+        },
+    })
+}
+
+fn unavailable(error: RejectedError) -> Problem {
+    Code::RejectedUnavailable.problem("the rejected events cannot be read now").cause(error)
+}
