@@ -37,16 +37,12 @@ pub(crate) struct Coming {
 }
 
 impl Coming {
-    pub(crate) fn new(body: Body, headers: &HeaderMap) -> Self {
-        let expects = headers.get(header::EXPECT).is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-        Self { body, awaits_continue: expects }
-    }
-
     /// The head of a request, and its body on its way.
     pub(crate) fn of(request: Request) -> (Parts, Self) {
         let (parts, body) = request.into_parts();
-        let coming = Self::new(body, &parts.headers);
-        (parts, coming)
+        let expects = parts.headers.get(header::EXPECT);
+        let awaits_continue = expects.is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        (parts, Self { body, awaits_continue })
     }
 }
 

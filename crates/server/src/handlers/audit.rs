@@ -19,7 +19,7 @@ const ENTRIES: List = List { name: "entries", key: "id", next: "next_before" };
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Parameters {
-    limit: Option<u32>,
+    limit: Option<u64>,
     before: Option<i64>,
 }
 

@@ -4,6 +4,7 @@ use crate::app::App;
 use crate::auth;
 use crate::authorisation::Act;
 use crate::code::Code;
+use crate::handlers::page::limit_of;
 use crate::handlers::query::{ask, problem_of};
 use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
@@ -14,8 +15,6 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-const LIMIT_DEFAULT: u64 = 100;
-const LIMIT_MAX: u64 = 1000;
 /// A page of large events ends early: it is put together in memory.
 const PAGE_BYTES_MAX: usize = 8 << 20;
 const COLUMNS: &str =
@@ -46,12 +45,7 @@ pub(crate) async fn get_events(
     let filter: Filter = serde_urlencoded::from_str(query.as_deref().unwrap_or_default()).map_err(|e| {
         Code::InvalidParameter.problem(format!("{e}; known are sensor, type, since, until, limit and cursor"))
     })?;
-    let limit = match filter.limit.unwrap_or(LIMIT_DEFAULT) {
-        limit @ 1..=LIMIT_MAX => limit,
-        other => {
-            return Err(Code::InvalidParameter.problem(format!("limit is {other}; it goes from 1 to {LIMIT_MAX}")));
-        }
-    };
+    let limit = u64::from(limit_of(filter.limit)?);
     let (mut events, cut) = page(&app, &filter, limit).await?;
     let more = cut == Cut::Yes || events.len() as u64 > limit;
     events.truncate(limit as usize);

@@ -4,8 +4,8 @@ use crate::code::Code;
 use nowwhat::Problem;
 use serde_json::{Value, json};
 
-const LIMIT_DEFAULT: u32 = 100;
-const LIMIT_MAX: u32 = 1000;
+const LIMIT_DEFAULT: u64 = 100;
+const LIMIT_MAX: u64 = 1000;
 
 /// What a list is of, and what the next page is asked by.
 pub(crate) struct List {
@@ -21,9 +21,9 @@ pub(crate) struct List {
 ///
 /// # Errors
 /// 400 when it is out of bounds.
-pub(crate) fn limit_of(given: Option<u32>) -> Result<u32, Problem> {
+pub(crate) fn limit_of(given: Option<u64>) -> Result<u32, Problem> {
     match given.unwrap_or(LIMIT_DEFAULT) {
-        limit @ 1..=LIMIT_MAX => Ok(limit),
+        limit @ 1..=LIMIT_MAX => Ok(limit as u32),
         other => Err(Code::InvalidParameter.problem(format!("limit is {other}; it goes from 1 to {LIMIT_MAX}"))),
     }
 }

@@ -4,6 +4,7 @@ use crate::app::App;
 use crate::auth;
 use crate::authorisation::Act;
 use crate::code::Code;
+use crate::handlers::page::limit_of;
 use ::rejected::{Filter, NewRow, Order, Origin, RejectedError, Row};
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
@@ -19,8 +20,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-const LIMIT_DEFAULT: usize = 100;
-const LIMIT_MAX: usize = 1000;
 /// A page of large events ends early: it is put together in memory.
 const PAGE_BYTES_MAX: usize = 8 << 20;
 
@@ -92,7 +91,7 @@ struct Parameters {
     code: Option<String>,
     since: Option<String>,
     until: Option<String>,
-    limit: Option<usize>,
+    limit: Option<u64>,
     cursor: Option<String>,
     #[serde(default)]
     order: Wanted,
@@ -170,12 +169,7 @@ pub(crate) async fn get_rejected(
         let known = "known are sensor, code, since, until, limit, cursor and order (newest or oldest)";
         Code::InvalidParameter.problem(format!("{e}; {known}"))
     })?;
-    let limit = match parameters.limit.unwrap_or(LIMIT_DEFAULT) {
-        limit @ 1..=LIMIT_MAX => limit,
-        other => {
-            return Err(Code::InvalidParameter.problem(format!("limit is {other}; it goes from 1 to {LIMIT_MAX}")));
-        }
-    };
+    let limit = limit_of(parameters.limit)? as usize;
     let mut filter = filter(parameters)?;
     match (&identity.sensor, &filter.sensor) {
         (Some(me), Some(other)) if **me != **other => {

@@ -37,7 +37,7 @@ struct Which {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Parameters {
-    limit: Option<u32>,
+    limit: Option<u64>,
     after: Option<String>,
 }
 

@@ -36,7 +36,7 @@ struct Wanted {
 #[serde(deny_unknown_fields)]
 struct Parameters {
     sensor: Option<String>,
-    limit: Option<u32>,
+    limit: Option<u64>,
     before: Option<i64>,
 }
 
