@@ -4,6 +4,7 @@
 
 use crate::debug::Record;
 use crate::routing::Name;
+use crate::serve::PeerCertificate;
 use crate::trace::TraceContext;
 use http::HeaderValue;
 use std::future::Future;
@@ -32,6 +33,8 @@ pub(crate) struct Current {
     pub(crate) times: Times,
     /// Who sent it, when that is known.
     pub(crate) client: Option<IpAddr>,
+    /// The certificate that its client showed.
+    pub(crate) certificate: Option<PeerCertificate>,
     /// Bytes of its body that came.
     pub(crate) body_bytes: AtomicU64,
     /// What is kept for the development page.
@@ -48,6 +51,7 @@ impl Current {
             handler: OnceLock::new(),
             times: Times::default(),
             client: None,
+            certificate: None,
             body_bytes: AtomicU64::new(0),
             record: None,
         }

@@ -15,7 +15,7 @@ use crate::forwarded::TrustedProxies;
 use crate::metrics::{Label, Route};
 use crate::otlp;
 use crate::problem::{Bounds, Limits, Problem};
-use crate::serve::host;
+use crate::serve::{PeerCertificate, host};
 use crate::trace::{Sampled, TRACEPARENT, TraceContext};
 use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, FromRequestParts, Request};
@@ -269,7 +269,8 @@ fn begin(shared: &Shared, request: &mut Request) -> (Current, tracing::Span) {
         }
     };
     let client = client(shared, request);
-    (Current { trace, tracestate, client, record, ..Current::new(id) }, span)
+    let certificate = request.extensions().get::<PeerCertificate>().cloned();
+    (Current { trace, tracestate, client, certificate, record, ..Current::new(id) }, span)
 }
 
 /// The span of a request that belongs to a trace, and its own place in the trace.

@@ -24,8 +24,8 @@ pub(crate) use descriptors::make_room_for;
 pub use host::{HostChecked, HostRequired};
 pub use inherited::Inherited;
 pub use signals::{Hangup, Stop, Stopper, Termination, stop_signal};
-pub(crate) use tls::{Pair, Renewed, flaws};
-pub use tls::{Tls, TlsError};
+pub use tls::{ClientCertificates, PeerCertificate, Tls, TlsClients, TlsError};
+pub(crate) use tls::{Pair, client_flaw, flaws};
 
 use axum::Router;
 use connection::Connection;
@@ -164,8 +164,8 @@ impl Listener {
     ///
     /// Whether requests say whom they ask is for [`HostRequired`] to see, a layer of the router.
     ///
-    /// Every request carries the peer's address as [`axum::extract::ConnectInfo`]`<SocketAddr>`, and [`OverTls`] when it
-    /// came so, as extensions.
+    /// Every request carries the peer's address as [`axum::extract::ConnectInfo`]`<SocketAddr>`, [`OverTls`] when it
+    /// came so, and the [`PeerCertificate`] when its client showed one, as extensions.
     pub async fn serve(self, router: Router, serving: Serving) {
         let mut tasks = JoinSet::new();
         let (open, refusals) = (Arc::new(()), Arc::new(()));

@@ -5,7 +5,7 @@ mod checks;
 use crate::config::{ByteSize, Seconds, Secret, Url};
 use crate::forwarded::{ForwardedBy, Network, TrustedProxies};
 use crate::problem::Limits;
-use crate::serve::ConnectionLimits;
+use crate::serve::{ClientCertificates, ConnectionLimits, TlsClients};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -22,6 +22,12 @@ crate::settings! {
             tls_certificate: Option<PathBuf> = "";
             /// Private key as PEM, for TLS; the file is read again at every reload.
             tls_key: Option<PathBuf> = "";
+            /// Certificate authorities as PEM, whose certificates clients can show (mutual TLS); the file is read again at every reload.
+            tls_client_ca: Option<PathBuf> = "";
+            /// Whether a client has to show a certificate of these authorities: optional or required.
+            tls_client_certificates: ClientCertificates = "optional";
+            /// Revoked certificates of clients as PEM: a list (X509 CRL) of each authority; the file is read again at every reload.
+            tls_client_crl: Option<PathBuf> = "";
             /// Largest request body.
             body_bytes_max: ByteSize = "2MiB", range "1KiB".."256MiB", reload;
             /// A body that sends nothing for this long while it is read is given up with 408.
@@ -92,6 +98,14 @@ impl Foundation {
 
     pub(crate) fn proxies(&self) -> TrustedProxies {
         TrustedProxies::new(self.http.trusted_proxies.clone(), self.http.forwarded_by)
+    }
+}
+
+impl Http {
+    /// By which files certificates of clients are verified, when they are asked for.
+    pub(crate) fn tls_clients(&self) -> Option<TlsClients> {
+        let (ca, crl) = (self.tls_client_ca.clone()?, self.tls_client_crl.clone());
+        Some(TlsClients { ca, crl, certificates: self.tls_client_certificates })
     }
 }
 

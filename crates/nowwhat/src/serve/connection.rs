@@ -2,7 +2,7 @@
 
 use super::activity::{Activity, Answer};
 use super::stall::StallGuard;
-use super::{ConnectionLimits, ConnectionMetrics, Serving, Slot, Stop};
+use super::{ConnectionLimits, ConnectionMetrics, PeerCertificate, Serving, Slot, Stop};
 use axum::Router;
 use axum::extract::ConnectInfo;
 use futures::StreamExt;
@@ -71,11 +71,11 @@ impl Connection {
         // IPv4 on a socket of both families reads as IPv6; to the service it is the same peer.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let over_tls = acceptor.is_some().then_some(OverTls);
-        let http = Http { router, peer, over_tls, limits, first, activity, serving };
+        let http = Http { router, peer, over_tls, certificate: None, limits, first, activity, serving };
         match acceptor {
             None => http.serve(stream).await,
             Some(acceptor) => match handshake(acceptor.accept(stream), first, http.serving.stop.clone()).await {
-                Ok(stream) => http.serve(stream).await,
+                Ok((stream, certificate)) => Http { certificate, ..http }.serve(stream).await,
                 Err(error) => {
                     http.serving.metrics.handshakes_failed.inc();
                     tracing::debug!(error = crate::error_chain(&error), %peer, "tls handshake failed");
@@ -91,6 +91,7 @@ struct Http {
     router: Router,
     peer: SocketAddr,
     over_tls: Option<OverTls>,
+    certificate: Option<PeerCertificate>,
     limits: ConnectionLimits,
     /// When the first request must be there.
     first: Instant,
@@ -100,13 +101,16 @@ struct Http {
 
 impl Http {
     async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, stream: S) {
-        let Self { router, peer, over_tls, limits, first, activity, serving } = self;
+        let Self { router, peer, over_tls, certificate, limits, first, activity, serving } = self;
         let seen = activity.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             let owed = seen.request();
             request.extensions_mut().insert(ConnectInfo(peer));
             if let Some(over_tls) = over_tls {
                 request.extensions_mut().insert(over_tls);
+            }
+            if let Some(certificate) = &certificate {
+                request.extensions_mut().insert(certificate.clone());
             }
             let (answer, seen) = (router.clone().call(request), seen.clone());
             async move {
@@ -158,8 +162,12 @@ fn told(error: &(dyn Error + 'static), peer: SocketAddr, metrics: &ConnectionMet
     }
 }
 
-/// The stream, when the handshake is done in time.
-async fn handshake<S>(accept: Accept<S>, first: Instant, mut stop: Stop) -> io::Result<TlsStream<S>>
+/// The stream, when the handshake is done in time, and the certificate that the client showed.
+async fn handshake<S>(
+    accept: Accept<S>,
+    first: Instant,
+    mut stop: Stop,
+) -> io::Result<(TlsStream<S>, Option<PeerCertificate>)>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -169,11 +177,16 @@ where
             () = stop.stopped() => sleep(FIRST_REQUEST_GRACE).await,
         }
     };
-    tokio::select! {
+    let stream = tokio::select! {
         biased;
-        done = accept => done,
-        () = over => Err(io::ErrorKind::TimedOut.into()),
-    }
+        done = accept => done?,
+        () = over => return Err(io::ErrorKind::TimedOut.into()),
+    };
+    let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let certificate = shown.map(PeerCertificate::read).transpose();
+    // Who shows what cannot be read is not taken for somebody who showed nothing.
+    let certificate = certificate.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+    Ok((stream, certificate))
 }
 
 /// Returns when the connection shall take no more requests.

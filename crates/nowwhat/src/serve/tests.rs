@@ -1,5 +1,6 @@
 //! Promises of listeners, with real sockets and real clients.
 
+mod clients;
 mod inherited;
 mod refused;
 mod slow;

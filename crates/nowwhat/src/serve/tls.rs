@@ -1,6 +1,11 @@
 //! Certificate and key of a listener, exchangeable while it serves.
 //!
-//! TLS 1.2 and 1.3 by rustls; HTTP/2 is offered before HTTP/1.1. Clients are not asked for certificates.
+//! TLS 1.2 and 1.3 by rustls; HTTP/2 is offered before HTTP/1.1. Clients are asked for certificates when there are authorities to verify
+//! them by.
+
+mod clients;
+
+pub use clients::{ClientCertificates, PeerCertificate, TlsClients};
 
 use crate::small_file::{self, Readable};
 use std::fmt;
@@ -12,7 +17,10 @@ use tokio_rustls::rustls::pki_types::pem::{Error as PemError, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{ALL_VERSIONS, Error as RustlsError, ServerConfig};
 
-/// Why certificate and key cannot be used. Says nothing of the key but its file's name.
+/// What is wrong with a file.
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why certificate and key, or what verifies certificates of clients, cannot be used. Says nothing of the key but its file's name.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The file of the certificate is missing, unreadable or no certificate.
@@ -47,6 +55,28 @@ pub enum TlsError {
         /// What is wrong with them.
         source: RustlsError,
     },
+    /// The file of the authorities of clients is missing, unreadable or holds none.
+    #[error(
+        "cannot read the authorities of clients' certificates in {}: give a PEM file with one or more certificates of authorities",
+        path.display()
+    )]
+    ClientCa {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Cause,
+    },
+    /// The file of revoked certificates is missing, unreadable or holds no list.
+    #[error(
+        "cannot read the revoked certificates in {}: give a PEM file with a list (X509 CRL) of each authority",
+        path.display()
+    )]
+    ClientCrl {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Cause,
+    },
 }
 
 /// A certificate with its key. Clones are the same one: what one reloads, all serve.
@@ -60,21 +90,14 @@ pub struct Tls {
 struct Files {
     certificate: PathBuf,
     key: PathBuf,
+    clients: Option<TlsClients>,
 }
 
-/// What both files say, ready to be served.
+/// What the files say, ready to be served.
 pub(crate) struct Pair {
     chain: Vec<CertificateDer<'static>>,
+    clients: Option<clients::Read>,
     config: Arc<ServerConfig>,
-}
-
-/// Whether what is served now is something else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Renewed {
-    /// Another certificate.
-    Changed,
-    /// The same as before.
-    Same,
 }
 
 impl Tls {
@@ -83,12 +106,23 @@ impl Tls {
     /// # Errors
     /// Says which file cannot be used, and what to do.
     pub fn load(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
-        let files = Files { certificate: certificate.to_owned(), key: key.to_owned() };
+        Self::of(Files { certificate: certificate.to_owned(), key: key.to_owned(), clients: None })
+    }
+
+    /// The same, and clients are asked for certificates: a verified one is a [`PeerCertificate`] of each request.
+    ///
+    /// # Errors
+    /// Says which file cannot be used, and what to do.
+    pub fn load_with_clients(certificate: &Path, key: &Path, clients: TlsClients) -> Result<Self, TlsError> {
+        Self::of(Files { certificate: certificate.to_owned(), key: key.to_owned(), clients: Some(clients) })
+    }
+
+    fn of(files: Files) -> Result<Self, TlsError> {
         let pair = RwLock::new(files.read()?);
         Ok(Self { files: Arc::new(files), pair: Arc::new(pair) })
     }
 
-    /// Reads both files again. New connections get what they say now; open ones go on as they are. Blocks while it
+    /// Reads all files again. New connections get what they say now; open ones go on as they are. Blocks while it
     /// reads.
     ///
     /// # Errors
@@ -98,17 +132,24 @@ impl Tls {
         Ok(())
     }
 
-    /// What both files say now. Blocks while it reads.
+    /// What the files say now. Blocks while it reads.
     pub(crate) fn read(&self) -> Result<Pair, TlsError> {
         self.files.read()
     }
 
-    /// Serves it from now on.
-    pub(crate) fn renew(&self, newer: Pair) -> Renewed {
+    /// Serves it from now on; the settings whose files say something else than before.
+    pub(crate) fn renew(&self, newer: Pair) -> Vec<&'static str> {
         let mut pair = self.pair.write().expect("nobody panics while holding it");
-        let renewed = if pair.chain == newer.chain { Renewed::Same } else { Renewed::Changed };
+        let mut changed = Vec::new();
+        if pair.chain != newer.chain {
+            changed.push("http.tls_certificate");
+        }
+        if let (Some(before), Some(now)) = (&pair.clients, &newer.clients) {
+            changed.extend((before.authorities != now.authorities).then_some("http.tls_client_ca"));
+            changed.extend((before.revoked != now.revoked).then_some("http.tls_client_crl"));
+        }
         *pair = newer;
-        renewed
+        changed
     }
 
     /// For one new connection.
@@ -123,11 +164,16 @@ pub(crate) fn flaws(certificate: Option<&Path>, key: Option<&Path>) -> Vec<TlsEr
     let key = key.map(|path| read_key(path).map(|key| (path, key)));
     match (chain, key) {
         (Some(Ok((certificate, chain))), Some(Ok((key, secret)))) => {
-            let files = Files { certificate: certificate.to_owned(), key: key.to_owned() };
+            let files = Files { certificate: certificate.to_owned(), key: key.to_owned(), clients: None };
             files.pair(chain, secret).err().into_iter().collect()
         }
         (chain, key) => chain.and_then(Result::err).into_iter().chain(key.and_then(Result::err)).collect(),
     }
+}
+
+/// What keeps certificates of clients from being verified. Blocks while it reads.
+pub(crate) fn client_flaw(clients: &TlsClients) -> Option<TlsError> {
+    clients.read().err()
 }
 
 fn read_certificate(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -150,18 +196,21 @@ impl Files {
 
     fn pair(&self, chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Pair, TlsError> {
         // Named, so that another library's choice of a process-wide default has no say here.
-        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_protocol_versions(ALL_VERSIONS)
-            .expect("the provider has suites for both versions")
-            .with_no_client_auth()
-            .with_single_cert(chain.clone(), key)
-            .map_err(|source| TlsError::Pair {
-                certificate: self.certificate.clone(),
-                key: self.key.clone(),
-                source,
-            })?;
+            .expect("the provider has suites for both versions");
+        let clients = self.clients.as_ref().map(TlsClients::read).transpose()?;
+        let builder = match &clients {
+            Some(clients) => builder.with_client_cert_verifier(clients.verifier.clone()),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_single_cert(chain.clone(), key).map_err(|source| TlsError::Pair {
+            certificate: self.certificate.clone(),
+            key: self.key.clone(),
+            source,
+        })?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Pair { chain, config: Arc::new(config) })
+        Ok(Pair { chain, clients, config: Arc::new(config) })
     }
 }
 

@@ -7,6 +7,7 @@ use crate::dependency::{Dependency, DependencyMetrics};
 use crate::health::Health;
 use crate::metrics::{Registry, SharedRegistry};
 use crate::settings::Foundation;
+use axum::Router;
 use futures::FutureExt;
 use futures::future::{self, BoxFuture};
 use std::fmt;
@@ -23,6 +24,9 @@ pub(super) struct Step {
 
 /// Takes new settings over.
 pub(super) type Reloader = Box<dyn Fn(Loaded) -> BoxFuture<'static, Result<(), BoxError>> + Send + Sync>;
+
+/// Puts something around all routes.
+pub(super) type Around = Box<dyn FnOnce(Router) -> Router + Send>;
 
 /// What a service has in hand while it starts: its settings, and the places where it says what it needs.
 pub struct Boot {
@@ -42,6 +46,7 @@ pub struct Boot {
     pub(super) reloaders: Vec<Reloader>,
     pub(super) endings: Vec<BoxFuture<'static, String>>,
     pub(super) greeting: Option<String>,
+    pub(super) around: Vec<Around>,
 }
 
 impl fmt::Debug for Boot {
@@ -106,6 +111,12 @@ impl Boot {
     /// The service stops in order, and fails with the reason, when this future ends.
     pub fn ends_when(&mut self, reason: impl Future<Output = String> + Send + 'static) {
         self.endings.push(reason.boxed());
+    }
+
+    /// Puts something around all that answers a request of the public listener, time limits and panics included; what is said last is outermost.
+    /// To be used for what every answer needs, such as the headers of CORS: what it answers by itself has no id, no line and no metrics.
+    pub fn around(&mut self, around: impl FnOnce(Router) -> Router + Send + 'static) {
+        self.around.push(Box::new(around));
     }
 
     /// What a person sees on standard output once the service is ready.

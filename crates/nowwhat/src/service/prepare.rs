@@ -198,6 +198,7 @@ impl Prepared {
             reloaders: Vec::new(),
             endings: Vec::new(),
             greeting: None,
+            around: Vec::new(),
         }
     }
 

@@ -12,7 +12,7 @@ use super::boot::Reloader;
 use super::prepare::Prepared;
 use crate::config::{Loaded, Problems, Turn, leave_out};
 use crate::problem::Limits;
-use crate::serve::{ConnectionLimits, Pair, Renewed, Tls, TlsError, make_room_for};
+use crate::serve::{ConnectionLimits, Pair, Tls, TlsError, make_room_for};
 use crate::service::Service;
 use crate::settings::Foundation;
 use crate::small_file::READ_TIMEOUT;
@@ -154,8 +154,7 @@ impl Running<'_> {
     fn certificate(&self, read: Option<Result<Pair, TlsError>>, outcome: &mut Outcome) {
         let (Some(tls), Some(read)) = (&self.switches.tls, read) else { return };
         match read.map(|pair| tls.renew(pair)) {
-            Ok(Renewed::Changed) => outcome.changed.push("http.tls_certificate".to_owned()),
-            Ok(Renewed::Same) => {}
+            Ok(changed) => outcome.changed.extend(changed.into_iter().map(str::to_owned)),
             Err(error) => outcome.failed(&[], crate::error_chain(&error)),
         }
     }

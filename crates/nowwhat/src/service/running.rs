@@ -1,7 +1,7 @@
 //! From the prepared service to its end: starting, serving, and what it is asked meanwhile.
 
 use super::BoxError;
-use super::boot::Boot;
+use super::boot::{Around, Boot};
 use super::prepare::Prepared;
 use super::reload::{ReadAgain, Running, Switches};
 use super::stopping::{Served, Stopping, Wanted};
@@ -111,7 +111,8 @@ pub(crate) async fn serve(
             return unstarted.and(stopping.run(&mut asks, wanted).await);
         }
     };
-    stopping.api = Some(serve_api(prepared, api, routes.merge(health::public_routes(health.clone())), &switches));
+    let routes = Routes { inner: routes.merge(health::public_routes(health.clone())), around: boot.around };
+    stopping.api = Some(serve_api(prepared, api, routes, &switches));
 
     health.started();
     let (address, admin_address) = (api_address.to_string(), admin_address.to_string());
@@ -146,9 +147,16 @@ fn serve_admin(prepared: &Prepared, listener: Listener, health: &Health, switche
     Served { task: tokio::spawn(listener.serve(routes, serving)), stopper }
 }
 
-fn serve_api(prepared: &Prepared, listener: Listener, routes: Router, switches: &Switches) -> Served {
+/// The routes of the public listener, and what goes around all of them.
+struct Routes {
+    inner: Router,
+    around: Vec<Around>,
+}
+
+fn serve_api(prepared: &Prepared, listener: Listener, routes: Routes, switches: &Switches) -> Served {
     let (stopper, stop) = stop_signal();
-    let routes = prepared.observe(switches.limits.subscribe()).router(routes);
+    let observed = prepared.observe(switches.limits.subscribe()).router(routes.inner);
+    let routes = routes.around.into_iter().fold(observed, |routes, around| around(routes));
     let limits = switches.connections.subscribe();
     let serving = Serving { limits, metrics: prepared.connection_metrics(), tls: switches.tls.clone(), stop };
     Served { task: tokio::spawn(listener.serve(routes, serving)), stopper }
@@ -206,7 +214,10 @@ async fn listener(inherited: &mut Inherited, name: &str, address: std::net::Sock
 fn switches(prepared: &Prepared) -> Result<Switches, BoxError> {
     let http = &prepared.foundation.http;
     let tls = match (&http.tls_certificate, &http.tls_key) {
-        (Some(certificate), Some(key)) => Some(Tls::load(certificate, key)?),
+        (Some(certificate), Some(key)) => Some(match http.tls_clients() {
+            Some(clients) => Tls::load_with_clients(certificate, key, clients)?,
+            None => Tls::load(certificate, key)?,
+        }),
         _ => None,
     };
     let connections = watch::channel(prepared.foundation.connection_limits()).0;

@@ -7,7 +7,7 @@ use crate::client::check_ca;
 use crate::config::{Loaded, Turn};
 use crate::error_chain;
 use crate::otlp;
-use crate::serve::{TlsError, flaws};
+use crate::serve::{ClientCertificates, TlsError, client_flaw, flaws};
 use crate::telemetry::{Format, check_level};
 use std::net::SocketAddr;
 
@@ -21,6 +21,7 @@ impl Foundation {
         let mut checks = Checks { settings: self, loaded, problems: Vec::new() };
         checks.listeners();
         checks.certificate();
+        checks.client_certificates();
         checks.log();
         checks.otlp();
         if turn != Turn::Again {
@@ -103,11 +104,28 @@ impl Checks<'_> {
             self.problems.push(format!("{one} is given without {other}: TLS needs both ({origin})"));
         }
         for error in flaws(certificate, key) {
-            match &error {
-                TlsError::Certificate { .. } => self.files(&["http.tls_certificate"], &error),
-                TlsError::Key { .. } => self.files(&["http.tls_key"], &error),
-                TlsError::Pair { .. } => self.files(&["http.tls_key", "http.tls_certificate"], &error),
+            self.files(settings_of(&error), &error);
+        }
+    }
+
+    fn client_certificates(&mut self) {
+        let http = &self.settings.http;
+        let (has_ca, has_crl) = (http.tls_client_ca.is_some(), http.tls_client_crl.is_some());
+        let is_required = http.tls_client_certificates == ClientCertificates::Required;
+        for (given, key, other) in [
+            (has_ca && http.tls_certificate.is_none(), "http.tls_client_ca", "http.tls_certificate"),
+            (has_crl && !has_ca, "http.tls_client_crl", "http.tls_client_ca"),
+            (is_required && !has_ca, "http.tls_client_certificates", "http.tls_client_ca"),
+        ] {
+            if given {
+                let (said, origin) = (self.said(key), self.origin(key));
+                self.problems.push(format!(
+                    "{said} is given without {other}: certificates of clients need TLS and an authority ({origin})"
+                ));
             }
+        }
+        if let Some(error) = http.tls_clients().as_ref().and_then(client_flaw) {
+            self.files(settings_of(&error), &error);
         }
     }
 
@@ -143,6 +161,17 @@ impl Checks<'_> {
         if let Some(Err(error)) = self.settings.otlp.ca.as_deref().map(check_ca) {
             self.files(&["otlp.ca"], &error);
         }
+    }
+}
+
+/// The settings whose files are at fault.
+fn settings_of(error: &TlsError) -> &'static [&'static str] {
+    match error {
+        TlsError::Certificate { .. } => &["http.tls_certificate"],
+        TlsError::Key { .. } => &["http.tls_key"],
+        TlsError::Pair { .. } => &["http.tls_key", "http.tls_certificate"],
+        TlsError::ClientCa { .. } => &["http.tls_client_ca"],
+        TlsError::ClientCrl { .. } => &["http.tls_client_crl"],
     }
 }
 

@@ -71,6 +71,30 @@ fn a_key_of_another_certificate_is_found() {
 }
 
 #[test]
+fn certificates_of_clients_need_tls_and_an_authority() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let [certificate, key] = pair(&dir, "one");
+    let tls = [("BAKERY_HTTP__TLS_CERTIFICATE", certificate.as_str()), ("BAKERY_HTTP__TLS_KEY", &key)];
+    let (ca, crl) = ("BAKERY_HTTP__TLS_CLIENT_CA", "BAKERY_HTTP__TLS_CLIENT_CRL");
+    let required = ("BAKERY_HTTP__TLS_CLIENT_CERTIFICATES", "required");
+    assert_eq!(problems(&[&tls[..], &[(ca, &certificate), required]].concat()), Vec::<String>::new());
+    for (given, begin, origin) in [
+        (vec![(ca, certificate.as_str())], "http.tls_client_ca = ", ca),
+        (vec![required], "http.tls_client_certificates = \"required\" is given without http.tls_client_ca", required.0),
+        ([&tls[..], &[(crl, &key)]].concat(), "http.tls_client_crl = ", crl),
+        ([&tls[..], &[(ca, &key)]].concat(), "http.tls_client_ca: cannot read the authorities of clients' ", ca),
+        (
+            [&tls[..], &[(ca, &certificate), (crl, "/nowhere")]].concat(),
+            "http.tls_client_crl: cannot read the rev",
+            crl,
+        ),
+    ] {
+        let found = problems(&given);
+        assert!(found.len() == 1 && found[0].starts_with(begin) && found[0].contains(origin), "{begin}: {found:?}");
+    }
+}
+
+#[test]
 fn two_listeners_may_both_take_a_free_port_and_https_needs_authorities() {
     let free = [("BAKERY_HTTP__LISTEN", "127.0.0.1:0"), ("BAKERY_ADMIN__LISTEN", "127.0.0.1:0")];
     assert_eq!(problems(&free), Vec::<String>::new());
