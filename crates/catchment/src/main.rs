@@ -3,6 +3,7 @@
 //! Exit codes are those of [`nowwhat::cli`].
 
 mod ask;
+mod audit;
 mod bench;
 mod client;
 mod config;
@@ -49,6 +50,8 @@ enum Command {
         #[command(subcommand)]
         command: token::TokenCommand,
     },
+    /// Read who changed what: sensors, tokens, from where and in which request.
+    Audit(audit::AuditArgs),
     /// Send events from a file or standard input: NDJSON or JSON, plain or with gzip or zstd.
     Send(send::SendArgs),
     /// Read rejected events again, to mend and send them.
@@ -97,6 +100,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args, environment),
         Command::Sensor { command } => sensor::run(&command, &environment),
         Command::Token { command } => token::run(&command, &environment),
+        Command::Audit(args) => audit::run(&args, &environment),
         Command::Send(args) => send::run(&args, &environment),
         Command::Rejected { command: RejectedCommand::Export(args) } => rejected::export(&args, &environment),
         Command::Query(args) => ask::run(&args, &environment),

@@ -1,7 +1,7 @@
 //! `catchment serve`: what the collector opens at the start, and closes at the end.
 
 use crate::data_dir::{Addresses, DataDir};
-use crate::settings::Settings;
+use crate::settings::{Audit, Settings};
 use crate::{ServeArgs, config, memory};
 use anyhow::Context;
 use axum::Router;
@@ -11,7 +11,7 @@ use nowwhat::config::{Loaded, Sources};
 use nowwhat::health::{Health, Weight};
 use nowwhat::{Boot, BoxError, Environment, Foundation};
 use query::{Queries, QueryMetrics};
-use registry::{Registry, RegistryMetrics, Token};
+use registry::{AuditBounds, Registry, RegistryMetrics, Token};
 use rejected::{Rejected, RejectedMetrics};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -19,7 +19,7 @@ use tokio::sync::watch;
 /// How often last-seen times reach the registry.
 const SEEN_FLUSH: Duration = Duration::from_secs(5);
 
-/// How often rejected events that are too old are let go.
+/// How often what is too old or too much is let go: rejected events, the audit, ended tokens.
 const EXPIRE: Duration = Duration::from_secs(60);
 
 /// Runs until it is asked to stop, or has to.
@@ -67,6 +67,7 @@ async fn start(boot: &mut Boot) -> anyhow::Result<Router> {
     let closing = registry.clone();
     boot.on_stop("registry", async move { Ok(closing.close().await?) });
     boot.task("last-seen times", flush_seen(registry.clone()));
+    boot.task("age of the audit", trim(registry.clone(), audit_bounds(&settings)));
     let token_place = ensure_admin(&registry, &dir, &settings).await?;
     reload_token(boot, &registry, &dir);
 
@@ -98,7 +99,11 @@ async fn start(boot: &mut Boot) -> anyhow::Result<Router> {
     }
     tracing::info!(memory_bound_bytes = bound.0, "memory bound");
     boot.greeting(greeting(&addresses, &token_place, &bound.to_string()));
-    Ok(server::routes(app))
+    let cors = server::Cors::of(&settings.cors.allow_origins);
+    if let Some(cors) = cors.clone() {
+        boot.around(|routes| cors.around(routes));
+    }
+    Ok(server::routes(app, cors))
 }
 
 /// Commands find the collector by a file in the data folder.
@@ -212,6 +217,11 @@ fn rejected_options(dir: &DataDir, settings: &Settings) -> rejected::Options {
     }
 }
 
+fn audit_bounds(settings: &Settings) -> AuditBounds {
+    let Audit { entries_max, age_seconds } = &settings.audit;
+    AuditBounds { entries_max: *entries_max, age_max: age_seconds.duration() }
+}
+
 fn query_options(dir: &DataDir, settings: &Settings) -> query::Options {
     query::Options {
         lake_dir: dir.lake(),
@@ -267,6 +277,17 @@ async fn expire(rejected: Rejected) {
         if let Err(error) = rejected.expire().await {
             let error = nowwhat::error_chain(&error);
             tracing::warn!(error, "old rejected events not removed, will be tried again");
+        }
+        tokio::time::sleep(EXPIRE).await;
+    }
+}
+
+/// Lets entries of the audit and ended tokens go.
+async fn trim(registry: Registry, bounds: AuditBounds) {
+    loop {
+        if let Err(error) = registry.trim(&bounds).await {
+            let error = nowwhat::error_chain(&error);
+            tracing::warn!(error, "audit and ended tokens not trimmed, will be tried again");
         }
         tokio::time::sleep(EXPIRE).await;
     }

@@ -1,6 +1,7 @@
 //! What Catchment can be told, each key with its default, its range and its meaning.
 
 use nowwhat::config::{ByteSize, Seconds, Secret};
+use server::Origin;
 use std::path::PathBuf;
 
 nowwhat::settings! {
@@ -17,6 +18,18 @@ nowwhat::settings! {
             admin_token: Option<Secret> = "", reload;
             /// Unknown tokens that one address may try in a minute; then it waits for the rest of the minute with 429, unless its token is known.
             failures_per_minute_max: u32 = "10", range "1".."1000000";
+        }
+        /// The record of who changed what, `GET /api/v1/audit`.
+        audit: Audit {
+            /// Entries that are kept; beyond it the oldest of the token that has most go.
+            entries_max: u64 = "1000000", range "100".."100000000";
+            /// They are kept this long.
+            age_seconds: Seconds = "365d", range "1d".."3650d";
+        }
+        /// Pages of other origins that send events (CORS).
+        cors: Cors {
+            /// Origins whose pages may send: https://app.example.com, with its port where it has one, or * for any. Without one no page of another origin can.
+            allow_origins: Vec<Origin> = "";
         }
         /// What an event may be.
         events: Events {

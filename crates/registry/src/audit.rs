@@ -79,7 +79,7 @@ pub(crate) async fn write(
                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
     sqlx::query(sql)
         .bind(now_micros())
-        .bind(by.map(|by| by.identity.token_id))
+        .bind(by.and_then(|by| by.identity.token_id))
         .bind(by.map(|by| by.identity.name.as_str()))
         .bind(by.map(|by| by.identity.role.name()))
         .bind(by.and_then(|by| by.client).map(|client| client.to_string()))

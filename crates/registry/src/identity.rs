@@ -47,12 +47,12 @@ impl Role {
     }
 }
 
-/// Who a token belongs to.
+/// Who a token or a certificate belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The number of the token.
-    pub token_id: i64,
-    /// What the token is called.
+    /// The number of the token; none when it was a certificate.
+    pub token_id: Option<i64>,
+    /// What the token is called, or the name in the certificate.
     pub name: String,
     /// What it may do.
     pub role: Role,

@@ -5,6 +5,8 @@
 //! - A token is 256 random bits, shown once; the database holds only its SHA-256.
 //! - A verified token is checked again from memory, without a lock held across a wait; a change through this registry shows at
 //!   once: a token revoked before an answer is refused after it.
+//! - A sensor that a certificate names comes in as with a token of its own; that the certificate is valid is its caller's promise.
+//! - The audit and tokens that ended are bounded; whoever floods the audit pushes out their own entries.
 //! - A sensor's id is made from its name, unique, and never changes.
 //! - What an actor changes stands in the table `audit`, in the same transaction as the change, without tokens.
 //!
@@ -15,6 +17,7 @@
 //! Reading order: [`Registry`], [`Role`], [`Token`], `sensors`, `tokens` and `audit` what can be changed, `schema` the tables.
 
 mod audit;
+mod certificates;
 mod error;
 mod failures;
 mod identity;
@@ -26,8 +29,10 @@ mod schema;
 mod sensors;
 mod token;
 mod tokens;
+mod trim;
 
 pub use audit::{Actor, AuditEntry};
+pub use certificates::Named;
 pub use error::{AuthError, OpenError, RegisterError, RegistryError, SensorError, TokenError};
 pub use identity::{Identity, Role};
 pub use metrics::RegistryMetrics;
@@ -36,3 +41,4 @@ pub use registry::{ADMIN_TOKEN_CHARS_MIN, Options, Registry};
 pub use sensors::{Labels, OVERLAP_SECONDS_MAX, Registered, Rotated, SensorChange, SensorInfo};
 pub use token::Token;
 pub use tokens::{NewToken, TokenInfo, USES_MAX};
+pub use trim::{AuditBounds, ENDED_TOKEN_AGE_MAX, ENDED_TOKENS_MAX};

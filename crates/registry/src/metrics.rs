@@ -30,7 +30,20 @@ pub struct RegistryMetrics {
     pub(crate) refused: Counter,
     pub(crate) turned_away: Counter,
     pub(crate) unavailable: Counter,
+    pub(crate) certificates: CertificateMetrics,
     pub(crate) sensors: Gauge,
+    pub(crate) audit_entries: Gauge,
+    pub(crate) audit_trimmed: Counter,
+    pub(crate) tokens_trimmed: Counter,
+}
+
+/// How looking up names in certificates ended.
+#[derive(Clone, Debug)]
+pub(crate) struct CertificateMetrics {
+    pub(crate) remembered: Counter,
+    pub(crate) verified: Counter,
+    pub(crate) refused: Counter,
+    pub(crate) unavailable: Counter,
 }
 
 impl RegistryMetrics {
@@ -38,16 +51,44 @@ impl RegistryMetrics {
     pub fn register(registry: &mut Registry) -> Self {
         let checks = Family::<CheckLabel, Counter>::default();
         let check = |outcome| checks.get_or_create(&CheckLabel { outcome }).clone();
+        let named = Family::<CheckLabel, Counter>::default();
+        let name = |outcome| named.get_or_create(&CheckLabel { outcome }).clone();
+        let certificates = CertificateMetrics {
+            remembered: name(Check::remembered),
+            verified: name(Check::verified),
+            refused: name(Check::refused),
+            unavailable: name(Check::unavailable),
+        };
         let metrics = Self {
             remembered: check(Check::remembered),
             verified: check(Check::verified),
             refused: check(Check::refused),
             turned_away: check(Check::turned_away),
             unavailable: check(Check::unavailable),
+            certificates,
             sensors: Gauge::default(),
+            audit_entries: Gauge::default(),
+            audit_trimmed: Counter::default(),
+            tokens_trimmed: Counter::default(),
         };
         let r = registry.sub_registry_with_prefix("catchment_registry");
         r.register("token_checks", "Checks of tokens: remembered from before, verified, refused, turned away after too many failures, unavailable", checks);
+        r.register("certificate_checks", "Look-ups of names in certificates of clients: remembered from before, verified, refused because no sensor or a disabled one has the name, unavailable", named);
+        r.register(
+            "audit_entries",
+            "Entries of the audit, as counted when it was last trimmed",
+            metrics.audit_entries.clone(),
+        );
+        r.register(
+            "audit_trimmed",
+            "Entries of the audit let go for their age or their number",
+            metrics.audit_trimmed.clone(),
+        );
+        r.register(
+            "tokens_trimmed",
+            "Ended tokens let go for their age or their number",
+            metrics.tokens_trimmed.clone(),
+        );
         r.register("sensors", "Registered sensors", metrics.sensors.clone());
         metrics
     }

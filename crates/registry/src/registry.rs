@@ -5,7 +5,7 @@ use crate::error::{AuthError, OpenError, RegistryError};
 use crate::failures::Failures;
 use crate::identity::{Identity, Role};
 use crate::metrics::RegistryMetrics;
-use crate::remembered::Remembered;
+use crate::remembered::{Remembered, Shown};
 use crate::schema::migrate;
 use crate::token::digest;
 use jiff::tz::TimeZone;
@@ -119,9 +119,10 @@ impl Registry {
     pub async fn authenticate(&self, token: &str, from: Option<IpAddr>) -> Result<Arc<Identity>, AuthError> {
         let Shared { metrics, remembered, failures, .. } = &*self.shared;
         let (digest, now) = (digest(token), now_micros());
-        if let Some(identity) = remembered.get(&digest, now) {
+        let shown = Shown::Token(digest);
+        if let Some(identity) = remembered.get(&shown, now) {
             metrics.remembered.inc();
-            self.pending().tokens.insert(identity.token_id, now);
+            self.used(&identity, now);
             return Ok(identity);
         }
         if let Some(wait) = failures.wait(from, Instant::now()) {
@@ -133,8 +134,8 @@ impl Registry {
             Ok(Some(identity)) => {
                 metrics.verified.inc();
                 let identity = Arc::new(identity);
-                remembered.keep(digest, identity.clone(), generation);
-                self.pending().tokens.insert(identity.token_id, now);
+                remembered.keep(shown, identity.clone(), generation);
+                self.used(&identity, now);
                 Ok(identity)
             }
             Ok(None) => {
@@ -146,6 +147,12 @@ impl Registry {
                 metrics.unavailable.inc();
                 Err(error.into())
             }
+        }
+    }
+
+    fn used(&self, identity: &Identity, now: i64) {
+        if let Some(token_id) = identity.token_id {
+            self.pending().tokens.insert(token_id, now);
         }
     }
 
@@ -229,7 +236,7 @@ impl Registry {
         }
         let zone: Option<String> = row.try_get("time_zone")?;
         Ok(Some(Identity {
-            token_id,
+            token_id: Some(token_id),
             name: row.try_get("name")?,
             role,
             sensor: row.try_get::<Option<String>, _>("sensor_id")?.map(Arc::from),

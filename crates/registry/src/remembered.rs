@@ -1,4 +1,4 @@
-//! Tokens that were verified, kept in memory.
+//! Tokens that were verified, and names in certificates that were looked up, kept in memory.
 //!
 //! A token that is verified while another request revokes it must not be remembered: so what is forgotten is counted, and an answer of
 //! the database from before counts no more.
@@ -7,12 +7,19 @@ use crate::identity::Identity;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// Verified tokens kept in memory; beyond it they are verified again.
+/// Verified tokens and names kept in memory; beyond it they are verified again.
 const REMEMBERED_MAX: usize = 100_000;
 
-type Digest = [u8; 32];
+/// What somebody showed. A token and a name can never be taken for each other.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Shown {
+    /// A token, by its digest.
+    Token([u8; 32]),
+    /// A certificate, by the name in it.
+    Certificate(String),
+}
 
-/// The verified tokens by their digests.
+/// Who was verified, by what they showed.
 #[derive(Default)]
 pub(crate) struct Remembered {
     inner: RwLock<Inner>,
@@ -21,14 +28,14 @@ pub(crate) struct Remembered {
 #[derive(Default)]
 struct Inner {
     generation: u64,
-    identities: HashMap<Digest, Arc<Identity>>,
+    identities: HashMap<Shown, Arc<Identity>>,
 }
 
 impl Remembered {
-    /// Who a digest belongs to, when that is known and has not expired.
-    pub(crate) fn get(&self, digest: &Digest, now: i64) -> Option<Arc<Identity>> {
+    /// Who it belongs to, when that is known and has not expired.
+    pub(crate) fn get(&self, shown: &Shown, now: i64) -> Option<Arc<Identity>> {
         let inner = self.read();
-        let identity = inner.identities.get(digest)?;
+        let identity = inner.identities.get(shown)?;
         identity.expires_at.is_none_or(|at| at > now).then(|| identity.clone())
     }
 
@@ -38,7 +45,7 @@ impl Remembered {
     }
 
     /// Remembers what the database said, unless something was forgotten since `generation`.
-    pub(crate) fn keep(&self, digest: Digest, identity: Arc<Identity>, generation: u64) {
+    pub(crate) fn keep(&self, shown: Shown, identity: Arc<Identity>, generation: u64) {
         let mut inner = self.write();
         if inner.generation != generation {
             return;
@@ -46,7 +53,7 @@ impl Remembered {
         if inner.identities.len() >= REMEMBERED_MAX {
             inner.identities.clear();
         }
-        inner.identities.insert(digest, identity);
+        inner.identities.insert(shown, identity);
     }
 
     /// Forgets those that changed; to be called after the change is committed and before it is answered.
@@ -72,20 +79,21 @@ mod tests {
 
     fn identity(token_id: i64) -> Arc<Identity> {
         let name = String::new();
+        let token_id = Some(token_id);
         Arc::new(Identity { token_id, name, role: Role::Reader, sensor: None, time_zone: None, expires_at: Some(10) })
     }
 
     #[test]
     fn what_is_read_before_something_is_forgotten_is_not_remembered() {
-        let remembered = Remembered::default();
+        let (remembered, [one, other]) = (Remembered::default(), [[1; 32], [2; 32]].map(Shown::Token));
         let before = remembered.generation();
         remembered.forget(|_| false);
-        remembered.keep([1; 32], identity(1), before);
-        assert_eq!(remembered.get(&[1; 32], 0), None);
-        remembered.keep([1; 32], identity(1), remembered.generation());
-        remembered.keep([2; 32], identity(2), remembered.generation());
-        assert!(remembered.get(&[1; 32], 9).is_some() && remembered.get(&[1; 32], 10).is_none(), "it expires");
-        remembered.forget(|identity| identity.token_id == 1);
-        assert!(remembered.get(&[1; 32], 0).is_none() && remembered.get(&[2; 32], 0).is_some());
+        remembered.keep(one.clone(), identity(1), before);
+        assert_eq!(remembered.get(&one, 0), None);
+        remembered.keep(one.clone(), identity(1), remembered.generation());
+        remembered.keep(other.clone(), identity(2), remembered.generation());
+        assert!(remembered.get(&one, 9).is_some() && remembered.get(&one, 10).is_none(), "it expires");
+        remembered.forget(|identity| identity.token_id == Some(1));
+        assert!(remembered.get(&one, 0).is_none() && remembered.get(&other, 0).is_some());
     }
 }

@@ -27,6 +27,7 @@ const STEPS: &[&str] = &[
         act TEXT NOT NULL, target TEXT NOT NULL, detail TEXT, request_id TEXT
     ) STRICT;
 ",
+    "CREATE INDEX audit_token_id ON audit (token_id)",
 ];
 
 /// Brings the schema up to what this program knows.

@@ -91,8 +91,9 @@ impl Registry {
         let labels = labels_text(labels).ok_or(RegisterError::Labels)?;
         let registration = Registration { id: &id, name: name.trim(), labels: &labels };
         let token = Token::random()?;
+        let has_sent = self.pending().sensors.contains_key(id.as_str());
         let mut change = self.begin().await?;
-        let enrolled_by = (by.identity.role == Role::Enrol).then_some(by.identity.token_id);
+        let enrolled_by = by.identity.token_id.filter(|_| by.identity.role == Role::Enrol);
         let is_new = store(&mut change, &registration, enrolled_by).await?;
         if let Some(enrolled_by) = enrolled_by {
             check_enrolment(&mut change, enrolled_by).await?;
@@ -103,7 +104,9 @@ impl Registry {
                 "sensor.register"
             }
             (Stored::New, None) => "sensor.register",
-            (Stored::Taken, Some(token)) if take_back(&mut change, &registration, token).await? == Stored::New => {
+            (Stored::Taken, Some(token))
+                if !has_sent && take_back(&mut change, &registration, token).await? == Stored::New =>
+            {
                 "sensor.register_again"
             }
             (Stored::Taken, _) => return Err(RegisterError::Taken { sensor_id: id }),
@@ -285,13 +288,14 @@ async fn count_down(change: &mut SqliteConnection, token: i64) -> Result<(), Reg
     }
 }
 
-/// Gives a sensor to the enrolment token that registered it once more, when nobody ever used a token of it.
+/// Gives a sensor to the enrolment token that registered it once more, when nobody ever used a token of it or sent with its certificate.
 async fn take_back(
     change: &mut SqliteConnection,
     registration: &Registration<'_>,
     enrolled_by: i64,
 ) -> Result<Stored, sqlx::Error> {
     let sql = "UPDATE sensors SET labels = ?1 WHERE id = ?2 AND name = ?3 AND enrolled_by = ?4 AND disabled_at IS NULL \
+               AND last_seen_at IS NULL \
                AND NOT EXISTS (SELECT 1 FROM tokens WHERE sensor_id = ?2 AND last_used_at IS NOT NULL)";
     let taken = sqlx::query(sql)
         .bind(registration.labels)

@@ -139,7 +139,7 @@ impl Registry {
         let done = Done { act: "token.revoke", target: token_target(id), detail: Value::Null };
         audit::write(&mut change, Some(by), done).await?;
         change.commit().await?;
-        self.shared.remembered.forget(|identity| identity.token_id == id);
+        self.shared.remembered.forget(|identity| identity.token_id == Some(id));
         Ok(())
     }
 

@@ -1,7 +1,8 @@
-//! Who is asking, and whether they may (RFC 6750 bearer tokens).
+//! Who is asking, and whether they may: by a bearer token (RFC 6750), by the certificate of a sensor, or by both.
 
 use crate::app::App;
 use crate::authorisation::Act;
+use crate::certificate;
 use crate::code::Code;
 use event::TimeZone;
 use http::HeaderMap;
@@ -11,24 +12,13 @@ use nowwhat::request::{ClientAddress, current_id};
 use registry::{Actor, AuthError, Identity};
 use std::sync::Arc;
 
-/// The identity behind the request's token, when its role may do this.
+/// The identity behind the request's token or its client's certificate, when its role may do this.
 ///
 /// # Errors
-/// 401 with `WWW-Authenticate` when there is no valid token, 403 when its role may not, 429 after too many unknown ones.
+/// 401 with `WWW-Authenticate` when there is no valid token, 403 when its role may not or the certificate is of no sensor, 429 after too many
+/// unknown tokens.
 pub(crate) async fn permit(app: &App, headers: &HeaderMap, act: Act) -> Result<Arc<Identity>, Problem> {
-    let token = bearer::token(headers).filter(|token| !token.is_empty()).ok_or_else(|| {
-        let detail = "send the header `Authorization: Bearer TOKEN`";
-        challenge(Code::MissingToken.problem(detail), Refusal::NoToken)
-    })?;
-    let ClientAddress(from) = ClientAddress::of_current();
-    let asked = nowwhat::db(app.shared.registry.authenticate(token, from)).await;
-    let identity = asked.map_err(|error| match error {
-        AuthError::Unavailable(cause) => Code::RegistryBusy.problem("the token could not be checked").cause(cause),
-        AuthError::TooManyFailures { wait_seconds } => {
-            Code::TooManyFailures.problem(error.to_string()).retry_after(wait_seconds)
-        }
-        AuthError::Refused => refused(&error.to_string()),
-    })?;
+    let identity = identity(app, headers).await?;
     if act.is_allowed(identity.role) {
         return Ok(identity);
     }
@@ -42,7 +32,38 @@ pub(crate) async fn permit(app: &App, headers: &HeaderMap, act: Act) -> Result<A
     })
 }
 
-/// The sensor behind the token, and the zone of its times.
+async fn identity(app: &App, headers: &HeaderMap) -> Result<Arc<Identity>, Problem> {
+    let certificate = certificate::shown()?;
+    let token = bearer::token(headers).filter(|token| !token.is_empty());
+    match (token, certificate) {
+        (Some(token), None) => known(app, token).await,
+        (None, Some(certificate)) => certificate::sensor(app, &certificate).await,
+        (Some(token), Some(certificate)) => {
+            let identity = known(app, token).await?;
+            certificate::agrees(app, &certificate, &identity).await?;
+            Ok(identity)
+        }
+        (None, None) => {
+            let detail = "send the header `Authorization: Bearer TOKEN`";
+            Err(challenge(Code::MissingToken.problem(detail), Refusal::NoToken))
+        }
+    }
+}
+
+/// Who a token belongs to.
+async fn known(app: &App, token: &str) -> Result<Arc<Identity>, Problem> {
+    let ClientAddress(from) = ClientAddress::of_current();
+    let asked = nowwhat::db(app.shared.registry.authenticate(token, from)).await;
+    asked.map_err(|error| match error {
+        AuthError::Unavailable(cause) => Code::RegistryBusy.problem("the token could not be checked").cause(cause),
+        AuthError::TooManyFailures { wait_seconds } => {
+            Code::TooManyFailures.problem(error.to_string()).retry_after(wait_seconds)
+        }
+        AuthError::Refused => refused(&error.to_string()),
+    })
+}
+
+/// The sensor behind the token or the certificate, and the zone of its times.
 pub(crate) async fn sender(app: &App, headers: &HeaderMap) -> Result<(Arc<str>, Option<TimeZone>), Problem> {
     let identity = permit(app, headers, Act::SendEvents).await?;
     let sensor = identity.sensor.clone().ok_or_else(|| scope("this token belongs to no sensor"))?;

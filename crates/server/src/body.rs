@@ -92,9 +92,30 @@ pub(crate) async fn json<T: DeserializeOwned>(
     coming: &mut Coming,
     example: &str,
 ) -> Result<T, Problem> {
-    let max = app.shared.limits.body_bytes_max.min(JSON_BYTES_MAX);
-    let read = read(app, &parts.headers, coming, max).await?;
+    let read = read_small(app, parts, coming).await?;
     serde_json::from_slice(&read.bytes).map_err(|e| Code::InvalidBody.problem(format!("{e}; send {example}")))
+}
+
+/// The same; an empty body asks for the defaults.
+///
+/// # Errors
+/// As [`json`].
+pub(crate) async fn json_or_default<T: DeserializeOwned + Default>(
+    app: &App,
+    parts: &Parts,
+    coming: &mut Coming,
+    example: &str,
+) -> Result<T, Problem> {
+    let read = read_small(app, parts, coming).await?;
+    if read.bytes.is_empty() {
+        return Ok(T::default());
+    }
+    serde_json::from_slice(&read.bytes).map_err(|e| Code::InvalidBody.problem(format!("{e}; send {example}")))
+}
+
+async fn read_small(app: &App, parts: &Parts, coming: &mut Coming) -> Result<Read, Problem> {
+    let max = app.shared.limits.body_bytes_max.min(JSON_BYTES_MAX);
+    read(app, &parts.headers, coming, max).await
 }
 
 /// What was answered, after what is left of a refused request's body was taken: else its connection could not be used again.

@@ -54,6 +54,8 @@ codes! {
     MissingToken "missing_token" 401 No "A token is needed", "Send `Authorization: Bearer TOKEN`.";
     InvalidToken "invalid_token" 401 No "The token is not known, has expired or is revoked", "Use a valid token; `catchment sensor add NAME` makes one for a new sensor.";
     InsufficientScope "insufficient_scope" 403 No "The token may not do this", "Use a token with the role that the detail names.";
+    CertificateRefused "certificate_refused" 403 No "The certificate of the client stands for no sensor that may come in", "Use a certificate whose name is the id of a registered sensor that is not disabled.";
+    CertificateMismatch "certificate_mismatch" 403 No "The token and the certificate of the client are not of the same sensor", "Send a token of the sensor that the certificate names, or none.";
     EnrolmentUsedUp "enrolment_used_up" 403 No "The enrolment token has no uses left", "Use another enrolment token; `catchment token add NAME --role enrol --uses N` makes one.";
     NotFound "not_found" 404 No "There is nothing here", "See the documentation of the API for what there is.";
     MethodNotAllowed "method_not_allowed" 405 No "This cannot be done here", "Use one of the methods in the `Allow` header.";

@@ -83,6 +83,12 @@ const LIMITS: &[Limit] = &[
         key: "rejected.event_bytes_max",
         code: Answer::Words("cut, and said so in `cut`"),
     },
+    Limit {
+        what: "Entries of the audit",
+        key: "audit.entries_max",
+        code: Answer::Words("the oldest of the token that has most go, and `audit.trim` says so"),
+    },
+    Limit { what: "Age of an entry of the audit", key: "audit.age_seconds", code: Answer::Words("it goes") },
     Limit { what: "Text of a query", key: "query.bytes_max", code: Answer::Turned(Code::QueryTooLarge) },
     Limit { what: "Queries at once", key: "query.concurrent_max", code: Answer::Turned(Code::TooManyQueries) },
     Limit { what: "Time of a query", key: "query.timeout_seconds_max", code: Answer::Turned(Code::QueryTimeout) },

@@ -2,6 +2,7 @@
 
 use crate::app::App;
 use crate::authorisation::Act;
+use crate::cors::Cors;
 use crate::handlers::{audit, events, ingest, query, rejected, sensors, tokens, webhook};
 use axum::Router;
 use axum::handler::Handler;
@@ -9,10 +10,11 @@ use axum::routing::{MethodRouter, on};
 use nowwhat::named;
 
 /// The API. The caller adds what every service has: request ids, the request log, metrics, health, the
-/// answers to unknown paths and methods.
-pub fn routes(app: App) -> Router {
+/// answers to unknown paths and methods; and goes [around](Cors::around) all of it with `cors`.
+pub fn routes(app: App, cors: Option<Cors>) -> Router {
+    let validate = MethodRouter::new().fallback(webhook::validate);
     Router::new()
-        .route(Act::ValidateWebhook.path(), MethodRouter::new().fallback(webhook::validate))
+        .route(Act::ValidateWebhook.path(), cors.map_or(validate.clone(), |cors| cors.preflights(validate)))
         .act(Act::SendEvents, ingest::post_events)
         .act(Act::ListEvents, events::get_events)
         .act(Act::ReadEvent, events::get_event)

@@ -70,7 +70,7 @@ async fn start(boot: &mut Boot, dir: &std::path::Path) -> Result<Router, BoxErro
     let (closing, ending) = (registry.clone(), engine.clone());
     boot.on_stop("registry", async move { Ok(closing.close().await?) });
     boot.on_stop("engine", async move { Ok(ending.close().await?) });
-    Ok(server::routes(server::App::new(engine, queries, registry, rejected, limits)))
+    Ok(server::routes(server::App::new(engine, queries, registry, rejected, limits), None))
 }
 
 /// Registers a sensor as an operator does; the answer has its id and its token, which is shown only here.

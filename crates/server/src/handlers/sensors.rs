@@ -50,7 +50,7 @@ struct Change {
     disabled: Option<bool>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Rotation {
     overlap_seconds: Option<u64>,
@@ -178,7 +178,8 @@ pub(crate) async fn post_token(
 
 async fn rotate(app: &App, id: &str, parts: &Parts, body: &mut Coming) -> Result<Response, Problem> {
     let identity = auth::permit(app, &parts.headers, Act::RotateToken).await?;
-    let rotation: Rotation = body::json(app, parts, body, "{} or {\"overlap_seconds\": 3600}").await?;
+    let example = "nothing, {} or {\"overlap_seconds\": 3600}";
+    let rotation: Rotation = body::json_or_default(app, parts, body, example).await?;
     let overlap_seconds = rotation.overlap_seconds.unwrap_or(OVERLAP_SECONDS);
     let rotated = nowwhat::db(app.shared.registry.rotate(&auth::actor(&identity), id, overlap_seconds)).await;
     let rotated = rotated.map_err(not_changed)?;

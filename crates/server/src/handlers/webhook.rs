@@ -1,7 +1,7 @@
 //! `OPTIONS /api/v1/events`: a sender of webhooks asks whether it may send (CloudEvents, HTTP webhooks, section 4).
 //!
-//! It may: who sends needs a token anyway, so any origin that asks is allowed, at the rate it asks for. A browser's preflight (CORS)
-//! is another question, which this does not answer.
+//! It may: who sends needs a token anyway, so any origin that asks is allowed, at the rate it asks for. A browser's preflight, which has
+//! `Access-Control-Request-Method`, is another question: `cors.rs` answers it, when other origins are allowed.
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
