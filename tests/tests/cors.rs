@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use tests::{Answer, Collector, PATIENCE, blocks, catchment_with, skipped};
+use tests::{Answer, Collector, PATIENCE, blocks, catchment_with, skipped, wait_until};
 
 const APP: &str = "https://app.example.com";
 const EVENTS: (&str, &str) = ("OPTIONS", "/api/v1/events");
@@ -51,8 +51,8 @@ fn a_preflight_of_a_named_origin_is_allowed_what_sending_takes_and_one_of_anothe
     for origin in ["https://evil.example.com", "http://app.example.com", "https://app.example.com:8443", "null"] {
         assert_eq!(allowed(&preflight(&collector, origin, headers)), None, "{origin}");
     }
-    let log = std::fs::read_to_string(dir.path().join("log")).expect("the log");
-    assert!(log.contains("[200] OPTIONS /api/v1/events"), "{log}");
+    let log = || std::fs::read_to_string(dir.path().join("log")).expect("the log");
+    wait_until("its line", || log().contains("[200] OPTIONS /api/v1/events"));
 }
 
 #[test]

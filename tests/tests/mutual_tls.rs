@@ -152,10 +152,11 @@ fn a_certificate_sends_for_the_sensor_it_names_over_both_versions_of_http_and_ca
         world.answered(&collector, "roof", path, &[]).assert_problem(403, "insufficient_scope");
     }
     assert_eq!(world.answered(&collector, "roof", "/api/v1/rejected", &[]).status, 200);
-    let lines = world.log();
-    let line =
-        lines.iter().find(|line| line["message"].as_str().is_some_and(|m| m.starts_with("[200] POST /api/v1/ev")));
-    assert_eq!(line.expect("a line")["certificate"], "roof");
+    let is_line = |line: &Value| {
+        line["certificate"] == "roof"
+            && line["message"].as_str().is_some_and(|m| m.starts_with("[200] POST /api/v1/ev"))
+    };
+    wait_until("its line", || world.log().iter().any(is_line));
     let checks = |outcome: &str| {
         collector.metric(&format!("catchment_registry_certificate_checks_total{{outcome=\"{outcome}\"}}"))
     };
