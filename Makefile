@@ -73,6 +73,10 @@ test: build ## All tests; those that need a server or a corpus say so when they 
 bench: build ## Start a collector on free ports, load it (BENCH="--seconds 30"), prove that nothing was lost
 	@./catchment bench --own $(BENCH)
 
+.PHONY: overload
+overload: build ## Offer a collector three times what it can take, for 10 minutes (OVERLOAD="--seconds 20"): it bends and does not break
+	@cargo bench --profile release --locked --quiet --workspace --bench overload -- $(OVERLOAD)
+
 .PHONY: clean
 clean: ## Remove ./catchment and ./data; the build folder stays
 	@rm -rf catchment data

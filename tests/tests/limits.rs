@@ -47,6 +47,21 @@ fn bodies_batches_and_events_have_their_bounds() {
 }
 
 #[test]
+fn a_body_that_grows_a_thousandfold_is_refused_although_there_is_room() {
+    let dir = folder();
+    let collector = Collector::start(dir.path());
+    let token = collector.sensor("roof");
+    let sent = |bytes: usize| {
+        let body = zstd::encode_all(vec![b' '; bytes].as_slice(), 19).expect("compressed");
+        assert!(body.len() < 1000, "{}", body.len());
+        collector.post("/api/v1/events", &token, &body, &[("content-encoding", "zstd")])
+    };
+    assert_eq!(sent(60_000).json()["accepted"], 0, "small ones may");
+    refused(&sent(8 << 20), 413, "body_too_large");
+    collector.assert_adds_up();
+}
+
+#[test]
 fn who_waits_to_be_told_to_send_is_refused_before_it_sends() {
     let dir = folder();
     let collector = Collector::start_with(dir.path(), &[("CATCHMENT_HTTP__BODY_BYTES_MAX", "64KiB")]);
@@ -81,6 +96,12 @@ fn too_many_bytes_in_flight_are_turned_away_before_they_are_read() {
     collector.wait_for("the request", |c| c.metric("http_requests_in_flight") == 1.0);
     let line = format!("{{\"x\":\"{}\"}}\n", "x".repeat(100_000));
     refused(&collector.send(&token, line.as_bytes()), 503, "in_flight_full");
+    // Who waits to be told to send is turned away without sending.
+    let mut second = collector.connect();
+    let waiting = head.replace("\r\n\r\n", "\r\nexpect: 100-continue\r\n\r\n");
+    let mut answer = [0; 12];
+    second.write_all(waiting.as_bytes()).and_then(|()| second.read_exact(&mut answer)).expect("an answer");
+    assert_eq!(&answer, b"HTTP/1.1 503");
     drop(first);
     collector.wait_for("the budget", |c| c.send(&token, line.as_bytes()).status == 200);
 }

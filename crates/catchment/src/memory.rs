@@ -43,6 +43,7 @@ pub(crate) fn parts(settings: &Settings, foundation: &Foundation) -> Vec<Part> {
             (settings.window.keys_max + group_keys_max(settings)) as u64 * KEY_BYTES,
         ),
         part("remembered answers: window.answers_bytes_max", settings.window.answers_bytes_max.0),
+        part("quotas and rates of sensors", server::QUOTAS_BYTES_MAX),
         part("queries: query.memory_bytes_max", settings.query.memory_bytes_max.0),
         part("open connections: http.connections_max", foundation.http.connections_max as u64 * CONNECTION_BYTES),
         part("the program itself", PROGRAM_BYTES),

@@ -281,14 +281,14 @@ impl Sending<'_> {
                 }
                 (status @ (429 | 503), code) => {
                     self.done().batch = Fate::NotStored;
+                    let wait = answer.headers.get("retry-after").and_then(|v| v.to_str().ok()?.parse().ok());
+                    let wait_seconds = wait.unwrap_or(1);
                     if tried % 10 == 0 {
                         let tries = TRIES - tried - 1;
-                        self.progress.suspend(|| {
-                            complain(&format!("turned away ({status} {code}): trying again, at most {tries} times"))
-                        });
+                        let what = format!("turned away ({status} {code}): trying again in {wait_seconds} s");
+                        self.progress.suspend(|| complain(&format!("{what}, at most {tries} times")));
                     }
-                    let wait = answer.headers.get("retry-after").and_then(|v| v.to_str().ok()?.parse().ok());
-                    std::thread::sleep(Duration::from_secs(wait.unwrap_or(1)));
+                    std::thread::sleep(Duration::from_secs(wait_seconds));
                 }
                 _ => return Ok(self.token.good(answer).map(drop)?),
             }

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use http::Method;
 use nowwhat::Environment;
 use nowwhat::cli::{Usage, print};
-use nowwhat::config::{Seconds, Value as _};
+use nowwhat::config::{self, ByteSize, Seconds, Value as _};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ pub(crate) enum SensorCommand {
     List(ListArgs),
     /// Show one sensor.
     Show(OneArgs),
-    /// Change a sensor's labels or the zone of its times.
+    /// Change a sensor's labels, the zone of its times or its quota.
     Change(ChangeArgs),
     /// Refuse a sensor's tokens; its events stay.
     Disable(OneArgs),
@@ -72,6 +72,22 @@ pub(crate) struct ChangeArgs {
     /// The zone in which its times without one are read, such as Europe/Berlin; empty removes it.
     #[arg(long, value_name = "NAME")]
     time_zone: Option<String>,
+    /// Events that it may send in a second; default is what all sensors have.
+    #[arg(long, value_name = "NUMBER", value_parser = amount::<u64>)]
+    events_per_second: Option<Amount>,
+    /// Bytes that it may send in a second, such as 64KiB; default is what all sensors have.
+    #[arg(long, value_name = "BYTES", value_parser = amount::<ByteSize>)]
+    bytes_per_second: Option<Amount>,
+    /// How much may come at once: what comes in this time, such as 10s; default is what all sensors have.
+    #[arg(long, value_name = "DURATION", value_parser = amount::<Seconds>)]
+    burst: Option<Amount>,
+}
+
+/// A part of a quota.
+#[derive(Clone, Copy)]
+enum Amount {
+    Default,
+    Of(u64),
 }
 
 #[derive(Args)]
@@ -93,6 +109,15 @@ pub(crate) fn run(command: &SensorCommand, environment: &Environment) -> anyhow:
         SensorCommand::Enable(args) => ask(args, Method::PATCH, Some(&json!({ "disabled": false })), environment),
         SensorCommand::Rotate(args) => rotate(args, environment),
     }
+}
+
+/// A part of a quota of the command line; the range is the collector's affair.
+fn amount<T: config::Value>(text: &str) -> Result<Amount, String> {
+    if text == "default" {
+        return Ok(Amount::Default);
+    }
+    let amount = T::parse(text).and_then(|value| u64::try_from(value.amount()?).ok());
+    amount.map(Amount::Of).ok_or_else(|| format!("write {}, or default", T::EXPECTED))
 }
 
 /// A duration of the command line.
@@ -132,9 +157,19 @@ fn list(args: &ListArgs, environment: &Environment) -> anyhow::Result<()> {
         .as_array()
         .into_iter()
         .flatten()
-        .map(|s| vec![name(s), shown_labels(s), or_never(&s["created_at"]), or_never(&s["last_seen_at"])])
+        .map(|s| {
+            let rates = &s["rates"];
+            vec![
+                name(s),
+                shown_labels(s),
+                or_never(&s["created_at"]),
+                or_never(&s["last_seen_at"]),
+                rates["events_per_second"].to_string(),
+                rates["bytes_per_second"].to_string(),
+            ]
+        })
         .collect();
-    let names = ["sensor", "labels", "registered", "last seen"].map(str::to_owned).to_vec();
+    let names = ["sensor", "labels", "registered", "last seen", "events/s", "bytes/s"].map(str::to_owned).to_vec();
     Ok(print(format!("{}\n", table::of_rows(names, &rows)))?)
 }
 
@@ -146,8 +181,21 @@ fn change(args: &ChangeArgs, environment: &Environment) -> anyhow::Result<()> {
     if let Some(zone) = &args.time_zone {
         body["time_zone"] = if zone.is_empty() { Value::Null } else { zone.as_str().into() };
     }
+    let quota = [
+        ("events_per_second", args.events_per_second),
+        ("bytes_per_second", args.bytes_per_second),
+        ("burst_seconds", args.burst),
+    ];
+    for (field, amount) in quota {
+        match amount {
+            None => {}
+            Some(Amount::Default) => body["quota"][field] = Value::Null,
+            Some(Amount::Of(amount)) => body["quota"][field] = amount.into(),
+        }
+    }
     if body == json!({}) {
-        return Err(Usage("nothing is to change: give --label or --time-zone".to_owned()).into());
+        let options = "--label, --time-zone, --events-per-second, --bytes-per-second or --burst";
+        return Err(Usage(format!("nothing is to change: give {options}")).into());
     }
     ask(&args.one, Method::PATCH, Some(&body), environment)
 }
@@ -183,6 +231,8 @@ fn ask(args: &OneArgs, method: Method, body: Option<&Value>, environment: &Envir
         ("time zone", or(&sensor["time_zone"], "")),
         ("registered", or(&sensor["created_at"], "")),
         ("last seen", or(&sensor["last_seen_at"], "never")),
+        ("quota", shown_quota(&sensor["quota_in_force"])),
+        ("rates", shown_rates(&sensor["rates"])),
         ("disabled", or(&sensor["disabled_at"], "no")),
     ];
     let lines = rows.map(|(name, value)| format!("{name:<11} {value}").trim_end().to_owned() + "\n");
@@ -211,6 +261,20 @@ fn labels(given: &[String]) -> Result<BTreeMap<&str, &str>, Usage> {
 fn shown_labels(sensor: &Value) -> String {
     let pairs = sensor["labels"].as_object().into_iter().flatten();
     pairs.map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect::<Vec<_>>().join(" ")
+}
+
+fn shown_quota(quota: &Value) -> String {
+    let parts = [("events_per_second", "events/s"), ("bytes_per_second", "bytes/s")];
+    let parts = parts.into_iter().filter(|(field, _)| !quota[field].is_null());
+    let parts: Vec<String> = parts.map(|(field, unit)| format!("{} {unit}", quota[field])).collect();
+    match parts[..] {
+        [] => "none".to_owned(),
+        _ => format!("{}, at once those of {} s", parts.join(", "), quota["burst_seconds"]),
+    }
+}
+
+fn shown_rates(rates: &Value) -> String {
+    format!("{} events/s, {} bytes/s", rates["events_per_second"], rates["bytes_per_second"])
 }
 
 fn text(value: &Value) -> &str {

@@ -13,6 +13,7 @@ use nowwhat::{Boot, BoxError, Environment, Foundation};
 use query::{Queries, QueryMetrics};
 use registry::{AuditBounds, Registry, RegistryMetrics, Token};
 use rejected::{Rejected, RejectedMetrics};
+use server::{Quotas, ServerMetrics};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -40,6 +41,7 @@ pub(crate) struct Metrics {
     queries: QueryMetrics,
     registry: RegistryMetrics,
     rejected: RejectedMetrics,
+    server: ServerMetrics,
 }
 
 impl Metrics {
@@ -51,6 +53,7 @@ impl Metrics {
             queries: QueryMetrics::register(r),
             registry: RegistryMetrics::register(r),
             rejected: RejectedMetrics::register(r),
+            server: ServerMetrics::register(r),
         }
     }
 }
@@ -88,7 +91,10 @@ async fn start(boot: &mut Boot) -> anyhow::Result<Router> {
     boot.on_stop("engine", close(engine.clone(), seal_timeout));
 
     let queries = Queries::new(query_options(&dir, &settings), rejected.clone(), metrics.queries).context("queries")?;
-    let app = server::App::new(engine, queries, registry, rejected, server_limits(&settings, &foundation));
+    let quotas = Quotas::new(default_quota(&settings));
+    reload_quotas(boot, &quotas);
+    let (limits, metrics) = (server_limits(&settings, &foundation), metrics.server);
+    let app = server::App::new(server::Parts { engine, queries, registry, rejected, quotas, metrics, limits });
     let tls = foundation.http.tls_certificate.is_some();
     let addresses = Addresses { api: boot.address, admin: boot.admin_address, tls };
     publish(boot, dir, &addresses);
@@ -163,6 +169,23 @@ fn reload_token(boot: &mut Boot, registry: &Registry, dir: &DataDir) {
             Ok(())
         }
     });
+}
+
+/// At SIGHUP changed quotas hold at once for all sensors that have none of their own.
+fn reload_quotas(boot: &mut Boot, quotas: &Quotas) {
+    let quotas = quotas.clone();
+    boot.on_reload(move |loaded: Loaded| {
+        quotas.set_default(default_quota(&Settings::from_loaded(&loaded)));
+        async { Ok(()) }
+    });
+}
+
+fn default_quota(settings: &Settings) -> server::Quota {
+    server::Quota {
+        events_per_second: settings.quotas.events_per_second,
+        bytes_per_second: settings.quotas.bytes_per_second.map(|bytes| bytes.0),
+        burst_seconds: Some(settings.quotas.burst_seconds.0),
+    }
 }
 
 /// Makes the configured admin token known, or makes one. Returns where it lies.

@@ -60,6 +60,15 @@ nowwhat::settings! {
             /// Memory of the answers remembered for requests with an `Idempotency-Key`, as long as keys or until it is full.
             answers_bytes_max: ByteSize = "16MiB", range "64KiB".."4GiB";
         }
+        /// How much a sensor may send at most, unless it has a quota of its own (`PATCH /api/v1/sensors/{id}`); beyond it 429.
+        quotas: Quotas {
+            /// Events of a sensor in a second; empty for no quota.
+            events_per_second: Option<u64> = "", range "1".."1000000000000", reload;
+            /// Bytes of a sensor's bodies in a second, as they are sent (compressed, when they are); empty for no quota.
+            bytes_per_second: Option<ByteSize> = "", range "1".."1TB", reload;
+            /// How much may come at once: what comes in this time.
+            burst_seconds: Seconds = "10s", range "1s".."1d", reload;
+        }
         /// Rejected events, kept to be read again, mended and sent again.
         rejected: Rejected {
             /// Bytes of all of them; beyond it the oldest of the sensor that holds most go.

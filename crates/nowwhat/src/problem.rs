@@ -73,6 +73,11 @@ impl Problem {
         self
     }
 
+    /// The `type` that a standard has for it, in place of `/problems/<code>`.
+    pub fn standard_type(self, uri: &'static str) -> Self {
+        self.extension("type", uri.into())
+    }
+
     /// What the log must know and the client must not.
     pub fn cause(mut self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.inner.cause = Some(Arc::from(cause.into()));

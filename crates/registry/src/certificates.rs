@@ -4,6 +4,7 @@
 
 use crate::error::RegistryError;
 use crate::identity::{Identity, Role};
+use crate::quota::Quota;
 use crate::registry::{Registry, now_micros};
 use crate::remembered::Shown;
 use jiff::tz::TimeZone;
@@ -34,8 +35,9 @@ impl Registry {
             return Ok(Named::Sensor(identity));
         }
         let generation = remembered.generation();
-        let asked = sqlx::query("SELECT id, time_zone, disabled_at FROM sensors WHERE id = ?").bind(name);
-        let found = asked.fetch_optional(&self.shared.pool).await.inspect_err(|_| {
+        let sql = "SELECT id, time_zone, disabled_at, quota_events_per_second, quota_bytes_per_second, quota_burst_seconds \
+                   FROM sensors WHERE id = ?";
+        let found = sqlx::query(sql).bind(name).fetch_optional(&self.shared.pool).await.inspect_err(|_| {
             metrics.unavailable.inc();
         });
         let Some(row) = found? else {
@@ -53,6 +55,7 @@ impl Registry {
             role: Role::Sensor,
             sensor: Some(row.try_get::<String, _>("id")?.into()),
             time_zone: zone.and_then(|zone| TimeZone::get(&zone).ok()),
+            quota: Quota::of_row(&row)?,
             expires_at: None,
         });
         metrics.verified.inc();

@@ -94,6 +94,14 @@ pub enum SensorError {
     /// The zone is not known here.
     #[error("time_zone: {0:?} is not a time zone: use a name such as Europe/Berlin or UTC")]
     Zone(String),
+    /// A part of the quota is nothing or too much.
+    #[error("quota.{field}: it goes from 1 to {max}, or is null for what all sensors have")]
+    Quota {
+        /// The part.
+        field: &'static str,
+        /// Its largest value.
+        max: u64,
+    },
     /// The overlap is too long.
     #[error("overlap_seconds: it goes from 0 to {OVERLAP_SECONDS_MAX}")]
     Overlap,

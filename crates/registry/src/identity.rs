@@ -1,5 +1,6 @@
 //! Who a token belongs to, and as what.
 
+use crate::quota::Quota;
 use jiff::tz::TimeZone;
 use std::sync::Arc;
 
@@ -60,6 +61,8 @@ pub struct Identity {
     pub sensor: Option<Arc<str>>,
     /// The zone in which times of this sensor without one are read.
     pub time_zone: Option<TimeZone>,
+    /// How much this sensor may send.
+    pub quota: Quota,
     /// When it ends, in microseconds since the epoch.
     pub(crate) expires_at: Option<i64>,
 }

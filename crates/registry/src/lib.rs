@@ -23,6 +23,7 @@ mod failures;
 mod identity;
 mod metrics;
 mod name;
+mod quota;
 mod registry;
 mod remembered;
 mod schema;
@@ -37,6 +38,7 @@ pub use error::{AuthError, OpenError, RegisterError, RegistryError, SensorError,
 pub use identity::{Identity, Role};
 pub use metrics::RegistryMetrics;
 pub use name::{BadName, sensor_id_from};
+pub use quota::{BURST_SECONDS_MAX, PER_SECOND_MAX, Quota, QuotaChange};
 pub use registry::{ADMIN_TOKEN_CHARS_MIN, Options, Registry};
 pub use sensors::{Labels, OVERLAP_SECONDS_MAX, Registered, Rotated, SensorChange, SensorInfo};
 pub use token::Token;

@@ -5,6 +5,7 @@ use crate::error::{AuthError, OpenError, RegistryError};
 use crate::failures::Failures;
 use crate::identity::{Identity, Role};
 use crate::metrics::RegistryMetrics;
+use crate::quota::Quota;
 use crate::remembered::{Remembered, Shown};
 use crate::schema::migrate;
 use crate::token::digest;
@@ -222,7 +223,8 @@ impl Registry {
     }
 
     async fn verify(&self, digest: &[u8; 32], now: i64) -> Result<Option<Identity>, sqlx::Error> {
-        let sql = "SELECT tokens.id, tokens.name, role, sensor_id, expires_at, last_used_at, time_zone, enrolled_by \
+        let sql = "SELECT tokens.id, tokens.name, role, sensor_id, expires_at, last_used_at, time_zone, enrolled_by, \
+                   quota_events_per_second, quota_bytes_per_second, quota_burst_seconds \
                    FROM tokens LEFT JOIN sensors ON sensors.id = sensor_id \
                    WHERE sha256 = ? AND revoked_at IS NULL AND disabled_at IS NULL AND (expires_at IS NULL OR expires_at > ?)";
         let found = sqlx::query(sql).bind(&digest[..]).bind(now).fetch_optional(&self.shared.pool).await?;
@@ -241,6 +243,7 @@ impl Registry {
             role,
             sensor: row.try_get::<Option<String>, _>("sensor_id")?.map(Arc::from),
             time_zone: zone.and_then(|zone| TimeZone::get(&zone).ok()),
+            quota: Quota::of_row(&row)?,
             expires_at: row.try_get("expires_at")?,
         }))
     }

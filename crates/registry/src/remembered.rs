@@ -76,11 +76,12 @@ impl Remembered {
 mod tests {
     use super::*;
     use crate::identity::Role;
+    use crate::quota::Quota;
 
     fn identity(token_id: i64) -> Arc<Identity> {
-        let name = String::new();
-        let token_id = Some(token_id);
-        Arc::new(Identity { token_id, name, role: Role::Reader, sensor: None, time_zone: None, expires_at: Some(10) })
+        let (name, quota) = (String::new(), Quota::default());
+        let (token_id, expires_at) = (Some(token_id), Some(10));
+        Arc::new(Identity { token_id, name, role: Role::Reader, sensor: None, time_zone: None, quota, expires_at })
     }
 
     #[test]

@@ -28,6 +28,11 @@ const STEPS: &[&str] = &[
     ) STRICT;
 ",
     "CREATE INDEX audit_token_id ON audit (token_id)",
+    "
+    ALTER TABLE sensors ADD COLUMN quota_events_per_second INTEGER;
+    ALTER TABLE sensors ADD COLUMN quota_bytes_per_second INTEGER;
+    ALTER TABLE sensors ADD COLUMN quota_burst_seconds INTEGER;
+",
 ];
 
 /// Brings the schema up to what this program knows.

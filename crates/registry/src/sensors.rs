@@ -4,6 +4,7 @@ use crate::audit::{self, Actor, Done};
 use crate::error::{RegisterError, RegistryError, SensorError};
 use crate::identity::Role;
 use crate::name::sensor_id_from;
+use crate::quota::{Quota, QuotaChange};
 use crate::registry::{Registry, now_micros};
 use crate::token::Token;
 use crate::tokens::{NewRow, insert};
@@ -54,6 +55,8 @@ pub struct SensorInfo {
     pub labels: Labels,
     /// The zone in which its times without one are read.
     pub time_zone: Option<String>,
+    /// How much it may send.
+    pub quota: Quota,
     /// When it was registered.
     pub created_at: i64,
     /// When it last sent something.
@@ -69,6 +72,8 @@ pub struct SensorChange {
     pub labels: Option<Labels>,
     /// Its zone; `Some(None)` removes it.
     pub time_zone: Option<Option<String>>,
+    /// Its quota.
+    pub quota: QuotaChange,
     /// Whether its tokens are refused.
     pub disabled: Option<bool>,
 }
@@ -152,7 +157,11 @@ impl Registry {
         if let Some(Some(zone)) = &to.time_zone {
             TimeZone::get(zone).map_err(|_| SensorError::Zone(zone.chars().take(64).collect()))?;
         }
+        to.quota.check()?;
+        let [(sets_events, events), (sets_bytes, bytes), (sets_burst, burst)] = to.quota.columns();
         let sql = "UPDATE sensors SET labels = coalesce(?, labels), time_zone = iif(?, ?, time_zone), \
+                   quota_events_per_second = iif(?, ?, quota_events_per_second), \
+                   quota_bytes_per_second = iif(?, ?, quota_bytes_per_second), quota_burst_seconds = iif(?, ?, quota_burst_seconds), \
                    disabled_at = CASE ? WHEN 1 THEN coalesce(disabled_at, ?) WHEN 0 THEN NULL ELSE disabled_at END \
                    WHERE id = ? RETURNING *";
         let mut change = self.begin().await?;
@@ -160,6 +169,12 @@ impl Registry {
             .bind(labels)
             .bind(to.time_zone.is_some())
             .bind(to.time_zone.as_ref().and_then(Option::as_deref))
+            .bind(sets_events)
+            .bind(events)
+            .bind(sets_bytes)
+            .bind(bytes)
+            .bind(sets_burst)
+            .bind(burst)
             .bind(to.disabled)
             .bind(now_micros())
             .bind(id)
@@ -213,6 +228,7 @@ impl Registry {
             name: row.try_get("name")?,
             labels: serde_json::from_str(&labels).unwrap_or_default(),
             time_zone: row.try_get("time_zone")?,
+            quota: Quota::of_row(row)?,
             created_at: row.try_get("created_at")?,
             last_seen_at: seen.max(stored),
             disabled_at: row.try_get("disabled_at")?,
@@ -228,9 +244,9 @@ impl SensorChange {
     }
 
     fn act(&self) -> &'static str {
-        match (&self.labels, &self.time_zone, self.disabled) {
-            (None, None, Some(true)) => "sensor.disable",
-            (None, None, Some(false)) => "sensor.enable",
+        match (&self.labels, &self.time_zone, self.quota.detail(), self.disabled) {
+            (None, None, None, Some(true)) => "sensor.disable",
+            (None, None, None, Some(false)) => "sensor.enable",
             _ => "sensor.change",
         }
     }
@@ -239,6 +255,7 @@ impl SensorChange {
         let fields = [
             ("labels", self.labels.as_ref().map(|labels| json!(labels))),
             ("time_zone", self.time_zone.as_ref().map(|zone| json!(zone))),
+            ("quota", self.quota.detail()),
             ("disabled", self.disabled.map(Value::from)),
         ];
         fields

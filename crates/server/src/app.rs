@@ -1,5 +1,7 @@
 //! What every handler is given.
 
+use crate::metrics::ServerMetrics;
+use crate::quota::Quotas;
 use engine::Engine;
 use query::Queries;
 use registry::Registry;
@@ -9,15 +11,25 @@ use std::sync::Arc;
 /// What handlers work with. Cheap to clone.
 #[derive(Clone)]
 pub struct App {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<Parts>,
 }
 
-pub(crate) struct Shared {
-    pub(crate) engine: Engine,
-    pub(crate) queries: Queries,
-    pub(crate) registry: Registry,
-    pub(crate) rejected: Rejected,
-    pub(crate) limits: Limits,
+/// What it is put together from.
+pub struct Parts {
+    /// Where events go.
+    pub engine: Engine,
+    /// Who answers SQL.
+    pub queries: Queries,
+    /// Who may come in.
+    pub registry: Registry,
+    /// What was not taken.
+    pub rejected: Rejected,
+    /// How much a sensor may send.
+    pub quotas: Quotas,
+    /// What is counted here.
+    pub metrics: ServerMetrics,
+    /// The bounds.
+    pub limits: Limits,
 }
 
 /// The bounds that the handlers keep; `docs/LIMITS.md` lists them with their keys.
@@ -33,7 +45,7 @@ pub struct Limits {
 
 impl App {
     /// Puts the parts together.
-    pub fn new(engine: Engine, queries: Queries, registry: Registry, rejected: Rejected, limits: Limits) -> Self {
-        Self { shared: Arc::new(Shared { engine, queries, registry, rejected, limits }) }
+    pub fn new(parts: Parts) -> Self {
+        Self { shared: Arc::new(parts) }
     }
 }

@@ -4,12 +4,13 @@ use crate::app::App;
 use crate::authorisation::Act;
 use crate::certificate;
 use crate::code::Code;
+use crate::quota;
 use event::TimeZone;
 use http::HeaderMap;
 use nowwhat::Problem;
 use nowwhat::bearer::{self, Refusal};
 use nowwhat::request::{ClientAddress, current_id};
-use registry::{Actor, AuthError, Identity};
+use registry::{Actor, AuthError, Identity, Quota};
 use std::sync::Arc;
 
 /// The identity behind the request's token or its client's certificate, when its role may do this.
@@ -19,6 +20,7 @@ use std::sync::Arc;
 /// unknown tokens.
 pub(crate) async fn permit(app: &App, headers: &HeaderMap, act: Act) -> Result<Arc<Identity>, Problem> {
     let identity = identity(app, headers).await?;
+    quota::tell_of(app, &identity);
     if act.is_allowed(identity.role) {
         return Ok(identity);
     }
@@ -63,11 +65,20 @@ async fn known(app: &App, token: &str) -> Result<Arc<Identity>, Problem> {
     })
 }
 
-/// The sensor behind the token or the certificate, and the zone of its times.
-pub(crate) async fn sender(app: &App, headers: &HeaderMap) -> Result<(Arc<str>, Option<TimeZone>), Problem> {
+/// Who sends events.
+pub(crate) struct Sender {
+    pub(crate) sensor: Arc<str>,
+    /// The zone of its times.
+    pub(crate) zone: Option<TimeZone>,
+    /// The quota that is set for it.
+    pub(crate) quota: Quota,
+}
+
+/// The sensor behind the token or the certificate.
+pub(crate) async fn sender(app: &App, headers: &HeaderMap) -> Result<Sender, Problem> {
     let identity = permit(app, headers, Act::SendEvents).await?;
     let sensor = identity.sensor.clone().ok_or_else(|| scope("this token belongs to no sensor"))?;
-    Ok((sensor, identity.time_zone.clone()))
+    Ok(Sender { sensor, zone: identity.time_zone.clone(), quota: identity.quota })
 }
 
 /// Who changes something, as the audit tells it.

@@ -5,13 +5,14 @@
 
 use crate::app::App;
 use crate::code::Code;
+use crate::quota::{self, Charge};
 use axum::body::Body;
 use axum::extract::Request;
 use bytes::{Bytes, BytesMut};
 use engine::{Reservation, TurnedAway};
 use event::DecompressError;
 use http::request::Parts;
-use http::{HeaderMap, header};
+use http::{HeaderMap, StatusCode, header};
 use http_body_util::BodyExt;
 use nowwhat::Problem;
 use serde::de::DeserializeOwned;
@@ -34,6 +35,8 @@ pub(crate) struct Coming {
     body: Body,
     /// The client sends it when it is told to (RFC 9110, 10.1.1), which happens when it is read.
     awaits_continue: bool,
+    /// What it costs of a sensor's quota, when it is a batch.
+    charge: Option<Charge>,
 }
 
 impl Coming {
@@ -42,14 +45,35 @@ impl Coming {
         let (parts, body) = request.into_parts();
         let expects = parts.headers.get(header::EXPECT);
         let awaits_continue = expects.is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-        (parts, Self { body, awaits_continue })
+        (parts, Self { body, awaits_continue, charge: None })
+    }
+
+    /// From now on the body costs its sensor this.
+    pub(crate) fn charged(&mut self, charge: Charge) {
+        self.charge = Some(charge);
+    }
+
+    /// That it held so many events.
+    ///
+    /// # Errors
+    /// 429, when the sensor's quota does not give them.
+    pub(crate) fn received(&mut self, events: u64) -> Result<(), Problem> {
+        self.charge.as_mut().map_or(Ok(()), |charge| charge.received(events)).map_err(quota::exceeded)
+    }
+
+    fn announced(&mut self, bytes: u64) -> Result<(), Problem> {
+        self.charge.as_mut().map_or(Ok(()), |charge| charge.announced(bytes)).map_err(quota::exceeded)
+    }
+
+    fn came(&mut self, bytes: u64) -> Result<(), Problem> {
+        self.charge.as_mut().map_or(Ok(()), |charge| charge.came(bytes)).map_err(quota::exceeded)
     }
 }
 
 /// Reads the whole body, of at most `max` bytes, decompressed as `Content-Encoding` says.
 ///
 /// # Errors
-/// 413, 415, 408, 503 as in `docs/LIMITS.md`; 400 when it does not decompress or the connection broke.
+/// 413, 415, 408, 429, 503 as in `docs/LIMITS.md`; 400 when it does not decompress or the connection broke.
 pub(crate) async fn read(app: &App, headers: &HeaderMap, coming: &mut Coming, max: u64) -> Result<Read, Problem> {
     let encodings = event::encodings_of(header_text(headers, &header::CONTENT_ENCODING)?)
         .map_err(|e| Code::UnsupportedMediaType.problem(e.to_string()))?;
@@ -57,10 +81,11 @@ pub(crate) async fn read(app: &App, headers: &HeaderMap, coming: &mut Coming, ma
     if announced.is_some_and(|bytes| bytes > max) {
         return Err(too_large(max));
     }
+    coming.announced(announced.unwrap_or(1))?;
     let admission = app.shared.engine.admission();
     let mut reservation = admission.reserve(announced.unwrap_or(0)).map_err(turned_away)?;
     coming.awaits_continue = false;
-    let bytes = collect(&mut coming.body, &mut reservation, max).await?;
+    let bytes = collect(coming, &mut reservation, max).await?;
     if encodings.is_empty() {
         return Ok(Read { bytes, reservation });
     }
@@ -119,18 +144,23 @@ async fn read_small(app: &App, parts: &Parts, coming: &mut Coming) -> Result<Rea
 }
 
 /// What was answered, after what is left of a refused request's body was taken: else its connection could not be used again.
-pub(crate) async fn done<T>(app: &App, coming: Coming, answered: Result<T, Problem>) -> Result<T, Problem> {
-    if answered.is_err() {
+pub(crate) async fn done<T>(app: &App, mut coming: Coming, answered: Result<T, Problem>) -> Result<T, Problem> {
+    if let Err(problem) = &answered {
+        let is_turned_away =
+            matches!(problem.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+        coming.charge.iter_mut().filter(|_| is_turned_away).for_each(Charge::forgive);
+        // Settled before the client lets the rest come.
+        coming.charge = None;
         drain(app, coming).await;
     }
     answered
 }
 
-async fn collect(body: &mut Body, reservation: &mut Reservation, max: u64) -> Result<Bytes, Problem> {
+async fn collect(coming: &mut Coming, reservation: &mut Reservation, max: u64) -> Result<Bytes, Problem> {
     let mut first: Option<Bytes> = None;
     let mut rest = BytesMut::new();
     let mut total = 0u64;
-    while let Some(frame) = body.frame().await {
+    while let Some(frame) = coming.body.frame().await {
         let frame =
             frame.map_err(|e| Code::InvalidBody.problem("the connection ended before the body did").cause(e))?;
         let Ok(data) = frame.into_data() else {
@@ -140,6 +170,7 @@ async fn collect(body: &mut Body, reservation: &mut Reservation, max: u64) -> Re
         if total > max {
             return Err(too_large(max));
         }
+        coming.came(total)?;
         if total > reservation.bytes() {
             reservation.resize(total).map_err(turned_away)?;
         }
@@ -159,7 +190,7 @@ async fn collect(body: &mut Body, reservation: &mut Reservation, max: u64) -> Re
 /// Takes what is left of the body of a refused request and lets it go, so that its client comes to read the answer instead of
 /// failing to send; up to twice a largest body, and until its client pauses. A client that waits to be told to send is not told.
 async fn drain(app: &App, coming: Coming) {
-    let Coming { mut body, awaits_continue: false } = coming else { return };
+    let Coming { mut body, awaits_continue: false, .. } = coming else { return };
     let mut left = app.shared.limits.body_bytes_max * 2;
     while let Ok(Some(Ok(frame))) = tokio::time::timeout(DRAIN_PAUSE, body.frame()).await {
         left = left.saturating_sub(frame.data_ref().map_or(0, |data| data.len() as u64));

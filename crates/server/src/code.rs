@@ -71,6 +71,7 @@ codes! {
     IdempotencyKeyReused "idempotency_key_reused" 422 No "The idempotency key belongs to another request", "Send a new key with a new request; a repeated one has the same body, parameters and content type.";
     TooManyRows "too_many_rows" 413 No "The answer has more rows than it may", "Ask with a LIMIT, or page by position.";
     TooManyQueries "too_many_queries" 429 Yes "Too many queries are running", "Ask again after `Retry-After` seconds.";
+    QuotaExceeded "quota_exceeded" 429 Yes "The sensor's quota is used up", "Send again after `Retry-After` seconds; `RateLimit` tells beforehand how much may come. An operator can raise the quota.";
     TooManyFailures "too_many_failures" 429 Yes "Too many unknown tokens came from this address", "Use a valid token, after `Retry-After` seconds.";
     Internal "internal" 500 No "Something failed here", "Give the request id to the operator: the log has the cause.";
     InFlightFull "in_flight_full" 503 Yes "Too many bytes are in flight", "Send again after `Retry-After` seconds.";
@@ -103,6 +104,12 @@ impl Code {
     /// Whether the same request can succeed later; then the answer has `Retry-After`.
     pub fn is_retryable(self) -> bool {
         self.row().retryable == Retryable::Yes
+    }
+
+    /// Whether it refuses a request whole for what it is or asks of the server, and is answered by a handler: nowwhat's own answers
+    /// are made around them.
+    pub(crate) fn turns_away(self) -> bool {
+        matches!(self.row().status, 401 | 413 | 429 | 503) && self != Self::TimedOut
     }
 
     /// The problem as it is answered, with a detail of this one case.

@@ -15,12 +15,17 @@ mod cors;
 mod handlers;
 mod idempotency;
 mod limits;
+mod metrics;
+mod quota;
 mod routes;
 
-pub use app::{App, Limits};
+pub use app::{App, Limits, Parts};
 pub use authorisation::roles_table;
 pub use code::{Code, codes_table, rejections_table};
 pub use cors::{Cors, Origin};
 pub use event::{Limits as EventLimits, events_schema};
 pub use limits::limits_table;
+pub use metrics::ServerMetrics;
+pub use quota::{QUOTAS_BYTES_MAX, Quotas};
+pub use registry::{BURST_SECONDS_MAX, PER_SECOND_MAX, Quota};
 pub use routes::routes;

@@ -52,6 +52,16 @@ const LIMITS: &[Limit] = &[
         code: Answer::Turned(Code::TooManyFailures),
     },
     Limit {
+        what: "Events of a sensor in a second",
+        key: "quotas.events_per_second",
+        code: Answer::Turned(Code::QuotaExceeded),
+    },
+    Limit {
+        what: "Bytes of a sensor in a second",
+        key: "quotas.bytes_per_second",
+        code: Answer::Turned(Code::QuotaExceeded),
+    },
+    Limit {
         what: "Bytes of all requests in flight",
         key: "ingest.in_flight_bytes_max",
         code: Answer::Turned(Code::InFlightFull),

@@ -4,8 +4,10 @@ use crate::app::App;
 use crate::authorisation::Act;
 use crate::cors::Cors;
 use crate::handlers::{audit, events, ingest, query, rejected, sensors, tokens, webhook};
+use crate::quota;
 use axum::Router;
 use axum::handler::Handler;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, on};
 use nowwhat::named;
 
@@ -32,6 +34,7 @@ pub fn routes(app: App, cors: Option<Cors>) -> Router {
         .act(Act::ReadToken, tokens::get_token)
         .act(Act::RevokeToken, tokens::delete_token)
         .act(Act::ReadAudit, audit::get_audit)
+        .route_layer(from_fn_with_state(app.clone(), quota::tell))
         .with_state(app)
 }
 

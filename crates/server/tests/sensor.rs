@@ -70,7 +70,10 @@ async fn start(boot: &mut Boot, dir: &std::path::Path) -> Result<Router, BoxErro
     let (closing, ending) = (registry.clone(), engine.clone());
     boot.on_stop("registry", async move { Ok(closing.close().await?) });
     boot.on_stop("engine", async move { Ok(ending.close().await?) });
-    Ok(server::routes(server::App::new(engine, queries, registry, rejected, limits), None))
+    let quotas = server::Quotas::new(server::Quota::default());
+    let metrics = boot.metrics(server::ServerMetrics::register);
+    let parts = server::Parts { engine, queries, registry, rejected, quotas, metrics, limits };
+    Ok(server::routes(server::App::new(parts), None))
 }
 
 /// Registers a sensor as an operator does; the answer has its id and its token, which is shown only here.

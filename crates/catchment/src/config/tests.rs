@@ -81,7 +81,7 @@ fn the_generated_tables_of_the_documents_are_current() {
     let specs = service.specs();
     let default_of = |key: &str| {
         let spec = specs.iter().find(|s| s.name() == key).unwrap_or_else(|| panic!("{key} is no setting"));
-        spec.default.to_owned()
+        if spec.default.is_empty() { "none".to_owned() } else { spec.default.to_owned() }
     };
     document("docs/LIMITS.md", &[("limits", server::limits_table(default_of))]);
     let parts = [

@@ -177,7 +177,7 @@ impl Bounds {
         let has_stalled = self.coming.as_ref().is_some_and(|coming| coming.has_stalled.load(Ordering::Acquire));
         match answer.status() {
             status if status.as_u16() >= 400 && has_stalled => {
-                body_stalled(self.limits.body_stall_timeout).into_response()
+                with_problem(answer, body_stalled(self.limits.body_stall_timeout))
             }
             status if status.as_u16() < 400 || !is_plain(&answer) => answer,
             StatusCode::PAYLOAD_TOO_LARGE => with_problem(answer, BodyLimit(self.limits.body_bytes_max).problem()),
@@ -261,6 +261,7 @@ fn with_problem(response: Response, problem: Problem) -> Response {
     let (mut parts, _) = response.into_parts();
     let (told, body) = problem.into_response().into_parts();
     parts.headers.remove(header::CONTENT_LENGTH);
+    parts.headers.remove(header::CONTENT_ENCODING);
     parts.headers.extend(told.headers);
     parts.extensions.extend(told.extensions);
     Response::from_parts(parts, body)

@@ -1,7 +1,7 @@
 //! `POST /api/v1/events`: a batch comes in, and each of its events has an end.
 
 use crate::app::{App, Limits};
-use crate::auth;
+use crate::auth::{self, Sender};
 use crate::body::{self, Coming, Read};
 use crate::code::Code;
 use crate::handlers::rejected::Rejections;
@@ -85,9 +85,12 @@ pub(crate) async fn post_events(State(app): State<App>, request: Request) -> Res
 }
 
 async fn taken(app: &App, parts: Parts, body: &mut Coming) -> Result<Response, Problem> {
-    let (sensor, zone) = auth::sender(app, &parts.headers).await?;
+    let Sender { sensor, zone, quota } = auth::sender(app, &parts.headers).await?;
     let parameters = parameters(parts.uri.query())?;
     let claimed = idempotency::claimed(app, &sensor, &parts.headers)?;
+    // An answer given before receives no event again.
+    let events_min = u64::from(!matches!(claimed, Some(Claimed::Answered(_))));
+    body.charged(app.shared.quotas.charge(&sensor, quota, events_min));
     let mut read = body::read(app, &parts.headers, body, app.shared.limits.body_bytes_max).await?;
     let framing = framing(&parts.headers)?;
     let key = match claimed {
@@ -108,6 +111,7 @@ async fn taken(app: &App, parts: Parts, body: &mut Coming) -> Result<Response, P
         0..=INLINE_BYTES_MAX => reading.batch(read)?,
         _ => tokio::task::block_in_place(|| reading.batch(read))?,
     };
+    body.received(batch.received)?;
     let rejections = Rejections::of(&parts, &sensor, &batch, &text);
     drop(text);
     let (told, request) = match key {

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use nowwhat::Problem;
-use registry::{Labels, RegisterError, Role, SensorChange, SensorError, SensorInfo};
+use registry::{Labels, Quota, QuotaChange, RegisterError, Role, SensorChange, SensorError, SensorInfo};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
@@ -47,7 +47,28 @@ struct Change {
     labels: Option<Labels>,
     #[serde(default, deserialize_with = "given")]
     time_zone: Option<Option<String>>,
+    #[serde(default, deserialize_with = "given")]
+    quota: Option<Option<QuotaFields>>,
     disabled: Option<bool>,
+}
+
+/// Those that are not named stay, null is as for all sensors.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct QuotaFields {
+    #[serde(default, deserialize_with = "given")]
+    events_per_second: Option<Option<u64>>,
+    #[serde(default, deserialize_with = "given")]
+    bytes_per_second: Option<Option<u64>>,
+    #[serde(default, deserialize_with = "given")]
+    burst_seconds: Option<Option<u64>>,
+}
+
+impl QuotaFields {
+    fn change(self) -> QuotaChange {
+        let Self { events_per_second, bytes_per_second, burst_seconds } = self;
+        QuotaChange { events_per_second, bytes_per_second, burst_seconds }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -117,7 +138,8 @@ pub(crate) async fn get_sensors(
     let limit = limit_of(asked.limit)?;
     let found = app.shared.registry.sensors(limit + 1, asked.after.as_deref());
     let sensors = nowwhat::db(found).await.map_err(unavailable)?;
-    Ok(nowwhat::extract::Json(SENSORS.page(sensors.iter().map(shown).collect(), limit)).into_response())
+    let sensors = sensors.iter().map(|sensor| shown(&app, sensor)).collect();
+    Ok(nowwhat::extract::Json(SENSORS.page(sensors, limit)).into_response())
 }
 
 /// One sensor, for operators.
@@ -130,7 +152,7 @@ pub(crate) async fn get_sensor_by_id(
     one(&app, &id).await
 }
 
-/// Changes labels and zone, disables and enables: 200 with the sensor as it is then.
+/// Changes labels, zone and quota, disables and enables: 200 with the sensor as it is then.
 pub(crate) async fn patch_sensor(
     State(app): State<App>,
     Path(id): Path<String>,
@@ -143,14 +165,19 @@ pub(crate) async fn patch_sensor(
 
 async fn change(app: &App, id: &str, parts: &Parts, body: &mut Coming) -> Result<Response, Problem> {
     let identity = auth::permit(app, &parts.headers, Act::ChangeSensor).await?;
-    let example = "one or more of {\"labels\": {}, \"time_zone\": \"Europe/Berlin\", \"disabled\": false}";
-    let Change { labels, time_zone, disabled } = body::json(app, parts, body, example).await?;
-    if labels.is_none() && time_zone.is_none() && disabled.is_none() {
+    let example = "one or more of {\"labels\": {}, \"time_zone\": \"Europe/Berlin\", \"quota\": {\"events_per_second\": 100}, \"disabled\": false}";
+    let Change { labels, time_zone, quota, disabled } = body::json(app, parts, body, example).await?;
+    let quota = match quota {
+        None => QuotaChange::default(),
+        Some(None) => QuotaChange::to_default(),
+        Some(Some(fields)) => fields.change(),
+    };
+    if labels.is_none() && time_zone.is_none() && quota == QuotaChange::default() && disabled.is_none() {
         return Err(Code::InvalidBody.problem(format!("nothing is to change; send {example}")));
     }
-    let change = SensorChange { labels, time_zone, disabled };
+    let change = SensorChange { labels, time_zone, quota, disabled };
     let changed = nowwhat::db(app.shared.registry.change(&auth::actor(&identity), id, &change)).await;
-    Ok(nowwhat::extract::Json(shown(&changed.map_err(not_changed)?)).into_response())
+    Ok(nowwhat::extract::Json(shown(app, &changed.map_err(not_changed)?)).into_response())
 }
 
 /// Disables a sensor: 204. Its events stay, its tokens are refused.
@@ -204,33 +231,50 @@ pub(crate) fn made(location: &str, body: Value) -> Response {
 async fn one(app: &App, id: &str) -> Result<Response, Problem> {
     let sensor = nowwhat::db(app.shared.registry.sensor(id)).await.map_err(unavailable)?;
     match sensor {
-        Some(sensor) => Ok(nowwhat::extract::Json(shown(&sensor)).into_response()),
+        Some(sensor) => Ok(nowwhat::extract::Json(shown(app, &sensor)).into_response()),
         None => Err(Code::NotFound.problem(SensorError::Unknown(id.to_owned()).to_string())),
     }
 }
 
-fn shown(sensor: &SensorInfo) -> Value {
+fn shown(app: &App, sensor: &SensorInfo) -> Value {
+    let quotas = &app.shared.quotas;
+    let rates = quotas.rates(&sensor.id);
+    let rounded = |rate: f64| (rate * 1000.0).round() / 1000.0;
     let time = |micros: Option<i64>| micros.map(event::format_time);
     json!({
         "sensorId": &*sensor.id,
         "name": sensor.name,
         "labels": sensor.labels,
         "time_zone": sensor.time_zone,
+        "quota": shown_quota(sensor.quota),
+        "quota_in_force": shown_quota(quotas.in_force(sensor.quota)),
+        "rates": {
+            "events_per_second": rounded(rates.events_per_second),
+            "bytes_per_second": rounded(rates.bytes_per_second),
+        },
         "created_at": event::format_time(sensor.created_at),
         "last_seen_at": time(sensor.last_seen_at),
         "disabled_at": time(sensor.disabled_at),
     })
 }
 
+fn shown_quota(quota: Quota) -> Value {
+    json!({
+        "events_per_second": quota.events_per_second,
+        "bytes_per_second": quota.bytes_per_second,
+        "burst_seconds": quota.burst_seconds,
+    })
+}
+
 /// A field that is there, also as null.
-fn given<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<String>>, D::Error> {
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<Option<T>>, D::Error> {
     Deserialize::deserialize(from).map(Some)
 }
 
 fn not_changed(error: SensorError) -> Problem {
     match error {
         SensorError::Unknown(_) => Code::NotFound.problem(error.to_string()),
-        SensorError::Labels | SensorError::Zone(_) | SensorError::Overlap => {
+        SensorError::Labels | SensorError::Zone(_) | SensorError::Quota { .. } | SensorError::Overlap => {
             Code::InvalidField.problem(error.to_string())
         }
         SensorError::Unavailable(cause) => Code::RegistryBusy.problem("the sensor was not changed").cause(cause),
