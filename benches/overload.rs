@@ -26,7 +26,7 @@ const SENSORS: usize = 8;
 /// Connections that wait for each answer, tried one after the other.
 const CONNECTIONS: [usize; 3] = [2, 4, 8];
 /// Connections of the overload: more than the room for requests in flight takes.
-const OVERLOAD_CONNECTIONS: usize = 400;
+const OVERLOAD_CONNECTIONS: usize = 600;
 /// Times the best throughput that are offered.
 const OFFERED: f64 = 3.0;
 /// Part of the best throughput that is to be kept.

@@ -256,10 +256,11 @@ fn told(response: Response, asked: &Asked) -> Response {
     with_problem(Response::from_parts(parts, Body::empty()), problem)
 }
 
-/// The problem in place of the answer's body; its other headers and extensions stay.
+/// The problem in place of the answer's status and body; its other headers and extensions stay.
 fn with_problem(response: Response, problem: Problem) -> Response {
     let (mut parts, _) = response.into_parts();
     let (told, body) = problem.into_response().into_parts();
+    parts.status = told.status;
     parts.headers.remove(header::CONTENT_LENGTH);
     parts.headers.remove(header::CONTENT_ENCODING);
     parts.headers.extend(told.headers);
