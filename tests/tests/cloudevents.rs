@@ -290,7 +290,9 @@ fn senders_of_webhooks_may_ask_whether_they_may_send() {
     let ask = |headers: &str| raw(&collector, &format!("OPTIONS /api/v1/events HTTP/1.1{headers}"), b"");
     let validated = ask("\r\nWebHook-Request-Origin: eventemitter.example.com\r\nWebHook-Request-Rate: 120");
     assert!(validated.starts_with("HTTP/1.1 200"), "{validated}");
-    for header in ["webhook-allowed-origin: eventemitter.example.com", "webhook-allowed-rate: 120", "allow: POST"] {
+    for header in
+        ["webhook-allowed-origin: eventemitter.example.com", "webhook-allowed-rate: 120", "allow: POST,GET,HEAD"]
+    {
         assert!(validated.contains(&format!("{header}\r\n")), "{header} in {validated}");
     }
     for rate in ["", "\r\nWebHook-Request-Rate: much", "\r\nWebHook-Request-Rate: 0"] {

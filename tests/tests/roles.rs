@@ -16,7 +16,7 @@ struct Row {
 impl Row {
     /// Asks for it; what its path names is not there.
     fn ask(&self, collector: &Collector, token: &str) -> Answer {
-        let path = self.path.replace("{id}", "nobody");
+        let path = self.path.replace("{id}", "nobody").replace("{file}", "start.js");
         let body: &[u8] = if ["POST", "PATCH"].contains(&self.method.as_str()) { b"{}" } else { b"" };
         let headers = [("webhook-request-origin", "webhooks.example.com")];
         collector.ask((&self.method, &path), token, &headers, body)

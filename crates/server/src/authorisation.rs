@@ -1,13 +1,16 @@
 //! Who may do what: every route with the roles that may use it, as one table.
 //!
-//! The router is made from it (`routes.rs`), every handler asks it ([`permit`](crate::auth::permit)), and `docs/API.md` shows it. So a route
-//! that is not in the table does not exist, and a test asks all of them as all roles.
+//! The router is made from it (`routes.rs`), every handler asks it ([`permit`](crate::auth::permit)), `docs/API.md` shows it, and the
+//! description of the API (`openapi.rs`) takes paths, summaries and roles from it. So a route that is not in the table does not exist, and a
+//! test asks all of them as all roles.
 
 use axum::routing::MethodFilter;
 use registry::Role::{self, Admin, Enrol, Operator, Reader, SendOnly, Sensor};
 
 /// One row of the table.
 struct Row {
+    name: &'static str,
+    summary: &'static str,
     method: MethodFilter,
     method_name: &'static str,
     path: &'static str,
@@ -15,18 +18,19 @@ struct Row {
 }
 
 macro_rules! acts {
-    ($($(#[$doc:meta])* $act:ident $method:ident $path:literal $roles:expr;)*) => {
+    ($(#[doc = $summary:literal] $act:ident $method:ident $path:literal $roles:expr;)*) => {
         /// What a request asks for: one for each method of each path.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(crate) enum Act { $($(#[$doc])* $act,)* }
+        pub(crate) enum Act { $(#[doc = $summary] $act,)* }
 
         impl Act {
             /// All acts, in the order of the documentation.
-            const ALL: &'static [Act] = &[$(Act::$act,)*];
+            pub(crate) const ALL: &'static [Act] = &[$(Act::$act,)*];
 
             fn row(self) -> Row {
                 match self { $(Act::$act => Row {
-                    method: MethodFilter::$method, method_name: stringify!($method), path: $path, roles: $roles,
+                    name: stringify!($act), summary: $summary, method: MethodFilter::$method,
+                    method_name: stringify!($method), path: $path, roles: $roles,
                 },)* }
             }
         }
@@ -36,17 +40,17 @@ macro_rules! acts {
 acts! {
     /// A sender of webhooks asks whether it may send.
     ValidateWebhook OPTIONS "/api/v1/events" None;
-    /// A batch comes in. An admin sends nothing: an event has a sender.
+    /// Send a batch of events.
     SendEvents POST "/api/v1/events" Some(&[Sensor, SendOnly]);
     /// The events, a page at a time.
     ListEvents GET "/api/v1/events" Some(&[Reader, Admin]);
     /// One event.
     ReadEvent GET "/api/v1/events/{id}" Some(&[Reader, Admin]);
-    /// SQL.
+    /// Ask in SQL.
     Query POST "/api/v1/query" Some(&[Reader, Admin]);
     /// What was rejected; a sensor sees its own.
     ReadRejected GET "/api/v1/rejected" Some(&[Sensor, Operator, Admin]);
-    /// A new sensor.
+    /// Register a sensor.
     RegisterSensor POST "/api/v1/sensor" Some(&[Enrol, Admin]);
     /// A sensor about itself.
     SeeItself GET "/api/v1/sensor" Some(&[Sensor, Admin]);
@@ -54,28 +58,49 @@ acts! {
     ListSensors GET "/api/v1/sensors" Some(&[Operator, Admin]);
     /// One sensor.
     ReadSensor GET "/api/v1/sensors/{id}" Some(&[Operator, Admin]);
-    /// Labels and zone of a sensor, and whether it is disabled.
+    /// Change labels and zone of a sensor, disable it, enable it.
     ChangeSensor PATCH "/api/v1/sensors/{id}" Some(&[Operator, Admin]);
-    /// Its tokens are refused; its events stay.
+    /// Disable a sensor: its tokens are refused, its events stay.
     DisableSensor DELETE "/api/v1/sensors/{id}" Some(&[Operator, Admin]);
-    /// Another token for a sensor.
+    /// Make another token for a sensor.
     RotateToken POST "/api/v1/sensors/{id}/token" Some(&[Operator, Admin]);
-    /// A new token.
+    /// Make a token.
     AddToken POST "/api/v1/tokens" Some(&[Admin]);
     /// All tokens.
     ListTokens GET "/api/v1/tokens" Some(&[Admin]);
     /// One token.
     ReadToken GET "/api/v1/tokens/{id}" Some(&[Admin]);
-    /// The end of a token.
+    /// Revoke a token.
     RevokeToken DELETE "/api/v1/tokens/{id}" Some(&[Admin]);
     /// Who changed what.
     ReadAudit GET "/api/v1/audit" Some(&[Admin]);
+    /// This description of the API.
+    Describe GET "/openapi.json" None;
+    /// A page to try the API.
+    ShowDocs GET "/docs" None;
+    /// The files of that page.
+    ReadDocsFile GET "/docs/{file}" None;
 }
 
 impl Act {
     /// The method of its route.
     pub(crate) fn method(self) -> MethodFilter {
         self.row().method
+    }
+
+    /// The name of its method, as requests have it.
+    pub(crate) fn method_name(self) -> &'static str {
+        self.row().method_name
+    }
+
+    /// Its name, as the code has it.
+    pub(crate) fn name(self) -> &'static str {
+        self.row().name
+    }
+
+    /// What it is, in a few words.
+    pub(crate) fn summary(self) -> &'static str {
+        self.row().summary.trim()
     }
 
     /// The path of its route.
@@ -88,9 +113,14 @@ impl Act {
         self.row().roles.is_none_or(|roles| roles.contains(&role))
     }
 
+    /// The roles that may do it; none where no token is needed.
+    pub(crate) fn roles(self) -> Option<&'static [Role]> {
+        self.row().roles
+    }
+
     /// The roles that may do it, in words.
     pub(crate) fn roles_in_words(self) -> String {
-        let names: Vec<&str> = self.row().roles.unwrap_or(&Role::ALL).iter().map(|role| role.name()).collect();
+        let names: Vec<&str> = self.roles().unwrap_or(&Role::ALL).iter().map(|role| role.name()).collect();
         names.join(" or ")
     }
 }

@@ -1,6 +1,6 @@
 //! Every error of the API as data: one enum, from which the answers and `docs/API.md` are made.
 //!
-//! Some are answered by nowwhat for every service: `method_not_allowed`, `body_timeout`, `request_timeout`, `timed_out`. They stand here for the
+//! Some are answered by nowwhat for every service: `invalid_host`, `invalid_path`, `method_not_allowed`, `body_timeout`, `request_timeout`, `timed_out`. They stand here for the
 //! documentation, in nowwhat's words.
 
 use http::StatusCode;
@@ -45,6 +45,8 @@ codes! {
     InvalidBody "invalid_body" 400 No "The body cannot be read", "Mend the body at the place the detail names and send it again.";
     AllRejected "all_rejected" 400 No "Every event of the batch was rejected", "Mend the events listed in `rejected` and send them again.";
     AtomicRejected "atomic_rejected" 400 No "The atomic batch was rejected because of some of its events", "Mend the events listed in `rejected` and send the whole batch again, or leave `atomic` out to keep the others.";
+    InvalidHost "invalid_host" 400 No "The request does not say whom it asks", "Send one header `Host`.";
+    InvalidPath "invalid_path" 400 No "The path does not fit", "Mend the part of the path that the detail names.";
     InvalidParameter "invalid_parameter" 400 No "A parameter of the address is not understood", "Use the parameter as the detail says.";
     InvalidIdempotencyKey "invalid_idempotency_key" 400 No "The idempotency key cannot be used", "Send one header `Idempotency-Key` of 1 to 255 visible ASCII characters, in double quotes or bare.";
     InvalidName "invalid_name" 400 No "The sensor's name or labels cannot be used", "Choose a name or labels within the rule that the detail names.";
@@ -94,6 +96,11 @@ impl Code {
     /// What it means, in a few words.
     pub fn title(self) -> &'static str {
         self.row().title
+    }
+
+    /// What the client can do.
+    pub(crate) fn advice(self) -> &'static str {
+        self.row().advice
     }
 
     /// The status it is answered with.

@@ -1,6 +1,7 @@
 //! The handlers, one module a resource.
 
 pub(crate) mod audit;
+pub(crate) mod docs;
 pub(crate) mod events;
 pub(crate) mod ingest;
 pub(crate) mod page;

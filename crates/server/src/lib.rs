@@ -16,6 +16,7 @@ mod handlers;
 mod idempotency;
 mod limits;
 mod metrics;
+mod openapi;
 mod quota;
 mod routes;
 
@@ -26,6 +27,7 @@ pub use cors::{Cors, Origin};
 pub use event::{Limits as EventLimits, events_schema};
 pub use limits::limits_table;
 pub use metrics::ServerMetrics;
+pub use openapi::openapi;
 pub use quota::{QUOTAS_BYTES_MAX, Quotas};
 pub use registry::{BURST_SECONDS_MAX, PER_SECOND_MAX, Quota};
 pub use routes::routes;

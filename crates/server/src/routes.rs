@@ -3,7 +3,7 @@
 use crate::app::App;
 use crate::authorisation::Act;
 use crate::cors::Cors;
-use crate::handlers::{audit, events, ingest, query, rejected, sensors, tokens, webhook};
+use crate::handlers::{audit, docs, events, ingest, query, rejected, sensors, tokens, webhook};
 use crate::quota;
 use axum::Router;
 use axum::handler::Handler;
@@ -34,6 +34,9 @@ pub fn routes(app: App, cors: Option<Cors>) -> Router {
         .act(Act::ReadToken, tokens::get_token)
         .act(Act::RevokeToken, tokens::delete_token)
         .act(Act::ReadAudit, audit::get_audit)
+        .act(Act::Describe, docs::get_description)
+        .act(Act::ShowDocs, docs::get_page)
+        .act(Act::ReadDocsFile, docs::get_file)
         .route_layer(from_fn_with_state(app.clone(), quota::tell))
         .with_state(app)
 }

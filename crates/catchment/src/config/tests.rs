@@ -94,6 +94,11 @@ fn the_generated_tables_of_the_documents_are_current() {
     document("docs/METRICS.md", &[("metrics", metrics_table())]);
 }
 
+#[test]
+fn the_committed_description_of_the_api_is_current() {
+    same("docs/openapi.json", server::openapi());
+}
+
 /// A test as documentation: its text, which runs with all tests.
 fn test_of_the_server(name: &str) -> String {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../server/tests/sensor.rs");

@@ -4,23 +4,72 @@ use crate::app::App;
 use crate::auth;
 use crate::authorisation::Act;
 use crate::code::Code;
-use crate::handlers::page::{List, limit_of};
+use crate::handlers::page::{cut, limit_of};
 use crate::handlers::sensors::unavailable;
+use crate::openapi::role_or_null;
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use http::HeaderMap;
 use nowwhat::Problem;
-use registry::AuditEntry;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use registry::{AuditEntry, Role};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
 
-const ENTRIES: List = List { name: "entries", key: "id", next: "next_before" };
-
-#[derive(Debug, Default, Deserialize)]
+/// The parameters of the address.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-struct Parameters {
+pub(crate) struct Parameters {
+    /// Most entries of a page.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<u64>,
+    /// Only entries before this one: the `next_before` of the page before.
     before: Option<i64>,
+}
+
+/// A page of the audit, newest first, and where the next one begins.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Audit)]
+pub(crate) struct Page {
+    entries: Vec<Entry>,
+    /// The `before` of the next page; null after the last one.
+    #[schema(required = true)]
+    next_before: Option<i64>,
+}
+
+/// Who changed what. It has no token in it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = AuditEntry)]
+pub(crate) struct Entry {
+    /// Its number; it only grows.
+    id: i64,
+    /// When.
+    #[schema(format = DateTime)]
+    at: String,
+    /// The number of the token that did it; null when it was the configuration.
+    #[schema(required = true)]
+    token_id: Option<i64>,
+    /// What that token was called.
+    #[schema(required = true)]
+    token_name: Option<String>,
+    /// Its role.
+    #[schema(schema_with = role_or_null, required = true)]
+    role: Option<&'static str>,
+    /// The address of the client.
+    #[schema(required = true)]
+    client: Option<String>,
+    /// What was done.
+    #[schema(examples("sensor.register", "token.revoke"))]
+    act: String,
+    /// To what.
+    #[schema(examples("sensor/roof", "token/7"))]
+    target: String,
+    /// What it was set to.
+    detail: Value,
+    /// The id of the request.
+    #[schema(required = true)]
+    request_id: Option<String>,
 }
 
 /// A page of the audit.
@@ -33,21 +82,25 @@ pub(crate) async fn get_audit(
     let asked: Parameters = serde_urlencoded::from_str(query.as_deref().unwrap_or_default())
         .map_err(|e| Code::InvalidParameter.problem(format!("{e}; known are limit and before")))?;
     let limit = limit_of(asked.limit)?;
-    let entries = nowwhat::db(app.shared.registry.audit(limit + 1, asked.before)).await.map_err(unavailable)?;
-    Ok(nowwhat::extract::Json(ENTRIES.page(entries.iter().map(shown).collect(), limit)).into_response())
+    let mut found = nowwhat::db(app.shared.registry.audit(limit + 1, asked.before)).await.map_err(unavailable)?;
+    let next_before = cut(&mut found, limit, |entry| entry.id);
+    let entries = found.into_iter().map(Entry::from).collect();
+    Ok(nowwhat::extract::Json(Page { entries, next_before }).into_response())
 }
 
-fn shown(entry: &AuditEntry) -> Value {
-    json!({
-        "id": entry.id,
-        "at": event::format_time(entry.at),
-        "token_id": entry.token_id,
-        "token_name": entry.token_name,
-        "role": entry.role.map(registry::Role::name),
-        "client": entry.client,
-        "act": entry.act,
-        "target": entry.target,
-        "detail": entry.detail,
-        "request_id": entry.request_id,
-    })
+impl From<AuditEntry> for Entry {
+    fn from(entry: AuditEntry) -> Self {
+        Self {
+            id: entry.id,
+            at: event::format_time(entry.at),
+            token_id: entry.token_id,
+            token_name: entry.token_name,
+            role: entry.role.map(Role::name),
+            client: entry.client,
+            act: entry.act,
+            target: entry.target,
+            detail: entry.detail,
+            request_id: entry.request_id,
+        }
+    }
 }

@@ -6,14 +6,19 @@ use crate::authorisation::Act;
 use crate::code::Code;
 use crate::handlers::page::limit_of;
 use crate::handlers::query::{ask, problem_of};
-use axum::extract::{Path, RawQuery, State};
+use crate::openapi::{of, or_null};
+use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use http::HeaderMap;
 use nowwhat::Problem;
+use nowwhat::extract::Path;
 use query::{Answer, BytesAs, Query};
 use serde::{Deserialize, Serialize, Serializer};
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, Schema, SchemaType};
+use utoipa::openapi::{RefOr, SchemaFormat, Type};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 /// A page of large events ends early: it is put together in memory.
 const PAGE_BYTES_MAX: usize = 8 << 20;
@@ -23,15 +28,27 @@ const COLUMNS: &str =
 /// A parameter in microseconds as a time: a text would be read in nanoseconds, which end in 2262.
 const MICROS: &str = "arrow_cast(?, 'Timestamp(Microsecond, Some(\"UTC\"))')";
 
-#[derive(Debug, Default, Deserialize)]
+/// The parameters of the address.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-struct Filter {
+pub(crate) struct Filter {
+    /// Only events of this sensor.
     sensor: Option<String>,
+    /// Only events of this type.
     #[serde(rename = "type")]
     event_type: Option<String>,
+    /// Only events whose time is not before this one.
+    #[param(format = DateTime)]
     since: Option<String>,
+    /// Only events whose time is before this one.
+    #[param(format = DateTime)]
     until: Option<String>,
+    /// Most events of a page.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<u64>,
+    /// Where to go on: the `next_cursor` of the page before.
+    #[param(pattern = "^[0-9]{1,18}$")]
     cursor: Option<String>,
 }
 
@@ -137,12 +154,15 @@ fn page_query(filter: &Filter, columns: &str, limit: u64) -> Result<Query, Probl
 /// One event as it is answered: its columns in order.
 #[derive(Serialize)]
 #[serde(transparent)]
-struct Event(#[serde(serialize_with = "as_object")] Vec<(String, Cell)>);
+pub(crate) struct Event(#[serde(serialize_with = "as_object")] Vec<(String, Cell)>);
 
-/// A page of events, and where the next one begins.
-#[derive(Serialize)]
-struct Page {
+/// A page of events, newest position first, and where the next one begins.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Events)]
+pub(crate) struct Page {
     events: Vec<Event>,
+    /// The `cursor` of the next page; null after the last one.
+    #[schema(required = true)]
     next_cursor: Option<String>,
 }
 
@@ -171,6 +191,43 @@ impl Event {
 enum Cell {
     Json(Box<RawValue>),
     Value(Value),
+}
+
+impl ToSchema for Event {}
+
+impl PartialSchema for Event {
+    fn schema() -> RefOr<Schema> {
+        let text = |about: &str| of(Type::String).description(Some(about));
+        let text_or_null = |about: &str| or_null(Type::String).description(Some(about));
+        let any = |about: &str| ObjectBuilder::new().schema_type(SchemaType::AnyValue).description(Some(about));
+        let time = || Some(SchemaFormat::KnownFormat(KnownFormat::DateTime));
+        let columns = [
+            ("position", of(Type::Integer).minimum(Some(1)).description(Some("Its place in the order of acceptance."))),
+            ("id", text("Its id: as it was given, else a UUIDv7.")),
+            ("sensor", text("Who sent it.")),
+            ("source", text("The `source` of a CloudEvent, else empty.")),
+            ("type", text("Its type, `event` when none was given.")),
+            ("subject", text_or_null("Its subject.")),
+            ("time", text("Its time, by default that of receipt.").format(time())),
+            ("received_at", text("When it was received.").format(time())),
+            ("content_type", text_or_null("The content type of its data, when it was given.")),
+            ("attributes", or_null(Type::Object).description(Some("The extensions of a CloudEvent."))),
+            ("data", any("Its data, the JSON as it was sent; null when it is no JSON, or none.")),
+            ("data_base64", text_or_null("Its data in Base64, when it is no JSON.").content_encoding("base64")),
+        ];
+        let object = of(Type::Object).description(Some("An event that was accepted."));
+        let object = columns.into_iter().fold(object, |o, (name, column)| o.property(name, column).required(name));
+        Schema::from(object.build()).into()
+    }
+}
+
+/// An event as the description shows it.
+pub(crate) fn example() -> Value {
+    json!({
+        "position": 42, "id": "0199cafe-7d2a-7c33-9a51-6f1c8f8d2b10", "sensor": "roof", "source": "", "type": "reading", "subject": null,
+        "time": "2026-01-31T12:00:00Z", "received_at": "2026-01-31T12:00:00.123456Z", "content_type": null, "attributes": null,
+        "data": { "type": "reading", "time": "2026-01-31T12:00:00Z", "temperature": 21.5 }, "data_base64": null,
+    })
 }
 
 fn as_object<S: Serializer>(cells: &[(String, Cell)], to: S) -> Result<S::Ok, S::Error> {

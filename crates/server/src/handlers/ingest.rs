@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+use utoipa::{IntoParams, ToSchema};
 
 /// How many events of the batch were not stored because they were rejected.
 static REJECTED_HEADER: HeaderName = HeaderName::from_static("catchment-rejected");
@@ -28,21 +29,33 @@ const LISTED_MAX: usize = 1000;
 const INLINE_BYTES_MAX: usize = 1 << 20;
 
 /// The parameters of the address.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-struct Parameters {
+pub(crate) struct Parameters {
+    /// Where plain JSON has the type, as a JSON pointer or a key; empty for nowhere.
+    #[param(pattern = "^([^/].*|(/([^/~]|~[01])*)*)$", default = "/type")]
     type_field: Option<String>,
+    /// Where plain JSON has the time, as a JSON pointer or a key; empty for nowhere.
+    #[param(pattern = "^([^/].*|(/([^/~]|~[01])*)*)$", default = "/time")]
     time_field: Option<String>,
+    /// Where plain JSON has the id, as a JSON pointer or a key; by default nowhere.
+    #[param(pattern = "^([^/].*|(/([^/~]|~[01])*)*)$", default = "")]
     id_field: Option<String>,
+    /// Where plain JSON has the subject, as a JSON pointer or a key; by default nowhere.
+    #[param(pattern = "^([^/].*|(/([^/~]|~[01])*)*)$", default = "")]
     subject_field: Option<String>,
+    /// The zone in which times without one are read, an IANA name such as `Europe/Berlin`.
     time_zone: Option<String>,
+    /// Whether one rejected event rejects the batch.
     #[serde(default)]
+    #[param(inline)]
     atomic: Atomic,
 }
 
 /// Whether one rejected event rejects the batch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-enum Atomic {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
+pub(crate) enum Atomic {
     #[default]
     #[serde(rename = "false")]
     No,
@@ -50,14 +63,21 @@ enum Atomic {
     Yes,
 }
 
-/// The answer: what became of each event.
-#[derive(Serialize)]
-struct Answer<'a> {
+/// What became of each event of a batch. What is accepted is on stable storage.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Accepted)]
+pub(crate) struct Answer<'a> {
+    /// How many are stored now.
     accepted: u64,
+    /// How many were stored before.
     duplicates: u64,
+    /// How many of the accepted have an id that an event with other content has; left out when there are none.
     #[serde(skip_serializing_if = "is_zero")]
     reused_ids: u64,
+    /// The first 1,000 rejections.
+    #[schema(value_type = Vec<Rejected>)]
     rejected: &'a RawValue,
+    /// How many were rejected.
     rejected_total: u64,
 }
 
@@ -68,12 +88,19 @@ struct Told {
     rejected_total: u64,
 }
 
-#[derive(Serialize)]
-struct Rejected<'a> {
+/// Why one event of a batch was rejected.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Rejection)]
+pub(crate) struct Rejected<'a> {
+    /// Its index in the batch, from 0.
     index: u64,
+    #[schema(schema_with = crate::openapi::rejection_code)]
     code: &'static str,
+    /// The field at fault, as a JSON pointer, or the name of a header at fault, such as `ce-time`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pointer: Option<&'a str>,
+    /// Why, and what to do.
     reason: &'a str,
 }
 

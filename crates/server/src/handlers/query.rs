@@ -15,17 +15,26 @@ use nowwhat::Problem;
 use query::{Answer, Format, Query, QueryError, Waited};
 use serde::Deserialize;
 use std::time::Instant;
+use utoipa::ToSchema;
 
 /// An answer of less than this is known to be whole before its head is sent.
 const HEAD_BYTES: usize = 256 << 10;
 
-#[derive(Debug, Deserialize)]
+/// A question in SQL.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Question {
+pub(crate) struct Question {
+    /// One statement that only reads, over the tables `events` and `rejected`.
     sql: String,
+    /// Values of `$1`, `$2` and so on.
     #[serde(default)]
+    #[schema(schema_with = crate::openapi::values)]
     params: Vec<serde_json::Value>,
+    /// Most rows of the answer, at most `query.rows_max`, which stands when it is left out.
+    #[schema(format = "uint64")]
     limit: Option<u64>,
+    /// Time it may take, at most `query.timeout_seconds_max`; by default `query.timeout_seconds`.
+    #[schema(format = "uint64")]
     timeout_seconds: Option<u64>,
 }
 

@@ -19,6 +19,7 @@ use nowwhat::request::REQUEST_ID;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::time::{SystemTime, UNIX_EPOCH};
+use utoipa::{IntoParams, ToSchema};
 
 /// A page of large events ends early: it is put together in memory.
 const PAGE_BYTES_MAX: usize = 8 << 20;
@@ -84,21 +85,35 @@ fn cloudevent_headers(headers: &HeaderMap) -> Option<String> {
 }
 
 /// The parameters of the address.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-struct Parameters {
+pub(crate) struct Parameters {
+    /// Only those of this sensor; a sensor sees its own alone.
     sensor: Option<String>,
+    /// Only those rejected for this reason.
+    #[param(schema_with = crate::openapi::rejection_code)]
     code: Option<String>,
+    /// Only those received not before this time.
+    #[param(format = DateTime)]
     since: Option<String>,
+    /// Only those received before this time.
+    #[param(format = DateTime)]
     until: Option<String>,
+    /// Most of a page.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<u64>,
+    /// Where to go on: the `next_cursor` of the page before.
+    #[param(pattern = "^[0-9]{1,18}$")]
     cursor: Option<String>,
+    /// Which come first.
     #[serde(default)]
+    #[param(inline)]
     order: Wanted,
 }
 
 /// Which come first.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum Wanted {
     #[default]
@@ -107,28 +122,52 @@ enum Wanted {
 }
 
 /// A page of rejected events, and where the next one begins.
-#[derive(Serialize)]
-struct Page {
+#[derive(Serialize, ToSchema)]
+#[schema(as = RejectedEvents)]
+pub(crate) struct Page {
     rejected: Vec<Shown>,
+    /// The `cursor` of the next page; null after the last one.
+    #[schema(required = true)]
     next_cursor: Option<String>,
 }
 
-/// A rejected event as it is answered.
-#[derive(Serialize)]
-struct Shown {
+/// A rejected event, with its bytes as they came.
+#[derive(Serialize, ToSchema)]
+#[schema(as = RejectedEvent)]
+pub(crate) struct Shown {
+    /// Its place in the order of rejection.
     rejected_position: i64,
+    /// When its request came.
+    #[schema(format = DateTime)]
     received_at: String,
+    /// Who sent it.
     sensor: String,
+    /// The id of its request.
     request_id: String,
+    /// Its index in the batch, from 0.
     index: i64,
+    #[schema(schema_with = crate::openapi::rejection_code)]
     code: String,
+    /// The field at fault, as a JSON pointer, or the name of a header at fault.
+    #[schema(required = true)]
     pointer: Option<String>,
+    /// Why, and what to do.
     reason: String,
+    /// The content type of its request.
+    #[schema(required = true)]
     content_type: Option<String>,
+    /// The headers `ce-…` of a CloudEvent in binary mode.
+    #[schema(schema_with = crate::openapi::headers_or_null, required = true)]
     headers: Option<Value>,
+    /// Its bytes as text; null when they are no UTF-8.
+    #[schema(required = true)]
     data: Option<String>,
+    /// Its bytes in Base64, when they are no UTF-8.
+    #[schema(required = true, content_encoding = "base64")]
     data_base64: Option<String>,
+    /// How many bytes came.
     bytes: i64,
+    /// Whether fewer are kept.
     cut: bool,
 }
 

@@ -5,62 +5,106 @@ use crate::auth;
 use crate::authorisation::Act;
 use crate::body::{self, Coming};
 use crate::code::Code;
-use crate::handlers::page::{List, limit_of};
-use axum::extract::{Path, RawQuery, Request, State};
+use crate::handlers::page::{cut, limit_of};
+use crate::openapi::{labels, sensor_id, token};
+use crate::quota::Rates;
+use axum::extract::{RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use nowwhat::Problem;
-use registry::{Labels, Quota, QuotaChange, RegisterError, Role, SensorChange, SensorError, SensorInfo};
-use serde::{Deserialize, Deserializer};
-use serde_json::{Value, json};
+use nowwhat::extract::Path;
+use registry::{
+    BURST_SECONDS_MAX, Labels, PER_SECOND_MAX, Quota, QuotaChange, RegisterError, Role, SensorChange, SensorError,
+    SensorInfo,
+};
+use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
-const SENSORS: List = List { name: "sensors", key: "sensorId", next: "next_after" };
 /// How long a sensor's old tokens are still taken, when nothing is said: time for a device to fetch the new one.
 const OVERLAP_SECONDS: u64 = 3600;
 
-#[derive(Debug, Deserialize)]
+/// A sensor that is to be registered.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Registration {
+pub(crate) struct Registration {
+    /// Its name, from which its id is made: lower case, everything but `a-z0-9._-` becomes `-`.
+    #[schema(max_length = 256, pattern = "[a-zA-Z0-9]")]
     name: String,
     #[serde(default)]
+    #[schema(schema_with = labels)]
     labels: Labels,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// A sensor that was registered. Its token is shown only here.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct RegisteredSensor<'a> {
+    #[serde(rename = "sensorId")]
+    #[schema(schema_with = sensor_id)]
+    sensor_id: &'a str,
+    #[schema(schema_with = token)]
+    token: &'a str,
+}
+
+/// The parameters of the address.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-struct Which {
+pub(crate) struct Which {
+    /// The id of a sensor. A sensor may leave it out; an admin says which.
     #[serde(rename = "sensorId")]
     sensor_id: Option<String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// The parameters of the address.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-struct Parameters {
+pub(crate) struct Parameters {
+    /// Most sensors of a page.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<u64>,
+    /// Only sensors after this id: the `next_after` of the page before.
     after: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+/// What is to change of a sensor, one or more of it; what is not named stays.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = SensorChange, min_properties = 1)]
 #[serde(deny_unknown_fields)]
-struct Change {
+pub(crate) struct Change {
+    #[serde(default, deserialize_with = "given")]
+    #[schema(schema_with = labels)]
     labels: Option<Labels>,
+    /// The zone in which its times without one are read, an IANA name; null removes it.
     #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>, examples("Europe/Berlin", "UTC"))]
     time_zone: Option<Option<String>>,
+    /// How much it may send; null is as for all sensors.
     #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<QuotaFields>)]
     quota: Option<Option<QuotaFields>>,
+    /// Whether its tokens are refused.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false)]
     disabled: Option<bool>,
 }
 
 /// Those that are not named stay, null is as for all sensors.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct QuotaFields {
+pub(crate) struct QuotaFields {
+    /// Events in a second.
     #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = PER_SECOND_MAX)]
     events_per_second: Option<Option<u64>>,
+    /// Bytes of bodies in a second.
     #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = PER_SECOND_MAX)]
     bytes_per_second: Option<Option<u64>>,
+    /// For how many seconds' worth it may send at once.
     #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = BURST_SECONDS_MAX)]
     burst_seconds: Option<Option<u64>>,
 }
 
@@ -71,10 +115,67 @@ impl QuotaFields {
     }
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// How a sensor gets another token.
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Rotation {
+pub(crate) struct Rotation {
+    /// How long its old tokens are still taken; 0 ends them at once.
+    #[schema(minimum = 0, maximum = 2_592_000, default = 3600)]
     overlap_seconds: Option<u64>,
+}
+
+/// Another token of a sensor. It is shown only here.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct RotatedToken<'a> {
+    #[serde(rename = "sensorId")]
+    #[schema(schema_with = sensor_id)]
+    sensor_id: &'a str,
+    /// The number of the new token.
+    id: i64,
+    #[schema(schema_with = token)]
+    token: &'a str,
+    /// When its old tokens of the role `sensor` end.
+    #[schema(format = DateTime)]
+    old_tokens_expire_at: String,
+}
+
+/// What is known of a sensor.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Sensor {
+    #[serde(rename = "sensorId")]
+    #[schema(schema_with = sensor_id)]
+    sensor_id: String,
+    /// The name it was registered with.
+    name: String,
+    #[schema(schema_with = labels)]
+    labels: Labels,
+    /// The zone in which its times without one are read, an IANA name.
+    #[schema(required = true)]
+    time_zone: Option<String>,
+    /// What is set for it; null is as for all sensors.
+    quota: SensorQuota,
+    /// What holds for it now; null is no bound.
+    quota_in_force: SensorQuota,
+    rates: SensorRates,
+    /// When it was registered.
+    #[schema(format = DateTime)]
+    created_at: String,
+    /// When it last sent something.
+    #[schema(required = true, format = DateTime)]
+    last_seen_at: Option<String>,
+    /// When it was disabled; null while its tokens are taken.
+    #[schema(required = true, format = DateTime)]
+    disabled_at: Option<String>,
+}
+
+/// A page of sensors by id, and where the next one begins.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Sensors)]
+pub(crate) struct Page {
+    sensors: Vec<Sensor>,
+    /// The `after` of the next page; null after the last one.
+    #[schema(required = true)]
+    next_after: Option<String>,
 }
 
 /// Registers a sensor: 201 with its id and its token, which is shown only here.
@@ -99,8 +200,9 @@ async fn register(app: &App, parts: &Parts, body: &mut Coming) -> Result<Respons
             }
             refused => Code::InvalidName.problem(refused.to_string()),
         })?;
-    let body = json!({ "sensorId": &*registered.sensor_id, "token": registered.token.reveal() });
-    Ok(made(&format!("/api/v1/sensor?sensorId={}", registered.sensor_id), body))
+    let sensor_id = &*registered.sensor_id;
+    let body = RegisteredSensor { sensor_id, token: registered.token.reveal() };
+    Ok(made(&format!("/api/v1/sensor?sensorId={sensor_id}"), body))
 }
 
 /// A sensor about itself; an admin about any.
@@ -136,10 +238,11 @@ pub(crate) async fn get_sensors(
     let asked: Parameters = serde_urlencoded::from_str(query.as_deref().unwrap_or_default())
         .map_err(|e| Code::InvalidParameter.problem(format!("{e}; known are limit and after")))?;
     let limit = limit_of(asked.limit)?;
-    let found = app.shared.registry.sensors(limit + 1, asked.after.as_deref());
-    let sensors = nowwhat::db(found).await.map_err(unavailable)?;
-    let sensors = sensors.iter().map(|sensor| shown(&app, sensor)).collect();
-    Ok(nowwhat::extract::Json(SENSORS.page(sensors, limit)).into_response())
+    let asked = app.shared.registry.sensors(limit + 1, asked.after.as_deref());
+    let mut found = nowwhat::db(asked).await.map_err(unavailable)?;
+    let next_after = cut(&mut found, limit, |sensor| sensor.id.to_string());
+    let sensors = found.into_iter().map(|sensor| Sensor::of(&app, sensor)).collect();
+    Ok(nowwhat::extract::Json(Page { sensors, next_after }).into_response())
 }
 
 /// One sensor, for operators.
@@ -177,7 +280,7 @@ async fn change(app: &App, id: &str, parts: &Parts, body: &mut Coming) -> Result
     }
     let change = SensorChange { labels, time_zone, quota, disabled };
     let changed = nowwhat::db(app.shared.registry.change(&auth::actor(&identity), id, &change)).await;
-    Ok(nowwhat::extract::Json(shown(app, &changed.map_err(not_changed)?)).into_response())
+    Ok(nowwhat::extract::Json(Sensor::of(app, changed.map_err(not_changed)?)).into_response())
 }
 
 /// Disables a sensor: 204. Its events stay, its tokens are refused.
@@ -210,17 +313,17 @@ async fn rotate(app: &App, id: &str, parts: &Parts, body: &mut Coming) -> Result
     let overlap_seconds = rotation.overlap_seconds.unwrap_or(OVERLAP_SECONDS);
     let rotated = nowwhat::db(app.shared.registry.rotate(&auth::actor(&identity), id, overlap_seconds)).await;
     let rotated = rotated.map_err(not_changed)?;
-    let body = json!({
-        "sensorId": id,
-        "id": rotated.token_id,
-        "token": rotated.token.reveal(),
-        "old_tokens_expire_at": event::format_time(rotated.old_expire_at),
-    });
+    let body = RotatedToken {
+        sensor_id: id,
+        id: rotated.token_id,
+        token: rotated.token.reveal(),
+        old_tokens_expire_at: event::format_time(rotated.old_expire_at),
+    };
     Ok(made(&format!("/api/v1/tokens/{}", rotated.token_id), body))
 }
 
 /// 201 with something that is shown only once.
-pub(crate) fn made(location: &str, body: Value) -> Response {
+pub(crate) fn made(location: &str, body: impl Serialize) -> Response {
     let mut response = (StatusCode::CREATED, nowwhat::extract::Json(body)).into_response();
     let headers = response.headers_mut();
     headers.insert(header::LOCATION, HeaderValue::try_from(location).expect("ids are plain ASCII"));
@@ -231,44 +334,72 @@ pub(crate) fn made(location: &str, body: Value) -> Response {
 async fn one(app: &App, id: &str) -> Result<Response, Problem> {
     let sensor = nowwhat::db(app.shared.registry.sensor(id)).await.map_err(unavailable)?;
     match sensor {
-        Some(sensor) => Ok(nowwhat::extract::Json(shown(app, &sensor)).into_response()),
+        Some(sensor) => Ok(nowwhat::extract::Json(Sensor::of(app, sensor)).into_response()),
         None => Err(Code::NotFound.problem(SensorError::Unknown(id.to_owned()).to_string())),
     }
 }
 
-fn shown(app: &App, sensor: &SensorInfo) -> Value {
-    let quotas = &app.shared.quotas;
-    let rates = quotas.rates(&sensor.id);
-    let rounded = |rate: f64| (rate * 1000.0).round() / 1000.0;
-    let time = |micros: Option<i64>| micros.map(event::format_time);
-    json!({
-        "sensorId": &*sensor.id,
-        "name": sensor.name,
-        "labels": sensor.labels,
-        "time_zone": sensor.time_zone,
-        "quota": shown_quota(sensor.quota),
-        "quota_in_force": shown_quota(quotas.in_force(sensor.quota)),
-        "rates": {
-            "events_per_second": rounded(rates.events_per_second),
-            "bytes_per_second": rounded(rates.bytes_per_second),
-        },
-        "created_at": event::format_time(sensor.created_at),
-        "last_seen_at": time(sensor.last_seen_at),
-        "disabled_at": time(sensor.disabled_at),
-    })
+impl Sensor {
+    fn of(app: &App, sensor: SensorInfo) -> Self {
+        let time = |micros: Option<i64>| micros.map(event::format_time);
+        let quotas = &app.shared.quotas;
+        Self {
+            quota: sensor.quota.into(),
+            quota_in_force: quotas.in_force(sensor.quota).into(),
+            rates: quotas.rates(&sensor.id).into(),
+            sensor_id: sensor.id.to_string(),
+            name: sensor.name,
+            labels: sensor.labels,
+            time_zone: sensor.time_zone,
+            created_at: event::format_time(sensor.created_at),
+            last_seen_at: time(sensor.last_seen_at),
+            disabled_at: time(sensor.disabled_at),
+        }
+    }
 }
 
-fn shown_quota(quota: Quota) -> Value {
-    json!({
-        "events_per_second": quota.events_per_second,
-        "bytes_per_second": quota.bytes_per_second,
-        "burst_seconds": quota.burst_seconds,
-    })
+/// How much a sensor may send.
+#[derive(Serialize, ToSchema)]
+struct SensorQuota {
+    /// Events in a second.
+    #[schema(required, examples(100))]
+    events_per_second: Option<u64>,
+    /// Bytes of bodies in a second.
+    #[schema(required, examples(100_000))]
+    bytes_per_second: Option<u64>,
+    /// For how many seconds' worth it may send at once.
+    #[schema(required, examples(10))]
+    burst_seconds: Option<u64>,
 }
 
-/// A field that is there, also as null.
-fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<Option<T>>, D::Error> {
-    Deserialize::deserialize(from).map(Some)
+impl From<Quota> for SensorQuota {
+    fn from(quota: Quota) -> Self {
+        let Quota { events_per_second, bytes_per_second, burst_seconds } = quota;
+        Self { events_per_second, bytes_per_second, burst_seconds }
+    }
+}
+
+/// What a sensor sent in the last minute.
+#[derive(Serialize, ToSchema)]
+struct SensorRates {
+    /// Events in a second.
+    #[schema(minimum = 0)]
+    events_per_second: f64,
+    /// Bytes of bodies in a second.
+    #[schema(minimum = 0)]
+    bytes_per_second: f64,
+}
+
+impl From<Rates> for SensorRates {
+    fn from(rates: Rates) -> Self {
+        let rounded = |rate: f64| (rate * 1000.0).round() / 1000.0;
+        Self { events_per_second: rounded(rates.events_per_second), bytes_per_second: rounded(rates.bytes_per_second) }
+    }
+}
+
+/// A field that is there: null is a value like others, and is refused where it is none.
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
 }
 
 fn not_changed(error: SensorError) -> Problem {

@@ -5,39 +5,105 @@ use crate::auth;
 use crate::authorisation::Act;
 use crate::body::{self, Coming};
 use crate::code::Code;
-use crate::handlers::page::{List, limit_of};
+use crate::handlers::page::{cut, limit_of};
 use crate::handlers::sensors::{made, unavailable};
-use axum::extract::{Path, RawQuery, Request, State};
+use axum::extract::{RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use nowwhat::Problem;
+use nowwhat::extract::Path;
 use registry::{NewToken, Role, TokenError, TokenInfo};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 use std::time::{SystemTime, UNIX_EPOCH};
+use utoipa::{IntoParams, ToSchema};
 
-const TOKENS: List = List { name: "tokens", key: "id", next: "next_before" };
 /// Longest life that can be asked for in seconds: 100 years.
 const LIFE_SECONDS_MAX: u64 = 3_155_760_000;
 
-#[derive(Debug, Deserialize)]
+/// A token that is to be made. It ends at `expires_at` or after `expires_in_seconds`, or never.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = NewToken)]
 #[serde(deny_unknown_fields)]
-struct Wanted {
+pub(crate) struct Wanted {
+    #[schema(schema_with = crate::openapi::role)]
     role: String,
+    /// What it is called.
+    #[schema(max_length = 256, pattern = "\\S")]
     name: String,
+    /// The id of the sensor whose events it sends: for the roles `sensor` and `send_only`, and only for them.
     sensor: Option<String>,
+    /// When it ends, RFC 3339; not beside `expires_in_seconds`.
+    #[schema(format = DateTime)]
     expires_at: Option<String>,
+    /// How long it lives.
+    #[schema(minimum = 1, maximum = 3_155_760_000_u64)]
     expires_in_seconds: Option<u64>,
+    /// How many sensors it may register: for the role `enrol`, and only for it.
+    #[schema(minimum = 1, maximum = 1_000_000)]
     uses: Option<u32>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// The parameters of the address.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-struct Parameters {
+pub(crate) struct Parameters {
+    /// Only the tokens of this sensor.
     sensor: Option<String>,
+    /// Most tokens of a page.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<u64>,
+    /// Only tokens before this number: the `next_before` of the page before.
     before: Option<i64>,
+}
+
+/// What is known of a token; never the token itself.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Token {
+    /// Its number.
+    id: i64,
+    #[schema(schema_with = crate::openapi::role)]
+    role: &'static str,
+    /// What it is called.
+    name: String,
+    /// The sensor whose events it sends.
+    #[schema(required = true)]
+    sensor: Option<String>,
+    /// When it was made.
+    #[schema(format = DateTime)]
+    created_at: String,
+    /// When it ends.
+    #[schema(required = true, format = DateTime)]
+    expires_at: Option<String>,
+    /// How many sensors it may still register.
+    #[schema(required = true)]
+    uses_left: Option<i64>,
+    /// When it was last used.
+    #[schema(required = true, format = DateTime)]
+    last_used_at: Option<String>,
+    /// When it was revoked.
+    #[schema(required = true, format = DateTime)]
+    revoked_at: Option<String>,
+}
+
+/// A token that was made. It is shown only here; the registry keeps its SHA-256.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct MadeToken<'a> {
+    #[serde(flatten)]
+    about: Token,
+    #[schema(schema_with = crate::openapi::token)]
+    token: &'a str,
+}
+
+/// A page of tokens, newest first, and where the next one begins.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Tokens)]
+pub(crate) struct Page {
+    tokens: Vec<Token>,
+    /// The `before` of the next page; null after the last one.
+    #[schema(required = true)]
+    next_before: Option<i64>,
 }
 
 /// Makes a token: 201, shown only here.
@@ -60,9 +126,8 @@ async fn add(app: &App, parts: &Parts, body: &mut Coming) -> Result<Response, Pr
     };
     let added = nowwhat::db(app.shared.registry.add_token(&auth::actor(&identity), &new)).await;
     let (info, token) = added.map_err(refused)?;
-    let mut body = shown(&info);
-    body["token"] = token.reveal().into();
-    Ok(made(&format!("/api/v1/tokens/{}", info.id), body))
+    let location = format!("/api/v1/tokens/{}", info.id);
+    Ok(made(&location, MadeToken { about: info.into(), token: token.reveal() }))
 }
 
 /// A page of the tokens, newest first.
@@ -75,9 +140,11 @@ pub(crate) async fn get_tokens(
     let asked: Parameters = serde_urlencoded::from_str(query.as_deref().unwrap_or_default())
         .map_err(|e| Code::InvalidParameter.problem(format!("{e}; known are sensor, limit and before")))?;
     let limit = limit_of(asked.limit)?;
-    let found = app.shared.registry.tokens(asked.sensor.as_deref(), limit + 1, asked.before);
-    let tokens = nowwhat::db(found).await.map_err(unavailable)?;
-    Ok(nowwhat::extract::Json(TOKENS.page(tokens.iter().map(shown).collect(), limit)).into_response())
+    let asked = app.shared.registry.tokens(asked.sensor.as_deref(), limit + 1, asked.before);
+    let mut found = nowwhat::db(asked).await.map_err(unavailable)?;
+    let next_before = cut(&mut found, limit, |token| token.id);
+    let tokens = found.into_iter().map(Token::from).collect();
+    Ok(nowwhat::extract::Json(Page { tokens, next_before }).into_response())
 }
 
 /// What is known of one token.
@@ -89,7 +156,7 @@ pub(crate) async fn get_token(
     auth::permit(&app, &headers, Act::ReadToken).await?;
     let id = number(&id)?;
     match nowwhat::db(app.shared.registry.token(id)).await.map_err(unavailable)? {
-        Some(token) => Ok(nowwhat::extract::Json(shown(&token)).into_response()),
+        Some(token) => Ok(nowwhat::extract::Json(Token::from(token)).into_response()),
         None => Err(refused(TokenError::Unknown(id))),
     }
 }
@@ -129,19 +196,21 @@ fn number(id: &str) -> Result<i64, Problem> {
     id.parse().map_err(|_| Code::NotFound.problem(format!("there is no token {id:?}: the id of a token is a number")))
 }
 
-fn shown(token: &TokenInfo) -> Value {
-    let time = |micros: Option<i64>| micros.map(event::format_time);
-    json!({
-        "id": token.id,
-        "role": token.role.name(),
-        "name": token.name,
-        "sensor": token.sensor,
-        "created_at": event::format_time(token.created_at),
-        "expires_at": time(token.expires_at),
-        "uses_left": token.uses_left,
-        "last_used_at": time(token.last_used_at),
-        "revoked_at": time(token.revoked_at),
-    })
+impl From<TokenInfo> for Token {
+    fn from(token: TokenInfo) -> Self {
+        let time = |micros: Option<i64>| micros.map(event::format_time);
+        Self {
+            id: token.id,
+            role: token.role.name(),
+            name: token.name,
+            sensor: token.sensor,
+            created_at: event::format_time(token.created_at),
+            expires_at: time(token.expires_at),
+            uses_left: token.uses_left,
+            last_used_at: time(token.last_used_at),
+            revoked_at: time(token.revoked_at),
+        }
+    }
 }
 
 fn refused(error: TokenError) -> Problem {

@@ -20,7 +20,7 @@ pub(crate) async fn validate(method: Method, headers: HeaderMap) -> Response {
     };
     let mut answer = StatusCode::OK.into_response();
     answer.headers_mut().extend([
-        (header::ALLOW, HeaderValue::from_static("POST")),
+        (header::ALLOW, HeaderValue::from_static("POST,GET,HEAD")),
         (ALLOWED_ORIGIN.clone(), origin.clone()),
         (ALLOWED_RATE.clone(), rate(&headers)),
     ]);

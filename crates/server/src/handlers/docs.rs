@@ -1,0 +1,136 @@
+//! `/openapi.json` and `/docs`: the description of the API, and a page to try it.
+//!
+//! The page is Swagger UI, whose files are in the program; it asks nothing of another address, and its content security policy says so to
+//! the browser.
+
+use crate::code::Code;
+use crate::openapi::openapi;
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use flate2::read::GzDecoder;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use nowwhat::Problem;
+use nowwhat::extract::Path;
+use std::io::Read;
+use std::sync::{Arc, LazyLock};
+use utoipa_swagger_ui::Config;
+
+const JSON: &str = "application/json";
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+
+/// Only from here: scripts, styles, requests. The styles of Swagger UI hold pictures.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// A file that never changes while the program runs.
+struct File {
+    content_type: &'static str,
+    bytes: Bytes,
+    /// Whether the bytes are compressed with gzip.
+    packed: Packed,
+    etag: HeaderValue,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Packed {
+    Yes,
+    No,
+}
+
+static DESCRIPTION: LazyLock<File> = LazyLock::new(|| File::text(JSON, openapi()));
+static PAGE: LazyLock<File> = LazyLock::new(|| File::text(HTML, include_str!("../docs/page.html")));
+static START: LazyLock<File> = LazyLock::new(|| File::text(JAVASCRIPT, include_str!("../docs/start.js")));
+static STYLE: LazyLock<File> = LazyLock::new(|| File::of_swagger_ui(CSS, "swagger-ui.css"));
+static SCRIPT: LazyLock<File> = LazyLock::new(|| File::of_swagger_ui(JAVASCRIPT, "swagger-ui-bundle.js"));
+
+/// The description of the API.
+pub(crate) async fn get_description(headers: HeaderMap) -> Response {
+    DESCRIPTION.answer(&headers)
+}
+
+/// The page to try it.
+pub(crate) async fn get_page(headers: HeaderMap) -> Response {
+    PAGE.answer(&headers)
+}
+
+/// A file of the page.
+pub(crate) async fn get_file(Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
+    let file = match name.as_str() {
+        "start.js" => &START,
+        "swagger-ui.css" => &STYLE,
+        "swagger-ui-bundle.js" => &SCRIPT,
+        _ => return Err(Code::NotFound.problem(format!("the page at /docs has no file {name:?}"))),
+    };
+    Ok(file.answer(&headers))
+}
+
+impl File {
+    fn text(content_type: &'static str, text: &'static str) -> Self {
+        Self::of(content_type, Bytes::from_static(text.as_bytes()), Packed::No)
+    }
+
+    fn of_swagger_ui(content_type: &'static str, name: &str) -> Self {
+        let file = utoipa_swagger_ui::serve(name, Arc::new(Config::from("openapi.json")));
+        let file = file.ok().flatten().expect("Swagger UI has it");
+        let packed = if file.gzpipped { Packed::Yes } else { Packed::No };
+        Self::of(content_type, file.bytes.into_owned().into(), packed)
+    }
+
+    fn of(content_type: &'static str, bytes: Bytes, packed: Packed) -> Self {
+        let hash = event::content_hash(&[&bytes]);
+        let etag = HeaderValue::try_from(format!("\"{hash:032x}\"")).expect("digits are ASCII");
+        Self { content_type, bytes, packed, etag }
+    }
+
+    /// The file, or 304 when the client has it already.
+    fn answer(&self, asked: &HeaderMap) -> Response {
+        let known = asked.get(header::IF_NONE_MATCH).is_some_and(|known| names(known, &self.etag));
+        let mut answer = match known {
+            true => StatusCode::NOT_MODIFIED.into_response(),
+            false => self.whole(asked),
+        };
+        answer.headers_mut().extend([
+            (header::ETAG, self.etag.clone()),
+            // Kept, and asked for again at each use: another version of the program has other files.
+            (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+            (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
+            (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+            (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+        ]);
+        answer
+    }
+
+    fn whole(&self, asked: &HeaderMap) -> Response {
+        let kind = (header::CONTENT_TYPE, HeaderValue::from_static(self.content_type));
+        let vary = (header::VARY, HeaderValue::from_name(HeaderName::from_static("accept-encoding")));
+        match self.packed {
+            Packed::No => ([kind], Body::from(self.bytes.clone())).into_response(),
+            Packed::Yes if takes_gzip(asked) => {
+                let encoding = (header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+                ([kind, vary, encoding], Body::from(self.bytes.clone())).into_response()
+            }
+            Packed::Yes => ([kind, vary], Body::from(self.unpacked())).into_response(),
+        }
+    }
+
+    fn unpacked(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        GzDecoder::new(&self.bytes[..]).read_to_end(&mut text).expect("it was packed by the build");
+        text
+    }
+}
+
+/// Whether `If-None-Match` names this version (RFC 9110, 13.1.2).
+fn names(known: &HeaderValue, etag: &HeaderValue) -> bool {
+    let known = known.to_str().unwrap_or_default().split(',').map(|tag| tag.trim().trim_start_matches("W/"));
+    known.into_iter().any(|tag| tag == "*" || tag.as_bytes() == etag.as_bytes())
+}
+
+fn takes_gzip(asked: &HeaderMap) -> bool {
+    let lists = asked.get_all(header::ACCEPT_ENCODING).iter().filter_map(|list| list.to_str().ok());
+    let mut coded = lists.flat_map(|list| list.split(',')).map(str::trim);
+    coded.any(|coding| matches!(coding.split_once(';').unwrap_or((coding, "")), ("gzip" | "*", quality) if quality.trim() != "q=0"))
+}

@@ -1,0 +1,289 @@
+//! What each act takes and answers, beside what the table of acts says.
+
+use super::operation::{Described, text};
+use super::parts::{header, of, path, required_header};
+use super::{batch, parts};
+use crate::authorisation::Act;
+use crate::code::Code;
+use crate::handlers::{audit, events, ingest, query, rejected, sensors, tokens};
+use serde_json::{Value, json};
+use utoipa::openapi::content::ContentBuilder;
+use utoipa::openapi::path::Parameter;
+use utoipa::openapi::schema::{KnownFormat, ObjectBuilder};
+use utoipa::openapi::{SchemaFormat, Type};
+
+/// An act as it is described.
+pub(super) fn described(act: Act) -> Described {
+    match act {
+        Act::ValidateWebhook => validate_webhook(act),
+        Act::SendEvents => send_events(act),
+        Act::ListEvents | Act::ReadEvent => of_events(act),
+        Act::Query => ask(act),
+        Act::ReadRejected => read_rejected(act),
+        Act::RegisterSensor | Act::SeeItself | Act::ListSensors => of_all_sensors(act),
+        Act::ReadSensor | Act::ChangeSensor | Act::DisableSensor | Act::RotateToken => of_one_sensor(act),
+        Act::AddToken | Act::ListTokens | Act::ReadToken | Act::RevokeToken => of_tokens(act),
+        Act::ReadAudit => read_audit(act),
+        Act::Describe | Act::ShowDocs | Act::ReadDocsFile => of_docs(act),
+    }
+}
+
+/// The probes of every service on nowwhat that are also on the public listener.
+pub(super) fn probes() -> [(&'static str, Described); 2] {
+    let live = Described::probe("live", "Whether the process answers").answer(200, "It does.", []);
+    let ready = Described::probe("ready", "Whether requests are taken").answer(200, "They are.", []);
+    let ready =
+        ready.answer(503, "They are not: it starts, stops, or a check fails. The admin listener says which.", []);
+    [("/livez", live), ("/readyz", ready)]
+}
+
+fn validate_webhook(act: Act) -> Described {
+    let text = "Section 4 of the HTTP webhooks of CloudEvents. Every origin that asks is allowed: who sends needs a token. \
+                `WebHook-Request-Callback` is not called.";
+    let origin = of(Type::String).min_length(Some(1)).examples(["eventemitter.example.com"]);
+    let rate = of(Type::String).examples(["120"]);
+    Described::of(act, text)
+        .parameter(required_header("WebHook-Request-Origin", "Who wants to send.", origin))
+        .parameter(header(
+            "WebHook-Request-Rate",
+            "How many requests a minute it wants to send; passed over when it is no number.",
+            rate,
+        ))
+        .answer(200, "It may send.", [])
+        .headers(200, &["Allow", "WebHook-Allowed-Origin", "WebHook-Allowed-Rate"])
+        .error(Code::MethodNotAllowed)
+}
+
+fn send_events(act: Act) -> Described {
+    let text = "One object, an array, lines of JSON (NDJSON) or CloudEvents in their three modes. A 200 says that what was accepted is on stable \
+                storage. An event that cannot be read is rejected alone; only when all were, or with `atomic=true`, the answer is 400 and nothing is \
+                stored. Events with an id are not stored twice; for all others send an `Idempotency-Key`. An admin sends nothing: an event has a sender.";
+    let key = of(Type::String).pattern(Some(r#"^("([!#-\[\]-~]|\\["\\]){1,255}"|[!#-~][!-~]{0,254})$"#));
+    let key = key.examples(["\"8e03978e-40d5-43dd-bc93-6894a57f9324\""]);
+    let mut described = Described::of(act, text).query::<ingest::Parameters>().parameter(header(
+        "Idempotency-Key",
+        "The same key with the same request gets the same answer again (draft-ietf-httpapi-idempotency-key-header): 1 to 255 visible ASCII \
+         characters, in double quotes or bare.",
+        key,
+    ));
+    for (name, about) in batch::cloudevent_headers() {
+        described = described.parameter(header(name, about, of(Type::String)));
+    }
+    let contents = batch::contents(&mut described);
+    let example = json!({
+        "accepted": 2, "duplicates": 1,
+        "rejected": [{ "index": 1, "code": "invalid_time", "pointer": "/time", "reason": "\"yesterday\" is not a time: send RFC 3339 with a zone, such as 2026-01-31T12:00:00Z, or an epoch number" }],
+        "rejected_total": 1,
+    });
+    described
+        .body(batch::ABOUT, contents)
+        .json_answer::<ingest::Answer<'_>>(200, "What became of each event.", example)
+        .headers(
+            200,
+            &[
+                "Catchment-Rejected",
+                "Catchment-Duplicate-Window",
+                "Catchment-Idempotency-Window",
+                "Idempotency-Replayed",
+            ],
+        )
+        .errors(&[Code::AllRejected, Code::AtomicRejected, Code::InvalidIdempotencyKey, Code::IdempotencyKeyInUse])
+        .errors(&[Code::IdempotencyKeyReused, Code::TooManyEvents, Code::SealBehind, Code::StorageFull])
+        .errors(&[Code::LogPoisoned, Code::Stopping, Code::RejectedUnavailable])
+}
+
+/// What reading the tables can fail with.
+const OF_QUERIES: [Code; 6] = [
+    Code::QueryTooLarge,
+    Code::TooManyRows,
+    Code::TooManyQueries,
+    Code::QueryTimeout,
+    Code::InvalidSql,
+    Code::StatementNotAllowed,
+];
+
+fn of_events(act: Act) -> Described {
+    let event = events::example();
+    match act {
+        Act::ListEvents => Described::of(act, "A page ends early beyond 8 MiB.")
+            .query::<events::Filter>()
+            .json_answer::<events::Page>(200, "A page.", json!({ "events": [event], "next_cursor": "41" })),
+        _ => Described::of(act, "The newest with this id.")
+            .parameter(path("id", "The id of an event.", of(Type::String).min_length(Some(1)).examples(["a-1"])))
+            .json_answer::<events::Event>(200, "The event.", event)
+            .error(Code::NotFound),
+    }
+    .errors(&OF_QUERIES[..4])
+}
+
+fn ask(act: Act) -> Described {
+    let about = "PostgreSQL's dialect, one statement that only reads. A question that starts after an answer sees what that accepted. `Accept` \
+                 chooses the format. An error after the answer began ends it abnormally, never as a body that looks complete.";
+    let question = json!({
+        "sql": "SELECT type, count(*) AS events FROM events WHERE sensor = $1 GROUP BY 1", "params": ["roof"], "limit": 1000, "timeout_seconds": 30,
+    });
+    let answer = json!({
+        "columns": [{ "name": "type", "type": "text" }, { "name": "events", "type": "bigint" }], "rows": [["reading", 2]], "truncated": false,
+    });
+    let mut described = Described::of(act, about).json_body::<query::Question>(question);
+    let schema = described.named_schema("QueryAnswer", parts::query_answer());
+    let json = ContentBuilder::new().schema(Some(schema)).example(Some(answer)).build();
+    let lines = text("{\"type\":\"reading\",\"events\":2}\n");
+    let csv = text("type,events\r\nreading,2\r\n");
+    described
+        .answer(200, "The rows.", [("application/json", json), ("application/x-ndjson", lines), ("text/csv", csv)])
+        .errors(&OF_QUERIES)
+        .error(Code::InvalidParameter)
+}
+
+fn read_rejected(act: Act) -> Described {
+    let example = json!({
+        "rejected": [{
+            "rejected_position": 7, "received_at": "2026-01-31T12:00:00.123456Z", "sensor": "roof",
+            "request_id": "0199cafe-7d2a-7c33-9a51-6f1c8f8d2b10", "index": 1, "code": "invalid_time", "pointer": "/time",
+            "reason": "\"yesterday\" is not a time: send RFC 3339 with a zone, such as 2026-01-31T12:00:00Z, or an epoch number",
+            "content_type": "application/json", "headers": null, "data": "{\"temperature\": 19.4, \"time\": \"yesterday\"}",
+            "data_base64": null, "bytes": 42, "cut": false,
+        }],
+        "next_cursor": null,
+    });
+    Described::of(act, "A page ends early beyond 8 MiB.")
+        .query::<rejected::Parameters>()
+        .json_answer::<rejected::Page>(200, "A page.", example)
+        .error(Code::RejectedUnavailable)
+}
+
+fn sensor() -> Value {
+    json!({
+        "sensorId": "roof-1", "name": "Roof 1", "labels": { "site": "a" }, "time_zone": "Europe/Berlin",
+        "created_at": "2026-01-31T12:00:00.123456Z", "last_seen_at": null, "disabled_at": null,
+    })
+}
+
+fn of_all_sensors(act: Act) -> Described {
+    match act {
+        Act::RegisterSensor => {
+            let about = "A device that lost its answer repeats the request: as long as no token of the sensor was used, the same enrolment token \
+                         and the same name get a fresh one.";
+            let token = "cat_wm0vRlTS8i7Xv1rYb7cQ1uH0aZ3y5k2n4p6q8s9t0w1";
+            Described::of(act, about)
+                .json_body::<sensors::Registration>(json!({ "name": "Roof 1", "labels": { "site": "a" } }))
+                .json_answer::<sensors::RegisteredSensor<'_>>(
+                    201,
+                    "It is registered; the token is shown only here.",
+                    json!({ "sensorId": "roof-1", "token": token }),
+                )
+                .headers(201, &["Location", "Cache-Control"])
+                .errors(&[Code::InvalidName, Code::NameTaken, Code::EnrolmentUsedUp])
+        }
+        Act::SeeItself => Described::of(act, "An admin sees any.")
+            .query::<sensors::Which>()
+            .json_answer::<sensors::Sensor>(200, "The sensor.", sensor())
+            .error(Code::NotFound),
+        _ => Described::of(act, "By id.").query::<sensors::Parameters>().json_answer::<sensors::Page>(
+            200,
+            "A page.",
+            json!({ "sensors": [sensor()], "next_after": null }),
+        ),
+    }
+}
+
+fn of_one_sensor(act: Act) -> Described {
+    let id = path("id", "The id of a sensor.", of(Type::String).min_length(Some(1)).examples(["roof-1"]));
+    let described = |text| Described::of(act, text).parameter(id).error(Code::NotFound);
+    match act {
+        Act::ReadSensor => described("").json_answer::<sensors::Sensor>(200, "The sensor.", sensor()),
+        Act::ChangeSensor => described("`labels` replaces all of them. What is not named stays.")
+            .json_body::<sensors::Change>(
+                json!({ "labels": { "site": "a" }, "time_zone": "Europe/Berlin", "disabled": false }),
+            )
+            .json_answer::<sensors::Sensor>(200, "The sensor as it is now.", sensor())
+            .error(Code::InvalidField),
+        Act::DisableSensor => described("").answer(204, "It is disabled.", []),
+        _ => {
+            let example = json!({
+                "sensorId": "roof-1", "id": 8, "token": "cat_wm0vRlTS8i7Xv1rYb7cQ1uH0aZ3y5k2n4p6q8s9t0w1",
+                "old_tokens_expire_at": "2026-01-31T13:00:00.123456Z",
+            });
+            described("Its old tokens of the role `sensor` are taken for a while yet.")
+                .json_body::<sensors::Rotation>(json!({ "overlap_seconds": 3600 }))
+                .json_answer::<sensors::RotatedToken<'_>>(201, "The token, which is shown only here.", example)
+                .headers(201, &["Location", "Cache-Control"])
+                .error(Code::InvalidField)
+        }
+    }
+}
+
+fn token() -> Value {
+    json!({
+        "id": 7, "role": "reader", "name": "report", "sensor": null, "created_at": "2026-01-31T12:00:00.123456Z",
+        "expires_at": "2026-03-02T12:00:00.123456Z", "uses_left": null, "last_used_at": null, "revoked_at": null,
+    })
+}
+
+fn of_tokens(act: Act) -> Described {
+    let numbered = |text| Described::of(act, text).parameter(token_id()).error(Code::NotFound);
+    match act {
+        Act::AddToken => {
+            let mut made = token();
+            made["token"] = json!("cat_wm0vRlTS8i7Xv1rYb7cQ1uH0aZ3y5k2n4p6q8s9t0w1");
+            Described::of(act, "")
+                .json_body::<tokens::Wanted>(
+                    json!({ "role": "reader", "name": "report", "expires_in_seconds": 2_592_000 }),
+                )
+                .json_answer::<tokens::MadeToken<'_>>(201, "The token, which is shown only here.", made)
+                .headers(201, &["Location", "Cache-Control"])
+                .error(Code::InvalidField)
+        }
+        Act::ListTokens => Described::of(act, "Newest first, never the tokens themselves.")
+            .query::<tokens::Parameters>()
+            .json_answer::<tokens::Page>(200, "A page.", json!({ "tokens": [token()], "next_before": null })),
+        Act::ReadToken => numbered("").json_answer::<tokens::Token>(200, "The token.", token()),
+        _ => {
+            numbered("The next request with it is 401.").answer(204, "It is revoked.", []).error(Code::TokenConfigured)
+        }
+    }
+}
+
+fn token_id() -> Parameter {
+    let number = of(Type::Integer).format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)));
+    path("id", "The number of a token.", number.examples([7]))
+}
+
+fn read_audit(act: Act) -> Described {
+    let example = json!({
+        "entries": [{
+            "id": 3, "at": "2026-01-31T12:00:00.123456Z", "token_id": 1, "token_name": "configured", "role": "admin", "client": "127.0.0.1",
+            "act": "sensor.register", "target": "sensor/roof-1", "detail": { "name": "Roof 1" },
+            "request_id": "0199cafe-7d2a-7c33-9a51-6f1c8f8d2b10",
+        }],
+        "next_before": null,
+    });
+    let described = Described::of(act, "Newest first. An entry is stored with its change, all of it or nothing.");
+    described.query::<audit::Parameters>().json_answer::<audit::Page>(200, "A page.", example)
+}
+
+fn of_docs(act: Act) -> Described {
+    let known = of(Type::String).examples(["\"3f2a\""]);
+    let unless = header("If-None-Match", "The `ETag` of what is there already.", known);
+    let described = |text| Described::of(act, text).parameter(unless).answer(304, "It is the same still.", []);
+    let object = ContentBuilder::new().schema(Some(ObjectBuilder::new())).build();
+    match act {
+        Act::Describe => described("").answer(200, "OpenAPI 3.1.", [("application/json", object)]),
+        Act::ShowDocs => {
+            described("").answer(200, "The page.", [("text/html; charset=utf-8", text("<!doctype html>"))])
+        }
+        _ => {
+            let name = of(Type::String).examples(["start.js"]);
+            described("")
+                .parameter(path("file", "The name of a file.", name))
+                .answer(
+                    200,
+                    "The file.",
+                    [("text/css; charset=utf-8", text("")), ("text/javascript; charset=utf-8", text(""))],
+                )
+                .error(Code::NotFound)
+        }
+    }
+    .headers(200, &["ETag"])
+}
