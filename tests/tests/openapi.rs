@@ -93,6 +93,20 @@ fn files_of_the_page_come_compressed_to_whoever_takes_that_and_unknown_ones_are_
     }
 }
 
+#[test]
+fn a_whole_number_is_one_however_json_writes_it() {
+    let dir = folder();
+    let collector = Collector::start(dir.path());
+    collector.sensor("roof");
+    let rotate = |seconds: &str| {
+        let body = format!("{{\"overlap_seconds\": {seconds}}}");
+        collector.post("/api/v1/sensors/roof/token", &collector.token, body.as_bytes(), &[]).status
+    };
+    for (seconds, status) in [("60.0", 201), ("6e1", 201), ("null", 201), ("0.5", 400), ("-1", 400), ("\"60\"", 400)] {
+        assert_eq!(rotate(seconds), status, "{seconds}");
+    }
+}
+
 /// A Python that has `schemathesis` and `openapi-spec-validator`; none, with a word, when this machine has none.
 fn python() -> Option<PathBuf> {
     let named = std::env::var_os("CATCHMENT_SCHEMATHESIS_PYTHON").map(PathBuf::from);

@@ -15,7 +15,8 @@ use http::request::Parts;
 use http::{HeaderMap, StatusCode, header};
 use http_body_util::BodyExt;
 use nowwhat::Problem;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer};
 use std::time::Duration;
 
 /// Shorter than any limit of nowwhat's for pauses: the answer is on its way already, and must not become one about the pause.
@@ -141,6 +142,15 @@ pub(crate) async fn json_or_default<T: DeserializeOwned + Default>(
 async fn read_small(app: &App, parts: &Parts, coming: &mut Coming) -> Result<Read, Problem> {
     let max = app.shared.limits.body_bytes_max.min(JSON_BYTES_MAX);
     read(app, &parts.headers, coming, max).await
+}
+
+/// A field with a whole number, also written as `3600.0`: JSON Schema's `integer` makes no difference.
+pub(crate) fn whole<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    const EXACT_MAX: f64 = (1_u64 << 53) as f64;
+    let Some(number) = Option::<serde_json::Number>::deserialize(from)? else { return Ok(None) };
+    let is_whole = |n: &f64| n.fract() == 0.0 && (0.0..=EXACT_MAX).contains(n);
+    let read = number.as_u64().or_else(|| number.as_f64().filter(is_whole).map(|n| n as u64));
+    read.map(Some).ok_or_else(|| D::Error::custom(format!("{number} is no whole number from 0 on")))
 }
 
 /// What was answered, after what is left of a refused request's body was taken: else its connection could not be used again.

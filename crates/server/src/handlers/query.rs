@@ -31,9 +31,11 @@ pub(crate) struct Question {
     #[schema(schema_with = crate::openapi::values)]
     params: Vec<serde_json::Value>,
     /// Most rows of the answer, at most `query.rows_max`, which stands when it is left out.
+    #[serde(default, deserialize_with = "body::whole")]
     #[schema(format = "uint64")]
     limit: Option<u64>,
     /// Time it may take, at most `query.timeout_seconds_max`; by default `query.timeout_seconds`.
+    #[serde(default, deserialize_with = "body::whole")]
     #[schema(format = "uint64")]
     timeout_seconds: Option<u64>,
 }

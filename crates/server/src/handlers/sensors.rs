@@ -95,15 +95,15 @@ pub(crate) struct Change {
 #[serde(deny_unknown_fields)]
 pub(crate) struct QuotaFields {
     /// Events in a second.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "given_whole")]
     #[schema(value_type = Option<u64>, minimum = 1, maximum = PER_SECOND_MAX)]
     events_per_second: Option<Option<u64>>,
     /// Bytes of bodies in a second.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "given_whole")]
     #[schema(value_type = Option<u64>, minimum = 1, maximum = PER_SECOND_MAX)]
     bytes_per_second: Option<Option<u64>>,
     /// For how many seconds' worth it may send at once.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "given_whole")]
     #[schema(value_type = Option<u64>, minimum = 1, maximum = BURST_SECONDS_MAX)]
     burst_seconds: Option<Option<u64>>,
 }
@@ -120,6 +120,7 @@ impl QuotaFields {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Rotation {
     /// How long its old tokens are still taken; 0 ends them at once.
+    #[serde(default, deserialize_with = "body::whole")]
     #[schema(minimum = 0, maximum = 2_592_000, default = 3600)]
     overlap_seconds: Option<u64>,
 }
@@ -400,6 +401,11 @@ impl From<Rates> for SensorRates {
 /// A field that is there: null is a value like others, and is refused where it is none.
 fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
     T::deserialize(from).map(Some)
+}
+
+/// The same of a whole number.
+fn given_whole<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<u64>>, D::Error> {
+    whole(from).map(Some)
 }
 
 fn not_changed(error: SensorError) -> Problem {

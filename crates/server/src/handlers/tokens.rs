@@ -37,11 +37,13 @@ pub(crate) struct Wanted {
     #[schema(format = DateTime)]
     expires_at: Option<String>,
     /// How long it lives.
+    #[serde(default, deserialize_with = "body::whole")]
     #[schema(minimum = 1, maximum = 3_155_760_000_u64)]
     expires_in_seconds: Option<u64>,
     /// How many sensors it may register: for the role `enrol`, and only for it.
-    #[schema(minimum = 1, maximum = 1_000_000)]
-    uses: Option<u32>,
+    #[serde(default, deserialize_with = "body::whole")]
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 1_000_000)]
+    uses: Option<u64>,
 }
 
 /// The parameters of the address.
@@ -122,7 +124,7 @@ async fn add(app: &App, parts: &Parts, body: &mut Coming) -> Result<Response, Pr
         expires_at: expiry(&wanted)?,
         name: wanted.name,
         sensor: wanted.sensor,
-        uses: wanted.uses,
+        uses: wanted.uses.map(|uses| u32::try_from(uses).unwrap_or(u32::MAX)),
     };
     let added = nowwhat::db(app.shared.registry.add_token(&auth::actor(&identity), &new)).await;
     let (info, token) = added.map_err(refused)?;
