@@ -159,6 +159,6 @@ fn schemathesis_finds_nothing() {
     // The one that gave the description has had its question.
     let operations = all - 1;
     assert!(report.contains(&format!("Tested: {operations}\n")), "all {operations} are asked: {report}");
-    assert!(collector.metric("catchment_engine_events_total{end=\"accepted\"}") > 10.0, "its events came in: {report}");
+    assert!(collector.metric("catchment_engine_events_total{end=\"accepted\"}") > 0.0, "its events came in: {report}");
     collector.assert_adds_up();
 }
