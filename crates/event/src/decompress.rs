@@ -3,6 +3,7 @@
 //! It promises that no body grows beyond its bound, by size or by ratio, before it is refused: at most [`RATIO_MAX`] times its
 //! length and 64 KiB. `deflate` is read with or without its zlib header, as senders disagree; zstd windows go up to 8 MiB (RFC 9659).
 
+use flate2::{Decompress, FlushDecompress, Status};
 use std::io::{self, Read};
 
 /// A body may grow to at most this many times its compressed length (and 64 KiB).
@@ -126,14 +127,49 @@ fn one(
 fn decoder(encoding: ContentEncoding, body: &[u8]) -> io::Result<Box<dyn Read + '_>> {
     Ok(match encoding {
         ContentEncoding::Gzip => Box::new(flate2::read::MultiGzDecoder::new(body)),
-        ContentEncoding::Deflate if has_zlib_header(body) => Box::new(flate2::read::ZlibDecoder::new(body)),
-        ContentEncoding::Deflate => Box::new(flate2::read::DeflateDecoder::new(body)),
+        ContentEncoding::Deflate => Box::new(Inflate::new(body)),
         ContentEncoding::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(body)?;
             decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
             Box::new(decoder)
         }
     })
+}
+
+/// A deflate stream that ends where the body does. The readers of flate2 take a stream that breaks off for one that ended, and pass over
+/// what follows its end: both would be events lost in silence.
+struct Inflate<'a> {
+    left: &'a [u8],
+    state: Decompress,
+    ended: bool,
+}
+
+impl<'a> Inflate<'a> {
+    fn new(body: &'a [u8]) -> Self {
+        Self { left: body, state: Decompress::new(has_zlib_header(body)), ended: false }
+    }
+}
+
+impl Read for Inflate<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while !self.ended && !buffer.is_empty() {
+            let (taken, written) = (self.state.total_in(), self.state.total_out());
+            let status = self.state.decompress(self.left, buffer, FlushDecompress::None)?;
+            let (taken, written) = (self.state.total_in() - taken, self.state.total_out() - written);
+            self.left = &self.left[taken as usize..];
+            self.ended = status == Status::StreamEnd;
+            if self.ended && !self.left.is_empty() {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "bytes follow its end"));
+            }
+            if written > 0 {
+                return Ok(written as usize);
+            }
+            if !self.ended && taken == 0 {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it breaks off"));
+            }
+        }
+        Ok(0)
+    }
 }
 
 fn has_zlib_header(body: &[u8]) -> bool {
@@ -213,5 +249,25 @@ mod tests {
             assert!(matches!(error, Err(DecompressError::Damaged { .. })), "{encoding:?}");
         }
         assert!(decompress(&[ContentEncoding::Gzip], &whole[..whole.len() - 9], 1 << 20, |_| true).is_err());
+    }
+
+    #[test]
+    fn a_body_that_breaks_off_anywhere_and_one_with_more_after_its_end_are_errors() {
+        let body = br#"{"value":1}"#.repeat(100);
+        let zstd = zstd::bulk::compress(&body, 3).expect("memory");
+        let all = [
+            (ContentEncoding::Gzip, gzip(&body)),
+            (ContentEncoding::Deflate, deflate(&body)),
+            (ContentEncoding::Deflate, zlib(&body)),
+            (ContentEncoding::Zstd, zstd),
+        ];
+        for (encoding, whole) in all {
+            for cut in 1..whole.len() {
+                let shorter = decompress(&[encoding], &whole[..cut], 1 << 20, |_| true);
+                assert!(shorter.is_err(), "{encoding:?}: {cut} of {} bytes gave {shorter:?}", whole.len());
+            }
+            let longer = decompress(&[encoding], &[&whole[..], b"\0"].concat(), 1 << 20, |_| true);
+            assert!(longer.is_err(), "{encoding:?} with a byte more gave {longer:?}");
+        }
     }
 }
