@@ -4,8 +4,8 @@
 //! (`:60`) is the first moment of the next minute. In a zone, a time that a clock change skips is read with the offset before
 //! the change, one that occurs twice is the earlier one ("compatible" in RFC 5545).
 
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
+use jiff::civil::DateTime;
+use jiff::tz::{AmbiguousOffset, TimeZone};
 
 const DAY_SECONDS: i64 = 86_400;
 const MICROS: i64 = 1_000_000;
@@ -52,12 +52,7 @@ pub fn parse_time(text: &str) -> Result<i64, TimeError> {
 
 /// RFC 3339 with `Z`; fractions only where there are some.
 pub fn format_time(micros: i64) -> String {
-    // By the calendar alone: a `Timestamp` ends a day before the year 9999 does.
-    let epoch = jiff::civil::date(1970, 1, 1).at(0, 0, 0, 0);
-    match epoch.checked_add(jiff::SignedDuration::from_micros(micros)) {
-        Ok(time) => format!("{time}Z"),
-        Err(_) => micros.to_string(),
-    }
+    civil(micros).map_or_else(|| micros.to_string(), |time| format!("{time}Z"))
 }
 
 /// Reads a time from the text of a string.
@@ -170,9 +165,19 @@ fn offset(rest: &[u8]) -> Option<Option<i64>> {
     (hours <= 23 && minutes <= 59).then_some(Some(if sign == b'-' { -seconds } else { seconds }))
 }
 
+/// The offset alone is asked for: a `Timestamp` ends a day before the year 9999 does.
 fn in_zone(local: &Local<'_>, zone: &TimeZone) -> Option<i64> {
-    let civil = TimeZone::UTC.to_datetime(Timestamp::from_microsecond(local.micros).ok()?);
-    Some(zone.to_ambiguous_timestamp(civil).compatible().ok()?.as_microsecond())
+    let civil = civil(local.micros)?;
+    let (AmbiguousOffset::Unambiguous { offset }
+    | AmbiguousOffset::Gap { before: offset, .. }
+    | AmbiguousOffset::Fold { before: offset, .. }) = zone.to_ambiguous_timestamp(civil).offset();
+    Some(local.micros - i64::from(offset.seconds()) * MICROS)
+}
+
+/// A date and a time of day, by the calendar alone.
+fn civil(micros: i64) -> Option<DateTime> {
+    let epoch = jiff::civil::date(1970, 1, 1).at(0, 0, 0, 0);
+    epoch.checked_add(jiff::SignedDuration::from_micros(micros)).ok()
 }
 
 /// Days since 1970-01-01 of a proleptic Gregorian date.
@@ -203,7 +208,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn at(text: &str) -> i64 {
-        let time: Timestamp = text.parse().expect("a time that jiff reads");
+        let time: jiff::Timestamp = text.parse().expect("a time that jiff reads");
         time.as_microsecond()
     }
 
