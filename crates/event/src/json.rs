@@ -316,6 +316,65 @@ fn plain_bytes(text: &[u8]) -> usize {
     at + text[at..].iter().take_while(|b| !matches!(b, b'"' | b'\\' | 0..0x20)).count()
 }
 
+/// Longer pointers are not told.
+const POINTER_BYTES_MAX: usize = 1000;
+
+/// The JSON pointer (RFC 6901) to the value in which an offset lies; none at the top, and when it is very long. The text may be no JSON
+/// after the offset, and no UTF-8.
+pub(crate) fn pointer_to(text: &[u8], offset: usize) -> Option<String> {
+    /// A step into an object, none before its first key, or into an array.
+    enum Step<'a> {
+        Key(Option<&'a [u8]>),
+        Index(usize),
+    }
+    let mut steps: Vec<Step<'_>> = Vec::new();
+    let mut at = 0;
+    while at < offset {
+        let mut next = at + 1;
+        match (text[at], steps.last_mut()) {
+            (b'{', _) => steps.push(Step::Key(None)),
+            (b'[', _) => steps.push(Step::Index(0)),
+            (b'}' | b']', _) => drop(steps.pop()),
+            (b',', Some(Step::Key(key))) => *key = None,
+            (b',', Some(Step::Index(index))) => *index += 1,
+            (b'"', last) => {
+                next = after_string(text, at);
+                if let (Some(Step::Key(key @ None)), true) = (last, next <= offset) {
+                    *key = Some(&text[at..next]);
+                }
+            }
+            _ => {}
+        }
+        at = next;
+    }
+    let mut pointer = String::new();
+    for step in steps {
+        match step {
+            Step::Key(None) => {}
+            Step::Key(Some(key)) => {
+                let name = serde_json::from_slice(key);
+                let name = name.unwrap_or_else(|_| String::from_utf8_lossy(&key[1..key.len() - 1]).into_owned());
+                pointer.extend(["/", &name.replace('~', "~0").replace('/', "~1")]);
+            }
+            Step::Index(index) => pointer.extend(["/", &index.to_string()]),
+        }
+    }
+    (!pointer.is_empty() && pointer.len() <= POINTER_BYTES_MAX).then_some(pointer)
+}
+
+/// Where a string that begins at an offset is over.
+fn after_string(text: &[u8], start: usize) -> usize {
+    let mut at = start + 1;
+    while let Some(&byte) = text.get(at) {
+        match byte {
+            b'"' => return at + 1,
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+    text.len()
+}
+
 /// A string's text, its quotes and escapes taken away. The string was scanned before and has no lone surrogate.
 pub(crate) fn unescaped(quoted: &str) -> std::borrow::Cow<'_, str> {
     let inner = &quoted[1..quoted.len() - 1];

@@ -4,7 +4,7 @@ use crate::code::{Code, Rejection};
 use crate::columns::Columns;
 use crate::fields::{BadPointer, FieldNames, Pointer};
 use crate::framing::Framing;
-use crate::json::{Flaw, Scanner, SyntaxError};
+use crate::json::{Flaw, Scanner, SyntaxError, pointer_to};
 use crate::key::Key;
 use arrow::record_batch::RecordBatch;
 use jiff::tz::TimeZone;
@@ -324,7 +324,9 @@ impl<'a> Reader<'a> {
     pub(crate) fn checked_text<'t>(&self, bytes: &'t [u8]) -> Result<&'t str, Refusal> {
         self.check_size(bytes)?;
         std::str::from_utf8(bytes).map_err(|e| {
-            refusal(Code::InvalidUtf8, None, format!("the event is not valid UTF-8 at byte {}", e.valid_up_to()))
+            let offset = e.valid_up_to();
+            let reason = format!("the event is not valid UTF-8 at byte {offset}");
+            refusal(Code::InvalidUtf8, pointer_to(bytes, offset).as_deref(), reason)
         })
     }
 
@@ -364,12 +366,12 @@ impl<'a> Reader<'a> {
             Some(Flaw::LoneSurrogate { offset }) => {
                 let reason =
                     format!("a string has a lone surrogate at byte {offset}: send both halves of the pair, or U+FFFD");
-                Err(refusal(Code::LoneSurrogate, None, reason))
+                Err(refusal(Code::LoneSurrogate, pointer_to(text.as_bytes(), offset).as_deref(), reason))
             }
             Some(Flaw::TooDeep { offset }) => {
                 let max = self.options.limits.nesting_max;
                 let reason = format!("the event is nested deeper than {max} at byte {offset}");
-                Err(refusal(Code::NestingTooDeep, None, reason))
+                Err(refusal(Code::NestingTooDeep, pointer_to(text.as_bytes(), offset).as_deref(), reason))
             }
         }
     }

@@ -184,6 +184,27 @@ fn a_rejection_tells_which_bytes_of_the_body_it_is_about() {
 }
 
 #[test]
+fn a_flaw_inside_an_event_is_told_with_its_place() {
+    let place = |body: &[u8], framing: Framing<'_>| {
+        let batch = read(body, framing, &options()).expect("reads");
+        batch.rejected[0].pointer.clone()
+    };
+    let surrogate = r#"{"a":{"x":[1],"b~/\u0063":[0,{"\"":"ok"},"\ud800"]},"z":1}"#;
+    assert_eq!(place(surrogate.as_bytes(), Framing::Ndjson).as_deref(), Some("/a/b~0~1c/2"));
+    assert_eq!(place(b"[{\"a\":[[],{},\"\\\\\",\"\\udc00\"]}]", Framing::Json).as_deref(), Some("/a/3"));
+    assert_eq!(place(br#"{"a":{"\ud800":1}}"#, Framing::Json).as_deref(), Some("/a"), "a key is of its object");
+    assert_eq!(place(br#"{"\ud800":1}"#, Framing::Json), None);
+    assert_eq!(place(b"{\"a\":1,\"b\":{\"c\":\"\xff\"}}", Framing::Ndjson).as_deref(), Some("/b/c"));
+    assert_eq!(
+        place(b"{\"b\\u00\xc3\xa9\":[\"\xff\"]}", Framing::Ndjson).as_deref(),
+        Some("/b\\u00\u{e9}/0"),
+        "no JSON at all"
+    );
+    let long = format!("{{\"{}\":\"\\ud800\"}}", "k".repeat(2000));
+    assert_eq!(place(long.as_bytes(), Framing::Json), None, "a very long place is not told");
+}
+
+#[test]
 fn a_key_follows_content_and_given_time_but_not_the_time_of_receipt() {
     let key = |body: &str, received_at| {
         let options = ReadOptions { received_at, ..options() };
