@@ -10,6 +10,8 @@ pub const SEGMENT_HEADER_BYTES: u64 = 4096;
 pub const FRAME_HEADER_BYTES: u64 = 32;
 
 const SEGMENT_MAGIC: [u8; 8] = *b"CATCHWAL";
+/// Positions count from 1 to here: the table has them as signed numbers of 64 bits.
+pub(crate) const POSITION_MAX: u64 = i64::MAX as u64;
 pub(crate) const FRAME_MAGIC: [u8; 4] = *b"CWF1";
 
 /// The header of a segment.

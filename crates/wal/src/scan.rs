@@ -3,7 +3,8 @@
 use crate::disk::DiskFile;
 use crate::error::OpenError;
 use crate::format::{
-    BadHeader, FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, Kind, SEGMENT_HEADER_BYTES, SegmentHeader, VERSION,
+    BadHeader, FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, Kind, POSITION_MAX, SEGMENT_HEADER_BYTES, SegmentHeader,
+    VERSION,
 };
 use std::io;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,11 @@ impl<'f, F: DiskFile> Scan<'f, F> {
             BadHeader::Version(found) => OpenError::Version { file: path.to_owned(), found, known: VERSION },
             BadHeader::Damaged(what) => OpenError::Corrupt { file: path.to_owned(), offset: 0, what: what.to_owned() },
         })?;
+        // A segment can begin after the last position, when it has no frame.
+        if !(1..=POSITION_MAX + 1).contains(&header.first_position) {
+            let what = format!("the segment begins at position {}, which no event can have", header.first_position);
+            return Err(OpenError::Corrupt { file: path.to_owned(), offset: 0, what });
+        }
         let file_bytes = file.bytes().map_err(io)?;
         Ok(Self {
             file,
@@ -56,6 +62,12 @@ impl<'f, F: DiskFile> Scan<'f, F> {
                 self.offset,
                 format!("a frame begins at position {}, expected {}", header.first_position, self.next_position),
             ));
+        }
+        if header.next_position() - 1 > POSITION_MAX {
+            return Err(self.corrupt(self.offset, format!("a frame ends beyond the last position, {POSITION_MAX}")));
+        }
+        if header.kind == Kind::End && header.event_count > 0 {
+            return Err(self.corrupt(self.offset, "an end frame counts events".to_owned()));
         }
         self.offset += header.frame_bytes();
         self.next_position = header.next_position();

@@ -302,6 +302,46 @@ fn every_bit_flip_is_found_or_cuts_only_the_last_group() {
     }
 }
 
+/// A segment as `docs/FORMAT.md` describes it, with one frame; every checksum holds.
+fn crafted(first_position: u64, frame_position: u64, event_count: u32, kind: u8) -> Vec<u8> {
+    let mut bytes = vec![0; SEGMENT_HEADER_BYTES as usize];
+    bytes[..8].copy_from_slice(b"CATCHWAL");
+    bytes[8] = 1;
+    bytes[48..56].copy_from_slice(&first_position.to_le_bytes());
+    let crc = crc32c::crc32c(&bytes[..SEGMENT_HEADER_BYTES as usize - 4]);
+    bytes[SEGMENT_HEADER_BYTES as usize - 4..].copy_from_slice(&crc.to_le_bytes());
+    let mut frame = [b"CWF1".as_slice(), &[kind, 0, 0, 0]].concat();
+    frame.extend(frame_position.to_le_bytes());
+    frame.extend(event_count.to_le_bytes());
+    frame.extend([0; 8]);
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&[0; 16]), &frame);
+    frame.extend(crc.to_le_bytes());
+    [bytes, frame].concat()
+}
+
+#[test]
+fn positions_that_no_event_can_have_are_corruption() {
+    use wal::{Disk, DiskFile};
+    let opened = |first: u64, frame: u64, events: u32, kind: u8| {
+        let disk = SimDisk::new();
+        let file = disk.create(&dir().join(format!("{first:020}.wal")), 0).expect("memory");
+        file.write_at(&crafted(first, frame, events, kind), 0).expect("memory");
+        Wal::open(dir(), OPTIONS, disk).map(|(wal, opened)| (frames(&wal).len(), opened.last_position))
+    };
+    assert_eq!(opened(1, 1, 3, 1).expect("as it should be"), (1, 3));
+    let last = i64::MAX as u64;
+    assert_eq!(opened(last, last, 1, 1).expect("the last there is"), (1, last));
+    for (first, frame, events) in
+        [(0, 0, 1), (0, 1, 1), (last, last, 2), (last + 1, last + 1, 1), (u64::MAX, u64::MAX, 1)]
+    {
+        let error = opened(first, frame, events, 1);
+        assert!(matches!(error, Err(OpenError::Corrupt { .. })), "{first}, {frame}, {events}: {error:?}");
+    }
+    assert_eq!(opened(1, 1, 0, 2).expect("an end"), (0, 0));
+    let end = opened(1, 1, 5, 2);
+    assert!(matches!(end, Err(OpenError::Corrupt { .. })), "an end has no events: {end:?}");
+}
+
 #[test]
 fn every_prefix_of_the_last_write_opens() {
     for keep in 0..=136usize {
