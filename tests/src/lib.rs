@@ -1,10 +1,13 @@
 //! What the tests of the real program share: starting it on free ports with a folder of its own, asking it, killing it.
 //!
-//! It promises that no test leaves a process behind: a [`Collector`] that goes out of scope is killed and waited for.
+//! It promises that no test leaves a process behind: a [`Collector`] that goes out of scope is killed and waited for. And that no test
+//! ends with an event uncounted: one that still runs then is asked for its metrics, and the balances of `docs/METRICS.md` have to hold.
 
+mod accounting;
 mod door;
 mod postgres;
 
+pub use accounting::{balances, imbalances};
 pub use door::{Door, Fate};
 pub use postgres::Postgres;
 
@@ -17,6 +20,9 @@ use std::time::{Duration, Instant};
 
 /// How long a condition may take to come true on a slow machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a collector may take to come to rest at the end of a test.
+const REST: Duration = Duration::from_secs(20);
 
 /// The program under test, built by `make build` beside the tests.
 pub fn program() -> PathBuf {
@@ -376,18 +382,44 @@ impl Collector {
         wait_until(what, || condition(self));
     }
 
-    /// Checks that every received event ended as one of four.
+    /// Waits until every event is accounted for.
+    ///
+    /// # Panics
+    /// When some are not in time.
     pub fn assert_adds_up(&self) {
-        let end = |end: &str| self.metric(&format!("catchment_engine_events_total{{end=\"{end}\"}}"));
-        let ends = end("accepted") + end("duplicate") + end("rejected") + end("failed");
-        assert_eq!(self.metric("catchment_engine_events_received_total"), ends);
+        let deadline = Instant::now() + REST;
+        while let flaws @ [_, ..] = &imbalances(&self.get_admin("/metrics").text)[..] {
+            assert!(Instant::now() < deadline, "not accounted for: {flaws:#?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// What is not accounted for at the end of a test; nothing when the process has ended, or was told to.
+    fn unaccounted(&mut self) -> Vec<String> {
+        let deadline = Instant::now() + REST;
+        loop {
+            if self.child.try_wait().is_ok_and(|status| status.is_some()) {
+                return Vec::new();
+            }
+            let flaws = match try_answer(self.agent.get(format!("{}/metrics", self.admin)).call()) {
+                Ok(answer) => imbalances(&answer.text),
+                Err(error) => vec![format!("no metrics: {error}")],
+            };
+            if flaws.is_empty() || Instant::now() > deadline {
+                return flaws;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 
 impl Drop for Collector {
     fn drop(&mut self) {
+        // A test that fails has said why.
+        let flaws = if std::thread::panicking() { Vec::new() } else { self.unaccounted() };
         drop(self.child.kill());
         drop(self.child.wait());
+        assert!(flaws.is_empty(), "not accounted for at the end of the test: {flaws:#?}");
     }
 }
 

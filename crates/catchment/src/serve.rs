@@ -13,7 +13,7 @@ use nowwhat::{Boot, BoxError, Environment, Foundation};
 use query::{Queries, QueryMetrics};
 use registry::{AuditBounds, Registry, RegistryMetrics, Token};
 use rejected::{Rejected, RejectedMetrics};
-use server::{Quotas, ServerMetrics};
+use server::{App, Parts, Quotas, ServerMetrics};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -94,7 +94,7 @@ async fn start(boot: &mut Boot) -> anyhow::Result<Router> {
     let quotas = Quotas::new(default_quota(&settings));
     reload_quotas(boot, &quotas);
     let (limits, metrics) = (server_limits(&settings, &foundation), metrics.server);
-    let app = server::App::new(server::Parts { engine, queries, registry, rejected, quotas, metrics, limits });
+    let app = App::new(Parts { engine, queries, registry, rejected, quotas, metrics, limits });
     let tls = foundation.http.tls_certificate.is_some();
     let addresses = Addresses { api: boot.address, admin: boot.admin_address, tls };
     publish(boot, dir, &addresses);

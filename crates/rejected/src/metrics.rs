@@ -10,6 +10,7 @@ use prometheus_client::registry::{Registry, Unit};
 pub struct RejectedMetrics {
     pub(crate) rows: Gauge,
     pub(crate) bytes: Gauge,
+    pub(crate) found: Counter,
     pub(crate) stored: Counter,
     pub(crate) pushed_out: Counter,
     pub(crate) expired: Counter,
@@ -22,6 +23,7 @@ impl Default for RejectedMetrics {
         Self {
             rows: Gauge::default(),
             bytes: Gauge::default(),
+            found: Counter::default(),
             stored: Counter::default(),
             pushed_out: Counter::default(),
             expired: Counter::default(),
@@ -43,9 +45,14 @@ impl RejectedMetrics {
             Unit::Bytes,
             m.bytes.clone(),
         );
+        r.register("found", "Rejected events that were in the table at start", m.found.clone());
         r.register("stored", "Rejected events stored", m.stored.clone());
         r.register("pushed_out", "Rejected events removed because the table was full", m.pushed_out.clone());
-        r.register("left_out", "Rejected events not stored because their request had too many", m.left_out.clone());
+        r.register(
+            "left_out",
+            "Rejected events not stored: their request had too many, or was atomic and nothing is wrong with them",
+            m.left_out.clone(),
+        );
         r.register("expired", "Rejected events removed because of their age", m.expired.clone());
         r.register_with_unit(
             "keep",

@@ -82,6 +82,7 @@ impl Share {
 impl Writer {
     pub(crate) async fn new(pool: SqlitePool, options: Options, metrics: RejectedMetrics) -> Result<Self, sqlx::Error> {
         let held = held(&pool).await?;
+        metrics.found.inc_by(held.total.rows as u64);
         let writer = Self { pool, options, held, metrics };
         writer.tell();
         Ok(writer)

@@ -24,18 +24,20 @@ impl EncodeLabelValue for Code {
 #[derive(Clone, Debug)]
 pub struct ServerMetrics {
     turned_away: Family<ReasonLabel, Counter>,
+    pub(crate) events_read: Counter,
 }
 
 impl ServerMetrics {
     /// Makes the metrics and adds them to `registry`.
     pub fn register(registry: &mut Registry) -> Self {
-        let metrics = Self { turned_away: Family::default() };
+        let metrics = Self { turned_away: Family::default(), events_read: Counter::default() };
         for code in Code::ALL.iter().copied().filter(|code| code.turns_away()) {
             drop(metrics.turned_away.get_or_create(&ReasonLabel { code }));
         }
         let r = registry.sub_registry_with_prefix("catchment_server");
         let help = "Requests turned away whole, by the code of the answer: too large, too many, no room, no token";
         r.register("turned_away", help, metrics.turned_away.clone());
+        r.register("events_read", "Events found in the bodies of requests", metrics.events_read.clone());
         metrics
     }
 

@@ -139,6 +139,7 @@ async fn taken(app: &App, parts: Parts, body: &mut Coming) -> Result<Response, P
         _ => tokio::task::block_in_place(|| reading.batch(read))?,
     };
     body.received(batch.received)?;
+    app.shared.metrics.events_read.inc_by(batch.received);
     let rejections = Rejections::of(&parts, &sensor, &batch, &text);
     drop(text);
     let (told, request) = match key {
@@ -152,7 +153,11 @@ async fn taken(app: &App, parts: Parts, body: &mut Coming) -> Result<Response, P
     let bytes = (batch.memory_bytes() + request.as_ref().map_or(0, |request| request.told.len())) as u64;
     // Rejected events are parts of the body, which stays until they are kept.
     let with_body = rejections.as_ref().map_or(0, |rejections| rejections.body_bytes);
-    reservation.resize(bytes + with_body).map_err(body::turned_away)?;
+    reservation.resize(bytes + with_body).map_err(|refused| {
+        // The events were read: they have an end.
+        app.shared.engine.failed(batch.received);
+        body::turned_away(refused)
+    })?;
     app.shared.registry.seen(&sensor, now_micros());
     let nothing = batch.rejected_total > 0 && (atomic == Atomic::Yes || batch.rejected_total == batch.received);
     let refusal = nothing.then(|| refused(&batch, atomic));
@@ -198,6 +203,8 @@ impl Ending {
         match refusal {
             None => nowwhat::db(app.shared.engine.submit(submission)).await.map_err(not_stored),
             Some(problem) => {
+                // The others of an atomic batch are as they should be: there is nothing to be mended.
+                app.shared.rejected.left_out(received - submission.batch.rejected_total);
                 app.shared.engine.rejected(received);
                 Err(problem)
             }
