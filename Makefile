@@ -39,6 +39,7 @@ demo: build ## Start a collector on free ports, send this machine's readings for
 .PHONY: check
 check: tools ## Format, lints with warnings as errors, documentation, the rules of the house
 	@cargo fmt --all --check
+	@cargo fmt --all --check --manifest-path fuzz/Cargo.toml
 	@cargo clippy --release --locked --workspace --all-targets -- -D warnings
 	@RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps --document-private-items --quiet
 	@$(MAKE) --no-print-directory tidy
@@ -68,6 +69,10 @@ test: build ## All tests; those that need a server or a corpus say so when they 
 		echo "cargo-nextest is not installed, using cargo test"; \
 		cargo test --release --locked --workspace --all-targets; \
 	fi
+
+.PHONY: fuzz
+fuzz: tools ## Feed what reads foreign bytes with what a fuzzer makes up (FUZZ="--seconds 600 --seed 0 --target batch")
+	@CARGO_TARGET_DIR="$(abspath $(TARGET))" fuzz/run $(FUZZ)
 
 .PHONY: bench
 bench: build ## Start a collector on free ports, load it (BENCH="--seconds 30"), prove that nothing was lost

@@ -28,7 +28,7 @@ fn files(folder: &Path, ending: &str, found: &mut Vec<PathBuf>) {
 
 fn sources() -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for folder in ["crates", "examples", "tests", "benches"] {
+    for folder in ["crates", "examples", "fuzz", "tests", "benches"] {
         files(&root().join(folder), ".rs", &mut found);
     }
     found

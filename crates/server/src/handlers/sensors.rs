@@ -3,7 +3,7 @@
 use crate::app::App;
 use crate::auth;
 use crate::authorisation::Act;
-use crate::body::{self, Coming};
+use crate::body::{self, Coming, whole};
 use crate::code::Code;
 use crate::handlers::page::{cut, limit_of};
 use crate::openapi::{labels, sensor_id, token};
