@@ -11,7 +11,7 @@ use crate::header;
 use crate::json::unescaped;
 use crate::key::Key;
 use crate::read::{Reader, Refusal, refusal};
-use crate::time;
+use crate::time::{self, shortened};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::borrow::Cow;
@@ -105,7 +105,7 @@ impl Reader<'_> {
     fn keep_cloud(&mut self, given: &Given<'_>, payload: &Payload<'_>) -> Result<(), Refusal> {
         let version = given.required("specversion", Code::InvalidSpecversion)?;
         if version != "1.0" {
-            let reason = format!("the version of CloudEvents is {version:?}: only \"1.0\" is read");
+            let reason = format!("the version of CloudEvents is {:?}: only \"1.0\" is read", shortened(&version));
             return Err(given.refused(Code::InvalidSpecversion, "specversion", reason));
         }
         given.check_names()?;
@@ -256,12 +256,14 @@ impl Given<'_> {
         let mut names = HashSet::with_capacity(self.attributes.len());
         for Attribute { name, value } in &self.attributes {
             if !names.insert(name) {
-                return Err(self.refused(Code::InvalidAttribute, name, format!("`{name}` is there twice")));
+                let reason = format!("`{}` is there twice", shortened(name));
+                return Err(self.refused(Code::InvalidAttribute, name, reason));
             }
             let member = self.form == Form::Json && (DATA.contains(&&**name) || value == "null");
             let lower = !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
             if !member && (!lower || name == "data") {
-                let reason = format!("{name:?} is no name of an attribute: use lower-case letters and digits");
+                let reason =
+                    format!("{:?} is no name of an attribute: use lower-case letters and digits", shortened(name));
                 return Err(self.refused(Code::InvalidAttribute, name, reason));
             }
         }
@@ -281,7 +283,7 @@ impl Given<'_> {
                 b'-' | b'0'..=b'9' if value.parse::<i32>().is_err() => "is no integer from -2147483648 to 2147483647",
                 _ => return Ok(format!("\"{name}\":{value}")),
             };
-            Err(self.refused(Code::InvalidAttribute, name, format!("`{name}` {fault}")))
+            Err(self.refused(Code::InvalidAttribute, name, format!("`{}` {fault}", shortened(name))))
         };
         self.attributes.iter().filter(without_column).map(member).collect()
     }

@@ -3,6 +3,7 @@
 //! It promises that no body grows beyond its bound, by size or by ratio, before it is refused: at most [`RATIO_MAX`] times its
 //! length and 64 KiB. `deflate` is read with or without its zlib header, as senders disagree; zstd windows go up to 8 MiB (RFC 9659).
 
+use crate::time::shortened;
 use flate2::{Decompress, FlushDecompress, Status};
 use std::io::{self, Read};
 
@@ -64,11 +65,11 @@ pub fn encodings_of(header: Option<&str>) -> Result<Vec<ContentEncoding>, Unknow
             "deflate" => encodings.push(ContentEncoding::Deflate),
             "zstd" => encodings.push(ContentEncoding::Zstd),
             "identity" => {}
-            _ => return Err(UnknownEncoding(name.to_owned())),
+            _ => return Err(UnknownEncoding(shortened(name))),
         }
     }
     if encodings.len() > ENCODINGS_MAX {
-        Err(UnknownEncoding(header.unwrap_or_default().to_owned()))
+        Err(UnknownEncoding(shortened(header.unwrap_or_default())))
     } else {
         Ok(encodings)
     }

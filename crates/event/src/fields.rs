@@ -1,6 +1,7 @@
 //! Which keys of a plain JSON event name its type, time, id and subject.
 
 use crate::json::{Scanner, unescaped};
+use crate::time::shortened;
 
 /// JSON pointers (RFC 6901) to the fields that are read as well; an empty one switches the reading off. A name without a slash
 /// is a key at the top.
@@ -53,7 +54,7 @@ impl Pointer {
         };
         let bad = |token: &str| token.split('~').skip(1).any(|after| !after.starts_with(['0', '1']));
         if path.split('/').any(bad) {
-            return Err(BadPointer(text.to_owned()));
+            return Err(BadPointer(shortened(text)));
         }
         let tokens = path.split('/').map(|t| t.replace("~1", "/").replace("~0", "~")).collect();
         Ok(Some(Self { text: text.to_owned(), tokens }))

@@ -1,7 +1,10 @@
 //! How a body is cut into events, by its content type and the headers that came with it.
 //!
 //! The rules for CloudEvents are those of their HTTP binding: a content type of theirs names an event format, and JSON is the one that
-//! is taken; without one, the header `ce-specversion` says that the headers are an event and the body is its data, whatever its type.
+//! is taken; without one, a header with an attribute that every event has, such as `ce-specversion`, says that the headers are an event and
+//! the body is its data, whatever its type.
+
+use crate::time::shortened;
 
 /// How a body is cut into events.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +28,21 @@ pub struct Headers<'a> {
     pub content_type: Option<&'a str>,
     /// The headers `ce-…`: their names in lower case without `ce-`, their values as they came.
     pub attributes: Vec<(&'a str, &'a [u8])>,
+}
+
+/// Attributes that every CloudEvent has.
+const REQUIRED: [&str; 4] = ["specversion", "id", "source", "type"];
+
+impl Framing<'_> {
+    /// How events come: in one of the modes of the HTTP binding of CloudEvents, or plain.
+    pub fn mode(&self) -> &'static str {
+        match self {
+            Self::Json | Self::Ndjson => "plain",
+            Self::CloudEvent => "structured",
+            Self::CloudEvents => "batched",
+            Self::Binary(_) => "binary",
+        }
+    }
 }
 
 impl Headers<'_> {
@@ -56,7 +74,8 @@ pub fn framing_of<'a>(
     let essence = essence(text);
     if !essence.starts_with("application/cloudevents") {
         let attributes: Vec<_> = headers.filter_map(|(name, value)| Some((name.strip_prefix("ce-")?, value))).collect();
-        if attributes.iter().any(|(name, _)| *name == "specversion") {
+        // One without a version is rejected by what it lacks; read as plain JSON its attributes would be lost without a word.
+        if attributes.iter().any(|(name, _)| REQUIRED.contains(name)) {
             let content_type = content_type.filter(|text| !text.trim().is_empty());
             return Ok(Framing::Binary(Headers { content_type, attributes }));
         }
@@ -73,9 +92,9 @@ pub fn framing_of<'a>(
         "application/cloudevents+json" => Framing::CloudEvent,
         "application/cloudevents-batch+json" => Framing::CloudEvents,
         other if other.ends_with("+json") && !other.starts_with("application/cloudevents") => Framing::Json,
-        _ => return Err(UnsupportedMediaType(text.to_owned())),
+        _ => return Err(UnsupportedMediaType(shortened(text))),
     };
-    if is_utf8(text) { Ok(framing) } else { Err(UnsupportedMediaType(text.to_owned())) }
+    if is_utf8(text) { Ok(framing) } else { Err(UnsupportedMediaType(shortened(text))) }
 }
 
 /// Whether a media type declares JSON as CloudEvents see it: `*/json` or `*/*+json`.
@@ -155,7 +174,13 @@ mod tests {
         assert_eq!(framing(" ", &headers), Ok(Framing::Binary(Headers { content_type: None, attributes })));
         assert_eq!(framing("application/cloudevents+json", &headers), Ok(Framing::CloudEvent));
         assert!(framing("APPLICATION/CLOUDEVENTS+XML", &headers).is_err(), "the format is not known");
-        assert_eq!(framing("application/json", &headers[..2]), Ok(Framing::Json), "no version, no event");
+        let id = Headers { content_type: Some("application/json"), attributes: vec![("id", b"1")] };
+        assert_eq!(
+            framing("application/json", &headers[..2]),
+            Ok(Framing::Binary(id)),
+            "an event that lacks its version"
+        );
+        assert_eq!(framing("application/json", &[("ce-roof", "1")]), Ok(Framing::Json), "nothing that makes an event");
     }
 
     #[test]

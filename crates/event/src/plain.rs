@@ -18,7 +18,7 @@ struct Members {
     id: Option<Range<usize>>,
     subject: Option<Range<usize>>,
     data: Option<Range<usize>>,
-    /// A key that no envelope has.
+    /// A key that no envelope has, or has twice: of two values one would be lost.
     other: Option<()>,
     /// Values under the first token of each field parameter: type, time, id, subject.
     fields: [Option<Range<usize>>; 4],
@@ -46,13 +46,19 @@ impl Reader<'_> {
                     *found = Some(span.clone());
                 }
             }
-            match key {
-                b"\"type\"" => members.event_type = Some(span),
-                b"\"time\"" => members.time = Some(span),
-                b"\"id\"" => members.id = Some(span),
-                b"\"subject\"" => members.subject = Some(span),
-                b"\"data\"" => members.data = Some(span),
-                _ => members.other = Some(()),
+            let member = match key {
+                b"\"type\"" => &mut members.event_type,
+                b"\"time\"" => &mut members.time,
+                b"\"id\"" => &mut members.id,
+                b"\"subject\"" => &mut members.subject,
+                b"\"data\"" => &mut members.data,
+                _ => {
+                    members.other = Some(());
+                    return;
+                }
+            };
+            if member.replace(span).is_some() {
+                members.other = Some(());
             }
         })?;
         Ok(members)

@@ -6,6 +6,7 @@ use crate::fields::{BadPointer, FieldNames, Pointer};
 use crate::framing::Framing;
 use crate::json::{Flaw, Scanner, SyntaxError, pointer_to};
 use crate::key::Key;
+use crate::time::shortened;
 use arrow::record_batch::RecordBatch;
 use jiff::tz::TimeZone;
 use std::ops::Range;
@@ -166,8 +167,9 @@ pub(crate) struct Refusal {
     reason: String,
 }
 
+/// A refusal; names of the sender's, which may be of any length, are [`shortened`] in its pointer, and by the caller in its reason.
 pub(crate) fn refusal(code: Code, pointer: Option<&str>, reason: impl Into<String>) -> Refusal {
-    Refusal { code, pointer: pointer.map(str::to_owned), reason: reason.into() }
+    Refusal { code, pointer: pointer.map(shortened), reason: reason.into() }
 }
 
 impl<'a> Reader<'a> {

@@ -39,7 +39,8 @@ pub enum TimeError {
 /// # Errors
 /// A sentence, when the name is not known.
 pub fn time_zone(name: &str) -> Result<TimeZone, String> {
-    TimeZone::get(name).map_err(|_| format!("{name:?} is not a time zone: use a name such as Europe/Berlin or UTC"))
+    TimeZone::get(name)
+        .map_err(|_| format!("{:?} is not a time zone: use a name such as Europe/Berlin or UTC", shortened(name)))
 }
 
 /// Reads a time with a zone of its own.
@@ -198,7 +199,8 @@ fn days_in(year: i64, month: i64) -> i64 {
     }
 }
 
-fn shortened(text: &str) -> String {
+/// The first characters of a text from outside, for what is said of it.
+pub(crate) fn shortened(text: &str) -> String {
     text.chars().take(64).collect()
 }
 

@@ -75,6 +75,56 @@ fn what_only_looks_like_an_envelope_is_plain() {
 }
 
 #[test]
+fn an_object_that_has_a_key_of_an_envelope_twice_is_plain_so_that_nothing_of_it_is_lost() {
+    for body in [
+        r#"{"type":"a","data":1,"data":2}"#,
+        r#"{"type":"a","type":"b","data":1}"#,
+        r#"{"type":"a","id":"1","id":"2","data":1}"#,
+    ] {
+        assert_eq!(text(&json(body), "data"), body);
+    }
+}
+
+#[test]
+fn no_reason_and_no_place_is_longer_the_longer_the_names_of_the_sender_are() {
+    let long = "x".repeat(100_000);
+    let fields = FieldNames { time_field: format!("/{long}"), ..FieldNames::default() };
+    let plain = |body: String| {
+        read(body.as_bytes(), Framing::Json, &ReadOptions { fields: fields.clone(), ..options() })
+            .expect("the body reads")
+    };
+    let cloud = |more: String| {
+        let body = format!("{{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"/s\",\"type\":\"t\",{more}}}");
+        read(body.as_bytes(), Framing::CloudEvent, &options()).expect("the body reads")
+    };
+    let version = format!("{{\"specversion\":\"{long}\"}}");
+    let batches = [
+        plain(format!("{{\"{long}\":\"{long}\"}}")),
+        plain(format!("{{\"{long}\":true}}")),
+        read(version.as_bytes(), Framing::CloudEvent, &options()).expect("the body reads"),
+        cloud(format!("\"X{long}\":\"1\"")),
+        cloud(format!("\"{long}\":{{}}")),
+        cloud(format!("\"{long}\":1,\"{long}\":2")),
+        cloud(format!("\"time\":\"{long}\"")),
+        cloud(format!("\"data_base64\":\"{long}!\"")),
+    ];
+    for batch in batches {
+        let [rejection] = &batch.rejected[..] else { panic!("one is rejected: {batch:?}") };
+        let bytes = rejection.reason.len() + rejection.pointer.as_ref().map_or(0, String::len);
+        assert!(bytes < 400, "{bytes} bytes: {:.300}", rejection.reason);
+    }
+    let bad =
+        ReadOptions { fields: FieldNames { id_field: format!("/~{long}"), ..FieldNames::default() }, ..options() };
+    let refusals = [
+        read(b"{}", Framing::Json, &bad).expect_err("no pointer").to_string(),
+        time_zone(&long).expect_err("no zone"),
+        event::framing_of(Some(&long), std::iter::empty()).expect_err("no type").to_string(),
+        event::encodings_of(Some(&long)).expect_err("no encoding").to_string(),
+    ];
+    assert!(refusals.iter().all(|text| text.len() < 500), "{refusals:.300?}");
+}
+
+#[test]
 fn field_parameters_name_other_keys() {
     let body = r#"{"dev":{"eui":"0a"},"ts":"1970-01-01T00:00:05Z","n":7,"kind":"uplink"}"#;
     let mut options = options();
