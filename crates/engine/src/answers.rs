@@ -193,14 +193,17 @@ impl Answers {
         }
     }
 
-    /// Position of the oldest answer; none when nothing is remembered.
-    pub(crate) fn oldest_position(&self) -> Option<u64> {
-        self.lock().order.front().map(|(answer, _)| answer.outcome.last_position)
+    /// Position of the oldest answer that is not too old now; none when nothing is remembered.
+    pub(crate) fn oldest_position(&self, now: Instant) -> Option<u64> {
+        let mut kept = self.lock();
+        self.keep(&mut kept, now);
+        kept.order.front().map(|(answer, _)| answer.outcome.last_position)
     }
 
     /// The answers to the groups that end in `first..=last`, for the file that outlives their frames.
     pub(crate) fn of_positions(&self, first: u64, last: u64, now: Instant) -> Vec<AgedAnswer> {
-        let kept = self.lock();
+        let mut kept = self.lock();
+        self.keep(&mut kept, now);
         let within = |(answer, _): &&(Arc<Answer>, i64)| (first..=last).contains(&answer.outcome.last_position);
         let aged = |(answer, seen): &(Arc<Answer>, i64)| AgedAnswer {
             answer: answer.clone(),
@@ -343,7 +346,17 @@ mod tests {
         assert_eq!(answers.seconds(later + Duration::from_secs(7)), 6);
         let end = later + Duration::from_secs(601);
         assert!(matches!(answers.claim(key("199"), end), Ok(Claimed::First(_))), "too old");
-        assert_eq!((answers.size(), answers.oldest_position()), ((0, 0), None));
+        assert_eq!((answers.size(), answers.oldest_position(end)), ((0, 0), None));
+    }
+
+    #[test]
+    fn an_answer_that_is_too_old_holds_back_no_file_although_no_request_with_a_key_comes_again() {
+        let (answers, now) = (answers(1 << 20, 600), Instant::now());
+        answers.remember(answer("a", 5), now, Duration::ZERO);
+        assert_eq!(answers.oldest_position(now + Duration::from_secs(600)), Some(5));
+        let later = now + Duration::from_secs(601);
+        assert_eq!((answers.of_positions(1, 9, later), answers.oldest_position(later)), (vec![], None));
+        assert_eq!(answers.size(), (0, 0));
     }
 
     #[test]
@@ -353,7 +366,7 @@ mod tests {
         answers.remember(answer("a", 5), now, Duration::from_secs(30));
         assert_eq!(answers.size().0, 1);
         answers.remember(answer("a", 9), now, Duration::ZERO);
-        assert_eq!((answers.size().0, answers.oldest_position()), (1, Some(9)));
+        assert_eq!((answers.size().0, answers.oldest_position(now)), (1, Some(9)));
         assert_eq!(answers.of_positions(1, 8, now), []);
         assert_eq!(answers.of_positions(9, 9, now).len(), 1);
         answers.remember(answer("b", 10), now, Duration::from_secs(601));

@@ -122,7 +122,9 @@ impl CommitLoop {
 
     async fn trim(&mut self) {
         let sealed = *self.sealed.borrow_and_update();
-        let keys = KeysOfWindow { window: &self.window, answers: &self.answers, now: Instant::now() };
+        let now = Instant::now();
+        self.window.keep(now);
+        let keys = KeysOfWindow { window: &self.window, answers: &self.answers, now };
         match self.log.trim(sealed, &keys).await {
             Ok(bytes) => {
                 self.metrics.wal_bytes.set(bytes as i64);
@@ -131,6 +133,7 @@ impl CommitLoop {
                 tracing::error!(sealed, %error, "wal not trimmed, will be tried after the next seal")
             }
         }
+        self.remembered(now);
     }
 
     /// Drops duplicates and merges the batches into one.
@@ -241,10 +244,16 @@ impl CommitLoop {
         for AgedAnswer { answer, .. } in group.answers.drain(..) {
             self.answers.remember(answer, now, Duration::ZERO);
         }
-        self.metrics.answers(&self.answers, now);
         self.last_position += group.rows.as_ref().map_or(0, |r| r.num_rows() as u64);
         self.window.keep(now);
+        self.remembered(now);
+    }
+
+    /// Tells what is remembered.
+    fn remembered(&self, now: Instant) {
+        self.metrics.answers(&self.answers, now);
         self.metrics.window_keys.set(self.window.len() as i64);
+        self.metrics.window_bytes.set(self.window.bytes() as i64);
         self.metrics.window_seconds.set(self.window.seconds(now) as i64);
         self.status.set_window_seconds(self.window.seconds(now));
     }
@@ -307,7 +316,7 @@ impl RememberedKeys for KeysOfWindow<'_> {
     }
 
     fn oldest_position(&self) -> u64 {
-        let oldest = [self.window.oldest_position(), self.answers.oldest_position()];
+        let oldest = [self.window.oldest_position(), self.answers.oldest_position(self.now)];
         oldest.into_iter().flatten().min().unwrap_or(u64::MAX)
     }
 }

@@ -45,6 +45,7 @@ pub struct EngineMetrics {
     pub(crate) last_position: Gauge,
     pub(crate) sealed_position: Gauge,
     pub(crate) window_keys: Gauge,
+    pub(crate) window_bytes: Gauge,
     pub(crate) window_seconds: Gauge,
     pub(crate) answers: Gauge,
     pub(crate) answers_bytes: Gauge,
@@ -81,6 +82,7 @@ impl Default for EngineMetrics {
             last_position: Gauge::default(),
             sealed_position: Gauge::default(),
             window_keys: Gauge::default(),
+            window_bytes: Gauge::default(),
             window_seconds: Gauge::default(),
             answers: Gauge::default(),
             answers_bytes: Gauge::default(),
@@ -117,6 +119,7 @@ impl EngineMetrics {
             self.reused_ids.clone(),
         );
         r.register("window_keys", "Keys of events remembered to find duplicates", self.window_keys.clone());
+        r.register_with_unit("window", "Memory of these keys", Unit::Bytes, self.window_bytes.clone());
         r.register_with_unit(
             "window",
             "True length of the duplicate window now",

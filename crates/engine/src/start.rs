@@ -229,6 +229,8 @@ impl Engine {
         status.set_window_seconds(options.window_seconds);
         metrics.window_seconds.set(options.window_seconds as i64);
         metrics.answers(&parts.answers, Instant::now());
+        metrics.window_keys.set(parts.window.len() as i64);
+        metrics.window_bytes.set(parts.window.bytes() as i64);
         let seal = SealLoop {
             lake: parts.lake,
             live: parts.live.clone(),

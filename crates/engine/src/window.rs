@@ -111,6 +111,11 @@ impl Window {
         self.ring.len()
     }
 
+    /// Memory of the keys and their indexes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.ring.len() * size_of::<Entry>() + self.index.allocation_size() + self.ids.allocation_size()
+    }
+
     /// Forgets what was noted after `mark`: the group failed.
     pub(crate) fn take_back(&mut self, mark: usize) {
         while self.ring.len() > mark {

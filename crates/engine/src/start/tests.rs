@@ -88,6 +88,8 @@ async fn a_defect_in_the_commit_loop_poisons_so_that_the_process_ends_instead_of
 /// A log whose appends wait for their turn and end as the test says.
 struct ScriptedLog {
     turns: mpsc::UnboundedReceiver<Result<(), LogError>>,
+    /// Told the events of each append when it begins.
+    began: mpsc::UnboundedSender<u32>,
 }
 
 #[async_trait]
@@ -95,7 +97,8 @@ impl EventLog for ScriptedLog {
     fn id(&self) -> Uuid {
         Uuid::from_u128(8)
     }
-    async fn append(&mut self, _: LogFrame<'_>) -> Result<Appended, LogError> {
+    async fn append(&mut self, frame: LogFrame<'_>) -> Result<Appended, LogError> {
+        self.began.send(frame.event_count).ok();
         self.turns.recv().await.expect("the test tells").map(|()| Appended::default())
     }
     async fn trim(&mut self, _: u64, _: &dyn RememberedKeys) -> Result<u64, LogError> {
@@ -116,7 +119,7 @@ fn keyed(engine: &Engine, key: &RequestKey, body: &[u8]) -> Submission {
 async fn a_group_that_fails_leaves_no_answer_and_gives_its_key_back_before_its_caller_is_told() {
     let dir = tempfile::tempdir().expect("a folder");
     let (turn, turns) = mpsc::unbounded_channel();
-    let engine = engine_over(Box::new(ScriptedLog { turns }), dir.path()).await;
+    let engine = engine_over(Box::new(ScriptedLog { turns, began: mpsc::unbounded_channel().0 }), dir.path()).await;
     let key = RequestKey::new("roof", "a");
 
     turn.send(Err(LogError::StorageFull("no room".to_owned()))).expect("taken");
@@ -133,7 +136,7 @@ async fn a_group_that_fails_leaves_no_answer_and_gives_its_key_back_before_its_c
 async fn a_key_stays_taken_while_its_batch_is_on_its_way_although_its_caller_is_gone() {
     let dir = tempfile::tempdir().expect("a folder");
     let (turn, turns) = mpsc::unbounded_channel();
-    let engine = engine_over(Box::new(ScriptedLog { turns }), dir.path()).await;
+    let engine = engine_over(Box::new(ScriptedLog { turns, began: mpsc::unbounded_channel().0 }), dir.path()).await;
     let key = RequestKey::new("roof", "a");
 
     let submission = keyed(&engine, &key, b"{\"n\":1}");
@@ -154,7 +157,7 @@ async fn a_key_stays_taken_while_its_batch_is_on_its_way_although_its_caller_is_
 async fn a_request_that_stores_nothing_is_not_remembered() {
     let dir = tempfile::tempdir().expect("a folder");
     let (turn, turns) = mpsc::unbounded_channel();
-    let engine = engine_over(Box::new(ScriptedLog { turns }), dir.path()).await;
+    let engine = engine_over(Box::new(ScriptedLog { turns, began: mpsc::unbounded_channel().0 }), dir.path()).await;
     let event = b"{\"id\":\"1\",\"type\":\"a\",\"data\":1}";
     turn.send(Ok(())).expect("taken");
     engine.submit(submission(&engine, event)).await.expect("stored");
@@ -162,4 +165,76 @@ async fn a_request_that_stores_nothing_is_not_remembered() {
     let outcome = engine.submit(keyed(&engine, &key, event)).await.expect("answered");
     assert_eq!((outcome.accepted, outcome.duplicates), (0, 1));
     assert!(matches!(engine.claim(key), Ok(Claimed::First(_))), "its events' ids answer a retry");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_one_id_from_two_at_the_same_moment_one_is_stored_and_the_second_takes_the_place_of_a_first_that_fails() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (turn, turns) = mpsc::unbounded_channel();
+    let (began, mut appends) = mpsc::unbounded_channel();
+    let engine = engine_over(Box::new(ScriptedLog { turns, began }), dir.path()).await;
+    let full = || Err(LogError::StorageFull("no room".to_owned()));
+    let submit = |id: &str| {
+        let body = format!("{{\"id\":\"{id}\",\"type\":\"a\",\"data\":1}}");
+        let (engine, submission) = (engine.clone(), submission(&engine, body.as_bytes()));
+        let mut submitting = Box::pin(async move { engine.submit(submission).await });
+        assert!(submitting.as_mut().now_or_never().is_none(), "handed in");
+        submitting
+    };
+    let told = |outcome: Result<Outcome, AcceptError>| outcome.map(|o| (o.accepted, o.duplicates)).ok();
+
+    // The second comes while the first one's group is on its way, which fails, or is stored.
+    for (end, expected) in [(full(), [None, Some((1, 0))]), (Ok(()), [Some((1, 0)), Some((0, 1))])] {
+        let id = if end.is_ok() { "stored" } else { "failed" };
+        let first = submit(id);
+        assert_eq!(appends.recv().await, Some(1));
+        let second = submit(id);
+        let (is_stored, first) = (end.is_ok(), tokio::spawn(first));
+        turn.send(end).expect("taken");
+        if !is_stored {
+            assert_eq!(appends.recv().await, Some(1), "the second one is written");
+            turn.send(Ok(())).expect("taken");
+        }
+        assert_eq!([told(first.await.expect("it ends")), told(second.await)], expected, "{id}");
+    }
+
+    // Both in one group, which fails: neither is stored, and neither keeps the other out when it comes again.
+    let before = submit("before");
+    assert_eq!(appends.recv().await, Some(1));
+    let both = [submit("both"), submit("both")];
+    turn.send(Ok(())).expect("taken");
+    assert_eq!(appends.recv().await, Some(1), "of two the first is written");
+    turn.send(full()).expect("taken");
+    assert_eq!(told(before.await), Some((1, 0)));
+    for failed in both {
+        assert_eq!(told(failed.await), None);
+    }
+    let again = submit("both");
+    turn.send(Ok(())).expect("taken");
+    assert_eq!(told(again.await), Some((1, 0)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_keys_go_when_their_answers_are_too_old_although_no_request_with_a_key_comes_again() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let options = Options { segment_bytes: 4096, window_seconds: 1, ..options(dir.path()) };
+    let mut registry = Registry::default();
+    let (metrics, lake_metrics) = (EngineMetrics::register(&mut registry), lake::LakeMetrics::register(&mut registry));
+    let (engine, _) = Engine::start(options, metrics, lake_metrics).await.expect("starts");
+    let files = || {
+        let files = std::fs::read_dir(dir.path().join("wal")).expect("a folder");
+        files.filter(|file| file.as_ref().is_ok_and(|f| f.path().extension().is_some_and(|e| e == "keys"))).count()
+    };
+    let event =
+        format!("{{\"n\":\"{}\"}}", (0..8000).map(|n| char::from(b'a' + (n * n % 25) as u8)).collect::<String>());
+    engine.submit(keyed(&engine, &RequestKey::new("roof", "a"), event.as_bytes())).await.expect("stored");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut held = false;
+    while !held || files() > 0 {
+        assert!(Instant::now() < deadline, "{} files of keys stay, or there were none: {held}", files());
+        engine.submit(submission(&engine, event.as_bytes())).await.expect("stored");
+        engine.seal().await.expect("sealed");
+        held |= files() > 0;
+    }
+    engine.close().await.expect("ends");
 }
