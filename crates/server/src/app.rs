@@ -1,8 +1,9 @@
 //! What every handler is given.
 
 use crate::metrics::ServerMetrics;
+use crate::pages::PAGES_BYTES_MAX;
 use crate::quota::Quotas;
-use engine::Engine;
+use engine::{Admission, Engine};
 use query::Queries;
 use registry::Registry;
 use rejected::Rejected;
@@ -12,6 +13,8 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct App {
     pub(crate) shared: Arc<Parts>,
+    /// What answers take that are put together in memory.
+    pub(crate) pages: Admission,
 }
 
 /// What it is put together from.
@@ -46,6 +49,6 @@ pub struct Limits {
 impl App {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Self {
-        Self { shared: Arc::new(parts) }
+        Self { shared: Arc::new(parts), pages: Admission::new(PAGES_BYTES_MAX) }
     }
 }

@@ -7,8 +7,9 @@ use crate::code::Code;
 use crate::handlers::page::{cut, limit_of};
 use crate::handlers::sensors::unavailable;
 use crate::openapi::role_or_null;
+use crate::pages;
 use axum::extract::{RawQuery, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use http::HeaderMap;
 use nowwhat::Problem;
 use registry::{AuditEntry, Role};
@@ -85,7 +86,7 @@ pub(crate) async fn get_audit(
     let mut found = nowwhat::db(app.shared.registry.audit(limit + 1, asked.before)).await.map_err(unavailable)?;
     let next_before = cut(&mut found, limit, |entry| entry.id);
     let entries = found.into_iter().map(Entry::from).collect();
-    Ok(nowwhat::extract::Json(Page { entries, next_before }).into_response())
+    pages::whole(&app, &Page { entries, next_before })
 }
 
 impl From<AuditEntry> for Entry {

@@ -7,21 +7,21 @@ use crate::code::Code;
 use crate::handlers::page::limit_of;
 use crate::handlers::query::{ask, problem_of};
 use crate::openapi::{of, or_null};
+use crate::pages::{self, Page};
 use axum::extract::{RawQuery, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use http::HeaderMap;
 use nowwhat::Problem;
 use nowwhat::extract::Path;
-use query::{Answer, BytesAs, Query};
+use query::{BytesAs, Query};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use std::ops::ControlFlow;
 use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, Schema, SchemaType};
 use utoipa::openapi::{RefOr, SchemaFormat, Type};
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 
-/// A page of large events ends early: it is put together in memory.
-const PAGE_BYTES_MAX: usize = 8 << 20;
 const COLUMNS: &str =
     "position, id, sensor, source, type, subject, time, received_at, content_type, attributes, data, data_binary";
 
@@ -63,11 +63,10 @@ pub(crate) async fn get_events(
         Code::InvalidParameter.problem(format!("{e}; known are sensor, type, since, until, limit and cursor"))
     })?;
     let limit = u64::from(limit_of(filter.limit)?);
-    let (mut events, cut) = page(&app, &filter, limit).await?;
-    let more = cut == Cut::Yes || events.len() as u64 > limit;
-    events.truncate(limit as usize);
-    let next_cursor = if more { events.last().and_then(Event::position) } else { None };
-    Ok(nowwhat::extract::Json(Page { events, next_cursor }).into_response())
+    match page(&app, &filter, limit).await {
+        Err(problem) if problem.code() == Code::QueryTooLarge.name() => large(&app, &filter, limit).await?.end(),
+        done => done?.end(),
+    }
 }
 
 /// One event by its id; the newest when several senders used the id.
@@ -79,43 +78,55 @@ pub(crate) async fn get_event(
     auth::permit(&app, &headers, Act::ReadEvent).await?;
     let sql = format!("SELECT {COLUMNS} FROM events WHERE id = $1 ORDER BY position DESC LIMIT 1");
     let query = Query { sql, params: vec![Value::from(id.as_str())], limit: Some(1), timeout_seconds: None };
-    match collect(&app, query).await?.0.pop() {
-        Some(event) => Ok(nowwhat::extract::Json(event).into_response()),
+    let mut found = None;
+    each(&app, query, |event| {
+        found = Some(event);
+        Ok(ControlFlow::Break(()))
+    })
+    .await?;
+    match found {
+        Some(event) => pages::whole(&app, &event),
         None => Err(Code::NotFound.problem(format!("there is no event with the id {id:?}"))),
     }
 }
 
-/// The events of a page, and one more when there is one.
-async fn page(app: &App, filter: &Filter, limit: u64) -> Result<(Vec<Event>, Cut), Problem> {
-    match collect(app, page_query(filter, COLUMNS, limit)?).await {
-        Err(problem) if problem.code() == Code::QueryTooLarge.name() => large(app, filter, limit).await,
-        done => done,
-    }
+/// The events of a page.
+async fn page(app: &App, filter: &Filter, limit: u64) -> Result<Page, Problem> {
+    let mut page = Page::begin(app, "events", limit)?;
+    each(app, page_query(filter, COLUMNS, limit)?, |event| page.add(&event, event.position())).await?;
+    Ok(page)
 }
 
 /// The same for events that do not fit into a query's memory all at once: their positions first, then few of them at a time.
-async fn large(app: &App, filter: &Filter, limit: u64) -> Result<(Vec<Event>, Cut), Problem> {
-    let positions = collect(app, page_query(filter, "position", limit)?).await?.0;
-    let positions: Vec<String> = positions.iter().filter_map(Event::position).collect();
-    let (mut events, mut bytes, mut step) = (Vec::new(), 0, 1);
-    while events.len() < positions.len() {
-        let these = &positions[events.len()..(events.len() + step).min(positions.len())];
+async fn large(app: &App, filter: &Filter, limit: u64) -> Result<Page, Problem> {
+    let mut positions = Vec::new();
+    each(app, page_query(filter, "position", limit)?, |event| {
+        positions.extend(event.position());
+        Ok(ControlFlow::Continue(()))
+    })
+    .await?;
+    let mut page = Page::begin(app, "events", limit)?;
+    let (mut read, mut largest, mut step) = (0, 1, 1);
+    // A query that is not read to its end may hold its memory for a while: none is asked in vain.
+    while read < positions.len() && page.takes_one_more() {
+        let these = &positions[read..(read + step).min(positions.len())];
         let list = these.join(", ");
         let sql = format!("SELECT {COLUMNS} FROM events WHERE position IN ({list}) ORDER BY position DESC");
         let query = Query { sql, limit: Some(these.len() as u64), ..Query::default() };
-        let (read, cut) = collect(app, query).await?;
-        if read.is_empty() {
+        let before = read;
+        each(app, query, |event| {
+            let bytes = page.bytes();
+            let goes_on = page.add(&event, event.position())?;
+            (read, largest) = (read + 1, largest.max(page.bytes() - bytes));
+            Ok(goes_on)
+        })
+        .await?;
+        if read == before {
             break;
         }
-        let largest = read.iter().map(Event::bytes).max().unwrap_or(0);
-        bytes += read.iter().map(Event::bytes).sum::<usize>();
-        step = (PAGE_BYTES_MAX.saturating_sub(bytes) / largest.max(1)).clamp(1, step * 2);
-        events.extend(read);
-        if cut == Cut::Yes || bytes > PAGE_BYTES_MAX {
-            return Ok((events, Cut::Yes));
-        }
+        step = (page.bytes_left() / largest).clamp(1, step * 2);
     }
-    Ok((events, Cut::No))
+    Ok(page)
 }
 
 fn page_query(filter: &Filter, columns: &str, limit: u64) -> Result<Query, Problem> {
@@ -156,10 +167,10 @@ fn page_query(filter: &Filter, columns: &str, limit: u64) -> Result<Query, Probl
 #[serde(transparent)]
 pub(crate) struct Event(#[serde(serialize_with = "as_object")] Vec<(String, Cell)>);
 
-/// A page of events, newest position first, and where the next one begins.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Events)]
-pub(crate) struct Page {
+/// A page of events, newest position first, and where the next one begins: what [`Page`] writes.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it only describes")]
+pub(crate) struct Events {
     events: Vec<Event>,
     /// The `cursor` of the next page; null after the last one.
     #[schema(required = true)]
@@ -167,15 +178,6 @@ pub(crate) struct Page {
 }
 
 impl Event {
-    /// Bytes of its texts.
-    fn bytes(&self) -> usize {
-        let of = |(_, cell): &(String, Cell)| match cell {
-            Cell::Json(text) => text.get().len(),
-            Cell::Value(value) => value.as_str().map_or(0, str::len),
-        };
-        self.0.iter().map(of).sum()
-    }
-
     /// Its position, as cursors hold it.
     fn position(&self) -> Option<String> {
         self.0.iter().find_map(|(name, cell)| match cell {
@@ -234,37 +236,27 @@ fn as_object<S: Serializer>(cells: &[(String, Cell)], to: S) -> Result<S::Ok, S:
     to.collect_map(cells.iter().map(|(name, cell)| (name, cell)))
 }
 
-async fn collect(app: &App, query: Query) -> Result<(Vec<Event>, Cut), Problem> {
-    let answer = ask(app, query).await?;
-    nowwhat::db(events_of(answer)).await.map_err(problem_of)
-}
-
-/// Whether a page ends before its limit because its events are large.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Cut {
-    Yes,
-    No,
-}
-
-async fn events_of(mut answer: Answer) -> Result<(Vec<Event>, Cut), query::QueryError> {
+/// Asks, and gives each event to `take` until it wants no more.
+async fn each(
+    app: &App,
+    query: Query,
+    mut take: impl FnMut(Event) -> Result<ControlFlow<()>, Problem>,
+) -> Result<(), Problem> {
+    let mut answer = ask(app, query).await?;
     // Bytes are answered as the JSON format of CloudEvents has them.
     let name = |column: &str| if column == "data_binary" { "data_base64".to_owned() } else { column.to_owned() };
     let names: Vec<String> = answer.columns.iter().map(|c| name(&c.name)).collect();
-    let (mut events, mut bytes) = (Vec::new(), 0);
-    while let Some(batch) = answer.next().await {
-        let batch = batch?;
+    while let Some(batch) = nowwhat::db(answer.next()).await {
+        let batch = batch.map_err(problem_of)?;
         for row in 0..batch.num_rows() {
-            if bytes > PAGE_BYTES_MAX {
-                return Ok((events, Cut::Yes));
-            }
-            for row in query::json_rows(&batch.slice(row, 1), BytesAs::Base64)? {
-                let event = Event(names.iter().cloned().zip(row).map(cell).collect());
-                bytes += event.bytes();
-                events.push(event);
+            for row in query::json_rows(&batch.slice(row, 1), BytesAs::Base64).map_err(problem_of)? {
+                if take(Event(names.iter().cloned().zip(row).map(cell).collect()))?.is_break() {
+                    return Ok(());
+                }
             }
         }
     }
-    Ok((events, Cut::No))
+    Ok(())
 }
 
 fn cell((name, value): (String, Value)) -> (String, Cell) {

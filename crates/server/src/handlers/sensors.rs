@@ -7,6 +7,7 @@ use crate::body::{self, Coming, whole};
 use crate::code::Code;
 use crate::handlers::page::{cut, limit_of};
 use crate::openapi::{labels, sensor_id, token};
+use crate::pages;
 use crate::quota::Rates;
 use axum::extract::{RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
@@ -243,7 +244,7 @@ pub(crate) async fn get_sensors(
     let mut found = nowwhat::db(asked).await.map_err(unavailable)?;
     let next_after = cut(&mut found, limit, |sensor| sensor.id.to_string());
     let sensors = found.into_iter().map(|sensor| Sensor::of(&app, sensor)).collect();
-    Ok(nowwhat::extract::Json(Page { sensors, next_after }).into_response())
+    pages::whole(&app, &Page { sensors, next_after })
 }
 
 /// One sensor, for operators.

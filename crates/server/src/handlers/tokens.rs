@@ -4,9 +4,11 @@ use crate::app::App;
 use crate::auth;
 use crate::authorisation::Act;
 use crate::body::{self, Coming};
+use crate::clock::now_micros;
 use crate::code::Code;
 use crate::handlers::page::{cut, limit_of};
 use crate::handlers::sensors::{made, unavailable};
+use crate::pages;
 use axum::extract::{RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
@@ -15,7 +17,6 @@ use nowwhat::Problem;
 use nowwhat::extract::Path;
 use registry::{NewToken, Role, TokenError, TokenInfo};
 use serde::{Deserialize, Serialize};
-use std::time::{SystemTime, UNIX_EPOCH};
 use utoipa::{IntoParams, ToSchema};
 
 /// Longest life that can be asked for in seconds: 100 years.
@@ -146,7 +147,7 @@ pub(crate) async fn get_tokens(
     let mut found = nowwhat::db(asked).await.map_err(unavailable)?;
     let next_before = cut(&mut found, limit, |token| token.id);
     let tokens = found.into_iter().map(Token::from).collect();
-    Ok(nowwhat::extract::Json(Page { tokens, next_before }).into_response())
+    pages::whole(&app, &Page { tokens, next_before })
 }
 
 /// What is known of one token.
@@ -225,9 +226,4 @@ fn refused(error: TokenError) -> Problem {
         _ => Code::InvalidField,
     };
     code.problem(error.to_string())
-}
-
-fn now_micros() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
