@@ -102,3 +102,15 @@ fn every_route_refuses_who_has_no_token_or_one_that_is_not_known() {
         }
     }
 }
+
+#[test]
+fn a_request_with_two_tokens_is_refused_whichever_comes_first() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let collector = Collector::start(dir.path());
+    for (first, second) in
+        [(collector.token.as_str(), "Bearer other"), ("other", &*format!("Bearer {}", collector.token))]
+    {
+        let answer = collector.ask(("GET", "/api/v1/sensors"), first, &[("authorization", second)], b"");
+        assert_eq!((answer.status, &answer.json()["code"]), (400, &json!("two_tokens")), "{}", answer.text);
+    }
+}

@@ -6,7 +6,7 @@ use crate::certificate;
 use crate::code::Code;
 use crate::quota;
 use event::TimeZone;
-use http::HeaderMap;
+use http::{HeaderMap, header};
 use nowwhat::Problem;
 use nowwhat::bearer::{self, Refusal};
 use nowwhat::request::{ClientAddress, current_id};
@@ -16,9 +16,13 @@ use std::sync::Arc;
 /// The identity behind the request's token or its client's certificate, when its role may do this.
 ///
 /// # Errors
-/// 401 with `WWW-Authenticate` when there is no valid token, 403 when its role may not or the certificate is of no sensor, 429 after too many
-/// unknown tokens.
+/// 400 when there are two tokens, 401 with `WWW-Authenticate` when there is no valid one, 403 when its role may not or the certificate is of no
+/// sensor, 429 after too many unknown tokens.
 pub(crate) async fn permit(app: &App, headers: &HeaderMap, act: Act) -> Result<Arc<Identity>, Problem> {
+    if headers.get_all(header::AUTHORIZATION).iter().nth(1).is_some() {
+        // Which of them a proxy before has looked at, nobody knows.
+        return Err(Code::TwoTokens.problem("the header `authorization` is there twice"));
+    }
     let identity = identity(app, headers).await?;
     quota::tell_of(app, &identity);
     if act.is_allowed(identity.role) {

@@ -49,7 +49,7 @@ acts! {
     /// Ask in SQL.
     Query POST "/api/v1/query" Some(&[Reader, Admin]);
     /// What was rejected; a sensor sees its own.
-    ReadRejected GET "/api/v1/rejected" Some(&[Sensor, Operator, Admin]);
+    ReadRejected GET "/api/v1/rejected" Some(&[Sensor, Reader, Operator, Admin]);
     /// Register a sensor.
     RegisterSensor POST "/api/v1/sensor" Some(&[Enrol, Admin]);
     /// A sensor about itself.

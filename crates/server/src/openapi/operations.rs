@@ -107,7 +107,7 @@ fn of_events(act: Act) -> Described {
     match act {
         Act::ListEvents => Described::of(act, "A page ends early beyond 8 MiB.")
             .query::<events::Filter>()
-            .json_answer::<events::Page>(200, "A page.", json!({ "events": [event], "next_cursor": "41" })),
+            .json_answer::<events::Events>(200, "A page.", json!({ "events": [event], "next_cursor": "41" })),
         _ => Described::of(act, "The newest with this id.")
             .parameter(path("id", "The id of an event.", of(Type::String).min_length(Some(1)).examples(["a-1"])))
             .json_answer::<events::Event>(200, "The event.", event)
