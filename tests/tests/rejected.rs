@@ -1,7 +1,7 @@
-//! Promise 2: what was rejected can be read again, with its bytes as they came: in SQL, by its sensor, as lines to mend and send.
+//! Promise 2: what was rejected can be read again, with its bytes as they came: in SQL and by its sensor. How it is mended and sent again: `mending.rs`.
 
 use serde_json::{Value, json};
-use tests::{Answer, Collector, catchment, said};
+use tests::{Answer, Collector};
 
 const NDJSON: (&str, &str) = ("content-type", "application/x-ndjson");
 
@@ -110,7 +110,7 @@ fn an_admin_reads_all_pages_and_a_sensor_reads_its_own_alone() {
 }
 
 #[test]
-fn rejected_events_stay_inside_their_bounds_and_no_sensor_pushes_out_another() {
+fn rejected_events_stay_inside_their_bounds_and_who_holds_least_loses_none() {
     let dir = tempfile::tempdir().expect("a folder");
     let settings = [("CATCHMENT_REJECTED__BYTES_MAX", "1MiB"), ("CATCHMENT_REJECTED__EVENT_BYTES_MAX", "1KiB")];
     let collector = Collector::start_with(dir.path(), &settings);
@@ -140,31 +140,68 @@ fn rejected_events_stay_inside_their_bounds_and_no_sensor_pushes_out_another() {
 }
 
 #[test]
-fn exported_mended_and_sent_again_nothing_is_lost() {
+fn what_a_request_said_is_kept_once_and_cut_so_that_a_small_one_does_not_fill_the_disk() {
     let dir = tempfile::tempdir().expect("a folder");
     let collector = Collector::start(dir.path());
     let token = collector.sensor("roof");
-    assert_eq!(collector.send(&token, BODY).json()["rejected_total"], 3);
+    let long = "a".repeat(60_000);
+    let (ndjson, batch) = (format!("application/x-ndjson; x={long}"), "application/cloudevents-batch+json");
+    let many = "1\n".repeat(10_000);
+    refused(
+        &collector.post("/api/v1/events", &token, many.as_bytes(), &[("content-type", &ndjson)]),
+        400,
+        "all_rejected",
+    );
+    let many = format!("[{}]", vec!["1"; 10_000].join(","));
+    let headers = [("content-type", batch), ("ce-specversion", "1.0"), ("ce-x", &long)];
+    refused(&collector.post("/api/v1/events", &token, many.as_bytes(), &headers), 400, "all_rejected");
+    let bytes: u64 = ["rejected.sqlite", "rejected.sqlite-wal"]
+        .iter()
+        .filter_map(|name| std::fs::metadata(collector.dir.join(name)).ok())
+        .map(|file| file.len())
+        .sum();
+    assert!(bytes < 24 << 20, "{bytes} bytes for 20,000 events of one byte");
+    let kept = rejected(&collector, &token, "?limit=1").remove(0);
+    assert_eq!((&kept["mode"], &kept["headers"], &kept["cut"]), (&json!("batched"), &Value::Null, &json!(false)));
+    let first = rejected(&collector, &token, "?limit=1&order=oldest").remove(0);
     assert_eq!(
-        collector.post("/api/v1/events", &token, b"[{\"time\":\n\"2026-01-31 13:00:00\"},{\"n\":4}]", &[]).status,
-        200
+        (&first["mode"], &first["cut"], first["content_type"].as_str().map(str::len)),
+        (&json!("plain"), &json!(false), Some(1024))
     );
 
-    let all = catchment(dir.path(), &["rejected", "export", "--sensor", "roof"], b"");
-    assert_eq!(said(&all), "{oops\n{\"time\":\"2026-01-31 12:00:00\",\"n\":2}\n{\"time\": \"2026-01-31 13:00:00\"}\n");
-    let complaint = String::from_utf8_lossy(&all.stderr).into_owned();
-    assert!(all.status.success() && complaint.starts_with("1 left out: "), "{all:?}");
-    let whole = catchment(dir.path(), &["rejected", "export", "--json"], b"");
-    assert_eq!(said(&whole).lines().count(), 4);
+    // Of a CloudEvent in binary mode headers are the event: without their ends it is not whole.
+    let headers =
+        [("content-type", "text/plain"), ("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-x", &long), ("ce-x", "b")];
+    refused(&collector.post("/api/v1/events?time_zone=UTC", &token, b"a", &headers), 400, "all_rejected");
+    let cut = rejected(&collector, &token, "?limit=1").remove(0);
+    assert_eq!(
+        (&cut["mode"], &cut["cut"], &cut["parameters"]),
+        (&json!("binary"), &json!(true), &json!("time_zone=UTC"))
+    );
+    assert_eq!(
+        (cut["headers"]["ce-x"][0].as_str().map(str::len), &cut["headers"]["ce-x"][1]),
+        (Some(1024), &json!("b"))
+    );
+    assert_eq!(
+        collector.rows("SELECT mode, parameters, count(*) FROM rejected GROUP BY 1, 2 ORDER BY 1"),
+        [
+            vec![json!("batched"), Value::Null, json!(10_000)],
+            vec![json!("binary"), json!("time_zone=UTC"), json!(1)],
+            vec![json!("plain"), Value::Null, json!(10_000)]
+        ]
+    );
+    collector.assert_adds_up();
+}
 
-    let zoneless = catchment(dir.path(), &["rejected", "export", "--code", "time_without_zone"], b"");
-    let mended = said(&zoneless).replace(":00\"", ":00Z\"");
-    let sent = catchment(dir.path(), &["send", "--sensor", "mended"], mended.as_bytes());
-    assert_eq!(said(&sent), "2 accepted, 0 duplicates, 0 rejected\n", "{sent:?}");
-    let none = catchment(dir.path(), &["rejected", "export", "--since", "2100-01-01T00:00:00Z"], b"");
-    assert_eq!((said(&none).as_str(), none.status.success()), ("", true));
-    let wrong = catchment(dir.path(), &["rejected", "export", "--code", "oops"], b"");
-    assert_eq!(wrong.status.code(), Some(1), "{wrong:?}");
+#[test]
+fn a_binary_cloudevent_that_lacks_its_version_is_rejected_and_not_stored_without_its_attributes() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let collector = Collector::start(dir.path());
+    let token = collector.sensor("roof");
+    let headers = [("content-type", "application/json"), ("ce-id", "7"), ("ce-type", "t"), ("ce-source", "/roof")];
+    refused(&collector.post("/api/v1/events", &token, b"{\"n\":1}", &headers), 400, "all_rejected");
+    let row = rejected(&collector, &token, "").remove(0);
+    assert_eq!((&row["code"], &row["pointer"]), (&json!("missing_attribute"), &json!("ce-specversion")), "{row}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod client;
 mod config;
 mod data_dir;
 mod demo;
+mod exported;
 mod memory;
 mod own;
 mod rejected;

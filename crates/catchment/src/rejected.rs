@@ -1,10 +1,11 @@
-//! `catchment rejected export`: rejected events as they came, one a line, to be mended and sent again.
+//! `catchment rejected export`: rejected events with how they were sent, one a line, to be mended and sent again.
 
 use crate::client::{Client, Server};
+use crate::exported::{LeftOut, line_of};
 use clap::Args;
 use nowwhat::Environment;
 use nowwhat::cli::{complain, print};
-use serde_json::Value;
+use std::collections::BTreeMap;
 
 #[derive(Args)]
 pub(crate) struct ExportArgs {
@@ -20,7 +21,7 @@ pub(crate) struct ExportArgs {
     /// Those that came before this time.
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
-    /// All that is known of each as JSON, one a line, also of those that are no text.
+    /// All that is known of each as the API answers it, one a line, also of those that cannot be sent again; `send` does not take these.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -31,7 +32,8 @@ pub(crate) fn export(args: &ExportArgs, environment: &Environment) -> anyhow::Re
     let client = Client::find(&args.server, environment)?;
     let given = [("sensor", &args.sensor), ("code", &args.code), ("since", &args.since), ("until", &args.until)];
     let given: Vec<(&str, &str)> = given.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))).collect();
-    let (mut cursor, mut left_out) = (None, Vec::new());
+    let mut cursor = None;
+    let mut left_out: BTreeMap<LeftOut, Vec<String>> = BTreeMap::new();
     loop {
         let mut parameters = given.clone();
         parameters.extend([("order", "oldest"), ("limit", "1000")]);
@@ -41,9 +43,9 @@ pub(crate) fn export(args: &ExportArgs, environment: &Environment) -> anyhow::Re
         let none = Vec::new();
         let mut lines = String::new();
         for row in page["rejected"].as_array().unwrap_or(&none) {
-            match if args.json { Some(row.to_string()) } else { line_of(row) } {
-                Some(line) => lines.extend([&line, "\n"]),
-                None => left_out.push(row["rejected_position"].to_string()),
+            match if args.json { Ok(row.to_string()) } else { line_of(row) } {
+                Ok(line) => lines.extend([&line, "\n"]),
+                Err(why) => left_out.entry(why).or_default().push(row["rejected_position"].to_string()),
             }
         }
         print(lines)?;
@@ -52,37 +54,9 @@ pub(crate) fn export(args: &ExportArgs, environment: &Environment) -> anyhow::Re
             break;
         }
     }
-    if let Some(first) = left_out.first() {
-        let count = left_out.len();
-        complain(&format!(
-            "{count} left out: cut, no text, or broken on several lines, the first at rejected_position {first}; --json shows them"
-        ));
+    for (why, positions) in left_out {
+        let (count, first, why) = (positions.len(), &positions[0], why.why());
+        complain(&format!("{count} left out, the first at rejected_position {first}, {why}; --json shows them"));
     }
     Ok(())
-}
-
-/// The event on one line; none when it is not whole, no text, or has line ends that may not become blanks.
-fn line_of(row: &Value) -> Option<String> {
-    let text = row["data"].as_str().filter(|_| row["cut"] == Value::Bool(false))?;
-    if !text.contains(['\n', '\r']) {
-        return Some(text.to_owned());
-    }
-    // Between the values of JSON a line end is a blank; in a text it may not stand at all.
-    serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok().then(|| text.replace(['\n', '\r'], " "))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn an_event_is_one_line_or_left_out() {
-        let line = |data: Value, cut: bool| line_of(&json!({ "data": data, "cut": cut }));
-        assert_eq!(line(json!("{oops"), false), Some("{oops".to_owned()));
-        assert_eq!(line(json!("{\n  \"time\": \"x\"\r\n}"), false), Some("{   \"time\": \"x\"  }".to_owned()));
-        assert_eq!(line(json!("{\n oops"), false), None, "broken on several lines");
-        assert_eq!(line(json!("{\"a\":"), true), None, "cut");
-        assert_eq!(line(Value::Null, false), None, "no text");
-    }
 }

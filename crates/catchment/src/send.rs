@@ -2,11 +2,13 @@
 //!
 //! A batch that the server turned away is sent again, because nothing of it was stored. Whatever else ends sending before the input ends, it
 //! says what was accepted so far and from which line to go on, a signal too; when an answer is lost, that nobody knows of that batch. Lines that were
-//! read before the input broke are sent. No line and no array is larger in memory than what a collector takes at once.
+//! read before the input broke are sent. Lines of `catchment rejected export` are sent as their events came. No line and no array is larger in
+//! memory than what a collector takes at once.
 
 use crate::client::{Client, Server, Token, good};
 use crate::config::BODY_BYTES_MAX;
 use crate::data_dir::DataDir;
+use crate::exported::{self, Way};
 use anyhow::{Context, anyhow, ensure};
 use bytes::Bytes;
 use clap::{Args, value_parser};
@@ -32,7 +34,7 @@ const TRIES: u32 = 60;
 
 #[derive(Args)]
 pub(crate) struct SendArgs {
-    /// File to send; - or none reads standard input.
+    /// File to send, of events or of lines of `catchment rejected export`; - or none reads standard input.
     file: Option<PathBuf>,
     /// Name of the sensor; registered when there is none on this machine yet.
     #[arg(long, value_name = "NAME", default_value = "cli")]
@@ -69,10 +71,10 @@ struct Fields {
 }
 
 impl Fields {
-    /// The path that events are posted to.
-    fn path(&self) -> anyhow::Result<String> {
-        let parameters = serde_urlencoded::to_string(self).context("cannot write the parameters of the address")?;
-        Ok(format!("/api/v1/events?{parameters}").trim_end_matches('?').to_owned())
+    /// The parameters of the address.
+    fn parameters(&self) -> anyhow::Result<Vec<(String, String)>> {
+        let text = serde_urlencoded::to_string(self).context("cannot write the parameters of the address")?;
+        serde_urlencoded::from_str(&text).context("cannot write the parameters of the address")
     }
 }
 
@@ -152,7 +154,9 @@ pub(crate) fn run(args: &SendArgs, environment: &Environment) -> anyhow::Result<
     let mut sending = Sending {
         client: &client,
         token,
-        path: args.fields.path()?,
+        sensor: &args.sensor,
+        way: Way::lines(args.fields.parameters()?),
+        given: args.fields.parameters()?,
         progress: bar(bytes),
         done: Arc::new(Mutex::new(done)),
         batch: Vec::new(),
@@ -175,7 +179,11 @@ pub(crate) fn run(args: &SendArgs, environment: &Environment) -> anyhow::Result<
 struct Sending<'a> {
     client: &'a Client,
     token: Token,
-    path: String,
+    sensor: &'a str,
+    /// Parameters of the address, for all that is sent.
+    given: Vec<(String, String)>,
+    /// How the batch at hand is sent.
+    way: Way,
     progress: ProgressBar,
     done: Arc<Mutex<Done>>,
     batch: Vec<u8>,
@@ -228,26 +236,28 @@ impl Sending<'_> {
             );
             return Err(cause.into());
         }
-        self.post(body.into(), "application/json")
+        self.way = Way::array(self.given.clone());
+        self.post(body.into())
     }
 
     /// Sends the lines from here on. Those read before the input breaks are sent, so that the line to go on with is the broken one.
     fn rest(&mut self, input: &mut dyn BufRead) -> Result<(), Stopped> {
         let mut line = Vec::new();
         loop {
-            let read = read_line(input, &mut line);
-            let goes_on = matches!(read, Ok(1..));
+            let read = read_line(input, &mut line).and_then(|read| Ok((read, self.way_of(&mut line)?)));
+            let goes_on = matches!(&read, Ok((1.., way)) if way.is_lines && *way == self.way);
             if !self.batch.is_empty() && (!goes_on || self.batch.len() + line.len() > BATCH_BYTES) {
                 self.send_batch()?;
             }
             let mut done = self.done();
-            let read = read.with_context(|| unreadable(done.first_line + done.lines))?;
+            let (read, way) = read.with_context(|| unreadable(done.first_line + done.lines))?;
             if read == 0 {
                 return Ok(());
             }
             done.lines += 1;
             let is_full = done.lines == BATCH_LINES;
             drop(done);
+            self.way = way;
             self.progress.inc(read as u64);
             self.batch.extend_from_slice(&line);
             if is_full {
@@ -256,19 +266,29 @@ impl Sending<'_> {
         }
     }
 
+    /// How a line is sent. One that was exported becomes its event.
+    fn way_of(&self, line: &mut Vec<u8>) -> anyhow::Result<Way> {
+        let Some((way, body)) = exported::read(line, self.sensor, &self.given)? else {
+            return Ok(Way::lines(self.given.clone()));
+        };
+        *line = body;
+        Ok(way)
+    }
+
     fn send_batch(&mut self) -> Result<(), Stopped> {
         let batch = std::mem::take(&mut self.batch);
-        self.post(batch.into(), "application/x-ndjson")?;
+        self.post(batch.into())?;
         self.progress.set_message(format!("{} accepted", self.done().totals.accepted));
         Ok(())
     }
 
     /// Sends one batch until it has an answer.
-    fn post(&mut self, body: Bytes, content_type: &str) -> Result<(), Stopped> {
-        let headers = [("content-type", content_type)];
+    fn post(&mut self, body: Bytes) -> Result<(), Stopped> {
+        let path = self.way.path()?;
+        let headers: Vec<(&str, &str)> = self.way.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
         for tried in 0..TRIES {
             self.done().batch = Fate::Unknown;
-            let answer = self.client.post(&self.path, self.token.text(), body.clone(), &headers)?;
+            let answer = self.client.post(&path, self.token.text(), body.clone(), &headers)?;
             let said: Value = answer.json().unwrap_or_default();
             if said["code"] == "all_rejected" || answer.status.is_success() && said["accepted"].is_u64() {
                 self.count(&said);

@@ -2,7 +2,8 @@
 //! again.
 //!
 //! It promises that what [`Rejected::keep`] took is on stable storage when it returns, that the table stays inside its bounds of bytes
-//! and age, and that no sensor can push out another's: when the table is full, the oldest of the sensor that holds most goes.
+//! and age also while a request is written, and that nobody loses rows who holds no more than an equal share of the bytes: when the table is full, the
+//! oldest of the sensor that holds most go. What a request said is kept once for its rows, and requests have their turns beside each other.
 //!
 //! It is a SQLite database beside the lake: its rows are deleted one by one, which a table of files does badly
 //! (`docs/decisions/0006-rejected-in-sqlite.md`).

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row as _, Sqlite};
 
-/// The request that rejected events came with.
-#[derive(Clone, Debug)]
+/// The request that rejected events came with: what it takes to send them again as they were meant.
+#[derive(Clone, Debug, Default)]
 pub struct Origin {
     /// Who sent it.
     pub sensor: String,
@@ -13,10 +13,16 @@ pub struct Origin {
     pub request_id: String,
     /// When it came, in microseconds since the epoch.
     pub received_at: i64,
+    /// How its events came: plain, or as CloudEvents in one of their modes.
+    pub mode: &'static str,
+    /// The parameters of its address, as they came.
+    pub parameters: Option<String>,
     /// Its content type.
     pub content_type: Option<String>,
     /// The headers `ce-…` of a CloudEvent in binary mode, as a JSON object.
     pub headers: Option<String>,
+    /// Whether any of these is not whole.
+    pub is_cut: bool,
 }
 
 /// A rejected event of a request.
@@ -37,13 +43,21 @@ pub struct NewRow {
 /// What a row takes beside its texts: itself, its entries in two trees, their room that is not used.
 const ROW_BYTES: usize = 160;
 
-impl NewRow {
-    /// What it takes of the table when its data is cut to `data_bytes`.
-    pub(crate) fn bytes(&self, origin: &Origin, data_bytes: usize) -> i64 {
-        let texts = [&self.reason, &origin.sensor, &origin.request_id].map(String::len).iter().sum::<usize>();
-        let optional = [&self.pointer, &origin.content_type, &origin.headers];
+impl Origin {
+    /// What it takes of the table.
+    pub(crate) fn bytes(&self) -> i64 {
+        let texts = [&self.sensor, &self.request_id].map(String::len).iter().sum::<usize>();
+        let optional = [&self.parameters, &self.content_type, &self.headers];
         let optional = optional.into_iter().flatten().map(String::len).sum::<usize>();
-        (ROW_BYTES + self.code.len() + texts + optional + data_bytes) as i64
+        (ROW_BYTES + self.mode.len() + texts + optional) as i64
+    }
+}
+
+impl NewRow {
+    /// What it takes of the table when its data is cut to `data_bytes_max`, beside its request.
+    pub(crate) fn bytes(&self, sensor: &str, data_bytes_max: usize) -> i64 {
+        let texts = self.reason.len() + sensor.len() + self.pointer.as_ref().map_or(0, String::len);
+        (ROW_BYTES + self.code.len() + texts + self.cut(data_bytes_max).len()) as i64
     }
 
     /// As many of its bytes as may be kept; a text is cut between characters.
@@ -78,6 +92,10 @@ pub struct Row {
     pub pointer: Option<String>,
     /// Why, as a sentence.
     pub reason: String,
+    /// How its request brought events: plain, or as CloudEvents in one of their modes.
+    pub mode: String,
+    /// The parameters of the address of its request.
+    pub parameters: Option<String>,
     /// The content type of its request.
     pub content_type: Option<String>,
     /// The headers `ce-…` of a CloudEvent in binary mode, as a JSON object.
@@ -86,19 +104,24 @@ pub struct Row {
     pub data: Vec<u8>,
     /// How many bytes came.
     pub bytes: i64,
+    /// Whether what is kept of its request is not whole.
+    pub request_is_cut: bool,
 }
 
 impl Row {
-    /// Whether more bytes came than are kept.
+    /// Whether more came than is kept: of its bytes, or of what its request said.
     pub fn is_cut(&self) -> bool {
-        self.bytes > self.data.len() as i64
+        self.request_is_cut || self.bytes > self.data.len() as i64
     }
 
     /// Memory of it.
     pub fn memory_bytes(&self) -> usize {
-        let optional = [&self.pointer, &self.content_type, &self.headers];
+        let optional = [&self.pointer, &self.parameters, &self.content_type, &self.headers];
         size_of::<Self>()
-            + [&self.sensor, &self.request_id, &self.code, &self.reason].map(String::len).iter().sum::<usize>()
+            + [&self.sensor, &self.request_id, &self.code, &self.reason, &self.mode]
+                .map(String::len)
+                .iter()
+                .sum::<usize>()
             + optional.into_iter().flatten().map(String::len).sum::<usize>()
             + self.data.len()
     }
@@ -113,10 +136,13 @@ impl Row {
             code: row.try_get("code")?,
             pointer: row.try_get("pointer")?,
             reason: row.try_get("reason")?,
+            mode: row.try_get("mode")?,
+            parameters: row.try_get("parameters")?,
             content_type: row.try_get("content_type")?,
             headers: row.try_get("headers")?,
             data: row.try_get("data")?,
             bytes: row.try_get("data_bytes")?,
+            request_is_cut: row.try_get("is_cut")?,
         })
     }
 }
@@ -150,9 +176,9 @@ pub struct Filter {
 
 impl Filter {
     pub(crate) fn select(&self, limit: usize) -> QueryBuilder<Sqlite> {
-        let mut sql = QueryBuilder::new("SELECT * FROM rejected WHERE true");
+        let mut sql = QueryBuilder::new("SELECT * FROM rejected JOIN requests ON last_position = request WHERE true");
         if let Some(sensor) = &self.sensor {
-            sql.push(" AND sensor = ").push_bind(sensor.clone());
+            sql.push(" AND rejected.sensor = ").push_bind(sensor.clone());
         }
         if let Some(code) = &self.code {
             sql.push(" AND code = ").push_bind(code.clone());

@@ -6,6 +6,7 @@ use crate::writer::{Done, Job, Keeping, Writer};
 use futures::TryStreamExt;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Row as _, SqlitePool};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +14,18 @@ use tokio::sync::{mpsc, oneshot};
 
 const BUSY: Duration = Duration::from_secs(5);
 /// Version of the tables.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
+/// What rows of one request have in common is kept once, under the position of the last of them: with it the request goes.
 const TABLES: &str = "
+    CREATE TABLE requests (
+        last_position INTEGER PRIMARY KEY, of_sensor TEXT NOT NULL, received_at INTEGER NOT NULL, request_id TEXT NOT NULL,
+        mode TEXT NOT NULL, parameters TEXT, content_type TEXT, headers TEXT, is_cut INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX requests_of_sensor ON requests (of_sensor, last_position);
     CREATE TABLE rejected (
-        position INTEGER PRIMARY KEY AUTOINCREMENT, received_at INTEGER NOT NULL, sensor TEXT NOT NULL, request_id TEXT NOT NULL,
-        batch_index INTEGER NOT NULL, code TEXT NOT NULL, pointer TEXT, reason TEXT NOT NULL, content_type TEXT, headers TEXT,
-        data BLOB NOT NULL, data_bytes INTEGER NOT NULL, bytes INTEGER NOT NULL
+        position INTEGER PRIMARY KEY AUTOINCREMENT, request INTEGER NOT NULL, sensor TEXT NOT NULL, batch_index INTEGER NOT NULL,
+        code TEXT NOT NULL, pointer TEXT, reason TEXT NOT NULL, data BLOB NOT NULL, data_bytes INTEGER NOT NULL,
+        bytes INTEGER NOT NULL
     ) STRICT;
     CREATE INDEX rejected_of_sensor ON rejected (sensor, position, bytes);
 ";
@@ -47,11 +54,12 @@ pub enum OpenError {
         /// What the database said.
         source: sqlx::Error,
     },
-    /// The file was written by a newer program.
+    /// The file was written by another program.
     #[error(
-        "the table of rejected events {path} has version {found}, this program knows {VERSION}: use the newer program"
+        "the table of rejected events {path} has version {found}, this program knows {VERSION}: use the program that wrote it, or \
+         move the file away"
     )]
-    Newer {
+    Version {
         /// The file.
         path: String,
         /// Its version.
@@ -112,7 +120,7 @@ impl Rejected {
                 sqlx::raw_sql(sqlx::AssertSqlSafe(script)).execute(&pool).await.map_err(failed)?;
             }
             VERSION => {}
-            found => return Err(OpenError::Newer { path, found }),
+            found => return Err(OpenError::Version { path, found }),
         }
         let (jobs, waiting) = mpsc::unbounded_channel();
         let writer = Writer::new(pool.clone(), options, metrics.clone()).await.map_err(failed)?;
@@ -120,12 +128,13 @@ impl Rejected {
         Ok(Self { shared: Arc::new(Shared { pool, jobs, metrics }) })
     }
 
-    /// Keeps the rejected events of a request. They are on stable storage when this returns; a caller that goes away stops nothing.
+    /// Keeps the rejected events of a request, the first 16 MiB of them; the others are counted as left out. They are on stable storage when
+    /// this returns; a caller that goes away stops nothing. They are written in steps, between which those of other requests have their turn.
     ///
     /// # Errors
-    /// [`RejectedError`]; then none of them is kept.
+    /// [`RejectedError`]; then the first of them may be kept nevertheless.
     pub async fn keep(&self, origin: Origin, rows: Vec<NewRow>) -> Result<(), RejectedError> {
-        self.asked(|done| Job::Keep(Keeping { origin, rows, done })).await
+        self.asked(|done| Job::Keep(Keeping::new(origin, rows, done))).await
     }
 
     /// Lets the rows go that are too old now.
@@ -153,17 +162,32 @@ impl Rejected {
     /// # Errors
     /// [`RejectedError`].
     pub async fn read(&self, filter: &Filter, limit: usize, bytes_max: usize) -> Result<Vec<Row>, RejectedError> {
-        let mut select = filter.select(limit);
-        let mut found = select.build().fetch(&self.shared.pool);
         let (mut rows, mut bytes) = (Vec::new(), 0);
-        while bytes < bytes_max
-            && let Some(row) = found.try_next().await?
-        {
-            let row = Row::of(&row)?;
+        let read = self.each(filter, limit, |row| {
             bytes += row.memory_bytes();
             rows.push(row);
-        }
+            if bytes < bytes_max { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        read.await?;
         Ok(rows)
+    }
+
+    /// Gives the rows of a filter, at most `limit`, to `take` until it wants no more.
+    ///
+    /// # Errors
+    /// [`RejectedError`].
+    pub async fn each(
+        &self,
+        filter: &Filter,
+        limit: usize,
+        mut take: impl FnMut(Row) -> ControlFlow<()>,
+    ) -> Result<(), RejectedError> {
+        let mut select = filter.select(limit);
+        let mut found = select.build().fetch(&self.shared.pool);
+        while let Some(row) = found.try_next().await?
+            && take(Row::of(&row)?).is_continue()
+        {}
+        Ok(())
     }
 
     /// Position of the last row; 0 before the first.

@@ -1,19 +1,23 @@
-//! The one writer of the table: keeps the rows of all requests that wait in one transaction, and lets rows go.
+//! The one writer of the table: keeps the rows of all requests that wait, a step of each in one transaction, and lets rows go.
 //!
-//! What the sensors hold is known in memory, and changes only with what is committed.
+//! What the sensors hold is known in memory, and changes only with what is committed. Nothing but a step is written before what is too much
+//! goes, so that the file stays inside its bound whatever one request brings.
 
 use crate::metrics::RejectedMetrics;
 use crate::row::{NewRow, Origin};
 use crate::table::{Options, RejectedError};
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot};
 
-/// Rows of one statement.
-const STEP: usize = 500;
-/// A transaction takes no further request beyond this.
-const GROUP_ROWS_MAX: usize = 10_000;
+/// Rows and bytes of a step: of one request in one transaction.
+const STEP_ROWS: usize = 500;
+const STEP_BYTES: i64 = 1 << 20;
+/// A transaction takes no further step beyond this.
+const GROUP_BYTES_MAX: i64 = 4 << 20;
+/// No more is kept of one request.
+const REQUEST_BYTES_MAX: i64 = 16 << 20;
 
 /// Where the end of a job is told.
 pub(crate) type Done = oneshot::Sender<Result<(), RejectedError>>;
@@ -24,17 +28,28 @@ pub(crate) enum Job {
     Expire(Done),
 }
 
-/// The rejected events of a request.
+/// The rejected events of a request, some of them kept already.
 pub(crate) struct Keeping {
-    pub(crate) origin: Origin,
-    pub(crate) rows: Vec<NewRow>,
-    pub(crate) done: Done,
+    origin: Origin,
+    rows: Vec<NewRow>,
+    kept: usize,
+    left_out: u64,
+    done: Done,
+}
+
+/// What waits for its turn.
+#[derive(Default)]
+struct Waiting {
+    keeping: VecDeque<Keeping>,
+    expiring: Vec<Done>,
 }
 
 pub(crate) struct Writer {
     pool: SqlitePool,
     options: Options,
     held: Held,
+    /// The last position given, also to a row that is gone.
+    last_position: i64,
     metrics: RejectedMetrics,
 }
 
@@ -49,6 +64,51 @@ struct Held {
 struct Share {
     rows: i64,
     bytes: i64,
+}
+
+/// What changes in a transaction, sensor by sensor.
+type Changes = Vec<(String, Share)>;
+
+impl Keeping {
+    pub(crate) fn new(origin: Origin, rows: Vec<NewRow>, done: Done) -> Self {
+        Self { origin, rows, kept: 0, left_out: 0, done }
+    }
+
+    /// Lets go of what is more than is kept of one request.
+    fn bounded(mut self, data_bytes_max: usize) -> Self {
+        let fitting = self.fitting(REQUEST_BYTES_MAX, data_bytes_max);
+        self.left_out = (self.rows.len() - fitting) as u64;
+        self.rows.truncate(fitting);
+        self
+    }
+
+    /// The rows of the next step, at least one when there are any.
+    fn step(&self, data_bytes_max: usize) -> &[NewRow] {
+        let rows = &self.rows[self.kept..];
+        &rows[..self.fitting(STEP_BYTES, data_bytes_max).clamp(1, STEP_ROWS).min(rows.len())]
+    }
+
+    /// How many of the rows that are not kept yet fit into so many bytes.
+    fn fitting(&self, bytes_max: i64, data_bytes_max: usize) -> usize {
+        let bytes = self.rows[self.kept..].iter().scan(0, |bytes, row| {
+            *bytes += row.bytes(&self.origin.sensor, data_bytes_max);
+            Some(*bytes)
+        });
+        bytes.take_while(|bytes| *bytes <= bytes_max).count()
+    }
+}
+
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.keeping.is_empty() && self.expiring.is_empty()
+    }
+
+    fn push(&mut self, job: Job, data_bytes_max: usize) {
+        match job {
+            Job::Keep(keeping) => self.keeping.push_back(keeping.bounded(data_bytes_max)),
+            Job::Expire(done) => self.expiring.push(done),
+        }
+    }
 }
 
 impl Held {
@@ -67,9 +127,11 @@ impl Held {
         }
     }
 
-    /// Who holds most.
-    fn largest(&self) -> Option<String> {
-        self.sensors.iter().max_by_key(|(_, share)| share.bytes).map(|(sensor, _)| sensor.clone())
+    /// When there is more than `bytes_max`: who holds most, and how much of it may go before the sensor has no more than an equal share.
+    fn too_much(&self, bytes_max: i64) -> Option<(String, i64)> {
+        let (sensor, share) = self.sensors.iter().max_by_key(|(_, share)| share.bytes)?;
+        let beyond_share = share.bytes - bytes_max / self.sensors.len() as i64;
+        (self.total.bytes > bytes_max).then(|| (sensor.clone(), beyond_share.min(self.total.bytes - bytes_max)))
     }
 }
 
@@ -83,78 +145,109 @@ impl Writer {
     pub(crate) async fn new(pool: SqlitePool, options: Options, metrics: RejectedMetrics) -> Result<Self, sqlx::Error> {
         let held = held(&pool).await?;
         metrics.found.inc_by(held.total.rows as u64);
-        let writer = Self { pool, options, held, metrics };
+        let given = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'rejected'";
+        let last_position = sqlx::query(given).fetch_one(&pool).await?.try_get(0)?;
+        let writer = Self { pool, options, held, last_position, metrics };
         writer.tell();
         Ok(writer)
     }
 
     /// Runs until the table is dropped.
     pub(crate) async fn run(mut self, mut jobs: mpsc::UnboundedReceiver<Job>) {
-        let mut next = jobs.recv().await;
-        while let Some(job) = next.take() {
-            match job {
-                Job::Expire(done) => drop(done.send(self.expire().await.map_err(RejectedError::of))),
-                Job::Keep(first) => {
-                    let (mut rows, mut group) = (first.rows.len(), vec![first]);
-                    while rows < GROUP_ROWS_MAX
-                        && next.is_none()
-                        && let Ok(job) = jobs.try_recv()
-                    {
-                        match job {
-                            Job::Keep(keeping) => {
-                                rows += keeping.rows.len();
-                                group.push(keeping);
-                            }
-                            other => next = Some(other),
-                        }
-                    }
-                    let kept = self.keep(&group).await.map_err(RejectedError::of);
-                    for keeping in group {
-                        drop(keeping.done.send(kept.clone()));
-                    }
-                }
+        let data_bytes_max = self.options.event_bytes_max;
+        let mut waiting = Waiting::default();
+        loop {
+            if waiting.is_empty() {
+                let Some(job) = jobs.recv().await else { return };
+                waiting.push(job, data_bytes_max);
             }
-            if next.is_none() {
-                next = jobs.recv().await;
+            while let Ok(job) = jobs.try_recv() {
+                waiting.push(job, data_bytes_max);
+            }
+            if !waiting.keeping.is_empty() {
+                self.keep(&mut waiting.keeping).await;
+            }
+            if !waiting.expiring.is_empty() {
+                let ended = match self.expire().await {
+                    Ok(Expired::SomeMore) => continue,
+                    Ok(Expired::All) => Ok(()),
+                    Err(error) => Err(RejectedError::of(error)),
+                };
+                for done in waiting.expiring.drain(..) {
+                    drop(done.send(ended.clone()));
+                }
             }
         }
     }
 
-    async fn keep(&mut self, group: &[Keeping]) -> Result<(), sqlx::Error> {
-        let began = Instant::now();
-        let mut changes = Vec::new();
-        let written = self.write(group, &mut changes).await;
-        if written.is_err() {
+    /// One transaction: a step of each request that waits, as many as fit. Who has more waits again, behind the others.
+    async fn keep(&mut self, waiting: &mut VecDeque<Keeping>) {
+        let (began, last_position) = (Instant::now(), self.last_position);
+        let (mut group, mut changes) = (Vec::new(), Changes::new());
+        let written = self.write(waiting, &mut group, &mut changes).await;
+        if let Err(error) = written {
+            self.last_position = last_position;
             for (sensor, change) in changes {
                 self.held.add(&sensor, change.gone());
             }
-            return written;
+            let error = RejectedError::of(error);
+            for keeping in group {
+                drop(keeping.done.send(Err(error.clone())));
+            }
+            return;
         }
         let count = |way: i64| changes.iter().map(|(_, change)| (change.rows * way).max(0) as u64).sum();
         self.metrics.stored.inc_by(count(1));
         self.metrics.pushed_out.inc_by(count(-1));
         self.metrics.keep_seconds.observe(began.elapsed().as_secs_f64());
         self.tell();
-        Ok(())
-    }
-
-    /// Writes the rows of a group and removes what is too much, in one transaction; `changes` are taken over as they are made.
-    async fn write(&mut self, group: &[Keeping], changes: &mut Vec<(String, Share)>) -> Result<(), sqlx::Error> {
-        let bytes_max = i64::try_from(self.options.bytes_max).unwrap_or(i64::MAX);
-        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        for Keeping { origin, rows, .. } in group {
-            for step in rows.chunks(STEP) {
-                let bytes = insert(&mut transaction, origin, step, self.options.event_bytes_max).await?;
-                let come = Share { rows: step.len() as i64, bytes };
-                self.held.add(&origin.sensor, come);
-                changes.push((origin.sensor.clone(), come));
+        for keeping in group {
+            if keeping.kept < keeping.rows.len() {
+                waiting.push_back(keeping);
+            } else {
+                self.metrics.left_out.inc_by(keeping.left_out);
+                drop(keeping.done.send(Ok(())));
             }
         }
-        while self.held.total.bytes > bytes_max
-            && let Some(sensor) = self.held.largest()
-        {
-            let too_much = self.held.total.bytes - bytes_max;
-            let mut gone = push_out(&mut transaction, &sensor, too_much).await?.gone();
+    }
+
+    /// Writes the steps and removes what is too much after each; `changes` are taken over as they are made.
+    async fn write(
+        &mut self,
+        waiting: &mut VecDeque<Keeping>,
+        group: &mut Vec<Keeping>,
+        changes: &mut Changes,
+    ) -> Result<(), sqlx::Error> {
+        let data_bytes_max = self.options.event_bytes_max;
+        // Also those whose turn cannot begin have to be told.
+        group.extend(waiting.pop_front());
+        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let (mut next, mut bytes) = (0, 0);
+        while let Some(keeping) = group.get_mut(next) {
+            let step = keeping.step(data_bytes_max);
+            if !step.is_empty() {
+                let come =
+                    insert(&mut transaction, self.last_position, (&keeping.origin, step), data_bytes_max).await?;
+                self.last_position += come.rows;
+                self.held.add(&keeping.origin.sensor, come);
+                changes.push((keeping.origin.sensor.clone(), come));
+                keeping.kept += step.len();
+                bytes += come.bytes;
+                self.push_out(&mut transaction, changes).await?;
+            }
+            next += 1;
+            if bytes < GROUP_BYTES_MAX {
+                group.extend(waiting.pop_front());
+            }
+        }
+        transaction.commit().await
+    }
+
+    /// Removes the oldest rows of who holds most, until all fit. Nobody loses a row who holds no more than an equal share.
+    async fn push_out(&mut self, change: &mut SqliteConnection, changes: &mut Changes) -> Result<(), sqlx::Error> {
+        let bytes_max = i64::try_from(self.options.bytes_max).unwrap_or(i64::MAX);
+        while let Some((sensor, bytes)) = self.held.too_much(bytes_max) {
+            let mut gone = push_out(change, &sensor, bytes).await?.gone();
             if gone.rows == 0 {
                 // Somebody else has removed them.
                 gone = self.held.sensors.get(&sensor).copied().unwrap_or_default().gone();
@@ -162,40 +255,50 @@ impl Writer {
             self.held.add(&sensor, gone);
             changes.push((sensor, gone));
         }
-        transaction.commit().await
+        Ok(())
     }
 
-    /// Lets the rows go that are too old now.
-    async fn expire(&mut self) -> Result<(), sqlx::Error> {
+    /// Lets a step of the rows go that are too old now.
+    async fn expire(&mut self) -> Result<Expired, sqlx::Error> {
         let age_micros = i64::try_from(self.options.age_max.as_micros()).unwrap_or(i64::MAX);
         let oldest_micros = now_micros().saturating_sub(age_micros);
-        loop {
-            // In order of position, which is that of receipt but for requests beside each other.
-            let select = "SELECT position, received_at, sensor, bytes FROM rejected ORDER BY position LIMIT ?";
-            let rows = sqlx::query(select).bind(STEP as i64).fetch_all(&self.pool).await?;
-            let (mut gone, mut last) = (Vec::new(), None);
-            for row in &rows {
-                if row.try_get::<i64, _>("received_at")? >= oldest_micros {
-                    break;
-                }
-                last = Some(row.try_get::<i64, _>("position")?);
-                let share = Share { rows: 1, bytes: row.try_get("bytes")? };
-                gone.push((row.try_get::<String, _>("sensor")?, share));
+        // In order of position, which is that of receipt but for requests beside each other.
+        let select = "SELECT position, received_at, sensor, bytes FROM rejected JOIN requests ON last_position = request \
+                      ORDER BY position LIMIT ?";
+        let rows = sqlx::query(select).bind(STEP_ROWS as i64).fetch_all(&self.pool).await?;
+        let (mut gone, mut last) = (Changes::new(), None);
+        for row in &rows {
+            if row.try_get::<i64, _>("received_at")? >= oldest_micros {
+                break;
             }
-            let Some(last) = last else { return Ok(()) };
-            sqlx::query("DELETE FROM rejected WHERE position <= ?").bind(last).execute(&self.pool).await?;
-            self.metrics.expired.inc_by(gone.len() as u64);
-            for (sensor, share) in gone {
-                self.held.add(&sensor, share.gone());
-            }
-            self.tell();
+            last = Some(row.try_get::<i64, _>("position")?);
+            let share = Share { rows: 1, bytes: row.try_get("bytes")? };
+            gone.push((row.try_get::<String, _>("sensor")?, share));
         }
+        let Some(last) = last else { return Ok(Expired::All) };
+        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        for delete in ["DELETE FROM rejected WHERE position <= ?", "DELETE FROM requests WHERE last_position <= ?"] {
+            sqlx::query(delete).bind(last).execute(&mut *transaction).await?;
+        }
+        transaction.commit().await?;
+        self.metrics.expired.inc_by(gone.len() as u64);
+        for (sensor, share) in gone {
+            self.held.add(&sensor, share.gone());
+        }
+        self.tell();
+        Ok(Expired::SomeMore)
     }
 
     fn tell(&self) {
         self.metrics.rows.set(self.held.total.rows);
         self.metrics.bytes.set(self.held.total.bytes);
     }
+}
+
+/// How far letting go has come.
+enum Expired {
+    SomeMore,
+    All,
 }
 
 /// What the sensors hold, as it was found.
@@ -208,44 +311,57 @@ async fn held(pool: &SqlitePool) -> Result<Held, sqlx::Error> {
     Ok(held)
 }
 
-/// Writes rows in one statement; returns what they take of the table.
+/// Writes a step, behind `last_position`: what its rows have in common, then the rows in one statement. The last of them counts for both: it is the
+/// last to go.
 async fn insert(
     change: &mut SqliteConnection,
-    origin: &Origin,
-    rows: &[NewRow],
+    last_position: i64,
+    (origin, rows): (&Origin, &[NewRow]),
     data_bytes_max: usize,
-) -> Result<i64, sqlx::Error> {
-    let mut bytes = 0;
+) -> Result<Share, sqlx::Error> {
+    let last = last_position + rows.len() as i64;
+    let request = "INSERT INTO requests (last_position, of_sensor, received_at, request_id, mode, parameters, content_type, headers, is_cut) \
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    sqlx::query(request)
+        .bind(last)
+        .bind(&origin.sensor)
+        .bind(origin.received_at)
+        .bind(&origin.request_id)
+        .bind(origin.mode)
+        .bind(&origin.parameters)
+        .bind(&origin.content_type)
+        .bind(&origin.headers)
+        .bind(origin.is_cut)
+        .execute(&mut *change)
+        .await?;
     let mut sql = QueryBuilder::<Sqlite>::new(
-        "INSERT INTO rejected (received_at, sensor, request_id, batch_index, code, pointer, reason, content_type, headers, data, \
-         data_bytes, bytes) ",
+        "INSERT INTO rejected (position, request, sensor, batch_index, code, pointer, reason, data, data_bytes, bytes) ",
     );
-    sql.push_values(rows, |mut values, row| {
-        let data = row.cut(data_bytes_max);
-        let row_bytes = row.bytes(origin, data.len());
+    let mut bytes = 0;
+    sql.push_values((last_position + 1..).zip(rows), |mut values, (position, row)| {
+        let of_request = if position == last { origin.bytes() } else { 0 };
+        let row_bytes = row.bytes(&origin.sensor, data_bytes_max) + of_request;
         bytes += row_bytes;
         values
-            .push_bind(origin.received_at)
+            .push_bind(position)
+            .push_bind(last)
             .push_bind(origin.sensor.clone())
-            .push_bind(origin.request_id.clone())
             .push_bind(row.index as i64)
             .push_bind(row.code)
             .push_bind(row.pointer.clone())
             .push_bind(row.reason.clone())
-            .push_bind(origin.content_type.clone())
-            .push_bind(origin.headers.clone())
-            .push_bind(data.to_vec())
+            .push_bind(row.cut(data_bytes_max).to_vec())
             .push_bind(row.data.len() as i64)
             .push_bind(row_bytes);
     });
     sql.build().execute(change).await?;
-    Ok(bytes)
+    Ok(Share { rows: rows.len() as i64, bytes })
 }
 
 /// Removes the oldest rows of a sensor, about `bytes` of them and at most one step.
 async fn push_out(change: &mut SqliteConnection, sensor: &str, bytes: i64) -> Result<Share, sqlx::Error> {
     let select = "SELECT position, bytes FROM rejected WHERE sensor = ? ORDER BY position LIMIT ?";
-    let rows = sqlx::query(select).bind(sensor).bind(STEP as i64).fetch_all(&mut *change).await?;
+    let rows = sqlx::query(select).bind(sensor).bind(STEP_ROWS as i64).fetch_all(&mut *change).await?;
     let (mut gone, mut last) = (Share::default(), 0);
     for row in &rows {
         if gone.bytes >= bytes {
@@ -255,8 +371,12 @@ async fn push_out(change: &mut SqliteConnection, sensor: &str, bytes: i64) -> Re
         gone.bytes += row.try_get::<i64, _>("bytes")?;
         gone.rows += 1;
     }
-    let delete = "DELETE FROM rejected WHERE sensor = ? AND position <= ?";
-    sqlx::query(delete).bind(sensor).bind(last).execute(change).await?;
+    for delete in [
+        "DELETE FROM rejected WHERE sensor = ? AND position <= ?",
+        "DELETE FROM requests WHERE of_sensor = ? AND last_position <= ?",
+    ] {
+        sqlx::query(delete).bind(sensor).bind(last).execute(&mut *change).await?;
+    }
     Ok(gone)
 }
 

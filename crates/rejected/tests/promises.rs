@@ -22,7 +22,7 @@ async fn open(options: Options) -> Rejected {
 
 fn origin(sensor: &str, received_at: i64) -> Origin {
     let request_id = "request".to_owned();
-    Origin { sensor: sensor.to_owned(), request_id, received_at, content_type: None, headers: None }
+    Origin { sensor: sensor.to_owned(), request_id, received_at, mode: "plain", ..Origin::default() }
 }
 
 fn row(index: u64, data: &[u8]) -> NewRow {
@@ -97,6 +97,74 @@ async fn a_sensor_that_floods_the_table_pushes_out_its_own_rows_alone() {
     table.keep(origin("loud", 3), flood[..10].to_vec()).await.expect("kept");
     assert_eq!(data(&table, of("quiet")).await, ["first", "second"]);
     assert!(data(&table, of("loud")).await.len() <= loud.len() + 1);
+}
+
+#[tokio::test]
+async fn nobody_loses_rows_who_holds_no_more_than_an_equal_share_and_who_holds_most_does() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let table = open(Options { bytes_max: 300_000, ..options(dir.path()) }).await;
+    let flood = |bytes: usize| -> Vec<NewRow> { (0..bytes as u64 / 1160).map(|n| row(n, &[b'x'; 990])).collect() };
+    table.keep(origin("first", 1), flood(280_000)).await.expect("kept");
+    table.keep(origin("small", 2), flood(90_000)).await.expect("kept");
+    let held = async |sensor: &str| table.read(&of(sensor), 100_000, ALL).await.expect("reads").len();
+    let (first, small) = (held("first").await, held("small").await);
+    assert!(small == 77 && (175..185).contains(&first), "{first}, {small}: who was first and holds more gave way");
+    for n in 0..5 {
+        table.keep(origin("loud", n), flood(280_000)).await.expect("kept");
+    }
+    assert_eq!(held("small").await, small, "less than a third of all");
+    assert!((85..100).contains(&held("first").await), "{}: down to about a third, and no further", held("first").await);
+}
+
+#[tokio::test]
+async fn what_a_request_said_is_kept_once_for_its_rows_and_goes_with_the_last_of_them() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let limited = Options { bytes_max: 400_000, ..options(dir.path()) };
+    let table = open(limited.clone()).await;
+    let long = Origin {
+        content_type: Some("x".repeat(10_000)),
+        parameters: Some("id_field=/dev".to_owned()),
+        ..origin("roof", 7)
+    };
+    table.keep(long.clone(), (0..1000).map(|n| row(n, b"1")).collect()).await.expect("kept");
+    let rows = table.read(&of("roof"), 10_000, ALL).await.expect("reads");
+    assert_eq!(rows.len(), 1000, "not a copy for each");
+    assert!(
+        rows.iter()
+            .all(|r| r.content_type == long.content_type && r.parameters == long.parameters && r.mode == "plain")
+    );
+    table.keep(origin("roof", 8), (0..5000).map(|n| row(n, b"2")).collect()).await.expect("kept");
+    assert!(data(&table, of("roof")).await.iter().all(|data| data == "2"), "pushed out");
+    table.keep(long, vec![row(0, b"3")]).await.expect("kept");
+    drop(table);
+    let table = open(Options { age_max: Duration::ZERO, ..limited }).await;
+    assert_eq!(data(&table, of("roof")).await.last().map(String::as_str), Some("3"));
+    table.expire().await.expect("expires");
+    table.close().await;
+    let requests =
+        sqlx::sqlite::SqlitePool::connect(&format!("sqlite:{}", dir.path().join("rejected.sqlite").display()))
+            .await
+            .expect("opens");
+    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM requests").fetch_one(&requests).await.expect("reads");
+    assert_eq!(count, 0, "nothing is left of any request");
+}
+
+#[tokio::test]
+async fn a_request_with_much_to_keep_is_bounded_and_lets_others_have_their_turn() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let table = open(Options { bytes_max: 1 << 30, event_bytes_max: 64 << 10, ..options(dir.path()) }).await;
+    let large: Vec<NewRow> = (0..500).map(|n| row(n, &[b'x'; 64 << 10])).collect();
+    let mut much = Box::pin(table.keep(origin("loud", 1), large));
+    assert!(futures::poll!(much.as_mut()).is_pending(), "handed in first");
+    let little = table.keep(origin("quiet", 2), vec![row(0, b"a")]);
+    let first = futures::future::select(much, Box::pin(little)).await;
+    let futures::future::Either::Right((Ok(()), much)) = first else {
+        panic!("the small one waited for all of the large one")
+    };
+    much.await.expect("kept");
+    let kept = table.read(&of("loud"), 1000, ALL).await.expect("reads");
+    assert!((240..256).contains(&kept.len()), "{} of 64 KiB in 16 MiB", kept.len());
+    assert_eq!(kept.last().map(|row| row.index), Some(kept.len() as i64 - 1), "the first ones");
 }
 
 #[tokio::test]

@@ -86,7 +86,7 @@ const LIMITS: &[Limit] = &[
     Limit {
         what: "Rejected events that are kept",
         key: "rejected.bytes_max",
-        code: Answer::Words("the oldest of the sensor that holds most go"),
+        code: Answer::Words("the oldest of the sensor that holds most go, down to an equal share"),
     },
     Limit {
         what: "Bytes kept of a rejected event",

@@ -3,8 +3,9 @@
 use crate::app::{App, Limits};
 use crate::auth::{self, Sender};
 use crate::body::{self, Coming, Read};
+use crate::clock::now_micros;
 use crate::code::Code;
-use crate::handlers::rejected::Rejections;
+use crate::handlers::rejected::{Rejections, Sent};
 use crate::idempotency::{self, Given};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -16,7 +17,6 @@ use nowwhat::Problem;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 use utoipa::{IntoParams, ToSchema};
 
 /// How many events of the batch were not stored because they were rejected.
@@ -132,7 +132,9 @@ async fn taken(app: &App, parts: Parts, body: &mut Coming) -> Result<Response, P
     let columns_bytes = event::columns_bytes_max(&read.bytes, &framing, sensor.len(), &app.shared.limits.event) as u64;
     read.reservation.resize(columns_bytes.max(read.bytes.len() as u64)).map_err(body::turned_away)?;
     let atomic = parameters.atomic;
-    let reading = Reading { sensor: &sensor, zone, framing, parameters, limits: &app.shared.limits };
+    let sent = Sent { sensor: &sensor, mode: framing.mode(), received_at: now_micros() };
+    let received_at = sent.received_at;
+    let reading = Reading { sensor: &sensor, received_at, zone, framing, parameters, limits: &app.shared.limits };
     let text = read.bytes.clone();
     let (batch, mut reservation) = match read.bytes.len() {
         0..=INLINE_BYTES_MAX => reading.batch(read)?,
@@ -140,7 +142,7 @@ async fn taken(app: &App, parts: Parts, body: &mut Coming) -> Result<Response, P
     };
     body.received(batch.received)?;
     app.shared.metrics.events_read.inc_by(batch.received);
-    let rejections = Rejections::of(&parts, &sensor, &batch, &text);
+    let rejections = Rejections::of(&parts, sent, &batch, &text);
     drop(text);
     let (told, request) = match key {
         None => (Told::of(&batch), None),
@@ -266,6 +268,7 @@ impl Told {
 /// What reading a body needs to know.
 struct Reading<'a> {
     sensor: &'a Arc<str>,
+    received_at: i64,
     /// The zone set for the sensor.
     zone: Option<event::TimeZone>,
     framing: Framing<'a>,
@@ -277,7 +280,7 @@ impl Reading<'_> {
     fn batch(self, read: Read) -> Result<(Batch, engine::Reservation), Problem> {
         let options = ReadOptions {
             sensor: self.sensor,
-            received_at: now_micros(),
+            received_at: self.received_at,
             fields: fields(&self.parameters),
             time_zone: time_zone(&self.parameters)?.or(self.zone),
             limits: self.limits.event.clone(),
@@ -396,9 +399,4 @@ fn not_stored(error: AcceptError) -> Problem {
 
 fn is_zero(n: &u64) -> bool {
     *n == 0
-}
-
-fn now_micros() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

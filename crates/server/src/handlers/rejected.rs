@@ -5,24 +5,33 @@ use crate::auth;
 use crate::authorisation::Act;
 use crate::code::Code;
 use crate::handlers::page::limit_of;
+use crate::pages::Page;
 use ::rejected::{Filter, NewRow, Order, Origin, RejectedError, Row};
 use axum::extract::{RawQuery, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use event::Batch;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, header};
 use nowwhat::Problem;
 use nowwhat::request::REQUEST_ID;
+use registry::Role;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::ops::ControlFlow;
 use utoipa::{IntoParams, ToSchema};
 
-/// A page of large events ends early: it is put together in memory.
-const PAGE_BYTES_MAX: usize = 8 << 20;
+/// What is kept of a parameter, a content type or a header.
+const TEXT_BYTES_MAX: usize = 1 << 10;
+
+/// How a batch was sent.
+pub(crate) struct Sent<'a> {
+    pub(crate) sensor: &'a str,
+    pub(crate) mode: &'static str,
+    pub(crate) received_at: i64,
+}
 
 /// The rejected events of a batch.
 pub(crate) struct Rejections {
@@ -36,20 +45,11 @@ pub(crate) struct Rejections {
 
 impl Rejections {
     /// Those of a batch that was read from `body`; none when it has none.
-    pub(crate) fn of(parts: &Parts, sensor: &str, batch: &Batch, body: &Bytes) -> Option<Self> {
+    pub(crate) fn of(parts: &Parts, sent: Sent<'_>, batch: &Batch, body: &Bytes) -> Option<Self> {
         if batch.rejected_total == 0 {
             return None;
         }
-        let text =
-            |name: &HeaderName| parts.headers.get(name).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let origin = Origin {
-            sensor: sensor.to_owned(),
-            request_id: text(&REQUEST_ID).unwrap_or_default(),
-            received_at: i64::try_from(since.as_micros()).unwrap_or(i64::MAX),
-            content_type: text(&header::CONTENT_TYPE),
-            headers: cloudevent_headers(&parts.headers),
-        };
+        let origin = origin(parts, sent);
         let row = |r: &event::Rejection| NewRow {
             index: r.index,
             code: r.code.name(),
@@ -76,12 +76,50 @@ impl Rejections {
     }
 }
 
-/// The headers that are a CloudEvent's attributes in binary mode, as a JSON object.
-fn cloudevent_headers(headers: &HeaderMap) -> Option<String> {
-    let of_event = headers.iter().filter(|(name, _)| name.as_str().starts_with("ce-"));
-    let shown = |value: &http::HeaderValue| Value::from(String::from_utf8_lossy(value.as_bytes()));
-    let object: Map<String, Value> = of_event.map(|(name, value)| (name.as_str().to_owned(), shown(value))).collect();
-    headers.contains_key("ce-specversion").then(|| Value::from(object).to_string())
+/// What is kept of a request: all that makes its events what they are.
+fn origin(parts: &Parts, sent: Sent<'_>) -> Origin {
+    let Sent { sensor, mode, received_at } = sent;
+    let is_binary = mode == "binary";
+    let mut is_cut = false;
+    let mut kept = |text: &[u8], matters: Matters| {
+        let shown = String::from_utf8_lossy(text);
+        let short = &shown[..shown.floor_char_boundary(TEXT_BYTES_MAX)];
+        is_cut |= matters == Matters::Yes && short.as_bytes() != text;
+        short.to_owned()
+    };
+    let content_type = parts.headers.get(header::CONTENT_TYPE);
+    let matters = if is_binary { Matters::Yes } else { Matters::No };
+    let content_type = content_type.map(|value| kept(value.as_bytes(), matters));
+    let query = parts.uri.query().filter(|query| !query.is_empty());
+    let parameters = query.map(|query| kept(query.as_bytes(), Matters::Yes));
+    let mut attributes: Map<String, Value> = Map::new();
+    for (name, value) in parts.headers.iter().filter(|(name, _)| is_binary && name.as_str().starts_with("ce-")) {
+        let value = Value::from(kept(value.as_bytes(), Matters::Yes));
+        match attributes.get_mut(name.as_str()) {
+            None => drop(attributes.insert(name.as_str().to_owned(), value)),
+            Some(Value::Array(values)) => values.push(value),
+            // What is there twice is shown twice: it may be why the event is rejected.
+            Some(first) => *first = Value::from(vec![first.take(), value]),
+        }
+    }
+    let request_id = parts.headers.get(&REQUEST_ID).map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned());
+    Origin {
+        sensor: sensor.to_owned(),
+        request_id: request_id.unwrap_or_default(),
+        received_at,
+        mode,
+        parameters,
+        content_type,
+        headers: is_binary.then(|| Value::from(attributes).to_string()),
+        is_cut,
+    }
+}
+
+/// Whether an event is another one without the end of a text.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Matters {
+    Yes,
+    No,
 }
 
 /// The parameters of the address.
@@ -121,10 +159,10 @@ enum Wanted {
     Oldest,
 }
 
-/// A page of rejected events, and where the next one begins.
-#[derive(Serialize, ToSchema)]
-#[schema(as = RejectedEvents)]
-pub(crate) struct Page {
+/// A page of rejected events, and where the next one begins: what [`Page`] writes.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it only describes")]
+pub(crate) struct RejectedEvents {
     rejected: Vec<Shown>,
     /// The `cursor` of the next page; null after the last one.
     #[schema(required = true)]
@@ -153,6 +191,11 @@ pub(crate) struct Shown {
     pointer: Option<String>,
     /// Why, and what to do.
     reason: String,
+    /// How its request was sent.
+    mode: String,
+    /// The parameters of its request.
+    #[schema(required = true)]
+    parameters: Option<String>,
     /// The content type of its request.
     #[schema(required = true)]
     content_type: Option<String>,
@@ -187,6 +230,8 @@ impl From<Row> for Shown {
             code: row.code,
             pointer: row.pointer,
             reason: row.reason,
+            mode: row.mode,
+            parameters: row.parameters,
             content_type: row.content_type,
             headers: row.headers.and_then(|headers| serde_json::from_str(&headers).ok()),
             data,
@@ -197,7 +242,7 @@ impl From<Row> for Shown {
     }
 }
 
-/// A page of what was rejected: of all sensors for an admin, its own for a sensor.
+/// A page of what was rejected: its own for a sensor, else of all.
 pub(crate) async fn get_rejected(
     State(app): State<App>,
     RawQuery(query): RawQuery,
@@ -208,23 +253,26 @@ pub(crate) async fn get_rejected(
         let known = "known are sensor, code, since, until, limit, cursor and order (newest or oldest)";
         Code::InvalidParameter.problem(format!("{e}; {known}"))
     })?;
-    let limit = limit_of(parameters.limit)? as usize;
+    let limit = limit_of(parameters.limit)?;
     let mut filter = filter(parameters)?;
     match (&identity.sensor, &filter.sensor) {
         (Some(me), Some(other)) if **me != **other => {
             return Err(auth::scope("a sensor's token reads what was rejected of its own events only"));
         }
         (Some(me), _) => filter.sensor = Some(me.to_string()),
+        (None, _) if identity.role == Role::Sensor => return Err(auth::scope("this token belongs to no sensor")),
         (None, _) => {}
     }
-    let read = app.shared.rejected.read(&filter, limit + 1, PAGE_BYTES_MAX);
-    let mut rows = nowwhat::db(read).await.map_err(unavailable)?;
-    let bytes: usize = rows.iter().map(Row::memory_bytes).sum();
-    let more = rows.len() > limit || bytes >= PAGE_BYTES_MAX;
-    rows.truncate(limit);
-    let next_cursor = rows.last().filter(|_| more).map(|row| row.position.to_string());
-    let rejected = rows.into_iter().map(Shown::from).collect();
-    Ok(nowwhat::extract::Json(Page { rejected, next_cursor }).into_response())
+    let mut page = Page::begin(&app, "rejected", u64::from(limit))?;
+    let mut added = Ok(ControlFlow::Continue(()));
+    let read = app.shared.rejected.each(&filter, limit as usize + 1, |row| {
+        let cursor = row.position.to_string();
+        added = page.add(&Shown::from(row), Some(cursor));
+        if let Ok(ControlFlow::Continue(())) = added { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    nowwhat::db(read).await.map_err(unavailable)?;
+    added.map(|_| ())?;
+    page.end()
 }
 
 fn filter(parameters: Parameters) -> Result<Filter, Problem> {

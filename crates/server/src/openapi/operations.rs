@@ -149,7 +149,7 @@ fn read_rejected(act: Act) -> Described {
     });
     Described::of(act, "A page ends early beyond 8 MiB.")
         .query::<rejected::Parameters>()
-        .json_answer::<rejected::Page>(200, "A page.", example)
+        .json_answer::<rejected::RejectedEvents>(200, "A page.", example)
         .error(Code::RejectedUnavailable)
 }
 

@@ -1,0 +1,192 @@
+//! Promise 2: what was rejected can be exported, mended and sent again, and is then the event that its sender meant, however it was sent.
+
+use serde_json::{Value, json};
+use std::path::Path;
+use std::process::Output;
+use tests::{Collector, catchment, said};
+
+const EVENTS: &str = "/api/v1/events";
+
+fn export(dir: &Path, args: &[&str]) -> Output {
+    let exported = catchment(dir, &[&["rejected", "export"], args].concat(), b"");
+    assert!(exported.status.success(), "{exported:?}");
+    exported
+}
+
+fn send(dir: &Path, sensor: &str, lines: &str) -> Output {
+    catchment(dir, &["send", "--sensor", sensor], lines.as_bytes())
+}
+
+/// A sensor whose token is on this machine.
+fn sensor(dir: &Path, name: &str) -> String {
+    let added = catchment(dir, &["sensor", "add", name], b"");
+    assert!(added.status.success(), "{added:?}");
+    let token = std::fs::read_to_string(dir.join(format!("data/sensors/{name}.token"))).expect("its token");
+    token.trim().to_owned()
+}
+
+fn complaints(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Sends events of every kind, each rejected for what it lacks.
+fn send_all_kinds(collector: &Collector, token: &str) {
+    let post = |path: &str, headers: &[(&str, &str)], body: &str| {
+        let answer = collector.post(path, token, body.as_bytes(), headers);
+        assert_eq!(answer.json()["rejected_total"], 1, "{}", answer.text);
+    };
+    let cloud = |id: &str| {
+        format!(
+            "{{\"specversion\":\"1.0\",\"id\":\"{id}\",\"source\":\"/roof\",\"type\":\"t\",\"time\":\"2026-01-31T12:00:00\",\"site\":\"a\",\
+             \n\"data\":{{\"n\":12345678901234567890123}}}}"
+        )
+    };
+    post(EVENTS, &[("content-type", "application/x-ndjson")], "[3]\n");
+    let named = format!("{EVENTS}?time_field=/at&id_field=/dev");
+    post(
+        &named,
+        &[("content-type", "application/json")],
+        "[{\"at\":\"2026-01-31T12:00:00\",\n\"dev\":\"d1\"},{\"n\":1}]",
+    );
+    post(EVENTS, &[("content-type", "application/cloudevents+json")], &cloud("c1"));
+    post(EVENTS, &[("content-type", "application/cloudevents-batch+json")], &format!("[{}]", cloud("c2")));
+    let binary = [
+        ("content-type", "text/plain"),
+        ("ce-specversion", "1.0"),
+        ("ce-id", "b1"),
+        ("ce-source", "/roof"),
+        ("ce-type", "note"),
+        ("ce-time", "2026-01-31T12:00:00"),
+        ("ce-subject", "Wetter%20in%20K%C3%B6ln"),
+    ];
+    post(EVENTS, &binary, "a storm\n is coming");
+    post(EVENTS, &[("content-type", "application/json")], "{\"broken\":\n  1,}");
+}
+
+#[test]
+fn mended_and_sent_again_each_event_is_what_its_sender_meant_in_whatever_order_its_line_comes() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let collector = Collector::start(dir.path());
+    let token = sensor(dir.path(), "roof");
+    send_all_kinds(&collector, &token);
+
+    let lines = said(&export(dir.path(), &["--sensor", "roof"]));
+    assert!(lines.starts_with("{\"catchment_rejected\":1,"), "the array cannot be taken for a batch: {lines}");
+    let mended = lines.replace(":00\"", ":00Z\"").replace("[3]", "{\"value\":3}").replace("1,}", "1}");
+    let turned: String = mended.lines().rev().flat_map(|line| [line, "\n"]).collect();
+    let sent = send(dir.path(), "roof", &turned);
+    assert_eq!(said(&sent), "6 accepted, 0 duplicates, 0 rejected\n", "{sent:?}");
+
+    let sql = "SELECT CASE WHEN id LIKE '%-%' THEN 'made' ELSE id END, source, type, subject, to_char(time, '%Y-%m-%dT%H:%M:%S'), \
+               content_type, attributes, data, encode(data_binary, 'hex') FROM events WHERE position > 1 ORDER BY position DESC";
+    let none = Value::Null;
+    let cloud = |id: &str| {
+        let (data, site) = ("{\"n\":12345678901234567890123}", "{\"site\":\"a\"}");
+        [
+            json!(id),
+            json!("/roof"),
+            json!("t"),
+            none.clone(),
+            json!("2026-01-31T12:00:00"),
+            none.clone(),
+            json!(site),
+            json!(data),
+            none.clone(),
+        ]
+        .to_vec()
+    };
+    let rows = collector.rows(sql);
+    let expected_dev = ["{\"at\":\"2026-01-31T12:00:00Z\", \"dev\":\"d1\"}", "{\"value\":3}", "{\"broken\":\n  1}"];
+    assert_eq!(rows.len(), 6, "{rows:?}");
+    assert_eq!((&rows[0][0], &rows[0][2], &rows[0][7]), (&json!("made"), &json!("event"), &json!(expected_dev[1])));
+    let dev = [
+        json!("d1"),
+        json!(""),
+        json!("event"),
+        none.clone(),
+        json!("2026-01-31T12:00:00"),
+        none.clone(),
+        none.clone(),
+        json!(expected_dev[0]),
+        none.clone(),
+    ];
+    assert_eq!(rows[1], dev);
+    assert_eq!([&rows[2], &rows[3]], [&cloud("c1"), &cloud("c2")]);
+    let storm: String = "a storm\n is coming".bytes().map(|b| format!("{b:02x}")).collect();
+    let note = [
+        json!("b1"),
+        json!("/roof"),
+        json!("note"),
+        json!("Wetter in Köln"),
+        json!("2026-01-31T12:00:00"),
+        json!("text/plain"),
+        none.clone(),
+        none.clone(),
+        json!(storm),
+    ];
+    assert_eq!(rows[4], note);
+    assert_eq!((&rows[5][0], &rows[5][7]), (&json!("made"), &json!(expected_dev[2])));
+
+    let again = send(dir.path(), "roof", &mended);
+    assert!(said(&again).starts_with("2 accepted, 4 duplicates"), "those with an id are known: {again:?}");
+}
+
+#[test]
+fn what_is_sent_again_as_it_was_is_rejected_as_it_was_bytes_that_are_no_text_too() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let collector = Collector::start(dir.path());
+    let token = sensor(dir.path(), "roof");
+    send_all_kinds(&collector, &token);
+    assert_eq!(collector.send(&token, b"\xff\xfe\n").status, 400);
+    let ways = "SELECT code, pointer, mode, parameters, headers, data, data_binary, bytes FROM rejected ORDER BY rejected_position";
+    let before = collector.rows(ways);
+    assert_eq!(before.len(), 7);
+    let lines = said(&export(dir.path(), &[]));
+    let sent = send(dir.path(), "roof", &lines);
+    assert_eq!(
+        (sent.status.code(), said(&sent).as_str()),
+        (Some(1), "0 accepted, 0 duplicates, 7 rejected\n"),
+        "{sent:?}"
+    );
+    let after = collector.rows(ways);
+    // Events that stand on several lines come back on one, and those of a batch alone.
+    let same = |row: &Vec<Value>| [row[0].clone(), row[1].clone(), row[4].clone(), row[6].clone(), row[7].clone()];
+    assert_eq!(after[7..].iter().map(same).collect::<Vec<_>>(), before.iter().map(same).collect::<Vec<_>>());
+    collector.assert_adds_up();
+}
+
+#[test]
+fn what_a_line_cannot_carry_is_named_and_counted_and_nothing_is_sent_as_another_event() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let collector = Collector::start_with(dir.path(), &[("CATCHMENT_REJECTED__EVENT_BYTES_MAX", "1KiB")]);
+    let token = sensor(dir.path(), "roof");
+    let zoneless = b"{\"time\":\"2026-01-31T12:00:00\"}";
+    assert_eq!(collector.send(&token, zoneless).status, 400);
+    assert_eq!(collector.send(&token, format!("[\"{}\"]", "x".repeat(2000)).as_bytes()).status, 400);
+    assert_eq!(collector.post(&format!("{EVENTS}?atomic=true"), &token, b"[1,{\"a\":1}]", &[]).status, 400);
+
+    let exported = export(dir.path(), &["--sensor", "roof"]);
+    let (lines, complaint) = (said(&exported), complaints(&exported));
+    assert_eq!(lines.lines().count(), 1);
+    for left_out in [
+        "1 left out, the first at rejected_position 2, cut",
+        "1 left out, the first at rejected_position 3, of batches with atomic",
+    ] {
+        assert!(complaint.contains(left_out), "{complaint}");
+    }
+    let whole = export(dir.path(), &["--json"]);
+    assert_eq!((said(&whole).lines().count(), complaints(&whole).as_str()), (3, ""));
+    assert_eq!(said(&export(dir.path(), &["--since", "2100-01-01T00:00:00Z"])), "");
+    assert_eq!(catchment(dir.path(), &["rejected", "export", "--code", "oops"], b"").status.code(), Some(1));
+
+    let other = send(dir.path(), "cellar", &lines);
+    assert!(!other.status.success() && complaints(&other).contains("--sensor roof"), "{other:?}");
+    let broken = send(dir.path(), "roof", "{\"catchment_rejected\":1,\n");
+    assert!(!broken.status.success() && complaints(&broken).contains("line 1"), "{broken:?}");
+    assert_eq!(collector.rows("SELECT count(*) FROM events"), [[json!(0)]]);
+    // What a parameter mends needs no other tool.
+    let zoned = catchment(dir.path(), &["send", "--sensor", "roof", "--time-zone", "Europe/Berlin"], lines.as_bytes());
+    assert_eq!(said(&zoned), "1 accepted, 0 duplicates, 0 rejected\n", "{zoned:?}");
+    let at = collector.rows("SELECT to_char(time, '%H:%M') FROM events");
+    assert_eq!(at, [[json!("11:00")]]);
+}
