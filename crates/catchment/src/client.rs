@@ -1,6 +1,7 @@
 //! Talking to a running collector: finding it, its token, asking over HTTP.
 //!
-//! Neither a token nor a password in an address is ever shown.
+//! Neither a token nor a password in an address is ever shown. The tokens of a data folder go to the collector that runs over it and to nobody
+//! else, unless both are named: an address may be anybody's.
 
 use crate::data_dir::DataDir;
 use anyhow::{Context, anyhow, bail};
@@ -29,7 +30,7 @@ pub(crate) struct Server {
     /// Address of the API, such as http://127.0.0.1:4711 [default: $CATCHMENT_URL, else what the data folder says].
     #[arg(long, value_name = "URL")]
     pub(crate) url: Option<String>,
-    /// Data folder of a collector on this machine [default: ./data, else /var/lib/catchment].
+    /// Data folder of a collector on this machine [default: ./data, else /var/lib/catchment]; with --url: its tokens are used there.
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
     /// Certificate authorities as PEM, for an address with https [default: $CATCHMENT_CA_FILE, else those of the system].
@@ -50,7 +51,7 @@ pub(crate) struct Client {
     pub(crate) runtime: Runtime,
     pub(crate) http: nowwhat::client::Client,
     pub(crate) url: String,
-    /// Its data folder, when it is on this machine.
+    /// Its data folder, when it is on this machine; only then are tokens read and kept there.
     pub(crate) dir: Option<DataDir>,
     token: Option<Token>,
 }
@@ -100,22 +101,13 @@ impl Client {
             Some(dir) => vec![dir],
             None => known.iter().map(PathBuf::as_path).filter(|dir| dir.exists()).collect(),
         };
-        let found = folders.iter().map(|dir| DataDir::of(dir)).find_map(|dir| Some((dir.addresses()?, dir)));
         let variable = environment.get("CATCHMENT_URL").filter(|_| server.data_dir.is_none());
         let given = server.url.as_deref().map(|url| ("--url", url)).or(variable.map(|url| ("CATCHMENT_URL", url)));
-        let url = match (given, &found) {
-            (Some((origin, url)), _) => address(origin, url)?,
-            (None, Some((addresses, _))) => addresses.url(),
-            (None, None) => {
-                let looked: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
-                let looked =
-                    if looked.is_empty() { "./data or /var/lib/catchment".to_owned() } else { looked.join(", ") };
-                bail!(
-                    "no running collector found in {looked}: start one with `catchment serve`, or say where it is with --url or --data-dir"
-                )
-            }
+        let (url, dir) = match (given, &server.data_dir) {
+            (None, _) => running(&folders)?,
+            (Some((origin, url)), Some(dir)) => (address(origin, url)?, Some(DataDir::of(dir))),
+            (Some((origin, url)), None) => beside(address(origin, url)?, &folders),
         };
-        let dir = found.map(|(_, dir)| dir).or_else(|| folders.first().map(|f| DataDir::of(f)));
         let token = match environment.get("CATCHMENT_TOKEN") {
             Some(token) => Some(Token::Variable(token.to_owned())),
             None => dir.as_ref().map(kept_token).transpose()?.flatten(),
@@ -140,7 +132,11 @@ impl Client {
                 "no token: there is no {}; a collector with a configured auth.admin_token makes none: set CATCHMENT_TOKEN to it",
                 dir.admin_token_path().display()
             ),
-            None => anyhow!("no token: set CATCHMENT_TOKEN, or name the collector's --data-dir"),
+            None => anyhow!(
+                "no token for {}: set CATCHMENT_TOKEN to one of that collector, or name its --data-dir beside --url; the tokens in a data folder go \
+                 only to the collector that runs over it",
+                self.url
+            ),
         })
     }
 
@@ -249,6 +245,30 @@ fn address(origin: &str, url: &str) -> Result<String, Usage> {
     match parsed.filter(|uri| uri.authority().is_some_and(is_whole) && !url.contains(['?', '#'])) {
         Some(uri) => Ok(uri.to_string().trim_end_matches('/').to_owned()),
         None => refused(format!(" {url:?}: write scheme, host and port")),
+    }
+}
+
+/// The first of these folders over which a collector runs.
+fn running(folders: &[&Path]) -> anyhow::Result<(String, Option<DataDir>)> {
+    let found = folders.iter().map(|dir| DataDir::of(dir)).find_map(|dir| Some((dir.addresses()?.url(), Some(dir))));
+    found.ok_or_else(|| {
+        let looked: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
+        let looked = if looked.is_empty() { "./data or /var/lib/catchment".to_owned() } else { looked.join(", ") };
+        anyhow!(
+            "no running collector found in {looked}: start one with `catchment serve`, or say where it is with --url or --data-dir"
+        )
+    })
+}
+
+/// An address, with the folder whose collector is asked there, if one is.
+fn beside(url: String, folders: &[&Path]) -> (String, Option<DataDir>) {
+    let Ok(asked) = url.parse::<Uri>() else { return (url, None) };
+    let mut running = folders.iter().map(|dir| DataDir::of(dir)).filter_map(|dir| Some((dir.addresses()?, dir)));
+    match running.find(|(addresses, _)| addresses.is_asked_at(&asked)) {
+        // Of the addresses that are called localhost, another program may listen at the first.
+        Some((addresses, dir)) if asked.scheme_str() == Some("http") && !addresses.tls => (addresses.url(), Some(dir)),
+        Some((_, dir)) => (url, Some(dir)),
+        None => (url, None),
     }
 }
 

@@ -1,10 +1,11 @@
 //! The data folder: what lies in it, and what commands read there.
 
 use anyhow::Context;
+use http::Uri;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -22,6 +23,19 @@ impl Addresses {
     /// The address of the API, as a client asks it.
     pub(crate) fn url(&self) -> String {
         format!("{}://{}", if self.tls { "https" } else { "http" }, self.api)
+    }
+
+    /// Whether who asks this address comes to this collector, and to nobody else. `127.0.0.1` and `[::1]` are two addresses, and may be
+    /// two programs.
+    pub(crate) fn is_asked_at(&self, url: &Uri) -> bool {
+        let bound = self.api.ip();
+        let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
+        let is_host = match host.parse::<IpAddr>() {
+            Ok(ip) => ip == bound || bound.is_unspecified() && ip.is_loopback() && ip.is_ipv4() == bound.is_ipv4(),
+            Err(_) => host.eq_ignore_ascii_case("localhost") && (bound.is_loopback() || bound.is_unspecified()),
+        };
+        let port = url.port_u16().unwrap_or(if url.scheme_str() == Some("https") { 443 } else { 80 });
+        is_host && port == self.api.port() && matches!(url.path(), "" | "/")
     }
 }
 
@@ -121,4 +135,47 @@ fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
         fs::rename(&staged, path)
     };
     write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_that_of_the_collector_when_nobody_else_can_listen_there() {
+        let is_at = |api: &str, url: &'static str| {
+            let addresses =
+                Addresses { api: api.parse().expect("an address"), admin: ([127, 0, 0, 1], 1).into(), tls: false };
+            addresses.is_asked_at(&Uri::from_static(url))
+        };
+        for (api, url) in [
+            ("127.0.0.1:4711", "http://127.0.0.1:4711"),
+            ("127.0.0.1:4711", "https://127.0.0.1:4711/"),
+            ("127.0.0.1:4711", "http://LocalHost:4711"),
+            ("127.0.0.1:80", "http://127.0.0.1"),
+            ("127.0.0.1:443", "https://localhost"),
+            ("[::1]:4711", "http://[::1]:4711"),
+            ("[::1]:4711", "http://localhost:4711"),
+            ("0.0.0.0:4711", "http://127.0.0.1:4711"),
+            ("0.0.0.0:4711", "http://0.0.0.0:4711"),
+            ("[::]:4711", "http://[::1]:4711"),
+            ("192.0.2.1:4711", "http://192.0.2.1:4711"),
+        ] {
+            assert!(is_at(api, url), "{api} {url}");
+        }
+        for (api, url) in [
+            ("127.0.0.1:4711", "http://127.0.0.1:4712"),
+            ("127.0.0.1:4711", "http://127.0.0.1"),
+            ("127.0.0.1:4711", "http://127.0.0.2:4711"),
+            ("127.0.0.1:4711", "http://[::1]:4711"),
+            ("127.0.0.1:4711", "http://example.com:4711"),
+            ("127.0.0.1:4711", "http://localhost.example.com:4711"),
+            ("127.0.0.1:4711", "http://127.0.0.1:4711/other"),
+            ("0.0.0.0:4711", "http://192.0.2.1:4711"),
+            ("0.0.0.0:4711", "http://[::1]:4711"),
+            ("192.0.2.1:4711", "http://localhost:4711"),
+        ] {
+            assert!(!is_at(api, url), "{api} {url}");
+        }
+    }
 }

@@ -1,0 +1,99 @@
+//! A token of a data folder goes to the collector that runs over it and to nobody else, and only tokens from there are kept in it.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Output;
+use tests::{Collector, catchment, catchment_with, said};
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a folder")
+}
+
+#[track_caller]
+fn assert_done(output: &Output) {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn kept(dir: &Path, sensor: &str) -> Option<String> {
+    std::fs::read_to_string(dir.join(format!("data/sensors/{sensor}.token"))).ok()
+}
+
+const COMMANDS: [&[&str]; 9] = [
+    &["sensor", "list"],
+    &["sensor", "add", "roof"],
+    &["sensor", "rotate", "roof"],
+    &["token", "list"],
+    &["query", "SELECT 1"],
+    &["send", "--sensor", "roof"],
+    &["send", "--sensor", "new"],
+    &["rejected", "export"],
+    &["bench", "--seconds", "1"],
+];
+
+#[test]
+fn no_command_sends_a_token_of_the_folder_beside_it_to_another_address() {
+    let dir = folder();
+    let collector = Collector::start(dir.path());
+    assert_done(&catchment(dir.path(), &["sensor", "add", "roof"], b""));
+    let stranger = TcpListener::bind("127.0.0.1:0").expect("a port");
+    stranger.set_nonblocking(true).expect("set");
+    let url = format!("http://{}", stranger.local_addr().expect("an address"));
+    for command in COMMANDS {
+        let by_option = catchment(dir.path(), &[command, &["--url", &url]].concat(), b"{}\n");
+        let by_variable = catchment_with(dir.path(), command, b"{}\n", &[("CATCHMENT_URL", &url)]);
+        for output in [by_option, by_variable] {
+            let told = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(1), "{command:?}: {told}");
+            let advice = format!("no token for {url}: set CATCHMENT_TOKEN");
+            assert!(told.contains(&advice) && told.contains("--data-dir beside --url"), "{command:?}: {told}");
+        }
+        assert!(stranger.accept().is_err(), "{command:?}: nobody came");
+    }
+    // Another program may listen there.
+    let other = collector.api.replace("127.0.0.1", "[::1]");
+    let output = catchment(dir.path(), &["sensor", "list", "--url", &other], b"");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("set CATCHMENT_TOKEN"), "{output:?}");
+}
+
+#[test]
+fn tokens_of_another_collector_are_neither_taken_from_the_folder_nor_kept_in_it() {
+    let (dir, elsewhere) = (folder(), folder());
+    let (_here, other) = (Collector::start(dir.path()), Collector::start(elsewhere.path()));
+    assert_done(&catchment(dir.path(), &["sensor", "add", "roof"], b""));
+    let own = kept(dir.path(), "roof").expect("kept");
+    let asked = |args: &[&str], token: &str| {
+        let args = [args, &["--url", &other.api]].concat();
+        catchment_with(dir.path(), &args, b"{\"n\":1}\n", &[("CATCHMENT_TOKEN", token)])
+    };
+    for args in [["sensor", "add", "roof"], ["sensor", "rotate", "roof"], ["sensor", "add", "cellar"]] {
+        assert_done(&asked(&args, &other.token));
+    }
+    assert_eq!((kept(dir.path(), "roof"), kept(dir.path(), "cellar")), (Some(own), None));
+    let token = other.sensor("attic");
+    assert_eq!(said(&asked(&["send", "--sensor", "roof"], &token)), "1 accepted, 0 duplicates, 0 rejected\n");
+    assert_eq!(
+        other.rows("SELECT sensor FROM events"),
+        [[serde_json::json!("attic")]],
+        "the token given says who sends"
+    );
+}
+
+#[test]
+fn the_folders_tokens_are_used_at_its_own_address_however_it_is_written_and_where_the_user_says_so() {
+    let dir = folder();
+    let collector = Collector::start(dir.path());
+    let port = collector.api.rsplit(':').next().expect("a port");
+    for url in [collector.api.clone(), format!("{}/", collector.api), format!("http://localhost:{port}")] {
+        assert_done(&catchment(dir.path(), &["sensor", "list", "--url", &url], b""));
+        assert_done(&catchment_with(dir.path(), &["send"], b"{}\n", &[("CATCHMENT_URL", &url)]));
+    }
+    // As from behind a proxy, whose address is not the collector's.
+    let elsewhere = folder();
+    let data = collector.dir.to_str().expect("a text");
+    let proxy = tests::Door::to_nowhere();
+    proxy.lead_to(&collector.api, &[]);
+    assert_done(&catchment(elsewhere.path(), &["send", "--url", &proxy.url, "--data-dir", data], b"{}\n"));
+    assert_done(&catchment(elsewhere.path(), &["sensor", "add", "roof", "--url", &proxy.url, "--data-dir", data], b""));
+    assert!(kept(dir.path(), "roof").is_some());
+    assert_eq!(collector.rows("SELECT count(*) FROM events"), [[serde_json::json!(4)]]);
+}
