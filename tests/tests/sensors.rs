@@ -213,3 +213,28 @@ fn sensors_are_shown_changed_disabled_and_given_tokens_on_the_command_line() {
     assert_eq!(run(&["sensor", "show", "nobody"]).status.code(), Some(1));
     assert_eq!(run(&["sensor", "show", "---"]).status.code(), Some(2));
 }
+
+#[test]
+fn a_token_that_cannot_be_kept_is_shown_all_the_same() {
+    let dir = folder();
+    let collector = Collector::start(dir.path());
+    // A file is written under this ending first; where a folder is, not even root can.
+    for name in ["roof.new", "cellar.new"] {
+        std::fs::create_dir_all(dir.path().join("data/sensors").join(name)).expect("made");
+    }
+    let token_of = |args: &[&str]| {
+        let output = catchment(dir.path(), args, b"");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success() && told.contains("not kept for `catchment send --sensor roof`"), "{output:?}");
+        let made: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        made["token"].as_str().expect("a token").to_owned()
+    };
+    let first = token_of(&["sensor", "add", "roof", "--json"]);
+    assert_eq!(collector.send(&first, b"{}\n").status, 200);
+    let second = token_of(&["sensor", "rotate", "roof", "--overlap", "0s", "--json"]);
+    assert_eq!((collector.send(&first, b"{}\n").status, collector.send(&second, b"{}\n").status), (401, 200));
+
+    let sent = catchment(dir.path(), &["send", "--sensor", "cellar"], b"{}\n");
+    let told = String::from_utf8_lossy(&sent.stderr).into_owned();
+    assert!(said(&sent) == "1 accepted, 0 duplicates, 0 rejected\n" && told.contains("sensor rotate"), "{sent:?}");
+}

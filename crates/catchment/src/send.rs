@@ -370,7 +370,11 @@ fn sensor_token(client: &Client, name: &str) -> anyhow::Result<Token> {
         .post_json("/api/v1/sensor", &json!({ "name": name }))
         .with_context(|| format!("sensor {name:?} has no token on this machine and could not be registered"))?;
     let token = made["token"].as_str().context("the answer holds no token")?.to_owned();
-    DataDir::keep_token(&path, &token)?;
+    if let Err(error) = DataDir::keep_token(&path, &token) {
+        complain(&format!(
+            "sensor {name:?} is registered, and its token serves this run, but is not kept: {error:#}; `catchment sensor rotate` makes another one"
+        ));
+    }
     Ok(Token::Sensor { text: token, path })
 }
 

@@ -1,11 +1,12 @@
 //! `catchment sensor`: registering sensors, listing them, changing what is known of them.
 
 use crate::client::{Client, Server};
+use crate::data_dir::DataDir;
 use crate::table;
 use clap::{Args, Subcommand};
 use http::Method;
 use nowwhat::Environment;
-use nowwhat::cli::{Usage, print};
+use nowwhat::cli::{Usage, complain, print, printable};
 use nowwhat::config::{self, ByteSize, Seconds, Value as _};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -139,8 +140,7 @@ fn add(args: &AddArgs, environment: &Environment) -> anyhow::Result<()> {
             client.url
         ),
     };
-    keep(&client, &made)?;
-    Ok(print(shown)?)
+    show_and_keep(&client, &made, &shown)
 }
 
 fn list(args: &ListArgs, environment: &Environment) -> anyhow::Result<()> {
@@ -213,8 +213,7 @@ fn rotate(args: &RotateArgs, environment: &Environment) -> anyhow::Result<()> {
             text(&made["old_tokens_expire_at"])
         ),
     };
-    keep(&client, &made)?;
-    Ok(print(shown)?)
+    show_and_keep(&client, &made, &shown)
 }
 
 /// Asks about one sensor, and shows it.
@@ -239,10 +238,19 @@ fn ask(args: &OneArgs, method: Method, body: Option<&Value>, environment: &Envir
     Ok(print(lines.concat())?)
 }
 
-/// So that `catchment send --sensor NAME` on this machine needs no token.
-fn keep(client: &Client, made: &Value) -> anyhow::Result<()> {
-    let Some(dir) = &client.dir else { return Ok(()) };
-    crate::data_dir::DataDir::keep_token(&dir.sensor_token_path(text(&made["sensorId"])), text(&made["token"]))
+/// Shows a token, and keeps it so that `catchment send --sensor NAME` on this machine needs none. It is shown first and whatever becomes of the
+/// keeping: nobody else has it. One that cannot be kept is no failure, because a script that ends at one would lose what it was shown.
+fn show_and_keep(client: &Client, made: &Value, shown: &str) -> anyhow::Result<()> {
+    let printed = print(printable(shown));
+    let id = registry::sensor_id_from(text(&made["sensorId"]));
+    if let (Some(dir), Ok(id)) = (&client.dir, &id)
+        && let Err(error) = DataDir::keep_token(&dir.sensor_token_path(id), text(&made["token"]))
+    {
+        complain(&format!(
+            "the token is made and shown, but not kept for `catchment send --sensor {id}` on this machine: {error:#}"
+        ));
+    }
+    Ok(printed?)
 }
 
 fn path(args: &OneArgs) -> Result<String, Usage> {
