@@ -221,6 +221,44 @@ fn a_device_that_lost_its_answer_repeats_the_request_until_it_has_used_its_token
 }
 
 #[test]
+fn a_registration_repeated_over_and_over_leaves_one_token_and_two_entries_in_the_audit() {
+    let dir = folder();
+    let collector = Collector::start(dir.path());
+    let enrol = text(&collector.add_token(&json!({ "role": "enrol", "name": "field", "uses": 1 }))["token"]);
+    let answers: Vec<Answer> = (0..30).map(|_| register(&collector, &enrol, "Meter 1")).collect();
+    assert!(answers.iter().all(|answer| answer.status == 201), "{answers:?}");
+    let tokens = collector.get("/api/v1/tokens?sensor=meter-1", &collector.token).json()["tokens"].clone();
+    assert_eq!(tokens.as_array().map(Vec::len), Some(1), "{tokens}");
+    assert_eq!(tokens[0]["revoked_at"], Value::Null);
+    let audit = collector.get("/api/v1/audit", &collector.token).json();
+    let entries = audit["entries"].as_array().expect("entries").iter().filter(|e| e["target"] == "sensor/meter-1");
+    let acts: Vec<&Value> = entries.map(|entry| &entry["act"]).collect();
+    assert_eq!(acts, ["sensor.register_again", "sensor.register"]);
+    for (n, answer) in answers.iter().enumerate() {
+        // Few at a time: too many tokens that are not known have to wait.
+        if n % 5 == 4 {
+            let expected = if n == 29 { 200 } else { 401 };
+            assert_eq!(collector.get("/api/v1/sensor", &text(&answer.json()["token"])).status, expected, "{n}");
+        }
+    }
+}
+
+#[test]
+fn an_enrolment_token_ends_at_its_time() {
+    let dir = folder();
+    let collector = Collector::start(dir.path());
+    let made = collector.add_token(&json!({ "role": "enrol", "name": "field", "expires_in_seconds": 2 }));
+    let enrol = text(&made["token"]);
+    let ended = |answer: &Answer| answer.status == 401;
+    assert_eq!(register(&collector, &enrol, "Meter 1").status, 201);
+    // Repeating a registration ends with it, too.
+    collector.wait_for("its end", |collector| ended(&register(collector, &enrol, "Meter 1")));
+    assert_problem(&register(&collector, &enrol, "Meter 2"), 401, "invalid_token");
+    let sensors = collector.get("/api/v1/sensors", &collector.token).json()["sensors"].clone();
+    assert_eq!(sensors.as_array().map(Vec::len), Some(1), "{sensors}");
+}
+
+#[test]
 fn tokens_are_made_listed_and_revoked_on_the_command_line() {
     let dir = folder();
     let collector = Collector::start(dir.path());

@@ -18,6 +18,10 @@ use std::sync::Arc;
 pub(crate) const LABELS_MAX: usize = 32;
 pub(crate) const LABEL_KEY_BYTES_MAX: usize = 64;
 pub(crate) const LABEL_VALUE_BYTES_MAX: usize = 256;
+/// What the token is called that a sensor is registered with.
+const REGISTRATION: &str = "registration";
+/// What it is called when the registration was repeated, which is audited once.
+const REGISTRATION_AGAIN: &str = "registration again";
 /// Longest time for which a sensor's old tokens are still taken beside a new one: 30 days.
 pub const OVERLAP_SECONDS_MAX: u64 = 30 * 86_400;
 
@@ -116,10 +120,15 @@ impl Registry {
             }
             (Stored::Taken, _) => return Err(RegisterError::Taken { sensor_id: id }),
         };
-        let row = NewRow { role: Role::Sensor, name: "registration", sensor: Some(&id), expires_at: None, uses: None };
-        insert(&mut change, &token, &row).await?;
-        let detail = json!({ "name": registration.name });
-        audit::write(&mut change, Some(by), Done { act, target: target(&id), detail }).await?;
+        let name = if is_new == Stored::New { REGISTRATION } else { REGISTRATION_AGAIN };
+        let row = NewRow { role: Role::Sensor, name, sensor: Some(&id), expires_at: None, uses: None };
+        let token_id = insert(&mut change, &token, &row).await?;
+        let replaced = replace_registrations(&mut change, &id, token_id).await?;
+        // Who repeats a registration over and over makes no more of the registry than who does it once.
+        if !replaced.iter().any(|name| name == REGISTRATION_AGAIN) {
+            let detail = json!({ "name": registration.name });
+            audit::write(&mut change, Some(by), Done { act, target: target(&id), detail }).await?;
+        }
         change.commit().await?;
         match is_new {
             Stored::New => drop(self.shared.metrics.sensors.inc()),
@@ -327,6 +336,18 @@ async fn take_back(
     let revoke = "UPDATE tokens SET revoked_at = ? WHERE sensor_id = ? AND revoked_at IS NULL";
     sqlx::query(revoke).bind(now_micros()).bind(registration.id).execute(change).await?;
     Ok(Stored::New)
+}
+
+/// Deletes the tokens of a sensor's registrations before this one, which nobody used; what they were called. As the newer token is stored
+/// already, none has the number of a deleted one.
+async fn replace_registrations(
+    change: &mut SqliteConnection,
+    sensor: &str,
+    newer: i64,
+) -> Result<Vec<String>, sqlx::Error> {
+    let sql = "DELETE FROM tokens WHERE sensor_id = ? AND id < ? AND role = 'sensor' AND name IN (?, ?) RETURNING name";
+    let asked = sqlx::query(sql).bind(sensor).bind(newer).bind(REGISTRATION).bind(REGISTRATION_AGAIN);
+    asked.fetch_all(change).await?.iter().map(|row| row.try_get("name")).collect()
 }
 
 /// Labels as they are stored; none when they are too many or too long.
