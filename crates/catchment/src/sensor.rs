@@ -234,7 +234,8 @@ fn ask(args: &OneArgs, method: Method, body: Option<&Value>, environment: &Envir
         ("rates", shown_rates(&sensor["rates"])),
         ("disabled", or(&sensor["disabled_at"], "no")),
     ];
-    let lines = rows.map(|(name, value)| format!("{name:<11} {value}").trim_end().to_owned() + "\n");
+    let line = |(name, value): (&str, String)| format!("{name:<11} {}", table::on_one_line(&value));
+    let lines = rows.map(|row| line(row).trim_end().to_owned() + "\n");
     Ok(print(lines.concat())?)
 }
 

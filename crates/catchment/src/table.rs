@@ -1,6 +1,7 @@
 //! Answers as tables for people.
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use nowwhat::cli::printable;
 use serde_json::Value;
 
 /// The answer of a query as a table; numbers stand to the right.
@@ -22,15 +23,15 @@ pub(crate) fn of_answer(answer: &Value) -> String {
     format!("{table}\n{} {}{truncated}", rows.len(), if rows.len() == 1 { "row" } else { "rows" })
 }
 
-/// A table of texts.
+/// A table of texts, which may come from anyone.
 pub(crate) fn of_rows(names: Vec<String>, rows: &[Vec<String>]) -> Table {
     let mut table = Table::new();
     table
         .load_preset(presets::UTF8_FULL_CONDENSED)
         .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_header(names);
+        .set_header(names.iter().map(|name| printable(name)));
     for row in rows {
-        table.add_row(row);
+        table.add_row(row.iter().map(|text| printable(text)));
     }
     table
 }
@@ -38,19 +39,14 @@ pub(crate) fn of_rows(names: Vec<String>, rows: &[Vec<String>]) -> Table {
 fn cell(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
-        Value::String(text) => printable(text),
+        Value::String(text) => text.clone(),
         other => other.to_string(),
     }
 }
 
-/// A text without characters that could command the terminal: events come from anyone.
-pub(crate) fn printable(text: &str) -> String {
-    let shown = |c: char| match c {
-        '\n' | '\t' => c.to_string(),
-        c if c.is_control() => c.escape_default().to_string(),
-        c => c.to_string(),
-    };
-    text.chars().map(shown).collect()
+/// A [printable] text on one line.
+pub(crate) fn on_one_line(text: &str) -> String {
+    printable(text).replace('\n', "\\n").replace('\t', "\\t")
 }
 
 #[cfg(test)]
@@ -59,6 +55,10 @@ mod tests {
 
     #[test]
     fn a_text_of_an_event_cannot_command_the_terminal() {
-        assert_eq!(cell(&Value::from("\u{1b}]0;title\u{7}ü\n")), "\\u{1b}]0;title\\u{7}ü\n");
+        let odd = "\u{1b}]0;title\u{7}ü";
+        let answer = serde_json::json!({ "columns": [{ "name": odd, "type": "text" }], "rows": [[odd]] });
+        let shown = of_answer(&answer);
+        assert_eq!((shown.matches("\\u{1b}]0;title\\u{7}ü").count(), shown.contains('\u{1b}')), (2, false), "{shown}");
+        assert_eq!(on_one_line("a\u{1b}\nb"), "a\\u{1b}\\nb");
     }
 }

@@ -112,7 +112,7 @@ fn list(args: &ListArgs, environment: &Environment) -> anyhow::Result<()> {
     let columns = ["id", "name", "role", "sensor", "last_used_at", "expires_at", "uses_left", "revoked_at"];
     let cell = |value: &Value| match value {
         Value::Null => String::new(),
-        Value::String(text) => table::printable(text),
+        Value::String(text) => text.clone(),
         other => other.to_string(),
     };
     let tokens = tokens.as_array().into_iter().flatten();

@@ -10,7 +10,7 @@ use crate::version::Version;
 use axum::Router;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::error::Error;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::iter::successors;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -129,18 +129,56 @@ pub struct Usage(pub String);
 #[error("cannot write to standard output")]
 pub struct PrintError(#[from] std::io::Error);
 
-/// Writes to standard output.
+/// Writes to standard output: the bytes as they are, but to a terminal without those that could command it.
 ///
 /// # Errors
 /// [`PrintError`]: nobody reads any more what would come, too.
 pub fn print(text: impl AsRef<[u8]>) -> Result<(), PrintError> {
     let mut out = std::io::stdout().lock();
-    Ok(out.write_all(text.as_ref()).and_then(|()| out.flush())?)
+    let written = match out.is_terminal() {
+        true => out.write_all(&for_terminal(text.as_ref())),
+        false => out.write_all(text.as_ref()),
+    };
+    Ok(written.and_then(|()| out.flush())?)
 }
 
-/// Writes a line to standard error. Nobody can be told when it is gone.
+/// Bytes with their control characters written out, but line ends and tabs; they may begin and end within a character.
+fn for_terminal(bytes: &[u8]) -> Vec<u8> {
+    let mut shown = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    loop {
+        rest = match rest {
+            [] => return shown,
+            [b'\r', b'\n', after @ ..] => {
+                shown.push(b'\n');
+                after
+            }
+            // Those beyond ASCII have two bytes in UTF-8.
+            [0xc2, c @ 0x80..=0x9f, after @ ..] | [c @ (0..=8 | 11..=31 | 127), after @ ..] => {
+                shown.extend(format!("\\u{{{c:x}}}").bytes());
+                after
+            }
+            [byte, after @ ..] => {
+                shown.push(*byte);
+                after
+            }
+        };
+    }
+}
+
+/// Writes a line to standard error, [printable](printable). Nobody can be told when it is gone.
 pub fn complain(line: &str) {
-    drop(std::io::stderr().write_all(format!("{line}\n").as_bytes()));
+    drop(std::io::stderr().write_all(format!("{}\n", printable(line)).as_bytes()));
+}
+
+/// A text without characters that could command the terminal: it may come from anyone. Line ends and tabs stay.
+pub fn printable(text: &str) -> String {
+    let shown = |c: char| match c {
+        '\n' | '\t' => c.to_string(),
+        c if c.is_control() => c.escape_default().to_string(),
+        c => c.to_string(),
+    };
+    text.chars().map(shown).collect()
 }
 
 /// The end of `main`: says on standard error why the program `name` failed, with all causes, and returns the exit code. What failed is
@@ -163,6 +201,16 @@ pub fn end(name: &str, done: Result<(), impl AsRef<dyn Error + Send + Sync>>) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_comes_from_anyone_cannot_command_the_terminal() {
+        let odd = "\u{1b}]0;title\u{7}\tü\u{9b}2J\u{7f}\r\n";
+        assert_eq!(printable(odd), "\\u{1b}]0;title\\u{7}\tü\\u{9b}2J\\u{7f}\\r\n");
+        let shown = for_terminal(odd.as_bytes());
+        assert_eq!(String::from_utf8_lossy(&shown), "\\u{1b}]0;title\\u{7}\tü\\u{9b}2J\\u{7f}\n");
+        let (begin, end) = "ü\rü".as_bytes().split_at(1);
+        assert_eq!([for_terminal(begin), for_terminal(end)].concat(), "ü\\u{d}ü".as_bytes(), "in parts");
+    }
 
     fn ended(error: impl Into<BoxError>) -> String {
         format!("{:?}", end("hello", Err(error.into())))
