@@ -184,6 +184,27 @@ catchment.Sender(url, token, 'other').send()";
 }
 
 #[test]
+fn the_python_sender_keeps_a_whole_batch_when_more_is_rejected_than_is_listed() {
+    let dir = folder();
+    let (collector, token, _door) = world(dir.path());
+    python_sender(dir.path());
+    let program = "import sys, catchment
+sender = catchment.Sender(*sys.argv[1:], 'spool', seconds=600)
+sender.put('reading', {'n': 0}, at=0, id=0)
+for n in range(3000):
+    sender.put('reading', {'n': -1 - n}, at='yesterday')
+sender.send()
+print(sender.totals)";
+    let output = run(dir.path(), &["python3", "-c", program, &collector.api, &token]);
+    assert_eq!(said(&output), "{'accepted': 1, 'duplicates': 0, 'rejected_total': 3000}\n");
+    let kept = |name: &str| std::fs::read_to_string(dir.path().join("spool").join(name)).expect("kept").lines().count();
+    assert_eq!((kept("rejected.ndjson"), kept("0000000000000001.rejected")), (1000, 3001));
+    assert_eq!(std::fs::read_dir(dir.path().join("spool")).expect("the spool").count(), 2, "and is not sent again");
+    let first = collector.rows("SELECT id, time FROM events");
+    assert_eq!(first, [[json!("0"), json!("1970-01-01T00:00:00Z")]], "0 is an id and a time");
+}
+
+#[test]
 fn the_javascript_sender_sends_and_tries_until_it_is_taken() {
     if !is_installed("node") {
         return skipped("node is not installed");
