@@ -14,6 +14,8 @@ pub enum Fate {
     AnswerLost,
     /// It is answered with this status and `Retry-After: 1`, and the collector does not hear of it.
     TurnedAway(u16),
+    /// It is answered as the collector does.
+    Passed,
 }
 
 /// A port of its own before a collector.

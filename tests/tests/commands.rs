@@ -207,7 +207,7 @@ fn the_version_names_the_commit_as_the_collector_itself_does() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_failure_and_a_collector_that_goes_away_is_one() {
+fn a_reader_that_goes_away_is_no_failure() {
     let dir = tempfile::tempdir().expect("a folder");
     let collector = Collector::start(dir.path());
     let lines: String = (0..20_000).map(|n| format!("{{\"n\":{n}}}\n")).collect();
@@ -225,21 +225,6 @@ fn a_reader_that_goes_away_is_no_failure_and_a_collector_that_goes_away_is_one()
         let output = child.wait_with_output().expect("it ends");
         assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), b"".as_slice()), "{args:?}: {output:?}");
     }
-
-    // It closes each connection with most of the batch still to come: the system calls that a broken pipe, too.
-    let elsewhere = tempfile::tempdir().expect("a folder");
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let url = format!("http://{}", listener.local_addr().expect("an address"));
-    std::thread::spawn(move || listener.incoming().for_each(drop));
-    std::fs::write(elsewhere.path().join("e.ndjson"), lines).expect("written");
-    let output = Command::new(program())
-        .args(["send", "e.ndjson", "--url", &url])
-        .env("CATCHMENT_TOKEN", "a-token")
-        .current_dir(elsewhere.path())
-        .output()
-        .expect("the program runs");
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
-    assert!(String::from_utf8_lossy(&output.stderr).contains("may be stored or not"), "{output:?}");
 }
 
 #[test]

@@ -108,11 +108,73 @@ fn without_a_connection_nothing_is_stored_and_without_an_answer_nobody_knows() {
     assert_failed(&poisoned, 1, &[&format!("{so_far}{unknown}"), "503 log_poisoned"]);
     let page = send_to(&scripted(&[ALL, Some(("200 OK", "<html>"))]), &lines(2500));
     assert_failed(&page, 1, &[&format!("{so_far}{unknown}"), "not that of a collector"]);
-    let array = send_to(&scripted(&[None]), b"[{\"n\":1}]");
-    assert_failed(&array, 1, &["0 accepted", "the array may be stored or not: look, and send it again if it is not\n"]);
 
     let unknown_host = send_to("http://host.invalid:4711", &lines(1));
     assert_failed(&unknown_host, 1, &["0 accepted", "nothing from line 1 on is stored: go on with --from-line 1\n"]);
+}
+
+/// Sends to somebody who closes each connection, and interrupts it once it has complained of that.
+fn interrupted_in_doubt(input: &[u8]) -> Output {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    std::fs::write(elsewhere.path().join("events"), input).expect("written");
+    let mut send = Command::new(program());
+    let send =
+        send.args(["send", "events", "--url", &url]).env("CATCHMENT_TOKEN", "a-token").current_dir(elsewhere.path());
+    let mut child = send.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut complaint = String::new();
+    let mut stderr = BufReader::new(child.stderr.take().expect("a pipe"));
+    stderr.read_line(&mut complaint).expect("a line");
+    assert!(complaint.contains("trying again with the same key, for at most 30 s"), "{complaint}");
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("it runs").success());
+    let mut rest = Vec::new();
+    stderr.read_to_end(&mut rest).expect("the rest");
+    Output { stderr: rest, ..child.wait_with_output().expect("it ends") }
+}
+
+#[test]
+fn while_the_answer_stays_lost_nobody_knows_also_when_the_collector_closes_before_it_has_read() {
+    let array = interrupted_in_doubt(b"[{\"n\":1}]");
+    let advice = "the array may be stored or not: look, and send it again if it is not\n";
+    assert_failed(&array, 1, &["SIGINT: 0 accepted", advice]);
+    // The system calls this a broken pipe, as when the reader of the output goes away.
+    let large = interrupted_in_doubt(&format!("{{\"pad\":\"{}\"}}\n", "x".repeat(1000)).repeat(1000).into_bytes());
+    assert_failed(&large, 1, &["SIGINT: 0 accepted", "lines 1 to 1000 may be stored or not"]);
+}
+
+#[test]
+fn a_lost_answer_is_asked_for_with_the_same_key_as_long_as_the_collector_knows_it() {
+    const ALL: &str = "{\"accepted\":1000,\"duplicates\":0,\"rejected_total\":0}";
+    const KNOWN: &str = "200 OK\r\ncatchment-idempotency-window: 600";
+    let unknown = "lines 1001 to 2000 may be stored or not";
+
+    let in_the_end = send_to(
+        &scripted(&[
+            Some((KNOWN, ALL)),
+            None,
+            Some(("409 In use\r\nretry-after: 0", "{\"code\":\"idempotency_key_in_use\"}")),
+            Some(("503 Busy\r\nretry-after: 0", "{\"code\":\"log_poisoned\"}")),
+            Some(("503 Busy\r\nretry-after: 0", "{\"code\":\"seal_behind\"}")),
+            Some(("502 Bad gateway\r\nretry-after: 0", "<html>")),
+            Some((KNOWN, ALL)),
+        ]),
+        &lines(2000),
+    );
+    assert_eq!(said(&in_the_end), "2000 accepted, 0 duplicates, 0 rejected\n", "{in_the_end:?}");
+    let told = complaint(&in_the_end);
+    assert_eq!(told.matches("trying again").count(), 1, "{told}");
+
+    // What the second try is refused for says nothing of the first one.
+    let refused = send_to(
+        &scripted(&[Some((KNOWN, ALL)), None, Some(("401 No", "{\"code\":\"invalid_token\",\"detail\":\"no\"}"))]),
+        &lines(2500),
+    );
+    assert_failed(&refused, 1, &[unknown, "401 invalid_token"]);
+    const FORGETFUL: Option<(&str, &str)> = Some(("200 OK\r\ncatchment-idempotency-window: 1", ALL));
+    let late = send_to(&scripted(&[FORGETFUL, None]), &lines(2500));
+    assert_failed(&late, 1, &[unknown, "the answer of the collector ended early"]);
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! `catchment send`: events from a file or standard input, in batches.
 //!
-//! A batch that the server turned away is sent again, because nothing of it was stored. Whatever else ends sending before the input ends, it
-//! says what was accepted so far and from which line to go on, a signal too; when an answer is lost, that nobody knows of that batch. Lines that were
-//! read before the input broke are sent. Lines of `catchment rejected export` are sent as their events came. No line and no array is larger in
-//! memory than what a collector takes at once.
+//! A batch that the server turned away is sent again, because nothing of it was stored. One whose answer is lost is sent again with the same
+//! key, as long as the collector surely knows it. Whatever else ends sending before the input ends, it says what was accepted so far and from which
+//! line to go on, a signal too; when the answer stays lost, that nobody knows of that batch. Lines that were read before the input broke are sent.
+//! Lines of `catchment rejected export` are sent as their events came. No line and no array is larger in memory than what a collector takes at once.
 
-use crate::client::{Client, Server, Token, good};
+use crate::client::{Client, Server, Token};
 use crate::config::BODY_BYTES_MAX;
 use crate::data_dir::DataDir;
 use crate::exported::{self, Way};
@@ -23,7 +23,8 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use uuid::Uuid;
 
 /// Lines of a batch.
 const BATCH_LINES: u64 = 1000;
@@ -31,6 +32,10 @@ const BATCH_LINES: u64 = 1000;
 const BATCH_BYTES: usize = 1 << 20;
 /// A server that turns away for longer is given up.
 const TRIES: u32 = 60;
+/// Between two tries, where the server does not say how long.
+const WAIT: Duration = Duration::from_secs(1);
+/// For so long after an answer was lost the batch is sent again, when the collector knows keys for so long.
+const DOUBT_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Args)]
 pub(crate) struct SendArgs {
@@ -138,12 +143,27 @@ impl Stopped {
     }
 }
 
-/// Nothing of the batch at hand is stored, unless a call went out and its answer is lost.
+/// Nothing of the batch at hand is stored.
 impl From<anyhow::Error> for Stopped {
     fn from(cause: anyhow::Error) -> Self {
-        let is_lost = cause.downcast_ref::<ClientError>().is_some_and(|error| !error.is_unsent());
-        Self { cause, batch: if is_lost { Fate::Unknown } else { Fate::NotStored } }
+        Self { cause, batch: Fate::NotStored }
     }
+}
+
+/// What came of sending a batch once.
+enum Tried {
+    /// It has its answer.
+    Answered(Value),
+    /// Nothing was sent.
+    Unreached(anyhow::Error),
+    /// Nothing was done with it, and can be later.
+    TurnedAway { cause: anyhow::Error, wait: Duration },
+    /// It may be stored, not before this time; the same key finds out.
+    Lost { cause: anyhow::Error, since: Instant, wait: Duration },
+    /// Nothing was done with it, and never will be.
+    Refused(anyhow::Error),
+    /// It may be stored; nothing finds out.
+    Undecided(anyhow::Error),
 }
 
 pub(crate) fn run(args: &SendArgs, environment: &Environment) -> anyhow::Result<()> {
@@ -160,6 +180,7 @@ pub(crate) fn run(args: &SendArgs, environment: &Environment) -> anyhow::Result<
         progress: bar(bytes),
         done: Arc::new(Mutex::new(done)),
         batch: Vec::new(),
+        doubt_max: DOUBT_MAX,
     };
     sending.tell_when_interrupted()?;
     let sent = sending.all(&mut *input);
@@ -187,6 +208,8 @@ struct Sending<'a> {
     progress: ProgressBar,
     done: Arc<Mutex<Done>>,
     batch: Vec<u8>,
+    /// For how long a batch whose answer is lost can be sent again without being stored twice.
+    doubt_max: Duration,
 }
 
 impl Sending<'_> {
@@ -282,38 +305,101 @@ impl Sending<'_> {
         Ok(())
     }
 
-    /// Sends one batch until it has an answer.
+    /// Sends one batch until it has an answer, or nobody can know any more what became of it. Its key lets it come any number of times.
     fn post(&mut self, body: Bytes) -> Result<(), Stopped> {
         let path = self.way.path()?;
-        let headers: Vec<(&str, &str)> = self.way.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
+        let key = format!("\"{}\"", Uuid::now_v7());
+        let way = self.way.headers.clone();
+        let mut headers: Vec<(&str, &str)> = way.iter().map(|(name, value)| (&**name, &**value)).collect();
+        headers.push(("idempotency-key", &key));
+        // Since when the batch may be stored without an answer that says so.
+        let mut stored_since = None;
         for tried in 0..TRIES {
+            let was_lost = stored_since.is_some();
             self.done().batch = Fate::Unknown;
-            let answer = self.client.post(&path, self.token.text(), body.clone(), &headers)?;
-            let said: Value = answer.json().unwrap_or_default();
-            if said["code"] == "all_rejected" || answer.status.is_success() && said["accepted"].is_u64() {
-                self.count(&said);
-                return Ok(());
-            }
-            match (answer.status.as_u16(), said["code"].as_str().unwrap_or_default()) {
-                // The collector itself does not know what became of these, and nobody knows what stands before it.
-                (503, "log_poisoned" | "timed_out") | (200..300 | 500..503 | 504.., _) => {
-                    return Err(Stopped::undecided(no_count(answer)));
-                }
-                (status @ (429 | 503), code) => {
-                    self.done().batch = Fate::NotStored;
-                    let wait = answer.headers.get("retry-after").and_then(|v| v.to_str().ok()?.parse().ok());
-                    let wait_seconds = wait.unwrap_or(1);
+            let (cause, wait) = match self.once(&path, body.clone(), &headers) {
+                Tried::Answered(said) => return Ok(self.count(&said)),
+                Tried::Unreached(cause) | Tried::Refused(cause) if !was_lost => return Err(cause.into()),
+                Tried::Unreached(cause) => (cause, WAIT),
+                Tried::TurnedAway { cause, wait } => {
                     if tried % 10 == 0 {
-                        let tries = TRIES - tried - 1;
-                        let what = format!("turned away ({status} {code}): trying again in {wait_seconds} s");
-                        self.progress.suspend(|| complain(&format!("{what}, at most {tries} times")));
+                        let (tries, seconds) = (TRIES - tried - 1, wait.as_secs());
+                        self.complain(&format!(
+                            "turned away ({cause}): trying again in {seconds} s, at most {tries} times"
+                        ));
                     }
-                    std::thread::sleep(Duration::from_secs(wait_seconds));
+                    (cause, wait)
                 }
-                _ => return Ok(self.token.good(answer).map(drop)?),
+                Tried::Lost { cause, since, wait } => {
+                    stored_since.get_or_insert(since);
+                    (cause, wait)
+                }
+                Tried::Refused(cause) | Tried::Undecided(cause) => return Err(Stopped::undecided(cause)),
+            };
+            match stored_since {
+                None => self.done().batch = Fate::NotStored,
+                // The key may be forgotten by then, and the batch be stored a second time.
+                Some(since) if since.elapsed() + wait > self.doubt_max => return Err(Stopped::undecided(cause)),
+                Some(_) if !was_lost => {
+                    let seconds = self.doubt_max.as_secs();
+                    self.complain(&format!("{cause:#}: trying again with the same key, for at most {seconds} s"));
+                }
+                Some(_) => {}
             }
+            std::thread::sleep(wait);
         }
-        Err(anyhow!("the collector has turned the batch away {TRIES} times: go on later").into())
+        let cause = anyhow!("the collector has turned the batch away {TRIES} times: go on later");
+        Err(if stored_since.is_none() { cause.into() } else { Stopped::undecided(cause) })
+    }
+
+    /// Sends one batch once.
+    fn once(&mut self, path: &str, body: Bytes, headers: &[(&str, &str)]) -> Tried {
+        let asked = Instant::now();
+        let answer = match self.client.post(path, self.token.text(), body, headers) {
+            Ok(answer) => answer,
+            Err(cause) => {
+                return match cause.downcast_ref::<ClientError>() {
+                    Some(error) if error.is_unsent() => Tried::Unreached(cause),
+                    Some(error) if error.is_retryable() => Tried::Lost { cause, since: asked, wait: WAIT },
+                    Some(_) => Tried::Undecided(cause),
+                    None => Tried::Refused(cause),
+                };
+            }
+        };
+        let number = |name: &str| answer.headers.get(name).and_then(|v| v.to_str().ok()?.parse().ok());
+        let wait = number("retry-after").map_or(WAIT, Duration::from_secs);
+        let known = number("catchment-idempotency-window").map_or(Duration::ZERO, Duration::from_secs);
+        let (status, said) = (answer.status.as_u16(), answer.json::<Value>().unwrap_or_default());
+        match (status, said["code"].as_str().unwrap_or_default()) {
+            (_, "all_rejected") => Tried::Answered(said),
+            (200..300, _) if said["accepted"].is_u64() => {
+                // Who does not say how long keys are known may know none.
+                self.doubt_max = DOUBT_MAX.min(known);
+                Tried::Answered(said)
+            }
+            // The collector itself does not know what became of these, or is still at it.
+            (503, "log_poisoned" | "timed_out" | "stopping") | (409, "idempotency_key_in_use") => {
+                Tried::Lost { cause: self.failure(answer), since: Instant::now(), wait }
+            }
+            // What stands before it has no answer of it.
+            (502 | 504, _) => Tried::Lost { cause: self.failure(answer), since: asked, wait },
+            (429 | 503, code) => {
+                Tried::TurnedAway { cause: anyhow!("{}", format!("{status} {code}").trim_end()), wait }
+            }
+            (200..300 | 500.., _) => Tried::Undecided(self.failure(answer)),
+            _ => Tried::Refused(self.failure(answer)),
+        }
+    }
+
+    /// An answer that tells no counts, as an error.
+    fn failure(&self, answer: Answer) -> anyhow::Error {
+        let status = answer.status;
+        let none = |_| anyhow!("the answer, with status {status}, is not that of a collector");
+        self.token.good(answer).map_or_else(|error| error, none)
+    }
+
+    fn complain(&self, text: &str) {
+        self.progress.suspend(|| complain(text));
     }
 
     /// Counts a batch that has its answer, and goes on behind it.
@@ -333,12 +419,6 @@ impl Sending<'_> {
         done.lines = 0;
         done.batch = Fate::NotStored;
     }
-}
-
-/// An answer that tells no counts, as an error.
-fn no_count(answer: Answer) -> anyhow::Error {
-    let status = answer.status;
-    good(answer).map_or_else(|error| error, |_| anyhow!("the answer, with status {status}, is not that of a collector"))
 }
 
 fn unreadable(line: u64) -> String {
