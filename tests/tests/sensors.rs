@@ -134,7 +134,8 @@ fn every_change_stands_in_the_audit_with_who_and_where_and_without_a_token() {
     let dir = folder();
     let collector = Collector::start(dir.path());
     let operator = collector.add_token(&json!({ "role": "operator", "name": "anna" }));
-    let enrol = collector.add_token(&json!({ "role": "enrol", "name": "field" }));
+    let ends = "2999-01-01T00:00:00Z";
+    let enrol = collector.add_token(&json!({ "role": "enrol", "name": "field", "uses": 5, "expires_at": ends }));
     let (operator_token, enrol_token) = (text(&operator["token"]), text(&enrol["token"]));
     let name = json!({ "name": "Roof", "labels": { "site": "a" } }).to_string();
     let registered = collector.post("/api/v1/sensor", &enrol_token, name.as_bytes(), &[("x-request-id", "reg-1")]);
@@ -171,6 +172,9 @@ fn every_change_stands_in_the_audit_with_who_and_where_and_without_a_token() {
     assert_eq!((&first["target"], &first["client"]), (&json!("sensor/roof"), &json!("127.0.0.1")), "{first}");
     assert_eq!((&first["request_id"], &first["role"]), (&json!("reg-1"), &json!("enrol")), "{first}");
     assert_eq!(first["token_id"], enrol["id"]);
+    let added = entries.iter().find(|e| e["act"] == "token.add").expect("it");
+    let detail = json!({ "role": "enrol", "name": "field", "sensor": null, "expires_at": ends, "uses": 5 });
+    assert_eq!(added["detail"], detail);
     let changed = entries.iter().find(|e| e["act"] == "sensor.change").expect("it");
     assert_eq!(changed["detail"], json!({ "time_zone": "Europe/Berlin" }));
     for token in [&operator_token, &enrol_token, &text(&registered.json()["token"]), &collector.token] {

@@ -36,8 +36,8 @@ impl Failures {
         (count.failures >= self.per_minute_max && !left.is_zero()).then_some(left)
     }
 
-    /// Counts a token that is not known.
-    pub(crate) fn count(&self, from: Option<IpAddr>, now: Instant) {
+    /// Counts a token that is not known; how long the address has to wait, when others were counted while this one was looked up.
+    pub(crate) fn count(&self, from: Option<IpAddr>, now: Instant) -> Option<Duration> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let network = network(from);
         if counts.len() >= ADDRESSES_MAX && !counts.contains_key(&network) {
@@ -51,7 +51,10 @@ impl Failures {
         if now.saturating_duration_since(count.began) >= WINDOW {
             *count = Count { began: now, failures: 0 };
         }
-        count.failures = count.failures.saturating_add(1);
+        if count.failures >= self.per_minute_max {
+            return Some(WINDOW.saturating_sub(now.saturating_duration_since(count.began)));
+        }
+        count.failures += 1;
         if count.failures == self.per_minute_max {
             let client = network.map(|address| address.to_string());
             tracing::warn!(
@@ -59,6 +62,7 @@ impl Failures {
                 "too many unknown tokens from one address: further ones are turned away for a minute"
             );
         }
+        None
     }
 }
 

@@ -126,9 +126,12 @@ impl Registry {
             self.used(&identity, now);
             return Ok(identity);
         }
-        if let Some(wait) = failures.wait(from, Instant::now()) {
+        let turned_away = |wait: Duration| {
             metrics.turned_away.inc();
-            return Err(AuthError::TooManyFailures { wait_seconds: wait.as_secs() + 1 });
+            AuthError::TooManyFailures { wait_seconds: wait.as_secs() + 1 }
+        };
+        if let Some(wait) = failures.wait(from, Instant::now()) {
+            return Err(turned_away(wait));
         }
         let generation = remembered.generation();
         match self.verify(&digest, now).await {
@@ -139,11 +142,13 @@ impl Registry {
                 self.used(&identity, now);
                 Ok(identity)
             }
-            Ok(None) => {
-                metrics.refused.inc();
-                failures.count(from, Instant::now());
-                Err(AuthError::Refused)
-            }
+            Ok(None) => match failures.count(from, Instant::now()) {
+                Some(wait) => Err(turned_away(wait)),
+                None => {
+                    metrics.refused.inc();
+                    Err(AuthError::Refused)
+                }
+            },
             Err(error) => {
                 metrics.unavailable.inc();
                 Err(error.into())

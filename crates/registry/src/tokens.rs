@@ -5,6 +5,7 @@ use crate::error::{RegistryError, TokenError};
 use crate::identity::Role;
 use crate::registry::{Registry, now_micros, token_target};
 use crate::token::{Token, digest};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
@@ -83,7 +84,9 @@ impl Registry {
             uses: new.uses,
         };
         let id = insert(&mut change, &token, &row).await?;
-        let detail = json!({ "role": new.role.name(), "name": row.name, "sensor": row.sensor });
+        let ends = new.expires_at.and_then(|at| Timestamp::from_microsecond(at).ok()).map(|at| at.to_string());
+        let (role, name, sensor, uses) = (new.role.name(), row.name, row.sensor, row.uses);
+        let detail = json!({ "role": role, "name": name, "sensor": sensor, "expires_at": ends, "uses": uses });
         audit::write(&mut change, Some(by), Done { act: "token.add", target: token_target(id), detail }).await?;
         let made = sqlx::query("SELECT * FROM tokens WHERE id = ?").bind(id).fetch_one(&mut *change).await?;
         change.commit().await?;

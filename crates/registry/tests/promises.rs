@@ -184,3 +184,23 @@ async fn a_token_is_used_or_taken_back_but_never_both() {
     }
     assert_eq!(used + taken_back, 100);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn of_many_guesses_at_once_no_more_are_told_than_one_after_another() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let registry = open(dir.path()).await;
+    let guess = |n: usize| {
+        let registry = registry.clone();
+        tokio::spawn(async move { registry.authenticate(&format!("cat_{n}"), Some([192, 0, 2, 1].into())).await })
+    };
+    let guesses: Vec<_> = (0..200).map(guess).collect();
+    let (mut refused, mut turned_away) = (0, 0);
+    for guess in guesses {
+        match guess.await.expect("no panic") {
+            Err(AuthError::Refused) => refused += 1,
+            Err(AuthError::TooManyFailures { wait_seconds: 1..=61 }) => turned_away += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((refused, turned_away), (10, 190));
+}
