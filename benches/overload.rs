@@ -206,8 +206,12 @@ async fn closed_loop(world: &Arc<World>, connections: usize, time: Duration) -> 
     (world.accepted_events() - before) as f64 / began.elapsed().as_secs_f64()
 }
 
-/// What was accepted in a second, window by window, while requests are due at this rate, whatever is answered.
-async fn open_loop(world: &Arc<World>, requests_per_second: f64, (time, window): (Duration, Duration)) -> Vec<f64> {
+/// What was offered in a second, and what was accepted, window by window, while requests are due at this rate, whatever is answered.
+async fn open_loop(
+    world: &Arc<World>,
+    requests_per_second: f64,
+    (time, window): (Duration, Duration),
+) -> (f64, Vec<f64>) {
     let due = Arc::new(Semaphore::new(0));
     let mut tasks = JoinSet::new();
     for n in 0..OVERLOAD_CONNECTIONS {
@@ -220,7 +224,8 @@ async fn open_loop(world: &Arc<World>, requests_per_second: f64, (time, window):
             }
         });
     }
-    let (began, mut given, mut windows) = (Instant::now(), 0, Vec::new());
+    let sent = || world.sent.load(Ordering::Relaxed);
+    let (began, sent_before, mut given, mut windows) = (Instant::now(), sent(), 0, Vec::new());
     let (mut window_began, mut before) = (began, world.accepted_events());
     while began.elapsed() < time {
         tokio::time::sleep(Duration::from_millis(2)).await;
@@ -233,12 +238,14 @@ async fn open_loop(world: &Arc<World>, requests_per_second: f64, (time, window):
             (window_began, before) = (Instant::now(), now);
         }
     }
-    if windows.is_empty() {
-        windows.push((world.accepted_events() - before) as f64 / began.elapsed().as_secs_f64());
+    // The last window ends with the time, give or take a moment.
+    if window_began.elapsed() >= window / 2 {
+        windows.push((world.accepted_events() - before) as f64 / window_began.elapsed().as_secs_f64());
     }
+    let offered = ((sent() - sent_before) * BATCH) as f64 / began.elapsed().as_secs_f64();
     due.close();
     while tasks.join_next().await.is_some() {}
-    windows
+    (offered, windows)
 }
 
 /// What the collector logged as its bound.
@@ -253,6 +260,14 @@ fn memory_peak_bytes(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells it");
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+}
+
+/// Seconds of processor time of a process so far.
+fn cpu_seconds(pid: &str) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
+    let after_name = stat.rsplit(')').next().expect("it has a name");
+    // User and system time, in ticks of a hundredth.
+    after_name.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
 }
 
 /// Asks for what is stored of each sensor; the sensors of which it is not what was accepted.
@@ -323,24 +338,33 @@ fn overload(seconds: u64) -> Vec<String> {
     let bound = memory_bound_bytes(dir.path());
     let world = Arc::new(World::new(&collector));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
+    let cpu = || [cpu_seconds(&collector.pid().to_string()), cpu_seconds("self")];
+    // So that a machine that had more to do meanwhile can be told from a collector that wastes its time.
+    let per_cpu = |(cpu_before, events_before): ([f64; 2], u64)| {
+        let [of_collector, of_senders] = std::array::from_fn(|n| cpu()[n] - cpu_before[n]);
+        let events = (world.accepted_events() - events_before) as f64 / of_collector.max(0.01);
+        format!(
+            "{events:.0} for a second of the collector's processor time; {of_collector:.0} s of it, {of_senders:.0} s of the senders'"
+        )
+    };
     let mut best = 0.0_f64;
     for connections in CONNECTIONS {
         let time = Duration::from_secs((seconds / 20).max(5));
+        let before = (cpu(), world.accepted_events());
         let found = runtime.block_on(closed_loop(&world, connections, time));
-        say(&format!("{connections} connections that wait for each answer: {found:.0} events/s"));
+        let per_cpu = per_cpu(before);
+        say(&format!("{connections} connections that wait for each answer: {found:.0} events/s, {per_cpu}"));
         best = best.max(found);
     }
     let quota = json!({ "quota": { "events_per_second": (best / 100.0) as u64, "burst_seconds": 10 } }).to_string();
     let set = collector.ask(("PATCH", "/api/v1/sensors/sensor-0"), &collector.token, &[], quota.as_bytes());
     assert_eq!(set.status, 200, "{}", set.text);
 
-    let sent_before = world.sent.load(Ordering::Relaxed);
-    let window = Duration::from_secs((seconds / 10).max(10));
-    let began = Instant::now();
+    let window = Duration::from_secs((seconds / 10).max(10).min(seconds));
     let times = (Duration::from_secs(seconds), window);
-    let windows = runtime.block_on(open_loop(&world, OFFERED * best / BATCH as f64, times));
-    let offered =
-        (world.sent.load(Ordering::Relaxed) - sent_before) as f64 * BATCH as f64 / began.elapsed().as_secs_f64();
+    let before = (cpu(), world.accepted_events());
+    let (offered, windows) = runtime.block_on(open_loop(&world, OFFERED * best / BATCH as f64, times));
+    say(&format!("overload: {}", per_cpu(before)));
     let (least, peak) = (windows.iter().copied().fold(f64::INFINITY, f64::min), memory_peak_bytes(collector.pid()));
     let mean = windows.iter().sum::<f64>() / windows.len() as f64;
     let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
