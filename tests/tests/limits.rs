@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use tests::{Answer, Collector};
 
 fn folder() -> tempfile::TempDir {
@@ -88,18 +89,16 @@ fn too_many_bytes_in_flight_are_turned_away_before_they_are_read() {
     let settings = [("CATCHMENT_HTTP__BODY_BYTES_MAX", "1MiB"), ("CATCHMENT_INGEST__IN_FLIGHT_BYTES_MAX", "1MiB")];
     let collector = Collector::start_with(dir.path(), &settings);
     let token = collector.sensor("roof");
-    // One request announces almost all of the budget and sends nothing of it.
-    let mut first = collector.connect();
-    let head = format!(
-        "POST /api/v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-length: 1000000\r\n\r\n"
-    );
-    first.write_all(head.as_bytes()).expect("sent");
+    // One request is alone, takes almost all of the budget, and owes a byte.
+    let first = unfinished(&collector, &token, 1_000_000, 999_999);
     let line = format!("{{\"x\":\"{}\"}}\n", "x".repeat(100_000));
     collector.wait_for("the request", |c| c.send(&token, line.as_bytes()).status == 503);
     refused(&collector.send(&token, line.as_bytes()), 503, "in_flight_full");
     // Who waits to be told to send is turned away without sending.
     let mut second = collector.connect();
-    let waiting = head.replace("\r\n\r\n", "\r\nexpect: 100-continue\r\n\r\n");
+    let waiting = format!(
+        "POST /api/v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-length: 1000000\r\nexpect: 100-continue\r\n\r\n"
+    );
     let mut answer = [0; 12];
     second.write_all(waiting.as_bytes()).and_then(|()| second.read_exact(&mut answer)).expect("an answer");
     assert_eq!(&answer, b"HTTP/1.1 503");
@@ -110,6 +109,52 @@ fn too_many_bytes_in_flight_are_turned_away_before_they_are_read() {
 #[test]
 fn small_events_take_the_room_of_their_columns_before_they_are_read() {
     let dir = folder();
+#[test]
+fn an_event_may_have_as_many_attributes_in_headers_as_it_may_have_at_all() {
+    let dir = folder();
+    let collector = Collector::start(dir.path());
+    let token = collector.sensor("roof");
+    let names: Vec<String> = (0..900).map(|n| format!("ce-a{n}")).collect();
+    let mut headers = vec![("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-source", "/s"), ("ce-type", "t")];
+    headers.extend(names.iter().map(|name| (name.as_str(), "1")));
+    headers.push(("content-type", "application/json"));
+    let answer = collector.post("/api/v1/events", &token, b"{}", &headers);
+    assert_eq!((answer.status, &answer.json()["accepted"]), (200, &json!(1)), "{answer:?}");
+    assert_eq!(collector.rows("SELECT attributes->>'a899' FROM events"), [["1"]]);
+}
+
+/// A request that announces a body and sends a part of it.
+fn unfinished(collector: &Collector, token: &str, announced: usize, sent: usize) -> TcpStream {
+    let mut connection = collector.connect();
+    let head = format!(
+        "POST /api/v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-length: {announced}\r\n\r\n"
+    );
+    connection.write_all(head.as_bytes()).and_then(|()| connection.write_all(&vec![b' '; sent])).expect("sent");
+    connection
+}
+
+#[test]
+fn one_sensor_that_keeps_its_bodies_open_does_not_stop_the_others() {
+    let dir = folder();
+    let settings = [("CATCHMENT_HTTP__BODY_BYTES_MAX", "1MiB"), ("CATCHMENT_INGEST__IN_FLIGHT_BYTES_MAX", "2MiB")];
+    let collector = Collector::start_with(dir.path(), &settings);
+    let (slow, other) = (collector.sensor("slow"), collector.sensor("other"));
+    let event = format!("{{\"x\":\"{}\"}}\n", "x".repeat(100_000));
+    // What is announced and does not come takes nothing.
+    let announced: Vec<_> = (0..2).map(|_| unfinished(&collector, &slow, 1 << 20, 1)).collect();
+    collector.wait_for("the requests", |c| c.metric("http_requests_in_flight") == 2.0);
+    assert_eq!(collector.send(&other, event.as_bytes()).status, 200);
+    drop(announced);
+    // Nor may one sensor hold all with what comes: some of these are turned away, which ends them.
+    let open: Vec<_> = (0..10).map(|_| unfinished(&collector, &slow, 200_001, 200_000)).collect();
+    collector.wait_for("its share to be used up", |c| c.metric("http_requests_in_flight") <= 7.0);
+    refused(&collector.send(&slow, &vec![b' '; 400_000]), 503, "in_flight_full");
+    assert_eq!(collector.send(&other, event.as_bytes()).status, 200);
+    drop(open);
+    collector.wait_for("room", |c| c.send(&slow, event.as_bytes()).status == 200);
+    collector.assert_adds_up();
+}
+
     let settings = [("CATCHMENT_HTTP__BODY_BYTES_MAX", "1MiB"), ("CATCHMENT_INGEST__IN_FLIGHT_BYTES_MAX", "8MiB")];
     let collector = Collector::start_with(dir.path(), &settings);
     let token = collector.sensor(&"long-name".repeat(13));

@@ -30,7 +30,7 @@ crate::settings! {
             tls_client_crl: Option<PathBuf> = "";
             /// Largest request body.
             body_bytes_max: ByteSize = "2MiB", range "1KiB".."256MiB", reload;
-            /// A body that sends nothing for this long while it is read is given up with 408.
+            /// A body that neither ends nor brings 256 bytes a second while it is waited for so long is given up with 408.
             body_stall_seconds: Seconds = "15s", range "1s".."10m", reload;
             /// Time from a request's head to the head of its answer; after that it is answered 503, or 408 when its body is missing.
             request_seconds: Seconds = "30s", range "1s".."1d", reload;

@@ -1,7 +1,7 @@
 //! Reading a request's body inside its bounds: the byte budget and the largest size, before and after decompression.
 //!
-//! nowwhat bounds bodies that an extractor reads whole. Here each part takes its room of the byte budget before it is kept, and a body
-//! that is too large is refused by what it announces: so the body is read here. That it does not pause for too long is nowwhat's affair.
+//! nowwhat bounds bodies that an extractor reads whole. Here each part takes its room of the byte budget when it comes, and a body that
+//! is too large is refused by what it announces: so the body is read here. That it does not come too slowly is nowwhat's affair.
 
 use crate::app::App;
 use crate::code::Code;
@@ -17,6 +17,7 @@ use http_body_util::BodyExt;
 use nowwhat::Problem;
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Shorter than any limit of nowwhat's for pauses: the answer is on its way already, and must not become one about the pause.
@@ -34,6 +35,8 @@ pub(crate) struct Read {
 /// A body on its way.
 pub(crate) struct Coming {
     body: Body,
+    /// Whose share of the budget it takes while it comes. Small bodies that are no events share one.
+    sender: Arc<str>,
     /// The client sends it when it is told to (RFC 9110, 10.1.1), which happens when it is read.
     awaits_continue: bool,
     /// What it costs of a sensor's quota, when it is a batch.
@@ -46,12 +49,12 @@ impl Coming {
         let (parts, body) = request.into_parts();
         let expects = parts.headers.get(header::EXPECT);
         let awaits_continue = expects.is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-        (parts, Self { body, awaits_continue, charge: None })
+        (parts, Self { body, sender: Arc::default(), awaits_continue, charge: None })
     }
 
-    /// From now on the body costs its sensor this.
-    pub(crate) fn charged(&mut self, charge: Charge) {
-        self.charge = Some(charge);
+    /// Whose body it is, and what it costs from now on.
+    pub(crate) fn charged(&mut self, sender: Arc<str>, charge: Charge) {
+        (self.sender, self.charge) = (sender, Some(charge));
     }
 
     /// That it held so many events.
@@ -84,13 +87,14 @@ pub(crate) async fn read(app: &App, headers: &HeaderMap, coming: &mut Coming, ma
     }
     coming.announced(announced.unwrap_or(1))?;
     let admission = app.shared.engine.admission();
-    let mut reservation = admission.reserve(announced.unwrap_or(0)).map_err(turned_away)?;
+    let mut reservation = admission.expect(coming.sender.clone(), announced.unwrap_or(0)).map_err(turned_away)?;
     coming.awaits_continue = false;
     let bytes = collect(coming, &mut reservation, max).await?;
     if encodings.is_empty() {
         return Ok(Read { bytes, reservation });
     }
     let mut refused = None;
+    reservation.has_come();
     let room = |more: usize| match reservation.resize((bytes.len() + more) as u64) {
         Ok(()) => true,
         Err(error) => {
@@ -181,9 +185,7 @@ async fn collect(coming: &mut Coming, reservation: &mut Reservation, max: u64) -
             return Err(too_large(max));
         }
         coming.came(total)?;
-        if total > reservation.bytes() {
-            reservation.resize(total).map_err(turned_away)?;
-        }
+        reservation.resize(total).map_err(turned_away)?;
         match (&first, rest.is_empty()) {
             (None, _) => first = Some(data),
             (Some(head), true) => {

@@ -25,7 +25,11 @@ const LIMITS: &[Limit] = &[
         key: "http.body_bytes_max",
         code: Answer::Turned(Code::BodyTooLarge),
     },
-    Limit { what: "Pause inside a body", key: "http.body_stall_seconds", code: Answer::Turned(Code::BodyTimeout) },
+    Limit {
+        what: "Waiting for the end of a body, or for 256 bytes a second of it",
+        key: "http.body_stall_seconds",
+        code: Answer::Turned(Code::BodyTimeout),
+    },
     Limit {
         what: "Time for the head of a request",
         key: "http.head_seconds",

@@ -34,13 +34,16 @@ const PATH_CHARS_MAX: usize = 256;
 /// The longest text that becomes a `detail`.
 const TEXT_BYTES_MAX: usize = 4096;
 
+/// A body that comes more slowly than this is not waited for any longer. A line of 9600 baud sends more than twice as much.
+const BODY_BYTES_PER_SECOND_MIN: u32 = 256;
+
 /// Bounds of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// The largest body that an extractor reads, in bytes; more is answered 413.
     pub body_bytes_max: usize,
-    /// How long a handler that reads the body waits for the client to send more of it. After that the body ends with an error, and
-    /// what the handler answers to that error is answered 408 `body_timeout`.
+    /// How long a handler that reads the body waits for the client to send more of it: for its end, or for 256 bytes a second over this
+    /// time. After that the body ends with an error, and what the handler answers to that error is answered 408 `body_timeout`.
     pub body_stall_timeout: Duration,
     /// From the head of the request to the head of its answer. After that: 408 when the client still owed a part of the body that
     /// the handler waited for, else 503 `timed_out`. How long an answer's body takes is not limited.
@@ -163,8 +166,8 @@ impl Limits {
             BodyLimit(self.body_bytes_max).apply(request);
             let coming = Arc::new(Coming::default());
             let inner = std::mem::take(request.body_mut());
-            let (stall_timeout, pause) = (self.body_stall_timeout, None);
-            *request.body_mut() = Body::new(Awaited { inner, coming: coming.clone(), stall_timeout, pause });
+            let slowness = Slowness::new(self.body_stall_timeout);
+            *request.body_mut() = Body::new(Awaited { inner, coming: coming.clone(), slowness });
             coming
         });
         Bounds { limits: self, coming, started, end: None }
@@ -291,7 +294,11 @@ fn body_missing(after: Duration) -> Problem {
 /// The client's slowness too, told before the time for the whole request is over.
 fn body_stalled(after: Duration) -> Problem {
     Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", "The body came too slowly")
-        .detail(format!("nothing of the body came for {} seconds", after.as_secs_f64()))
+        .detail(format!(
+            "within {} s neither the rest of the body came nor {} bytes of it",
+            after.as_secs_f64(),
+            least_bytes(after)
+        ))
         .retry_after(1)
 }
 
@@ -316,13 +323,49 @@ struct Coming {
 #[error("the client sends no more of the body")]
 struct Stalled;
 
-/// A request's body that tells how it comes, and is given up when it pauses for too long.
+/// What has to come while a body is waited for so long.
+fn least_bytes(stall_timeout: Duration) -> u64 {
+    (stall_timeout.as_secs_f64() * f64::from(BODY_BYTES_PER_SECOND_MIN)).ceil() as u64
+}
+
+/// How long a body was waited for, and what came meanwhile. Only waiting for the client counts, not what the handler takes.
+struct Slowness {
+    stall_timeout: Duration,
+    waited: Duration,
+    came_bytes: u64,
+    // Begun when there is something to wait for.
+    pause: Option<(Instant, Pin<Box<Sleep>>)>,
+}
+
+impl Slowness {
+    fn new(stall_timeout: Duration) -> Self {
+        Self { stall_timeout, waited: Duration::ZERO, came_bytes: 0, pause: None }
+    }
+
+    /// A part came.
+    fn came(&mut self, bytes: usize) {
+        if let Some((began, _)) = self.pause.take() {
+            self.waited += began.elapsed();
+        }
+        self.came_bytes += bytes as u64;
+        if self.came_bytes >= least_bytes(self.stall_timeout) {
+            (self.waited, self.came_bytes) = (Duration::ZERO, 0);
+        }
+    }
+
+    /// Ready when it was waited for too long.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let left = self.stall_timeout.saturating_sub(self.waited);
+        let (_, pause) = self.pause.get_or_insert_with(|| (Instant::now(), Box::pin(tokio::time::sleep(left))));
+        pause.as_mut().poll(cx)
+    }
+}
+
+/// A request's body that tells how it comes, and is given up when it comes too slowly.
 struct Awaited {
     inner: Body,
     coming: Arc<Coming>,
-    stall_timeout: Duration,
-    // Begun when there is something to wait for.
-    pause: Option<Pin<Box<Sleep>>>,
+    slowness: Slowness,
 }
 
 impl http_body::Body for Awaited {
@@ -333,14 +376,13 @@ impl http_body::Body for Awaited {
         self.coming.is_owed.store(true, Ordering::Release);
         if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) {
             self.coming.is_owed.store(false, Ordering::Release);
-            self.pause = None;
+            let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
+            self.slowness.came(data.map_or(0, Bytes::len));
             return Poll::Ready(frame);
         }
-        let stall_timeout = self.stall_timeout;
-        let pause = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(stall_timeout)));
-        ready!(pause.as_mut().poll(cx));
+        ready!(self.slowness.poll(cx));
         self.coming.has_stalled.store(true, Ordering::Release);
-        self.pause = None;
+        self.slowness.pause = None;
         Poll::Ready(Some(Err(axum::Error::new(Stalled))))
     }
 

@@ -110,7 +110,8 @@ pub(crate) async fn ask(app: &App, query: Query) -> Result<Answer, Problem> {
 }
 
 async fn permitted(app: &App, headers: &HeaderMap, body: &mut Coming) -> Result<Question, Problem> {
-    auth::permit(app, headers, Act::Query).await?;
+    let identity = auth::permit(app, headers, Act::Query).await?;
+    body.sent_by(format!("token {}", identity.name).into());
     question(app, headers, body).await
 }
 

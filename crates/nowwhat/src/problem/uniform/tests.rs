@@ -170,18 +170,29 @@ async fn a_client_that_stops_sending_its_body_is_408_and_its_connection_ends() {
     }
 }
 
+/// The answer to a body in parts of so many bytes, together longer than a stall may take, each far below it.
+async fn answer_to_parts(bytes: usize) -> (http::response::Parts, Bytes) {
+    let (body_stall_timeout, request_timeout) = (Duration::from_millis(400), Duration::from_secs(60));
+    let limits = Limits { body_bytes_max: 1 << 20, body_stall_timeout, request_timeout };
+    let parts = futures::stream::unfold(0, async move |n| {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        (n < 8).then(|| (Ok::<_, Infallible>("x".repeat(bytes)), n + 1))
+    });
+    answer(shop_within(watch::channel(limits).1), "POST", "/", Body::from_stream(parts)).await
+}
+
 #[tokio::test]
 async fn a_body_that_comes_slowly_without_pauses_is_read() {
-    let limits =
-        Limits { body_stall_timeout: Duration::from_millis(400), request_timeout: Duration::from_secs(60), ..LIMITS };
-    let parts = futures::stream::unfold(0, async |n| {
-        // Together longer than the stall may take, each far below it.
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        (n < 8).then_some((Ok::<_, Infallible>("x"), n + 1))
-    });
-    let shop = shop_within(watch::channel(limits).1);
-    let (parts, body) = answer(shop, "POST", "/", Body::from_stream(parts)).await;
-    assert_eq!((parts.status, &*body), (StatusCode::OK, b"xxxxxxxx".as_slice()));
+    let (parts, body) = answer_to_parts(200).await;
+    assert_eq!((parts.status, body.len()), (StatusCode::OK, 1600));
+}
+
+#[tokio::test]
+async fn a_body_that_drips_is_given_up_though_it_never_pauses() {
+    let (parts, body) = answer_to_parts(1).await;
+    let text = String::from_utf8_lossy(&body);
+    assert_eq!(parts.status, StatusCode::REQUEST_TIMEOUT, "{text}");
+    assert!(text.contains("within 0.4 s neither the rest of the body came nor 103 bytes of it"), "{text}");
 }
 
 #[tokio::test]
