@@ -16,7 +16,7 @@ nowwhat::settings! {
         auth: Auth {
             /// The admin token, at least 16 characters. Without it one is made at the first start, in `<data dir>/admin.token`.
             admin_token: Option<Secret> = "", reload;
-            /// Unknown tokens that one address may try in a minute; then it waits for the rest of the minute with 429, unless its token is known.
+            /// Unknown tokens that one address may try in a minute; further ones are 429 for the rest of the minute. Valid tokens always pass.
             failures_per_minute_max: u32 = "10", range "1".."1000000";
         }
         /// The record of who changed what, `GET /api/v1/audit`.

@@ -45,7 +45,7 @@ pub enum AuthError {
     /// It is not known, revoked, expired, or its sensor is disabled.
     #[error("the token is not known, has expired or is revoked")]
     Refused,
-    /// It was not even looked at.
+    /// It is not known, as too many before it.
     #[error("too many tokens from this address were not known: wait for {wait_seconds} seconds")]
     TooManyFailures {
         /// How long the address has to wait.

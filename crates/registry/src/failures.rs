@@ -1,4 +1,4 @@
-//! Addresses that try tokens: after too many that are not known, an address has to wait.
+//! Addresses that try tokens: after too many that are not known, further ones have to wait.
 //!
 //! It counts in memory alone, of a bounded number of addresses; a start forgets it.
 
@@ -28,15 +28,13 @@ impl Failures {
         Self { per_minute_max, counts: Mutex::default() }
     }
 
-    /// How long this address has to wait before it tries another token.
-    pub(crate) fn wait(&self, from: Option<IpAddr>, now: Instant) -> Option<Duration> {
+    /// Whether unknown tokens of this address would have to wait.
+    pub(crate) fn is_suspect(&self, from: Option<IpAddr>, now: Instant) -> bool {
         let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.get(&network(from))?;
-        let left = (count.began + WINDOW).checked_duration_since(now)?;
-        (count.failures >= self.per_minute_max && !left.is_zero()).then_some(left)
+        counts.get(&network(from)).is_some_and(|count| self.wait(count, now).is_some())
     }
 
-    /// Counts a token that is not known; how long the address has to wait, when others were counted while this one was looked up.
+    /// Counts a token that is not known, in one step with the look at the limit; how long the address has to wait when it is beyond it.
     pub(crate) fn count(&self, from: Option<IpAddr>, now: Instant) -> Option<Duration> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let network = network(from);
@@ -51,8 +49,8 @@ impl Failures {
         if now.saturating_duration_since(count.began) >= WINDOW {
             *count = Count { began: now, failures: 0 };
         }
-        if count.failures >= self.per_minute_max {
-            return Some(WINDOW.saturating_sub(now.saturating_duration_since(count.began)));
+        if let Some(wait) = self.wait(count, now) {
+            return Some(wait);
         }
         count.failures += 1;
         if count.failures == self.per_minute_max {
@@ -63,6 +61,11 @@ impl Failures {
             );
         }
         None
+    }
+
+    fn wait(&self, count: &Count, now: Instant) -> Option<Duration> {
+        let left = (count.began + WINDOW).checked_duration_since(now)?;
+        (count.failures >= self.per_minute_max && !left.is_zero()).then_some(left)
     }
 }
 
@@ -88,19 +91,29 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let (one, other) = (address("192.0.2.1"), address("192.0.2.2"));
         for second in 0..3 {
-            assert_eq!(failures.wait(one, at(second)), None);
-            failures.count(one, at(second));
+            assert!(!failures.is_suspect(one, at(second)));
+            assert_eq!(failures.count(one, at(second)), None);
         }
-        assert_eq!(failures.wait(one, at(20)), Some(Duration::from_secs(40)));
-        assert_eq!(
-            failures.wait(address("::ffff:192.0.2.1"), at(20)),
-            Some(Duration::from_secs(40)),
-            "the same in IPv6"
-        );
-        assert_eq!((failures.wait(other, at(20)), failures.wait(None, at(20))), (None, None));
-        assert_eq!(failures.wait(one, at(60)), None);
-        failures.count(one, at(61));
-        assert_eq!(failures.wait(one, at(61)), None, "it is counted anew");
+        assert_eq!(failures.count(one, at(20)), Some(Duration::from_secs(40)));
+        let same = address("::ffff:192.0.2.1");
+        assert_eq!(failures.count(same, at(20)), Some(Duration::from_secs(40)), "the same in IPv6");
+        assert!(failures.is_suspect(same, at(20)));
+        assert!(!failures.is_suspect(other, at(20)) && !failures.is_suspect(None, at(20)));
+        assert!(!failures.is_suspect(one, at(60)));
+        assert_eq!(failures.count(one, at(61)), None);
+        assert!(!failures.is_suspect(one, at(61)), "it is counted anew");
+    }
+
+    #[test]
+    fn of_many_at_once_exactly_as_many_as_may_are_not_told_to_wait() {
+        let (failures, now) = (Failures::new(10), Instant::now());
+        let one = address("192.0.2.1");
+        let free: usize = std::thread::scope(|scope| {
+            let tried = || (0..50).filter(|_| failures.count(one, now).is_none()).count();
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(tried)).collect();
+            threads.into_iter().map(|thread| thread.join().expect("no panic")).sum()
+        });
+        assert_eq!(free, 10);
     }
 
     #[test]
@@ -108,13 +121,13 @@ mod tests {
         let (failures, now) = (Failures::new(2), Instant::now());
         failures.count(address("2001:db8::1"), now);
         failures.count(address("2001:db8::ffff:2"), now);
-        assert!(failures.wait(address("2001:db8::3"), now).is_some());
-        assert!(failures.wait(address("2001:db8:0:1::3"), now).is_none());
+        assert!(failures.is_suspect(address("2001:db8::3"), now));
+        assert!(!failures.is_suspect(address("2001:db8:0:1::3"), now));
         for n in 0..ADDRESSES_MAX as u32 + 10 {
             failures.count(Some(IpAddr::V4(n.into())), now + Duration::from_secs(1));
         }
         let counted = failures.counts.lock().expect("not poisoned").len();
         assert_eq!(counted, ADDRESSES_MAX);
-        assert!(failures.wait(address("2001:db8::3"), now).is_none(), "the oldest is forgotten first");
+        assert!(!failures.is_suspect(address("2001:db8::3"), now), "the oldest is forgotten first");
     }
 }

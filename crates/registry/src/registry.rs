@@ -18,6 +18,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::Semaphore;
 
 /// Shortest admin token that may be configured.
 pub const ADMIN_TOKEN_CHARS_MIN: usize = 16;
@@ -43,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) remembered: Remembered,
     failures: Failures,
     seen: Mutex<Seen>,
+    /// Tokens of suspect addresses are looked up one after another: of the connections to the database, the others stay for everybody else.
+    suspects: Semaphore,
     pub(crate) metrics: RegistryMetrics,
 }
 
@@ -73,9 +76,10 @@ impl Registry {
         let pool = SqlitePoolOptions::new().max_connections(4).connect_with(connect).await.map_err(failed)?;
         migrate(&pool, url).await?;
         let failures = Failures::new(options.failures_per_minute_max);
-        let (remembered, seen) = (Remembered::default(), Mutex::default());
-        let registry = Self { shared: Arc::new(Shared { pool, remembered, failures, seen, metrics }) };
-        registry.count().await.map_err(|e| failed(e.0))?;
+        let (remembered, suspects, seen) = (Remembered::default(), Semaphore::new(1), Mutex::default());
+        let url = url.to_owned();
+        let registry = Self { shared: Arc::new(Shared { url, pool, remembered, failures, suspects, seen, metrics }) };
+        registry.count().await.map_err(|e| OpenError::of(&registry.shared.url, e.0))?;
         Ok(registry)
     }
 
@@ -113,12 +117,13 @@ impl Registry {
     }
 
     /// Who a token belongs to; from memory when it was verified before. `from` is the address that sent it: after too many that are not
-    /// known, it has to wait before another one is looked up.
+    /// known, further unknown ones are told to wait. A token that is known is never told so, whoever else has that address, nor does one
+    /// count that has ended: it was no guess.
     ///
     /// # Errors
     /// [`AuthError`].
     pub async fn authenticate(&self, token: &str, from: Option<IpAddr>) -> Result<Arc<Identity>, AuthError> {
-        let Shared { metrics, remembered, failures, .. } = &*self.shared;
+        let Shared { metrics, remembered, failures, suspects, .. } = &*self.shared;
         let (digest, now) = (digest(token), now_micros());
         let shown = Shown::Token(digest);
         if let Some(identity) = remembered.get(&shown, now) {
@@ -126,13 +131,10 @@ impl Registry {
             self.used(&identity, now);
             return Ok(identity);
         }
-        let turned_away = |wait: Duration| {
-            metrics.turned_away.inc();
-            AuthError::TooManyFailures { wait_seconds: wait.as_secs() + 1 }
+        let _turn = match failures.is_suspect(from, Instant::now()) {
+            true => Some(suspects.acquire().await.expect("it is never closed")),
+            false => None,
         };
-        if let Some(wait) = failures.wait(from, Instant::now()) {
-            return Err(turned_away(wait));
-        }
         let generation = remembered.generation();
         match self.verify(&digest, now).await {
             Ok(Some(identity)) => {
@@ -142,18 +144,36 @@ impl Registry {
                 self.used(&identity, now);
                 Ok(identity)
             }
-            Ok(None) => match failures.count(from, Instant::now()) {
-                Some(wait) => Err(turned_away(wait)),
-                None => {
+            Ok(None) => match self.has_ended(&digest).await {
+                Ok(true) => {
                     metrics.refused.inc();
                     Err(AuthError::Refused)
                 }
+                Ok(false) => self.failed(from),
+                Err(error) => self.unavailable(error),
             },
-            Err(error) => {
-                metrics.unavailable.inc();
-                Err(error.into())
+            Err(error) => self.unavailable(error),
+        }
+    }
+
+    /// A token that is not known.
+    fn failed(&self, from: Option<IpAddr>) -> Result<Arc<Identity>, AuthError> {
+        let Shared { metrics, failures, .. } = &*self.shared;
+        match failures.count(from, Instant::now()) {
+            None => {
+                metrics.refused.inc();
+                Err(AuthError::Refused)
+            }
+            Some(wait) => {
+                metrics.turned_away.inc();
+                Err(AuthError::TooManyFailures { wait_seconds: wait.as_secs() + 1 })
             }
         }
+    }
+
+    fn unavailable(&self, error: sqlx::Error) -> Result<Arc<Identity>, AuthError> {
+        self.shared.metrics.unavailable.inc();
+        Err(error.into())
     }
 
     fn used(&self, identity: &Identity, now: i64) {
@@ -251,6 +271,13 @@ impl Registry {
             quota: Quota::of_row(&row)?,
             expires_at: row.try_get("expires_at")?,
         }))
+    }
+
+    /// Whether a token that is not valid was made here once: it is revoked, has expired, or its sensor is disabled.
+    async fn has_ended(&self, digest: &[u8; 32]) -> Result<bool, sqlx::Error> {
+        let sql = "SELECT count(*) FROM tokens WHERE sha256 = ?";
+        let row = sqlx::query(sql).bind(&digest[..]).fetch_one(&self.shared.pool).await?;
+        Ok(row.try_get::<i64, _>(0)? > 0)
     }
 
     /// The first use of a token of an enrolled sensor is written at once: from then on, registering the sensor again gives no other one.
