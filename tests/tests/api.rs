@@ -100,6 +100,45 @@ fn every_compression_is_understood() {
 #[test]
 fn rejections_come_one_by_one_and_atomic_takes_all_or_none() {
     let dir = folder();
+#[test]
+fn nothing_behind_the_end_of_a_compressed_body_is_lost_in_silence() {
+    let dir = folder();
+    let collector = Collector::start(dir.path());
+    let token = collector.sensor("roof");
+    let level = flate2::Compression::fast();
+    let zlib = |bytes: &[u8]| {
+        let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), level);
+        encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("compressed")
+    };
+    let bare = |bytes: &[u8]| {
+        let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), level);
+        encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("compressed")
+    };
+    let (three, seven) = (b"{\"n\":1}\n".repeat(3), b"{\"n\":2}\n".repeat(7));
+    let bodies = [
+        [zlib(&three), zlib(&seven)].concat(),
+        [bare(&three), bare(&seven)].concat(),
+        [&zlib(&three)[..], b"x"].concat(),
+    ];
+    for body in bodies {
+        let headers = [("content-type", "application/x-ndjson"), ("content-encoding", "deflate")];
+        assert_problem(&collector.post("/api/v1/events", &token, &body, &headers), 400, "invalid_body");
+    }
+    assert_eq!(collector.rows("SELECT count(*) FROM events"), [[json!(0)]]);
+    collector.assert_adds_up();
+}
+
+#[test]
+fn a_request_with_two_tokens_is_refused() {
+    let dir = folder();
+    let collector = Collector::start(dir.path());
+    let token = collector.sensor("roof");
+    let answer = collector.post("/api/v1/events", &token, b"{}", &[("authorization", "Bearer another")]);
+    assert_problem(&answer, 400, "several_tokens");
+    let challenge = answer.header("www-authenticate").expect("a challenge");
+    assert!(challenge.contains("error=\"invalid_request\""), "{challenge}");
+}
+
     let collector = Collector::start(dir.path());
     let token = collector.sensor("roof");
     let lines = b"{\"n\":1}\nnot json\n{\"time\":\"yesterday\"}\n{\"n\":2}\n";
