@@ -109,7 +109,8 @@ impl Client {
             (Some((origin, url)), None) => beside(address(origin, url)?, &folders),
         };
         let token = match environment.get("CATCHMENT_TOKEN") {
-            Some(token) => Some(Token::Variable(token.to_owned())),
+            // As it comes out of a file, with the end of its line.
+            Some(token) => Some(Token::Variable(token.trim().to_owned())),
             None => dir.as_ref().map(kept_token).transpose()?.flatten(),
         };
         let http = nowwhat::client::Client::new(

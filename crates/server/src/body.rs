@@ -223,7 +223,7 @@ fn announced_bytes(headers: &HeaderMap) -> Option<u64> {
 }
 
 fn too_large(max: u64) -> Problem {
-    Code::BodyTooLarge.problem(format!("a body may have {max} bytes, also after decompression; split the batch"))
+    Code::BodyTooLarge.problem(format!("a body may have {max} bytes here, also after decompression"))
 }
 
 /// The budget is used up; or it could never hold this request.
