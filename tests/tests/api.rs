@@ -94,12 +94,12 @@ fn every_compression_is_understood() {
     assert_problem(&broken, 400, "invalid_body");
     let unknown = collector.post("/api/v1/events", &token, body, &[("content-encoding", "br")]);
     assert_problem(&unknown, 415, "unsupported_media_type");
+    // A header on two lines is one list.
+    let lines = [("content-type", "application/x-ndjson"), ("content-encoding", "zstd"), ("content-encoding", "gzip")];
+    assert_eq!(collector.post("/api/v1/events", &token, &gzip(&zstd), &lines).json()["accepted"], 2);
     collector.assert_adds_up();
 }
 
-#[test]
-fn rejections_come_one_by_one_and_atomic_takes_all_or_none() {
-    let dir = folder();
 #[test]
 fn nothing_behind_the_end_of_a_compressed_body_is_lost_in_silence() {
     let dir = folder();
@@ -139,6 +139,9 @@ fn a_request_with_two_tokens_is_refused() {
     assert!(challenge.contains("error=\"invalid_request\""), "{challenge}");
 }
 
+#[test]
+fn rejections_come_one_by_one_and_atomic_takes_all_or_none() {
+    let dir = folder();
     let collector = Collector::start(dir.path());
     let token = collector.sensor("roof");
     let lines = b"{\"n\":1}\nnot json\n{\"time\":\"yesterday\"}\n{\"n\":2}\n";

@@ -111,6 +111,6 @@ fn a_request_with_two_tokens_is_refused_whichever_comes_first() {
         [(collector.token.as_str(), "Bearer other"), ("other", &*format!("Bearer {}", collector.token))]
     {
         let answer = collector.ask(("GET", "/api/v1/sensors"), first, &[("authorization", second)], b"");
-        assert_eq!((answer.status, &answer.json()["code"]), (400, &json!("two_tokens")), "{}", answer.text);
+        assert_eq!((answer.status, &answer.json()["code"]), (400, &json!("several_tokens")), "{}", answer.text);
     }
 }

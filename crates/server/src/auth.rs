@@ -6,9 +6,9 @@ use crate::certificate;
 use crate::code::Code;
 use crate::quota;
 use event::TimeZone;
-use http::{HeaderMap, header};
+use http::HeaderMap;
 use nowwhat::Problem;
-use nowwhat::bearer::{self, Refusal};
+use nowwhat::bearer::{self, Refusal, SeveralTokens};
 use nowwhat::request::{ClientAddress, current_id};
 use registry::{Actor, AuthError, Identity, Quota};
 use std::sync::Arc;
@@ -16,13 +16,9 @@ use std::sync::Arc;
 /// The identity behind the request's token or its client's certificate, when its role may do this.
 ///
 /// # Errors
-/// 400 when there are two tokens, 401 with `WWW-Authenticate` when there is no valid one, 403 when its role may not or the certificate is of no
-/// sensor, 429 after too many unknown tokens.
+/// 400 when there are several tokens, 401 with `WWW-Authenticate` when there is no valid one, 403 when its role may not or the certificate is of
+/// no sensor, 429 after too many unknown tokens.
 pub(crate) async fn permit(app: &App, headers: &HeaderMap, act: Act) -> Result<Arc<Identity>, Problem> {
-    if headers.get_all(header::AUTHORIZATION).iter().nth(1).is_some() {
-        // Which of them a proxy before has looked at, nobody knows.
-        return Err(Code::TwoTokens.problem("the header `authorization` is there twice"));
-    }
     let identity = identity(app, headers).await?;
     quota::tell_of(app, &identity);
     if act.is_allowed(identity.role) {
@@ -40,7 +36,7 @@ pub(crate) async fn permit(app: &App, headers: &HeaderMap, act: Act) -> Result<A
 
 async fn identity(app: &App, headers: &HeaderMap) -> Result<Arc<Identity>, Problem> {
     let certificate = certificate::shown()?;
-    let token = bearer::token(headers).filter(|token| !token.is_empty());
+    let token = bearer::token(headers).map_err(several)?.filter(|token| !token.is_empty());
     match (token, certificate) {
         (Some(token), None) => known(app, token).await,
         (None, Some(certificate)) => certificate::sensor(app, &certificate).await,
@@ -98,6 +94,11 @@ pub(crate) fn refused(detail: &str) -> Problem {
 /// 403 by RFC 6750.
 pub(crate) fn scope(detail: &str) -> Problem {
     challenge(Code::InsufficientScope.problem(detail), Refusal::InsufficientScope)
+}
+
+/// 400 by RFC 6750.
+fn several(tokens: SeveralTokens) -> Problem {
+    challenge(Code::SeveralTokens.problem(tokens.to_string()), Refusal::InvalidRequest)
 }
 
 fn challenge(problem: Problem, refusal: Refusal) -> Problem {

@@ -10,9 +10,9 @@ use axum::body::Body;
 use axum::extract::Request;
 use bytes::{Bytes, BytesMut};
 use engine::{Reservation, TurnedAway};
-use event::DecompressError;
+use event::{ContentEncoding, DecompressError};
 use http::request::Parts;
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use nowwhat::Problem;
 use serde::de::{DeserializeOwned, Error};
@@ -79,8 +79,7 @@ impl Coming {
 /// # Errors
 /// 413, 415, 408, 429, 503 as in `docs/LIMITS.md`; 400 when it does not decompress or the connection broke.
 pub(crate) async fn read(app: &App, headers: &HeaderMap, coming: &mut Coming, max: u64) -> Result<Read, Problem> {
-    let encodings = event::encodings_of(header_text(headers, &header::CONTENT_ENCODING)?)
-        .map_err(|e| Code::UnsupportedMediaType.problem(e.to_string()))?;
+    let encodings = encodings(headers)?;
     let announced = announced_bytes(headers);
     if announced.is_some_and(|bytes| bytes > max) {
         return Err(too_large(max));
@@ -102,7 +101,11 @@ pub(crate) async fn read(app: &App, headers: &HeaderMap, coming: &mut Coming, ma
             false
         }
     };
-    let plain = event::decompress(&encodings, &bytes, max as usize, room).map_err(|error| match (error, refused) {
+    let decompressed = match bytes.len() {
+        0..=INLINE_COMPRESSED_BYTES_MAX => event::decompress(&encodings, &bytes, max as usize, room),
+        _ => tokio::task::block_in_place(|| event::decompress(&encodings, &bytes, max as usize, room)),
+    };
+    let plain = decompressed.map_err(|error| match (error, refused) {
         (DecompressError::NoRoom, Some(refused)) => turned_away(refused),
         (error @ DecompressError::TooLarge { .. }, _) => Code::BodyTooLarge.problem(error.to_string()),
         (other, _) => Code::InvalidBody.problem(other.to_string()),
@@ -214,13 +217,24 @@ async fn drain(app: &App, coming: Coming) {
 
 /// A header as text.
 pub(crate) fn header_text<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Result<Option<&'a str>, Problem> {
-    let text = headers.get(name).map(|v| v.to_str()).transpose();
-    text.map_err(|_| Code::UnsupportedMediaType.problem(format!("the header `{name}` is not plain text")))
+    headers.get(name).map(|value| plain(value, name)).transpose()
+}
+
+fn plain<'a>(value: &'a HeaderValue, name: &header::HeaderName) -> Result<&'a str, Problem> {
+    let not_plain = |_| Code::UnsupportedMediaType.problem(format!("the header `{name}` is not plain text"));
+    value.to_str().map_err(not_plain)
 }
 
 fn announced_bytes(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
+/// How the body was encoded; a header on several lines is one list (RFC 9110, 5.3).
+fn encodings(headers: &HeaderMap) -> Result<Vec<ContentEncoding>, Problem> {
+    let lines = headers.get_all(header::CONTENT_ENCODING).iter().map(|line| plain(line, &header::CONTENT_ENCODING));
+    let list = lines.collect::<Result<Vec<_>, _>>()?.join(",");
+    event::encodings_of(Some(&list)).map_err(|e| Code::UnsupportedMediaType.problem(e.to_string()))
+}
+
 
 fn too_large(max: u64) -> Problem {
     Code::BodyTooLarge.problem(format!("a body may have {max} bytes here, also after decompression"))

@@ -53,7 +53,7 @@ codes! {
     InvalidField "invalid_field" 400 No "A field of the body cannot be used", "Mend the field that the detail names.";
     InvalidSql "invalid_sql" 400 No "The SQL cannot be answered", "Mend the statement at the place the detail names.";
     StatementNotAllowed "statement_not_allowed" 400 No "Only reading statements are allowed", "Ask with SELECT, EXPLAIN or SHOW.";
-    TwoTokens "two_tokens" 400 No "The request has two tokens", "Send one header `Authorization`.";
+    SeveralTokens "several_tokens" 400 No "The request has more than one token", "Send one header `Authorization: Bearer TOKEN`.";
     MissingToken "missing_token" 401 No "A token is needed", "Send `Authorization: Bearer TOKEN`.";
     InvalidToken "invalid_token" 401 No "The token is not known, has expired or is revoked", "Use a valid token; `catchment sensor add NAME` makes one for a new sensor.";
     InsufficientScope "insufficient_scope" 403 No "The token may not do this", "Use a token with the role that the detail names.";

@@ -36,7 +36,9 @@ impl Tokens {
     }
 
     fn role(&self, headers: &HeaderMap) -> Result<Role, Problem> {
-        let token = bearer::token(headers).ok_or_else(|| {
+        let given = bearer::token(headers)
+            .map_err(|several| refused(StatusCode::BAD_REQUEST, Refusal::InvalidRequest).detail(several.to_string()))?;
+        let token = given.ok_or_else(|| {
             refused(StatusCode::UNAUTHORIZED, Refusal::NoToken).detail("send the header Authorization: Bearer TOKEN")
         })?;
         match Some(digest(token.as_bytes())) {
