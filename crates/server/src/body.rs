@@ -23,6 +23,11 @@ use std::time::Duration;
 /// Shorter than any limit of nowwhat's for pauses: the answer is on its way already, and must not become one about the pause.
 const DRAIN_PAUSE: Duration = Duration::from_millis(500);
 
+/// Larger bodies are worked on where they do not hold up other requests of the same thread.
+const INLINE_BYTES_MAX: usize = 1 << 20;
+/// The same of compressed ones, which may become a thousand times as large.
+const INLINE_COMPRESSED_BYTES_MAX: usize = 4 << 10;
+
 /// Largest body that is no batch and no query.
 const JSON_BYTES_MAX: u64 = 64 << 10;
 
@@ -89,11 +94,11 @@ pub(crate) async fn read(app: &App, headers: &HeaderMap, coming: &mut Coming, ma
     let mut reservation = admission.expect(coming.sender.clone(), announced.unwrap_or(0)).map_err(turned_away)?;
     coming.awaits_continue = false;
     let bytes = collect(coming, &mut reservation, max).await?;
+    reservation.has_come();
     if encodings.is_empty() {
         return Ok(Read { bytes, reservation });
     }
     let mut refused = None;
-    reservation.has_come();
     let room = |more: usize| match reservation.resize((bytes.len() + more) as u64) {
         Ok(()) => true,
         Err(error) => {
@@ -113,6 +118,11 @@ pub(crate) async fn read(app: &App, headers: &HeaderMap, coming: &mut Coming, ma
     drop(bytes);
     reservation.resize(plain.len() as u64).map_err(turned_away)?;
     Ok(Read { bytes: plain.into(), reservation })
+}
+
+/// Does something that takes as long as a body of so many bytes is large.
+pub(crate) fn work<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+    if bytes <= INLINE_BYTES_MAX { work() } else { tokio::task::block_in_place(work) }
 }
 
 /// Reads a small JSON body, for what is no event; `example` shows what it looks like.
@@ -192,7 +202,6 @@ async fn collect(coming: &mut Coming, reservation: &mut Reservation, max: u64) -
         match (&first, rest.is_empty()) {
             (None, _) => first = Some(data),
             (Some(head), true) => {
-                rest.reserve((reservation.bytes() as usize).max(head.len() + data.len()));
                 rest.extend_from_slice(head);
                 rest.extend_from_slice(&data);
             }
@@ -215,6 +224,13 @@ async fn drain(app: &App, coming: Coming) {
     }
 }
 
+/// How the body was encoded; a header on several lines is one list (RFC 9110, 5.3).
+fn encodings(headers: &HeaderMap) -> Result<Vec<ContentEncoding>, Problem> {
+    let lines = headers.get_all(header::CONTENT_ENCODING).iter().map(|line| plain(line, &header::CONTENT_ENCODING));
+    let list = lines.collect::<Result<Vec<_>, _>>()?.join(",");
+    event::encodings_of(Some(&list)).map_err(|e| Code::UnsupportedMediaType.problem(e.to_string()))
+}
+
 /// A header as text.
 pub(crate) fn header_text<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Result<Option<&'a str>, Problem> {
     headers.get(name).map(|value| plain(value, name)).transpose()
@@ -228,13 +244,6 @@ fn plain<'a>(value: &'a HeaderValue, name: &header::HeaderName) -> Result<&'a st
 fn announced_bytes(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
-/// How the body was encoded; a header on several lines is one list (RFC 9110, 5.3).
-fn encodings(headers: &HeaderMap) -> Result<Vec<ContentEncoding>, Problem> {
-    let lines = headers.get_all(header::CONTENT_ENCODING).iter().map(|line| plain(line, &header::CONTENT_ENCODING));
-    let list = lines.collect::<Result<Vec<_>, _>>()?.join(",");
-    event::encodings_of(Some(&list)).map_err(|e| Code::UnsupportedMediaType.problem(e.to_string()))
-}
-
 
 fn too_large(max: u64) -> Problem {
     Code::BodyTooLarge.problem(format!("a body may have {max} bytes here, also after decompression"))

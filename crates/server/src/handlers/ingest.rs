@@ -25,8 +25,6 @@ static REJECTED_HEADER: HeaderName = HeaderName::from_static("catchment-rejected
 static WINDOW_HEADER: HeaderName = HeaderName::from_static("catchment-duplicate-window");
 /// Most rejections that an answer lists.
 const LISTED_MAX: usize = 1000;
-/// Larger bodies are read where they do not hold up other requests of the same thread.
-const INLINE_BYTES_MAX: usize = 1 << 20;
 
 /// The parameters of the address.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -122,24 +120,23 @@ async fn taken(app: &App, parts: Parts, body: &mut Coming) -> Result<Response, P
     let framing = framing(&parts.headers)?;
     let key = match claimed {
         None => None,
-        Some(Claimed::First(claim)) => Some((claim, idempotency::content(&parts, &read.bytes))),
+        Some(Claimed::First(claim)) => Some((claim, content(&parts, &read))),
         Some(Claimed::Answered(before)) => {
             app.shared.registry.seen(&sensor, now_micros());
-            return again(app, &before, idempotency::content(&parts, &read.bytes));
+            return again(app, &before, content(&parts, &read));
         }
     };
     // Many small events are larger as columns than as text: their room is taken before they are read.
-    let columns_bytes = event::columns_bytes_max(&read.bytes, &framing, sensor.len(), &app.shared.limits.event) as u64;
-    read.reservation.resize(columns_bytes.max(read.bytes.len() as u64)).map_err(body::turned_away)?;
+    let size = read.bytes.len();
+    let counted = || event::columns_bytes_max(&read.bytes, &framing, sensor.len(), &app.shared.limits.event);
+    let columns_bytes = body::work(size, counted) as u64;
+    read.reservation.resize(columns_bytes.max(size as u64)).map_err(body::turned_away)?;
     let atomic = parameters.atomic;
     let sent = Sent { sensor: &sensor, mode: framing.mode(), received_at: now_micros() };
     let received_at = sent.received_at;
     let reading = Reading { sensor: &sensor, received_at, zone, framing, parameters, limits: &app.shared.limits };
     let text = read.bytes.clone();
-    let (batch, mut reservation) = match read.bytes.len() {
-        0..=INLINE_BYTES_MAX => reading.batch(read)?,
-        _ => tokio::task::block_in_place(|| reading.batch(read))?,
-    };
+    let (batch, mut reservation) = body::work(size, || reading.batch(read))?;
     body.received(batch.received)?;
     app.shared.metrics.events_read.inc_by(batch.received);
     let rejections = Rejections::of(&parts, sent, &batch, &text);
@@ -295,6 +292,10 @@ impl Reading<'_> {
         })?;
         Ok((batch, read.reservation))
     }
+}
+
+fn content(parts: &Parts, read: &Read) -> u128 {
+    body::work(read.bytes.len(), || idempotency::content(parts, &read.bytes))
 }
 
 /// How the body is cut into events, by the content type and the headers of a CloudEvent.
