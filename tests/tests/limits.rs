@@ -68,19 +68,21 @@ fn who_waits_to_be_told_to_send_is_refused_before_it_sends() {
     let dir = folder();
     let collector = Collector::start_with(dir.path(), &[("CATCHMENT_HTTP__BODY_BYTES_MAX", "64KiB")]);
     let token = collector.sensor("roof");
-    let asked = |token: &str, bytes: usize| {
-        let mut connection = collector.connect();
-        let head = format!(
-            "POST /api/v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-length: {bytes}\r\nexpect: 100-continue\r\n\r\n"
-        );
-        connection.write_all(head.as_bytes()).expect("sent");
-        let mut answer = [0; 12];
-        connection.read_exact(&mut answer).expect("an answer");
-        String::from_utf8_lossy(&answer).into_owned()
-    };
-    assert_eq!(asked("nobody", 100), "HTTP/1.1 401");
-    assert_eq!(asked(&token, 70_000), "HTTP/1.1 413");
-    assert_eq!(asked(&token, 100), "HTTP/1.1 100");
+    assert_eq!(announced(&collector, "nobody", 100), "HTTP/1.1 401");
+    assert_eq!(announced(&collector, &token, 70_000), "HTTP/1.1 413");
+    assert_eq!(announced(&collector, &token, 100), "HTTP/1.1 100");
+}
+
+/// The first answer to a request that waits to be told to send so many bytes, and sends none.
+fn announced(collector: &Collector, token: &str, bytes: usize) -> String {
+    let mut connection = collector.connect();
+    let head = format!(
+        "POST /api/v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-length: {bytes}\r\nexpect: 100-continue\r\n\r\n"
+    );
+    connection.write_all(head.as_bytes()).expect("sent");
+    let mut answer = [0; 12];
+    connection.read_exact(&mut answer).expect("an answer");
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 #[test]
@@ -92,7 +94,7 @@ fn too_many_bytes_in_flight_are_turned_away_before_they_are_read() {
     // One request is alone, takes almost all of the budget, and owes a byte.
     let first = unfinished(&collector, &token, 1_000_000, 999_999);
     let line = format!("{{\"x\":\"{}\"}}\n", "x".repeat(100_000));
-    collector.wait_for("the request", |c| c.send(&token, line.as_bytes()).status == 503);
+    collector.wait_for("its bytes", |c| announced(c, &token, line.len()) == "HTTP/1.1 503");
     refused(&collector.send(&token, line.as_bytes()), 503, "in_flight_full");
     // Who waits to be told to send is turned away without sending.
     let mut second = collector.connect();
@@ -106,9 +108,6 @@ fn too_many_bytes_in_flight_are_turned_away_before_they_are_read() {
     collector.wait_for("the budget", |c| c.send(&token, line.as_bytes()).status == 200);
 }
 
-#[test]
-fn small_events_take_the_room_of_their_columns_before_they_are_read() {
-    let dir = folder();
 #[test]
 fn an_event_may_have_as_many_attributes_in_headers_as_it_may_have_at_all() {
     let dir = folder();
@@ -155,6 +154,9 @@ fn one_sensor_that_keeps_its_bodies_open_does_not_stop_the_others() {
     collector.assert_adds_up();
 }
 
+#[test]
+fn small_events_take_the_room_of_their_columns_before_they_are_read() {
+    let dir = folder();
     let settings = [("CATCHMENT_HTTP__BODY_BYTES_MAX", "1MiB"), ("CATCHMENT_INGEST__IN_FLIGHT_BYTES_MAX", "8MiB")];
     let collector = Collector::start_with(dir.path(), &settings);
     let token = collector.sensor(&"long-name".repeat(13));

@@ -31,6 +31,8 @@ const PING_PERIOD: Duration = Duration::from_secs(20);
 /// The head of one request, over HTTP/2 decompressed. More is answered 431. Over HTTP/1 it is also what is read at once, so
 /// that a head that arrives all at once may be larger, up to twice this; bodies do not come faster with more.
 const HEAD_BYTES_MAX: usize = 64 << 10;
+/// Headers of one request over HTTP/1; more are answered 431. Small ones do not fill a head before they are so many.
+const HEADERS_MAX: usize = 1100;
 /// What the kernel takes of answers beyond what it can send: a write then waits for the peer, and not for a buffer of
 /// megabytes, behind which a peer that reads slowly looks like one that does not read.
 const UNSENT_BYTES_MAX: u32 = 64 << 10;
@@ -200,7 +202,7 @@ async fn time_to_leave(mut stop: Stop, activity: &Activity, first: Instant, head
 fn builder(limits: &ConnectionLimits) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     // The time for a head is watched by `Activity`: hyper would set a timer for each.
-    builder.http1().max_buf_size(HEAD_BYTES_MAX);
+    builder.http1().max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX);
     builder
         .http2()
         .timer(TokioTimer::new())

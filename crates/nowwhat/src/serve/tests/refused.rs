@@ -24,7 +24,7 @@ async fn what_is_no_request_is_answered_and_counted_and_no_handler_sees_it() {
     let seen = asked.clone();
     let handler = async move || seen.fetch_add(1, Ordering::SeqCst).to_string();
     let served = Served::start(Router::new().fallback(handler), WIDE, None).await;
-    let many: String = (0..101).map(|n| format!("x-{n}: loaf\r\n")).collect();
+    let many: String = (0..1101).map(|n| format!("x-{n}: loaf\r\n")).collect();
     let cases = [
         (400, "\u{1}\r\n\r\n".to_owned()),
         (400, "GET / HTTP/9.1\r\nhost: bakery\r\n\r\n".to_owned()),
@@ -42,6 +42,15 @@ async fn what_is_no_request_is_answered_and_counted_and_no_handler_sees_it() {
         until("counted", || served.metrics.malformed.get() == n).await;
     }
     assert_eq!(asked.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_thousand_headers_are_read() {
+    let handler = async |headers: http::HeaderMap| headers.len().to_string();
+    let served = Served::start(Router::new().fallback(handler), WIDE, None).await;
+    let many: String = (0..1000).map(|n| format!("x-{n}: loaf\r\n")).collect();
+    let answer = said_to(&served, format!("GET / HTTP/1.1\r\nhost: bakery\r\n{many}\r\n").as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("1001"), "{answer}");
 }
 
 #[tokio::test]
