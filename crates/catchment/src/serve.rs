@@ -75,6 +75,7 @@ async fn start(boot: &mut Boot) -> anyhow::Result<Router> {
     reload_token(boot, &registry, &dir);
 
     let rejected = Rejected::open(rejected_options(&dir, &settings), metrics.rejected).await?;
+    watch_rejected(&boot.health, &rejected);
     let closing = rejected.clone();
     boot.on_stop("rejected", async move {
         closing.close().await;
@@ -292,6 +293,15 @@ fn watch_engine(health: &Health, engine: &Engine) {
     // A warning: with nobody sending, nobody would find out that there is room again.
     health.check("storage", Weight::Warning, move || storage.storage_full());
     health.check("seal", Weight::Warning, move || seal.seal_failure());
+}
+
+fn watch_rejected(health: &Health, rejected: &Rejected) {
+    if let Some(trouble) = rejected.trouble() {
+        tracing::error!(trouble, "the table of rejected events begins anew");
+    }
+    let rejected = rejected.clone();
+    // A warning: events are taken without it, but for batches with rejected ones.
+    health.check("rejected", Weight::Warning, move || rejected.trouble());
 }
 
 /// Lets rejected events go that are too old.

@@ -19,6 +19,17 @@ pub enum OpenError {
         /// What the database said.
         source: sqlx::Error,
     },
+    /// The file is damaged, or none of a registry.
+    #[error(
+        "the registry {url} is damaged: {source}. Put a copy from a backup in its place. Without one, move it away, and its files -wal and \
+         -shm with it, and start again: all events stay, the admin token too, and sensors and other tokens have to be made anew"
+    )]
+    Damaged {
+        /// Its URL.
+        url: String,
+        /// What the database said.
+        source: sqlx::Error,
+    },
     /// The database was written by a newer program.
     #[error("the registry {url} has schema version {found}, this program knows up to {known}: use the newer program")]
     Newer {
@@ -32,6 +43,18 @@ pub enum OpenError {
     /// The configured admin token is too short.
     #[error("auth.admin_token is too short: it has at least {ADMIN_TOKEN_CHARS_MIN} characters")]
     WeakAdminToken,
+}
+
+impl OpenError {
+    pub(crate) fn of(url: &str, source: sqlx::Error) -> Self {
+        let code = source.as_database_error().and_then(|error| error.code()).and_then(|code| code.parse::<u32>().ok());
+        let url = url.to_owned();
+        // The lowest byte of a code says what it is: 11 a damaged file, 26 one that is no database.
+        match code.map(|code| code & 0xff) {
+            Some(11 | 26) => Self::Damaged { url, source },
+            _ => Self::Database { url, source },
+        }
+    }
 }
 
 /// The database did not answer; the same may work later.

@@ -40,12 +40,13 @@ pub struct Registry {
 }
 
 pub(crate) struct Shared {
+    url: String,
     pub(crate) pool: SqlitePool,
     pub(crate) remembered: Remembered,
     failures: Failures,
-    seen: Mutex<Seen>,
     /// Tokens of suspect addresses are looked up one after another: of the connections to the database, the others stay for everybody else.
     suspects: Semaphore,
+    seen: Mutex<Seen>,
     pub(crate) metrics: RegistryMetrics,
 }
 
@@ -64,7 +65,7 @@ impl Registry {
     pub async fn open(options: &Options, metrics: RegistryMetrics) -> Result<Self, OpenError> {
         let url = options.url.as_str();
         let path = url.strip_prefix("sqlite://").ok_or_else(|| OpenError::Scheme(url.to_owned()))?;
-        let failed = |source| OpenError::Database { url: url.to_owned(), source };
+        let failed = |source| OpenError::of(url, source);
         private(Path::new(path)).map_err(|e| failed(sqlx::Error::Io(e)))?;
         let connect = SqliteConnectOptions::new()
             .filename(path)
@@ -111,7 +112,7 @@ impl Registry {
             audit::write(&mut change, None, Done { act: "token.configure", target, detail: Value::Null }).await?;
             change.commit().await
         };
-        store.await.map_err(|source| OpenError::Database { url: "database".to_owned(), source })?;
+        store.await.map_err(|source| OpenError::of(&self.shared.url, source))?;
         self.shared.remembered.forget(|_| true);
         Ok(())
     }

@@ -37,7 +37,7 @@ const STEPS: &[&str] = &[
 
 /// Brings the schema up to what this program knows.
 pub(crate) async fn migrate(pool: &SqlitePool, url: &str) -> Result<(), OpenError> {
-    let failed = |source| OpenError::Database { url: url.to_owned(), source };
+    let failed = |source| OpenError::of(url, source);
     let row = sqlx::query("PRAGMA user_version").fetch_one(pool).await.map_err(failed)?;
     let found = row.try_get::<i64, _>(0).map_err(failed)? as usize;
     if found > STEPS.len() {

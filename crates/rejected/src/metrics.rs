@@ -15,6 +15,7 @@ pub struct RejectedMetrics {
     pub(crate) pushed_out: Counter,
     pub(crate) expired: Counter,
     pub(crate) left_out: Counter,
+    pub(crate) moved_aside: Counter,
     pub(crate) keep_seconds: Histogram,
 }
 
@@ -28,6 +29,7 @@ impl Default for RejectedMetrics {
             pushed_out: Counter::default(),
             expired: Counter::default(),
             left_out: Counter::default(),
+            moved_aside: Counter::default(),
             keep_seconds: Histogram::new(exponential_buckets(0.000_1, 2.0, 16)),
         }
     }
@@ -53,6 +55,7 @@ impl RejectedMetrics {
             "Rejected events not stored: their request had too many, or was atomic and nothing is wrong with them",
             m.left_out.clone(),
         );
+        r.register("moved_aside", "Damaged tables moved aside at the start", m.moved_aside.clone());
         r.register("expired", "Rejected events removed because of their age", m.expired.clone());
         r.register_with_unit(
             "keep",

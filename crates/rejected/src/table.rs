@@ -1,14 +1,18 @@
 //! [`Rejected`]: opening the table, handing rows to its writer, reading them.
 
+use crate::damage::{self, Aside, is_damage};
 use crate::metrics::RejectedMetrics;
 use crate::row::{Filter, NewRow, Origin, Row};
 use crate::writer::{Done, Job, Keeping, Writer};
 use futures::TryStreamExt;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Row as _, SqlitePool};
+use std::fs::Metadata;
 use std::ops::ControlFlow;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
@@ -95,17 +99,28 @@ struct Shared {
     pool: SqlitePool,
     jobs: mpsc::UnboundedSender<Job>,
     metrics: RejectedMetrics,
+    path: PathBuf,
+    /// Number of the file that is open.
+    inode: u64,
+    /// What was found in its place at the start.
+    aside: Option<Aside>,
+    is_damaged: AtomicBool,
 }
 
 impl Rejected {
-    /// Opens the table, made when missing, readable by its owner alone, and starts its writer on the current runtime.
+    /// Opens the table, made when missing, readable by its owner alone, and starts its writer on the current runtime. One that is damaged
+    /// is moved aside, and a new one is made.
     ///
     /// # Errors
     /// [`OpenError`].
     pub async fn open(options: Options, metrics: RejectedMetrics) -> Result<Self, OpenError> {
         let path = options.path.display().to_string();
         let failed = |source| OpenError::Database { path: path.clone(), source };
-        private(&options.path).map_err(|e| failed(sqlx::Error::Io(e)))?;
+        let aside = damage::look(&options.path).await.map_err(failed)?;
+        if aside.is_some() {
+            metrics.moved_aside.inc();
+        }
+        let file = private(&options.path).map_err(|e| failed(sqlx::Error::Io(e)))?;
         let connect = SqliteConnectOptions::new()
             .filename(&options.path)
             .create_if_missing(true)
@@ -123,9 +138,30 @@ impl Rejected {
             found => return Err(OpenError::Version { path, found }),
         }
         let (jobs, waiting) = mpsc::unbounded_channel();
+        let path = options.path.clone();
         let writer = Writer::new(pool.clone(), options, metrics.clone()).await.map_err(failed)?;
         tokio::spawn(writer.run(waiting));
-        Ok(Self { shared: Arc::new(Shared { pool, jobs, metrics }) })
+        let (inode, is_damaged) = (file.ino(), AtomicBool::default());
+        Ok(Self { shared: Arc::new(Shared { pool, jobs, metrics, path, inode, aside, is_damaged }) })
+    }
+
+    /// What an operator has to know of the file, and to do. Quick: it looks whether the file is there.
+    pub fn trouble(&self) -> Option<String> {
+        let Shared { path, inode, aside, is_damaged, .. } = &*self.shared;
+        let path = path.display();
+        if is_damaged.load(Ordering::Relaxed) {
+            return Some(format!("{path} is damaged: restart the collector, which moves it aside and makes a new one"));
+        }
+        if std::fs::metadata(&self.shared.path).map_or(0, |file| file.ino()) != *inode {
+            return Some(format!(
+                "{path} was removed or replaced while it is open, and what is kept now is gone with the next start: restart the collector"
+            ));
+        }
+        let Aside { path: aside, why } = aside.as_ref()?;
+        Some(format!(
+            "{path} was damaged at the start ({why}) and lies in {} now: what was rejected before is not listed",
+            aside.display()
+        ))
     }
 
     /// Keeps the rejected events of a request, the first 16 MiB of them; the others are counted as left out. They are on stable storage when
@@ -149,7 +185,14 @@ impl Rejected {
         let (done, answered) = oneshot::channel();
         // Without a writer nobody answers.
         drop(self.shared.jobs.send(job(done)));
-        answered.await.unwrap_or_else(|_| Err(RejectedError::of(sqlx::Error::WorkerCrashed)))
+        let answer = answered.await.unwrap_or_else(|_| Err(RejectedError::of(sqlx::Error::WorkerCrashed)));
+        answer.inspect_err(|error| self.look_at(error))
+    }
+
+    fn look_at(&self, RejectedError(error): &RejectedError) {
+        if is_damage(error) {
+            self.shared.is_damaged.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Counts rejected events that are not kept because their request has too many.
@@ -184,10 +227,13 @@ impl Rejected {
     ) -> Result<(), RejectedError> {
         let mut select = filter.select(limit);
         let mut found = select.build().fetch(&self.shared.pool);
-        while let Some(row) = found.try_next().await?
-            && take(Row::of(&row)?).is_continue()
-        {}
-        Ok(())
+        let all = async {
+            while let Some(row) = found.try_next().await?
+                && take(Row::of(&row)?).is_continue()
+            {}
+            Ok(())
+        };
+        all.await.inspect_err(|error| self.look_at(error))
     }
 
     /// Position of the last row; 0 before the first.
@@ -206,7 +252,7 @@ impl Rejected {
 }
 
 /// Makes the file, or keeps it, readable by its owner alone: it holds what sensors sent.
-fn private(path: &Path) -> std::io::Result<()> {
+fn private(path: &Path) -> std::io::Result<Metadata> {
     use std::os::unix::fs::OpenOptionsExt;
-    std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(drop)
+    std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path)?.metadata()
 }
