@@ -4,7 +4,7 @@ use crate::client::{Client, Server};
 use crate::table;
 use clap::{Args, value_parser};
 use nowwhat::Environment;
-use nowwhat::cli::print;
+use nowwhat::cli::{print, printable};
 use serde_json::{Value, json};
 
 /// Most entries of one page.
@@ -44,8 +44,8 @@ pub(crate) fn run(args: &AuditArgs, environment: &Environment) -> anyhow::Result
     let columns = ["id", "at", "act", "target", "token_name", "role", "client", "request_id", "detail"];
     let cell = |value: &Value| match value {
         Value::Null => String::new(),
-        Value::String(text) => table::printable(text),
-        other => table::printable(&other.to_string()),
+        Value::String(text) => printable(text),
+        other => printable(&other.to_string()),
     };
     let rows: Vec<Vec<String>> = entries.iter().map(|e| columns.iter().map(|c| cell(&e[*c])).collect()).collect();
     let names = columns.map(|name| name.replace('_', " ")).to_vec();

@@ -57,9 +57,14 @@ impl Coming {
         (parts, Self { body, sender: Arc::default(), awaits_continue, charge: None })
     }
 
-    /// Whose body it is, and what it costs from now on.
-    pub(crate) fn charged(&mut self, sender: Arc<str>, charge: Charge) {
-        (self.sender, self.charge) = (sender, Some(charge));
+    /// Whose body it is.
+    pub(crate) fn sent_by(&mut self, sender: Arc<str>) {
+        self.sender = sender;
+    }
+
+    /// From now on the body costs its sensor this.
+    pub(crate) fn charged(&mut self, charge: Charge) {
+        self.charge = Some(charge);
     }
 
     /// That it held so many events.

@@ -115,7 +115,8 @@ async fn taken(app: &App, parts: Parts, body: &mut Coming) -> Result<Response, P
     let claimed = idempotency::claimed(app, &sensor, &parts.headers)?;
     // An answer given before receives no event again.
     let events_min = u64::from(!matches!(claimed, Some(Claimed::Answered(_))));
-    body.charged(sensor.clone(), app.shared.quotas.charge(&sensor, quota, events_min));
+    body.sent_by(sensor.clone());
+    body.charged(app.shared.quotas.charge(&sensor, quota, events_min));
     let mut read = body::read(app, &parts.headers, body, app.shared.limits.body_bytes_max).await?;
     let framing = framing(&parts.headers)?;
     let key = match claimed {

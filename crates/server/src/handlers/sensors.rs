@@ -15,10 +15,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use nowwhat::Problem;
 use nowwhat::extract::Path;
-use registry::{
-    BURST_SECONDS_MAX, Labels, PER_SECOND_MAX, Quota, QuotaChange, RegisterError, Role, SensorChange, SensorError,
-    SensorInfo,
-};
+use registry::{Labels, Quota, QuotaChange, RegisterError, Role, SensorChange, SensorError, SensorInfo};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -97,15 +94,15 @@ pub(crate) struct Change {
 pub(crate) struct QuotaFields {
     /// Events in a second.
     #[serde(default, deserialize_with = "given_whole")]
-    #[schema(value_type = Option<u64>, minimum = 1, maximum = PER_SECOND_MAX)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 1_000_000_000_000_i64)]
     events_per_second: Option<Option<u64>>,
     /// Bytes of bodies in a second.
     #[serde(default, deserialize_with = "given_whole")]
-    #[schema(value_type = Option<u64>, minimum = 1, maximum = PER_SECOND_MAX)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 1_000_000_000_000_i64)]
     bytes_per_second: Option<Option<u64>>,
     /// For how many seconds' worth it may send at once.
     #[serde(default, deserialize_with = "given_whole")]
-    #[schema(value_type = Option<u64>, minimum = 1, maximum = BURST_SECONDS_MAX)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 86_400)]
     burst_seconds: Option<Option<u64>>,
 }
 

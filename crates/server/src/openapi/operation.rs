@@ -29,8 +29,18 @@ pub(super) const TAGS: [(&str, &str); 7] = [
 /// Errors of every route.
 const ALWAYS: [Code; 3] = [Code::InvalidHost, Code::Internal, Code::TimedOut];
 /// Errors of every route that needs a token.
-const WITH_TOKEN: [Code; 5] =
-    [Code::MissingToken, Code::InvalidToken, Code::InsufficientScope, Code::TooManyFailures, Code::RegistryBusy];
+const WITH_TOKEN: [Code; 8] = [
+    Code::SeveralTokens,
+    Code::MissingToken,
+    Code::InvalidToken,
+    Code::InsufficientScope,
+    Code::CertificateRefused,
+    Code::CertificateMismatch,
+    Code::TooManyFailures,
+    Code::RegistryBusy,
+];
+/// How a body in JSON may come.
+const JSON_BODY: &str = "Plain or with `Content-Encoding: gzip`, `deflate` or `zstd`.";
 /// Errors of every route that reads a body.
 const WITH_BODY: [Code; 6] = [
     Code::InvalidBody,
@@ -104,12 +114,27 @@ impl Described {
     /// A body in JSON; with an example.
     pub(super) fn json_body<T: ToSchema>(mut self, example: Value) -> Self {
         let content = ContentBuilder::new().schema(Some(self.schema::<T>())).example(Some(example)).build();
-        self.body("Plain or with `Content-Encoding: gzip`, `deflate` or `zstd`.", [("application/json", content)])
+        self.body(JSON_BODY, [("application/json", content)])
+    }
+
+    /// The same; without one the defaults hold.
+    pub(super) fn json_body_or_none<T: ToSchema>(mut self, example: Value) -> Self {
+        let content = ContentBuilder::new().schema(Some(self.schema::<T>())).example(Some(example)).build();
+        self.wanted(JSON_BODY, [("application/json", content)], Required::False)
     }
 
     /// A body in one of several types.
-    pub(super) fn body<'a>(mut self, text: &str, contents: impl IntoIterator<Item = (&'a str, Content)>) -> Self {
-        let body = RequestBodyBuilder::new().description(Some(text)).required(Some(Required::True));
+    pub(super) fn body<'a>(self, text: &str, contents: impl IntoIterator<Item = (&'a str, Content)>) -> Self {
+        self.wanted(text, contents, Required::True)
+    }
+
+    fn wanted<'a>(
+        mut self,
+        text: &str,
+        contents: impl IntoIterator<Item = (&'a str, Content)>,
+        required: Required,
+    ) -> Self {
+        let body = RequestBodyBuilder::new().description(Some(text)).required(Some(required));
         let body = contents.into_iter().fold(body, |body, (kind, content)| body.content(kind, content));
         self.operation = self.operation.request_body(Some(body.build()));
         self = self.parameter(parts::content_encoding());
@@ -203,7 +228,12 @@ fn refusal(codes: &[Code]) -> Response {
     let headers = [
         ("X-Request-Id", true),
         ("Retry-After", codes.iter().any(|code| code.is_retryable())),
-        ("WWW-Authenticate", has(&[Code::MissingToken, Code::InvalidToken, Code::InsufficientScope])),
+        (
+            "WWW-Authenticate",
+            has(&[Code::SeveralTokens, Code::MissingToken, Code::InvalidToken, Code::InsufficientScope]),
+        ),
+        ("RateLimit-Policy", has(&[Code::QuotaExceeded])),
+        ("RateLimit", has(&[Code::QuotaExceeded])),
         ("Catchment-Rejected", has(&[Code::AllRejected])),
         ("Allow", has(&[Code::MethodNotAllowed])),
     ];

@@ -85,8 +85,11 @@ fn send_events(act: Act) -> Described {
                 "Catchment-Duplicate-Window",
                 "Catchment-Idempotency-Window",
                 "Idempotency-Replayed",
+                "RateLimit-Policy",
+                "RateLimit",
             ],
         )
+        .error(Code::QuotaExceeded)
         .errors(&[Code::AllRejected, Code::AtomicRejected, Code::InvalidIdempotencyKey, Code::IdempotencyKeyInUse])
         .errors(&[Code::IdempotencyKeyReused, Code::TooManyEvents, Code::SealBehind, Code::StorageFull])
         .errors(&[Code::LogPoisoned, Code::Stopping, Code::RejectedUnavailable])
@@ -105,15 +108,18 @@ const OF_QUERIES: [Code; 6] = [
 fn of_events(act: Act) -> Described {
     let event = events::example();
     match act {
-        Act::ListEvents => Described::of(act, "A page ends early beyond 8 MiB.")
-            .query::<events::Filter>()
-            .json_answer::<events::Events>(200, "A page.", json!({ "events": [event], "next_cursor": "41" })),
+        Act::ListEvents => {
+            Described::of(act, "A page ends early beyond 8 MiB.")
+                .query::<events::Filter>()
+                .json_answer::<events::Events>(200, "A page.", json!({ "events": [event], "next_cursor": "41" }))
+        }
         _ => Described::of(act, "The newest with this id.")
             .parameter(path("id", "The id of an event.", of(Type::String).min_length(Some(1)).examples(["a-1"])))
             .json_answer::<events::Event>(200, "The event.", event)
             .error(Code::NotFound),
     }
     .errors(&OF_QUERIES[..4])
+    .error(Code::InFlightFull)
 }
 
 fn ask(act: Act) -> Described {
@@ -142,7 +148,7 @@ fn read_rejected(act: Act) -> Described {
             "rejected_position": 7, "received_at": "2026-01-31T12:00:00.123456Z", "sensor": "roof",
             "request_id": "0199cafe-7d2a-7c33-9a51-6f1c8f8d2b10", "index": 1, "code": "invalid_time", "pointer": "/time",
             "reason": "\"yesterday\" is not a time: send RFC 3339 with a zone, such as 2026-01-31T12:00:00Z, or an epoch number",
-            "content_type": "application/json", "headers": null, "data": "{\"temperature\": 19.4, \"time\": \"yesterday\"}",
+            "mode": "plain", "parameters": null, "content_type": "application/json", "headers": null, "data": "{\"temperature\": 19.4, \"time\": \"yesterday\"}",
             "data_base64": null, "bytes": 42, "cut": false,
         }],
         "next_cursor": null,
@@ -150,12 +156,15 @@ fn read_rejected(act: Act) -> Described {
     Described::of(act, "A page ends early beyond 8 MiB.")
         .query::<rejected::Parameters>()
         .json_answer::<rejected::RejectedEvents>(200, "A page.", example)
-        .error(Code::RejectedUnavailable)
+        .errors(&[Code::RejectedUnavailable, Code::InFlightFull])
 }
 
 fn sensor() -> Value {
     json!({
         "sensorId": "roof-1", "name": "Roof 1", "labels": { "site": "a" }, "time_zone": "Europe/Berlin",
+        "quota": { "events_per_second": 100, "bytes_per_second": null, "burst_seconds": 10 },
+        "quota_in_force": { "events_per_second": 100, "bytes_per_second": null, "burst_seconds": 10 },
+        "rates": { "events_per_second": 2.5, "bytes_per_second": 310.2 },
         "created_at": "2026-01-31T12:00:00.123456Z", "last_seen_at": null, "disabled_at": null,
     })
 }
@@ -180,11 +189,10 @@ fn of_all_sensors(act: Act) -> Described {
             .query::<sensors::Which>()
             .json_answer::<sensors::Sensor>(200, "The sensor.", sensor())
             .error(Code::NotFound),
-        _ => Described::of(act, "By id.").query::<sensors::Parameters>().json_answer::<sensors::Page>(
-            200,
-            "A page.",
-            json!({ "sensors": [sensor()], "next_after": null }),
-        ),
+        _ => Described::of(act, "By id.")
+            .query::<sensors::Parameters>()
+            .json_answer::<sensors::Page>(200, "A page.", json!({ "sensors": [sensor()], "next_after": null }))
+            .error(Code::InFlightFull),
     }
 }
 
@@ -206,7 +214,7 @@ fn of_one_sensor(act: Act) -> Described {
                 "old_tokens_expire_at": "2026-01-31T13:00:00.123456Z",
             });
             described("Its old tokens of the role `sensor` are taken for a while yet.")
-                .json_body::<sensors::Rotation>(json!({ "overlap_seconds": 3600 }))
+                .json_body_or_none::<sensors::Rotation>(json!({ "overlap_seconds": 3600 }))
                 .json_answer::<sensors::RotatedToken<'_>>(201, "The token, which is shown only here.", example)
                 .headers(201, &["Location", "Cache-Control"])
                 .error(Code::InvalidField)
@@ -237,7 +245,8 @@ fn of_tokens(act: Act) -> Described {
         }
         Act::ListTokens => Described::of(act, "Newest first, never the tokens themselves.")
             .query::<tokens::Parameters>()
-            .json_answer::<tokens::Page>(200, "A page.", json!({ "tokens": [token()], "next_before": null })),
+            .json_answer::<tokens::Page>(200, "A page.", json!({ "tokens": [token()], "next_before": null }))
+            .error(Code::InFlightFull),
         Act::ReadToken => numbered("").json_answer::<tokens::Token>(200, "The token.", token()),
         _ => {
             numbered("The next request with it is 401.").answer(204, "It is revoked.", []).error(Code::TokenConfigured)
@@ -260,7 +269,7 @@ fn read_audit(act: Act) -> Described {
         "next_before": null,
     });
     let described = Described::of(act, "Newest first. An entry is stored with its change, all of it or nothing.");
-    described.query::<audit::Parameters>().json_answer::<audit::Page>(200, "A page.", example)
+    described.query::<audit::Parameters>().json_answer::<audit::Page>(200, "A page.", example).error(Code::InFlightFull)
 }
 
 fn of_docs(act: Act) -> Described {

@@ -151,6 +151,11 @@ pub(super) fn headers() -> Vec<(&'static str, Header)> {
             "Idempotency-Replayed",
             header(text().enum_values(names(["true"])), "With `Idempotency-Key`: the answer was given before."),
         ),
+        (
+            "RateLimit-Policy",
+            header(text(), "The sensor's quota, when it has one (draft-ietf-httpapi-ratelimit-headers-10)."),
+        ),
+        ("RateLimit", header(text(), "How much of it is left.")),
         ("WebHook-Allowed-Origin", header(text(), "The origin that asked.")),
         (
             "WebHook-Allowed-Rate",
