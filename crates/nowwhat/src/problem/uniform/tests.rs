@@ -174,7 +174,7 @@ async fn a_client_that_stops_sending_its_body_is_408_and_its_connection_ends() {
 async fn answer_to_parts(bytes: usize) -> (http::response::Parts, Bytes) {
     let (body_stall_timeout, request_timeout) = (Duration::from_millis(400), Duration::from_secs(60));
     let limits = Limits { body_bytes_max: 1 << 20, body_stall_timeout, request_timeout };
-    let parts = futures::stream::unfold(0, async move |n| {
+    let parts = futures::stream::unfold(0, move |n| async move {
         tokio::time::sleep(Duration::from_millis(100)).await;
         (n < 8).then(|| (Ok::<_, Infallible>("x".repeat(bytes)), n + 1))
     });
