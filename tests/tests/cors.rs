@@ -62,7 +62,7 @@ fn the_question_of_a_sender_of_webhooks_is_another_one_at_the_same_path() {
     let asked = [("webhook-request-origin", "hooks.example.com"), ("origin", APP)];
     let answer = collector.ask(EVENTS, "", &asked, b"");
     assert_eq!((answer.status, answer.header("webhook-allowed-origin")), (200, Some("hooks.example.com")));
-    assert_eq!((answer.header("allow"), allowed(&answer)), (Some("POST"), None), "{answer:?}");
+    assert_eq!((answer.header("allow"), allowed(&answer)), (Some("POST,GET,HEAD"), None), "{answer:?}");
     assert_eq!(preflight(&collector, APP, "authorization").header("webhook-allowed-origin"), None);
     assert_eq!(collector.ask(EVENTS, "", &[], b"").status, 405, "neither");
 }

@@ -129,7 +129,8 @@ fn told(collector: &Collector) -> Vec<Value> {
     exchange(("GET", "/api/v1/events?limit=1"), admin, None, 200);
     exchange(("GET", "/api/v1/rejected"), admin, None, 200);
     exchange(("GET", "/api/v1/sensors?limit=1"), admin, None, 200);
-    let change = json!({ "labels": {}, "time_zone": "Europe/Berlin", "disabled": false });
+    let quota = json!({ "events_per_second": 100_000, "burst_seconds": 60 });
+    let change = json!({ "labels": {}, "time_zone": "Europe/Berlin", "quota": quota, "disabled": false });
     exchange(("PATCH", "/api/v1/sensors/roof-1"), admin, Some(change), 200);
     exchange(("POST", "/api/v1/sensors/roof-1/token"), admin, Some(json!({ "overlap_seconds": 3600 })), 201);
     exchange(("POST", "/api/v1/tokens"), admin, Some(json!({ "role": "reader", "name": "report" })), 201);

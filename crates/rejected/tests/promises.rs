@@ -190,15 +190,16 @@ async fn rows_go_when_they_are_too_old_and_younger_ones_stay() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_database_is_named() {
+async fn a_file_that_is_no_database_is_moved_aside_and_named() {
     let dir = tempfile::tempdir().expect("a folder");
     std::fs::write(
         dir.path().join("rejected.sqlite"),
         b"this is no database, and long enough to be looked at".repeat(40),
     )
     .expect("written");
-    let refused = Rejected::open(options(dir.path()), RejectedMetrics::default()).await.expect_err("no database");
-    assert!(refused.to_string().contains("rejected.sqlite"), "{refused}");
+    let table = Rejected::open(options(dir.path()), RejectedMetrics::default()).await.expect("another one");
+    let trouble = table.trouble().expect("it says so");
+    assert!(trouble.contains("rejected.sqlite.damaged-"), "{trouble}");
 }
 
 #[tokio::test]

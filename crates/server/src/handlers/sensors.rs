@@ -16,7 +16,9 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use nowwhat::Problem;
 use nowwhat::extract::Path;
 use registry::{Labels, Quota, QuotaChange, RegisterError, Role, SensorChange, SensorError, SensorInfo};
+use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
 /// How long a sensor's old tokens are still taken, when nothing is said: time for a device to fetch the new one.
@@ -79,7 +81,7 @@ pub(crate) struct Change {
     #[schema(value_type = Option<String>, examples("Europe/Berlin", "UTC"))]
     time_zone: Option<Option<String>>,
     /// How much it may send; null is as for all sensors.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "given_object")]
     #[schema(value_type = Option<QuotaFields>)]
     quota: Option<Option<QuotaFields>>,
     /// Whether its tokens are refused.
@@ -399,6 +401,13 @@ impl From<Rates> for SensorRates {
 /// A field that is there: null is a value like others, and is refused where it is none.
 fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
     T::deserialize(from).map(Some)
+}
+
+/// The same of an object: serde would read an array for it, member by member.
+fn given_object<'de, D: Deserializer<'de>, T: DeserializeOwned>(from: D) -> Result<Option<Option<T>>, D::Error> {
+    let Some(members) = Option::<Map<String, Value>>::deserialize(from)? else { return Ok(Some(None)) };
+    let read = serde_json::from_value(Value::Object(members)).map_err(D::Error::custom)?;
+    Ok(Some(Some(read)))
 }
 
 /// The same of a whole number.
