@@ -318,7 +318,10 @@ impl Sending<'_> {
             let was_lost = stored_since.is_some();
             self.done().batch = Fate::Unknown;
             let (cause, wait) = match self.once(&path, body.clone(), &headers) {
-                Tried::Answered(said) => return Ok(self.count(&said)),
+                Tried::Answered(said) => {
+                    self.count(&said);
+                    return Ok(());
+                }
                 Tried::Unreached(cause) | Tried::Refused(cause) if !was_lost => return Err(cause.into()),
                 Tried::Unreached(cause) => (cause, WAIT),
                 Tried::TurnedAway { cause, wait } => {
