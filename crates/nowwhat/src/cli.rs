@@ -166,7 +166,7 @@ fn for_terminal(bytes: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Writes a line to standard error, [printable](printable). Nobody can be told when it is gone.
+/// Writes a line to standard error, [`printable`]. Nobody can be told when it is gone.
 pub fn complain(line: &str) {
     drop(std::io::stderr().write_all(format!("{}\n", printable(line)).as_bytes()));
 }
