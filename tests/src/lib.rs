@@ -6,6 +6,7 @@
 mod accounting;
 mod door;
 mod postgres;
+mod raw;
 
 pub use accounting::{balances, imbalances};
 pub use door::{Door, Fate};
@@ -74,6 +75,12 @@ pub fn corpus(file: &str) -> Option<PathBuf> {
     // Data that nothing installs: never a failure, unless CATCHMENT_CORPORA says that it is there.
     drop(writeln!(std::io::stderr(), "skipped: the corpus {file} is not on this machine"));
     None
+}
+
+/// A body as `Content-Encoding: gzip` has it.
+pub fn gzip(body: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(body).and_then(|()| encoder.finish()).expect("compressed")
 }
 
 /// Waits until a condition holds.
@@ -375,6 +382,12 @@ impl Collector {
         let line = text.lines().find(|l| l.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
         let line = line.unwrap_or_else(|| panic!("no metric {name} in {text}"));
         line.rsplit(' ').next().and_then(|v| v.parse().ok()).expect("a metric has a number")
+    }
+
+    /// A body as `Content-Encoding: gzip` has it.
+    pub fn gzip(body: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(body).and_then(|()| encoder.finish()).expect("compressed")
     }
 
     /// Waits until a condition holds.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use std::io::Write;
-use tests::{Answer, Collector};
+use tests::{Answer, Collector, gzip};
 
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a folder")
@@ -76,10 +76,6 @@ fn every_compression_is_understood() {
     let token = collector.sensor("roof");
     let body = b"{\"n\":1}\n{\"n\":2}\n";
     let level = flate2::Compression::fast();
-    let gzip = |bytes: &[u8]| {
-        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
-        encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("compressed")
-    };
     let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), level);
     let zlib = zlib.write_all(body).and_then(|()| zlib.finish()).expect("compressed");
     let zstd = zstd::encode_all(body.as_slice(), 1).expect("compressed");
@@ -126,17 +122,6 @@ fn nothing_behind_the_end_of_a_compressed_body_is_lost_in_silence() {
     }
     assert_eq!(collector.rows("SELECT count(*) FROM events"), [[json!(0)]]);
     collector.assert_adds_up();
-}
-
-#[test]
-fn a_request_with_two_tokens_is_refused() {
-    let dir = folder();
-    let collector = Collector::start(dir.path());
-    let token = collector.sensor("roof");
-    let answer = collector.post("/api/v1/events", &token, b"{}", &[("authorization", "Bearer another")]);
-    assert_problem(&answer, 400, "several_tokens");
-    let challenge = answer.header("www-authenticate").expect("a challenge");
-    assert!(challenge.contains("error=\"invalid_request\""), "{challenge}");
 }
 
 #[test]

@@ -1,10 +1,9 @@
 //! Commands as people type them: those of the README, `send` in all its ways, `bench`, the Makefile.
 
 use serde_json::json;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use tests::{Collector, blocks, catchment, program, said};
+use tests::{Collector, blocks, catchment, gzip, program, said};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_path_buf()
@@ -116,8 +115,7 @@ fn send_takes_files_and_standard_input_plain_and_compressed_and_tells_what_was_r
     std::fs::write(dir.path().join("e.ndjson"), &lines).expect("written");
     std::fs::write(dir.path().join("e.zst"), zstd::encode_all(lines.as_bytes(), 1).expect("compressed"))
         .expect("written");
-    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    let gzip = gzip.write_all(lines.as_bytes()).and_then(|()| gzip.finish()).expect("compressed");
+    let gzip = gzip(lines.as_bytes());
     for (args, input) in [
         (["send", "e.ndjson"].as_slice(), b"".as_slice()),
         (&["send", "e.zst", "--sensor", "other"], b""),

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use tests::{Collector, catchment, catchment_with, program, said};
+use tests::{Collector, catchment, catchment_with, gzip, program, said};
 
 fn complaint(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -23,11 +23,6 @@ fn assert_failed(output: &Output, code: i32, parts: &[&str]) {
 
 fn lines(count: usize) -> Vec<u8> {
     (0..count).flat_map(|n| format!("{{\"n\":{n}}}\n").into_bytes()).collect()
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    gzip.write_all(bytes).and_then(|()| gzip.finish()).expect("compressed")
 }
 
 /// Somebody who answers one request after the other, each over a connection of its own, with these status lines and bodies; nothing where

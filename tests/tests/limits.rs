@@ -2,11 +2,14 @@
 
 use serde_json::json;
 use std::io::{Read, Write};
-use std::net::TcpStream;
-use tests::{Answer, Collector};
+use tests::{Answer, Collector, gzip};
 
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a folder")
+}
+
+fn blanks(count: usize) -> Vec<u8> {
+    vec![b' '; count]
 }
 
 #[track_caller]
@@ -68,21 +71,9 @@ fn who_waits_to_be_told_to_send_is_refused_before_it_sends() {
     let dir = folder();
     let collector = Collector::start_with(dir.path(), &[("CATCHMENT_HTTP__BODY_BYTES_MAX", "64KiB")]);
     let token = collector.sensor("roof");
-    assert_eq!(announced(&collector, "nobody", 100), "HTTP/1.1 401");
-    assert_eq!(announced(&collector, &token, 70_000), "HTTP/1.1 413");
-    assert_eq!(announced(&collector, &token, 100), "HTTP/1.1 100");
-}
-
-/// The first answer to a request that waits to be told to send so many bytes, and sends none.
-fn announced(collector: &Collector, token: &str, bytes: usize) -> String {
-    let mut connection = collector.connect();
-    let head = format!(
-        "POST /api/v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-length: {bytes}\r\nexpect: 100-continue\r\n\r\n"
-    );
-    connection.write_all(head.as_bytes()).expect("sent");
-    let mut answer = [0; 12];
-    connection.read_exact(&mut answer).expect("an answer");
-    String::from_utf8_lossy(&answer).into_owned()
+    assert_eq!(collector.announced("nobody", 100), "HTTP/1.1 401");
+    assert_eq!(collector.announced(&token, 70_000), "HTTP/1.1 413");
+    assert_eq!(collector.announced(&token, 100), "HTTP/1.1 100");
 }
 
 #[test]
@@ -92,18 +83,12 @@ fn too_many_bytes_in_flight_are_turned_away_before_they_are_read() {
     let collector = Collector::start_with(dir.path(), &settings);
     let token = collector.sensor("roof");
     // One request is alone, takes almost all of the budget, and owes a byte.
-    let first = unfinished(&collector, &token, 1_000_000, 999_999);
+    let first = collector.unfinished(&token, 1_000_000, &blanks(999_999));
     let line = format!("{{\"x\":\"{}\"}}\n", "x".repeat(100_000));
-    collector.wait_for("its bytes", |c| announced(c, &token, line.len()) == "HTTP/1.1 503");
+    collector.wait_for("its bytes", |c| c.announced(&token, line.len()) == "HTTP/1.1 503");
     refused(&collector.send(&token, line.as_bytes()), 503, "in_flight_full");
     // Who waits to be told to send is turned away without sending.
-    let mut second = collector.connect();
-    let waiting = format!(
-        "POST /api/v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-length: 1000000\r\nexpect: 100-continue\r\n\r\n"
-    );
-    let mut answer = [0; 12];
-    second.write_all(waiting.as_bytes()).and_then(|()| second.read_exact(&mut answer)).expect("an answer");
-    assert_eq!(&answer, b"HTTP/1.1 503");
+    assert_eq!(collector.announced(&token, 1_000_000), "HTTP/1.1 503");
     drop(first);
     collector.wait_for("the budget", |c| c.send(&token, line.as_bytes()).status == 200);
 }
@@ -122,16 +107,6 @@ fn an_event_may_have_as_many_attributes_in_headers_as_it_may_have_at_all() {
     assert_eq!(collector.rows("SELECT attributes->>'a899' FROM events"), [["1"]]);
 }
 
-/// A request that announces a body and sends a part of it.
-fn unfinished(collector: &Collector, token: &str, announced: usize, sent: usize) -> TcpStream {
-    let mut connection = collector.connect();
-    let head = format!(
-        "POST /api/v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-length: {announced}\r\n\r\n"
-    );
-    connection.write_all(head.as_bytes()).and_then(|()| connection.write_all(&vec![b' '; sent])).expect("sent");
-    connection
-}
-
 #[test]
 fn one_sensor_that_keeps_its_bodies_open_does_not_stop_the_others() {
     let dir = folder();
@@ -140,12 +115,12 @@ fn one_sensor_that_keeps_its_bodies_open_does_not_stop_the_others() {
     let (slow, other) = (collector.sensor("slow"), collector.sensor("other"));
     let event = format!("{{\"x\":\"{}\"}}\n", "x".repeat(100_000));
     // What is announced and does not come takes nothing.
-    let announced: Vec<_> = (0..2).map(|_| unfinished(&collector, &slow, 1 << 20, 1)).collect();
+    let announced: Vec<_> = (0..2).map(|_| collector.unfinished(&slow, 1 << 20, &blanks(1))).collect();
     collector.wait_for("the requests", |c| c.metric("http_requests_in_flight") == 2.0);
     assert_eq!(collector.send(&other, event.as_bytes()).status, 200);
     drop(announced);
     // Nor may one sensor hold all with what comes: some of these are turned away, which ends them.
-    let open: Vec<_> = (0..10).map(|_| unfinished(&collector, &slow, 200_001, 200_000)).collect();
+    let open: Vec<_> = (0..10).map(|_| collector.unfinished(&slow, 200_001, &blanks(200_000))).collect();
     collector.wait_for("its share to be used up", |c| c.metric("http_requests_in_flight") <= 7.0);
     refused(&collector.send(&slow, &vec![b' '; 400_000]), 503, "in_flight_full");
     assert_eq!(collector.send(&other, event.as_bytes()).status, 200);
@@ -164,7 +139,7 @@ fn small_events_take_the_room_of_their_columns_before_they_are_read() {
     refused(&collector.send(&token, "{}\n".repeat(100_000).as_bytes()), 413, "body_too_large");
     assert_eq!(collector.send(&token, "{}\n".repeat(10_000).as_bytes()).json()["accepted"], 10_000);
     // Compressed senders beside each other are taken, though each could become large.
-    let body = flate2_gzip("{\"reading\":1}\n".repeat(10_000).as_bytes());
+    let body = gzip("{\"reading\":1}\n".repeat(10_000).as_bytes());
     std::thread::scope(|scope| {
         for _ in 0..4 {
             let headers = [("content-type", "application/x-ndjson"), ("content-encoding", "gzip")];
@@ -179,22 +154,13 @@ fn small_events_take_the_room_of_their_columns_before_they_are_read() {
     collector.assert_adds_up();
 }
 
-fn flate2_gzip(body: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(body).and_then(|()| encoder.finish()).expect("compressed")
-}
-
 #[test]
 fn a_body_that_stalls_is_given_up_and_a_head_that_never_comes_as_well() {
     let dir = folder();
     let settings = [("CATCHMENT_HTTP__BODY_STALL_SECONDS", "1s"), ("CATCHMENT_HTTP__HEAD_SECONDS", "1s")];
     let collector = Collector::start_with(dir.path(), &settings);
     let token = collector.sensor("roof");
-    let mut stalled = collector.connect();
-    let head = format!(
-        "POST /api/v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-length: 100\r\n\r\n{{"
-    );
-    stalled.write_all(head.as_bytes()).expect("sent");
+    let mut stalled = collector.unfinished(&token, 100, b"{");
     let mut answer = String::new();
     stalled.read_to_string(&mut answer).expect("an answer");
     assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("body_timeout"), "{answer}");

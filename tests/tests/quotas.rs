@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::time::Duration;
-use tests::{Answer, Collector, catchment, said};
+use tests::{Answer, Collector, catchment, gzip, said};
 
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a folder")
@@ -56,11 +56,6 @@ fn parameter(answer: &Answer, field: &str, parameter: &str) -> Vec<(String, i64)
 fn assert_left(answer: &Answer, expected: i64) {
     let left = parameter(answer, "ratelimit", "r")[0].1;
     assert!((expected..expected + 60).contains(&left), "{left} are left, not {expected}: {answer:?}");
-}
-
-fn gzip(body: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(body).and_then(|()| encoder.finish()).expect("compressed")
 }
 
 #[test]
@@ -122,14 +117,7 @@ fn bytes_are_counted_as_sent_and_refused_before_they_are() {
     assert_eq!((sent.status, &sent.json()["accepted"]), (200, &json!(1000)), "8000 bytes, sent as less than 900");
     assert_left(&sent, 1000 - compressed.len() as i64);
     // Who waits to be told to send is turned away without sending.
-    let mut connection = collector.connect();
-    let head = format!(
-        "POST /api/v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-length: 1000\r\nexpect: 100-continue\r\n\r\n"
-    );
-    connection.write_all(head.as_bytes()).expect("sent");
-    let mut answer = [0; 12];
-    connection.read_exact(&mut answer).expect("an answer");
-    assert_eq!(&answer, b"HTTP/1.1 429");
+    assert_eq!(collector.announced(&token, 1000), "HTTP/1.1 429");
     // A body that does not say its length is stopped where it is too much.
     let mut connection = collector.connect();
     let body = bytes(1000);
@@ -203,11 +191,7 @@ fn every_answer_tells_a_sensor_its_quota_and_nobody_else() {
         let names: Vec<String> = parameter(answer, "ratelimit", "r").into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["events", "bytes"]);
     }
-    let mut stalled = collector.connect();
-    let head = format!(
-        "POST /api/v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-length: 100\r\n\r\n{{"
-    );
-    stalled.write_all(head.as_bytes()).expect("sent");
+    let mut stalled = collector.unfinished(&token, 100, b"{");
     let mut answer = String::new();
     stalled.read_to_string(&mut answer).expect("an answer");
     assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("ratelimit-policy: \"events\";q=60000"), "{answer}");

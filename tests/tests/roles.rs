@@ -107,10 +107,13 @@ fn every_route_refuses_who_has_no_token_or_one_that_is_not_known() {
 fn a_request_with_two_tokens_is_refused_whichever_comes_first() {
     let dir = tempfile::tempdir().expect("a folder");
     let collector = Collector::start(dir.path());
-    for (first, second) in
-        [(collector.token.as_str(), "Bearer other"), ("other", &*format!("Bearer {}", collector.token))]
-    {
-        let answer = collector.ask(("GET", "/api/v1/sensors"), first, &[("authorization", second)], b"");
-        assert_eq!((answer.status, &answer.json()["code"]), (400, &json!("several_tokens")), "{}", answer.text);
+    let valid = format!("Bearer {}", collector.token);
+    for route in [("GET", "/api/v1/sensors"), ("POST", "/api/v1/events")] {
+        for (first, second) in [(collector.token.as_str(), "Bearer other"), ("other", &*valid)] {
+            let answer = collector.ask(route, first, &[("authorization", second)], b"{}");
+            assert_eq!((answer.status, &answer.json()["code"]), (400, &json!("several_tokens")), "{}", answer.text);
+            let challenge = answer.header("www-authenticate").expect("a challenge");
+            assert!(challenge.contains("error=\"invalid_request\""), "{challenge}");
+        }
     }
 }

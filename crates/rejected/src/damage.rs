@@ -1,10 +1,10 @@
 //! A file that is damaged is moved aside, so that it does not keep the collector from taking events; nothing of it is deleted.
 
+use crate::writer::now_micros;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection, Row};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The result codes of SQLite for a file that is damaged, and for one that is none of its own.
 const CORRUPT_AND_NOT_A_DATABASE: [u32; 2] = [11, 26];
@@ -35,8 +35,7 @@ pub(crate) async fn look(path: &Path) -> Result<Option<Aside>, sqlx::Error> {
         Err(error) if is_damage(&error) => error.to_string(),
         Err(error) => return Err(error),
     };
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let aside = with(path, &format!(".damaged-{}", since.as_micros()));
+    let aside = with(path, &format!(".damaged-{}", now_micros()));
     // With the changes that are not in the file yet: whoever mends it needs them.
     for part in ["-wal", "-shm", ""] {
         match std::fs::rename(with(path, part), with(&aside, part)) {

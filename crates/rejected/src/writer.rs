@@ -380,7 +380,7 @@ async fn push_out(change: &mut SqliteConnection, sensor: &str, bytes: i64) -> Re
     Ok(gone)
 }
 
-fn now_micros() -> i64 {
+pub(crate) fn now_micros() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

@@ -140,8 +140,7 @@ pub(crate) async fn json<T: DeserializeOwned>(
     coming: &mut Coming,
     example: &str,
 ) -> Result<T, Problem> {
-    let read = read_small(app, parts, coming).await?;
-    serde_json::from_slice(&read.bytes).map_err(|e| Code::InvalidBody.problem(format!("{e}; send {example}")))
+    parsed(&read_small(app, parts, coming).await?, example)
 }
 
 /// The same; an empty body asks for the defaults.
@@ -155,9 +154,10 @@ pub(crate) async fn json_or_default<T: DeserializeOwned + Default>(
     example: &str,
 ) -> Result<T, Problem> {
     let read = read_small(app, parts, coming).await?;
-    if read.bytes.is_empty() {
-        return Ok(T::default());
-    }
+    if read.bytes.is_empty() { Ok(T::default()) } else { parsed(&read, example) }
+}
+
+fn parsed<T: DeserializeOwned>(read: &Read, example: &str) -> Result<T, Problem> {
     serde_json::from_slice(&read.bytes).map_err(|e| Code::InvalidBody.problem(format!("{e}; send {example}")))
 }
 

@@ -113,14 +113,18 @@ impl Described {
 
     /// A body in JSON; with an example.
     pub(super) fn json_body<T: ToSchema>(mut self, example: Value) -> Self {
-        let content = ContentBuilder::new().schema(Some(self.schema::<T>())).example(Some(example)).build();
+        let content = self.content::<T>(example);
         self.body(JSON_BODY, [("application/json", content)])
     }
 
     /// The same; without one the defaults hold.
     pub(super) fn json_body_or_none<T: ToSchema>(mut self, example: Value) -> Self {
-        let content = ContentBuilder::new().schema(Some(self.schema::<T>())).example(Some(example)).build();
+        let content = self.content::<T>(example);
         self.wanted(JSON_BODY, [("application/json", content)], Required::False)
+    }
+
+    fn content<T: ToSchema>(&mut self, example: Value) -> Content {
+        ContentBuilder::new().schema(Some(self.schema::<T>())).example(Some(example)).build()
     }
 
     /// A body in one of several types.
@@ -143,7 +147,7 @@ impl Described {
 
     /// An answer in JSON, with an example.
     pub(super) fn json_answer<T: ToSchema>(mut self, status: u16, text: &str, example: Value) -> Self {
-        let content = ContentBuilder::new().schema(Some(self.schema::<T>())).example(Some(example)).build();
+        let content = self.content::<T>(example);
         self.answer(status, text, [("application/json", content)])
     }
 
