@@ -258,13 +258,6 @@ fn memory_bound_bytes(dir: &std::path::Path) -> u64 {
     lines.find_map(|line| line["memory_bound_bytes"].as_u64()).expect("the bound is logged at the start")
 }
 
-/// The most memory that the process ever had resident.
-fn memory_peak_bytes(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells it");
-    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
-}
-
 /// Seconds of processor time of a process so far.
 fn cpu_seconds(pid: &str) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
@@ -371,7 +364,7 @@ fn overload(seconds: u64) -> Vec<String> {
     let before = (cpu(), world.accepted_events());
     let (offered, windows) = runtime.block_on(open_loop(&world, OFFERED * best / BATCH as f64, times));
     say(&format!("overload: {}", per_cpu(before)));
-    let (least, peak) = (windows.iter().copied().fold(f64::INFINITY, f64::min), memory_peak_bytes(collector.pid()));
+    let (least, peak) = (windows.iter().copied().fold(f64::INFINITY, f64::min), collector.memory_peak_bytes());
     let mean = windows.iter().sum::<f64>() / windows.len() as f64;
     let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
     let mib = |bytes: u64| bytes >> 20;

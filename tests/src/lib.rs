@@ -384,6 +384,13 @@ impl Collector {
         line.rsplit(' ').next().and_then(|v| v.parse().ok()).expect("a metric has a number")
     }
 
+    /// The most memory that the process ever had resident.
+    pub fn memory_peak_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells it");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+    }
+
     /// A body as `Content-Encoding: gzip` has it.
     pub fn gzip(body: &[u8]) -> Vec<u8> {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());

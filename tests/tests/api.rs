@@ -276,3 +276,29 @@ fn unknown_paths_and_methods_are_problems_too() {
     let given = collector.post("/api/v1/query", "", b"", &[("x-request-id", "mine-1")]);
     assert_eq!(given.header("x-request-id"), Some("mine-1"));
 }
+
+#[test]
+fn an_array_is_never_read_as_an_object_member_by_member() {
+    let dir = folder();
+    let collector = Collector::start(dir.path());
+    let token = collector.sensor("roof");
+    let json = [("content-type", "application/json")];
+    let bodies: [(&str, &str, &[u8]); 6] = [
+        ("POST", "/api/v1/sensor", br#"["Door"]"#),
+        ("PATCH", "/api/v1/sensors/roof", br#"[{"site":"north"}]"#),
+        ("POST", "/api/v1/sensors/roof/token", b"[60]"),
+        ("POST", "/api/v1/tokens", br#"["ops", "operator"]"#),
+        ("POST", "/api/v1/query", br#"["SELECT 1"]"#),
+        ("POST", "/api/v1/query", b" \n"),
+    ];
+    for (method, path, body) in bodies {
+        let answer = collector.ask((method, path), &collector.token, &json, body);
+        assert_problem(&answer, 400, "invalid_body");
+        assert!(
+            answer.json()["detail"].as_str().is_some_and(|told| told.contains("no JSON object; send ")),
+            "{path}: {answer:?}"
+        );
+    }
+    assert_eq!(collector.ask(("GET", "/api/v1/sensors/door"), &collector.token, &[], b"").status, 404);
+    assert_eq!(collector.ask(("GET", "/api/v1/sensor"), &token, &[], b"").status, 200, "its token still is the one");
+}

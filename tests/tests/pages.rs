@@ -1,7 +1,7 @@
 //! Promise 5: pages that their clients do not read take no more memory than is said, and other clients are told to come again.
 
 use std::cell::RefCell;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use tests::{Collector, wait_until};
 
@@ -46,4 +46,21 @@ fn pages_that_nobody_reads_are_bounded_and_give_their_room_back() {
         drop(held);
         wait_until("the room is given back", || collector.get(path, &collector.token).status == 200);
     }
+}
+
+#[test]
+fn files_of_the_page_that_nobody_reads_are_in_memory_once() {
+    const READERS: u64 = 100;
+    let dir = tempfile::tempdir().expect("a folder");
+    let collector = Collector::start(dir.path());
+    let path = "/docs/swagger-ui-bundle.js";
+    let bytes = collector.get(path, "").text.len() as u64;
+    assert!(bytes > 1 << 20, "{bytes} bytes, not compressed for who does not ask for it");
+    let before = collector.memory_peak_bytes();
+    let mut held: Vec<TcpStream> = (0..READERS).map(|_| unread(&collector, path)).collect();
+    // Its answer has begun, and all of it is on its way.
+    held.iter_mut().for_each(|connection| connection.read_exact(&mut [0]).expect("an answer"));
+    let grown = collector.memory_peak_bytes() - before;
+    assert!(grown < READERS * bytes / 4, "{} MiB more for {READERS} answers", grown >> 20);
+    drop(held);
 }

@@ -298,11 +298,13 @@ fn too_many_queries_are_turned_away_and_a_query_whose_client_is_gone_stops() {
     let slow = json!({"sql": format!("SELECT count(*) FROM {seven} WHERE e0.data->>'v' || e1.id <> e2.id || e15.id"), "timeout_seconds": 60}).to_string();
     let gone = collector.post_and_leave("/api/v1/query", slow.as_bytes());
     collector.wait_for("the query", |c| c.metric("catchment_query_running") == 1.0);
+    collector.wait_for("its memory", |c| c.metric("catchment_query_memory_bytes") > 0.0);
     let turned_away = collector.query("SELECT 1");
     refused(&turned_away, 429, "too_many_queries", "1 queries are running");
     assert_eq!(turned_away.header("retry-after"), Some("1"));
     drop(gone);
     collector.wait_for("the end of the query", |c| c.metric("catchment_query_running") == 0.0);
+    collector.wait_for("its memory again", |c| c.metric("catchment_query_memory_bytes") == 0.0);
     assert_eq!(collector.rows("SELECT 1"), [[json!(1)]]);
     assert_eq!(collector.metric("catchment_query_queries_total{result=\"dropped\"}"), 1.0);
 }

@@ -189,13 +189,19 @@ fn links_in_the_documents_lead_somewhere() {
     assert_none(&flaws);
 }
 
-/// What has the form `path.rs::test` between backticks on the page of the twelve factors.
+/// What has the form `path.rs::test` between backticks on pages that answer a list, part by part.
 #[test]
-fn every_test_that_the_twelve_factors_name_exists() {
-    let page = std::fs::read_to_string(root().join("docs/TWELVE-FACTOR.md")).expect("the page");
+fn every_test_that_the_documents_name_exists() {
+    for (page, parts_min) in [("docs/TWELVE-FACTOR.md", 12), ("docs/NOW-WHAT.md", 8)] {
+        assert_tests_exist(page, parts_min);
+    }
+}
+
+fn assert_tests_exist(page: &str, parts_min: usize) {
+    let page = std::fs::read_to_string(root().join(page)).expect("the page");
     let named: Vec<(&str, &str)> = page.split('`').filter_map(|code| code.split_once(".rs::")).collect();
-    let factors = page.lines().filter(|line| line.starts_with("## ")).count();
-    assert!(factors >= 12 && named.len() >= factors, "{factors} factors with {} tests", named.len());
+    let parts = page.lines().filter(|line| line.starts_with("## ")).count();
+    assert!(parts >= parts_min && named.len() >= parts, "{parts} parts with {} tests", named.len());
     let exists = |(file, test): &(&str, &str)| {
         let text = std::fs::read_to_string(root().join(format!("{file}.rs"))).unwrap_or_default();
         let tests = text.split("#[test]").skip(1).chain(text.split("#[tokio::test").skip(1));

@@ -9,6 +9,7 @@ mod client;
 mod config;
 mod data_dir;
 mod demo;
+mod doctor;
 mod exported;
 mod memory;
 mod own;
@@ -69,6 +70,8 @@ enum Command {
     },
     /// Start a collector of its own, send this machine's readings to it, ask about them.
     Demo(demo::DemoArgs),
+    /// Look at the folder, the disk, the machine, the configuration and the running collector, and say what has to be mended.
+    Doctor(doctor::DoctorArgs),
     /// Load a running collector, then prove that nothing was lost or doubled.
     Bench(bench::BenchArgs),
 }
@@ -107,6 +110,7 @@ fn main() -> ExitCode {
         Command::Query(args) => ask::run(&args, &environment),
         Command::Config { command } => configuration(&command, &environment),
         Command::Demo(args) => demo::run(&args),
+        Command::Doctor(args) => doctor::run(&args, &environment),
         Command::Bench(args) => bench::run(&args, &environment),
     };
     cli::end("catchment", done)

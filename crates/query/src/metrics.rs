@@ -1,12 +1,17 @@
 //! The metrics of questions.
 
 use crate::error::QueryError;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use datafusion::execution::memory_pool::MemoryPool;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric, LabelValueEncoder,
+};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+use std::sync::{Arc, OnceLock};
 
 /// How a query ended. There is no way to make others, so that they cannot multiply.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -42,7 +47,7 @@ pub struct QueryMetrics {
     pub(crate) rows: Counter,
     pub(crate) files_read: Counter,
     pub(crate) files_skipped: Counter,
-    pub(crate) memory_bytes: Gauge,
+    pub(crate) memory: Memory,
 }
 
 impl Default for QueryMetrics {
@@ -54,7 +59,7 @@ impl Default for QueryMetrics {
             rows: Counter::default(),
             files_read: Counter::default(),
             files_skipped: Counter::default(),
-            memory_bytes: Gauge::default(),
+            memory: Memory::default(),
         }
     }
 }
@@ -82,7 +87,27 @@ impl QueryMetrics {
             "Files of the lake that queries could skip by their statistics",
             m.files_skipped.clone(),
         );
-        r.register_with_unit("memory", "Memory that running queries hold", Unit::Bytes, m.memory_bytes.clone());
+        r.register_collector(Box::new(m.memory.clone()));
         m
+    }
+}
+
+/// The pool of which queries take their memory, asked when metrics are; none before the first query can come.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Memory(Arc<OnceLock<Arc<dyn MemoryPool>>>);
+
+impl Memory {
+    /// # Panics
+    /// When it was said before.
+    pub(crate) fn is_of(&self, pool: Arc<dyn MemoryPool>) {
+        self.0.set(pool).expect("there is one pool");
+    }
+}
+
+impl Collector for Memory {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let held = ConstGauge::new(self.0.get().map_or(0, |pool| pool.reserved()) as i64);
+        let help = "Memory that running queries hold";
+        held.encode(encoder.encode_descriptor("memory", help, Some(&Unit::Bytes), held.metric_type())?)
     }
 }

@@ -151,7 +151,6 @@ struct Shared {
     base: SessionState,
     permits: Arc<Semaphore>,
     rejected: Rejected,
-    pool: Arc<dyn MemoryPool>,
     options: Options,
     metrics: QueryMetrics,
 }
@@ -186,10 +185,11 @@ impl Queries {
             .enable_all()
             .build()?;
         let pool: Arc<dyn MemoryPool> = Arc::new(FairSpillPool::new(options.memory_bytes_max as usize));
-        let environment = environment(&options, pool.clone()).map_err(io::Error::other)?;
+        metrics.memory.is_of(pool.clone());
+        let environment = environment(&options, pool).map_err(io::Error::other)?;
         let base = base_state(&options, environment).map_err(io::Error::other)?;
         let permits = Arc::new(Semaphore::new(options.concurrent_max));
-        let shared = Shared { runtime: Some(runtime), base, permits, rejected, pool, options, metrics };
+        let shared = Shared { runtime: Some(runtime), base, permits, rejected, options, metrics };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -300,7 +300,6 @@ impl Shared {
     fn count(&self, result: End, began: Instant) {
         self.metrics.queries.get_or_create(&EndLabel { result }).inc();
         self.metrics.seconds.observe(began.elapsed().as_secs_f64());
-        self.metrics.memory_bytes.set(self.pool.reserved() as i64);
     }
 }
 

@@ -157,7 +157,15 @@ pub(crate) async fn json_or_default<T: DeserializeOwned + Default>(
     if read.bytes.is_empty() { Ok(T::default()) } else { parsed(&read, example) }
 }
 
-fn parsed<T: DeserializeOwned>(read: &Read, example: &str) -> Result<T, Problem> {
+/// The fields of a JSON object.
+///
+/// # Errors
+/// 400, when it is none or not that one.
+pub(crate) fn parsed<T: DeserializeOwned>(read: &Read, example: &str) -> Result<T, Problem> {
+    // serde would read an array for an object, member by member.
+    if read.bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Code::InvalidBody.problem(format!("the body is no JSON object; send {example}")));
+    }
     serde_json::from_slice(&read.bytes).map_err(|e| Code::InvalidBody.problem(format!("{e}; send {example}")))
 }
 

@@ -92,7 +92,9 @@ impl Cors {
 }
 
 async fn readable(State(cors): State<Cors>, request: Request, next: Next) -> Response {
-    let is_batch = request.uri().path() == Act::SendEvents.path() && request.method() != Method::OPTIONS;
+    // Reading on the same path is not for pages: a browser asks no preflight about GET and HEAD that could forbid it (Fetch, 2.2.1).
+    let is_other = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    let is_batch = request.uri().path() == Act::SendEvents.path() && !is_other;
     if is_batch { through(&cors, request, next).await } else { next.run(request).await }
 }
 

@@ -24,8 +24,9 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::tag::{Tag, TagBuilder};
 use utoipa::openapi::{ComponentsBuilder, HttpMethod, InfoBuilder, LicenseBuilder, OpenApi, PathsBuilder};
 
-/// The name of the security scheme.
+/// The names of the security schemes.
 const TOKEN: &str = "token";
+const CERTIFICATE: &str = "certificate";
 
 /// The description as JSON, on lines.
 pub fn openapi() -> &'static str {
@@ -85,7 +86,16 @@ fn components() -> ComponentsBuilder {
         .scheme(HttpAuthScheme::Bearer)
         .description(Some("A token (RFC 6750), such as `cat_…`; its role says what it may do."))
         .build();
-    let components = ComponentsBuilder::new().security_scheme(TOKEN, SecurityScheme::Http(scheme));
+    let certificate = SecurityScheme::MutualTls {
+        description: Some(
+            "The certificate of a sensor, where `http.tls_client_ca` is set: it stands for a token.".to_owned(),
+        ),
+        deprecated: None,
+        extensions: None,
+    };
+    let components = ComponentsBuilder::new()
+        .security_scheme(TOKEN, SecurityScheme::Http(scheme))
+        .security_scheme(CERTIFICATE, certificate);
     let components = parts::headers().into_iter().fold(components, |all, (name, header)| all.header(name, header));
     let example = |code: &Code| {
         let value = json!({

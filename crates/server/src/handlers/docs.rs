@@ -25,19 +25,13 @@ const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// A file that never changes while the program runs.
+/// A file that never changes while the program runs. All answers share its bytes: readers that do not read cost nothing.
 struct File {
     content_type: &'static str,
-    bytes: Bytes,
-    /// Whether the bytes are compressed with gzip.
-    packed: Packed,
+    plain: LazyLock<Bytes, Box<dyn FnOnce() -> Bytes + Send>>,
+    /// Compressed with gzip.
+    packed: Option<Bytes>,
     etag: HeaderValue,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Packed {
-    Yes,
-    No,
 }
 
 static DESCRIPTION: LazyLock<File> = LazyLock::new(|| File::text(JSON, openapi()));
@@ -69,20 +63,18 @@ pub(crate) async fn get_file(Path(name): Path<String>, headers: HeaderMap) -> Re
 
 impl File {
     fn text(content_type: &'static str, text: &'static str) -> Self {
-        Self::of(content_type, Bytes::from_static(text.as_bytes()), Packed::No)
+        let bytes = Bytes::from_static(text.as_bytes());
+        Self { content_type, etag: etag(&bytes), plain: LazyLock::new(Box::new(|| bytes)), packed: None }
     }
 
     fn of_swagger_ui(content_type: &'static str, name: &str) -> Self {
         let file = utoipa_swagger_ui::serve(name, Arc::new(Config::from("openapi.json")));
         let file = file.ok().flatten().expect("Swagger UI has it");
-        let packed = if file.gzpipped { Packed::Yes } else { Packed::No };
-        Self::of(content_type, file.bytes.into_owned().into(), packed)
-    }
-
-    fn of(content_type: &'static str, bytes: Bytes, packed: Packed) -> Self {
-        let hash = event::content_hash(&[&bytes]);
-        let etag = HeaderValue::try_from(format!("\"{hash:032x}\"")).expect("digits are ASCII");
-        Self { content_type, bytes, packed, etag }
+        let is_packed = file.gzpipped;
+        let bytes = Bytes::from(file.bytes.into_owned());
+        let (etag, packed) = (etag(&bytes), is_packed.then(|| bytes.clone()));
+        let plain = move || if is_packed { unpacked(&bytes) } else { bytes };
+        Self { content_type, plain: LazyLock::new(Box::new(plain)), packed, etag }
     }
 
     /// The file, or 304 when the client has it already.
@@ -106,21 +98,26 @@ impl File {
     fn whole(&self, asked: &HeaderMap) -> Response {
         let kind = (header::CONTENT_TYPE, HeaderValue::from_static(self.content_type));
         let vary = (header::VARY, HeaderValue::from_name(HeaderName::from_static("accept-encoding")));
-        match self.packed {
-            Packed::No => ([kind], Body::from(self.bytes.clone())).into_response(),
-            Packed::Yes if takes_gzip(asked) => {
+        match &self.packed {
+            None => ([kind], Body::from(self.plain.clone())).into_response(),
+            Some(packed) if takes_gzip(asked) => {
                 let encoding = (header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-                ([kind, vary, encoding], Body::from(self.bytes.clone())).into_response()
+                ([kind, vary, encoding], Body::from(packed.clone())).into_response()
             }
-            Packed::Yes => ([kind, vary], Body::from(self.unpacked())).into_response(),
+            Some(_) => ([kind, vary], Body::from(self.plain.clone())).into_response(),
         }
     }
+}
 
-    fn unpacked(&self) -> Vec<u8> {
-        let mut text = Vec::new();
-        GzDecoder::new(&self.bytes[..]).read_to_end(&mut text).expect("it was packed by the build");
-        text
-    }
+fn etag(bytes: &[u8]) -> HeaderValue {
+    let hash = event::content_hash(&[bytes]);
+    HeaderValue::try_from(format!("\"{hash:032x}\"")).expect("digits are ASCII")
+}
+
+fn unpacked(bytes: &[u8]) -> Bytes {
+    let mut text = Vec::new();
+    GzDecoder::new(bytes).read_to_end(&mut text).expect("it was packed by the build");
+    text.into()
 }
 
 /// Whether `If-None-Match` names this version (RFC 9110, 13.1.2).

@@ -20,6 +20,10 @@ use utoipa::ToSchema;
 /// An answer of less than this is known to be whole before its head is sent.
 const HEAD_BYTES: usize = 256 << 10;
 
+/// What a question looks like.
+const EXAMPLE: &str =
+    r#"{"sql": "SELECT ...", "params": [], "limit": 1000, "timeout_seconds": 30}, all but sql may be left out"#;
+
 /// A question in SQL.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -123,11 +127,7 @@ async fn question(app: &App, headers: &HeaderMap, body: &mut Coming) -> Result<Q
         }
         _ => problem,
     })?;
-    serde_json::from_slice(&read.bytes).map_err(|e| {
-        Code::InvalidBody.problem(format!(
-            "{e}; send {{\"sql\": \"SELECT ...\", \"params\": [], \"limit\": 1000, \"timeout_seconds\": 30}}, all but sql may be left out"
-        ))
-    })
+    body::parsed(&read, EXAMPLE)
 }
 
 /// The format asked for by `Accept`; JSON when nothing else is.

@@ -1,8 +1,9 @@
 //! One operation of the description: what all have in common is said here once.
 
-use super::{TOKEN, operation_id, parts};
+use super::{CERTIFICATE, TOKEN, operation_id, parts};
 use crate::authorisation::Act;
 use crate::code::Code;
+use registry::Role;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use utoipa::openapi::content::{Content, ContentBuilder};
@@ -82,9 +83,11 @@ impl Described {
             .summary(Some(act.summary().trim_end_matches('.')))
             .description(Some(format!("{text} {needs}").trim()));
         // One of the roles is enough: each is a requirement of its own.
-        let securities =
-            act.roles().unwrap_or_default().iter().map(|role| SecurityRequirement::new(TOKEN, [role.name()]));
-        let operation = operation.securities(Some(securities));
+        let roles = act.roles().unwrap_or_default();
+        let by_token = roles.iter().map(|role| SecurityRequirement::new(TOKEN, [role.name()]));
+        let of_sensors =
+            roles.contains(&Role::Sensor).then(|| SecurityRequirement::new(CERTIFICATE, [Role::Sensor.name()]));
+        let operation = operation.securities(Some(by_token.chain(of_sensors)));
         Self { operation, answers: BTreeMap::new(), codes, schemas: Vec::new() }
     }
 

@@ -37,8 +37,10 @@ fn every_route_of_the_table_is_described_with_its_roles_and_no_other_is() {
         let route = format!("{} {}", act.method_name(), act.path());
         let operation = described.remove(&route).unwrap_or_else(|| panic!("{route} is not described"));
         let security = serde_json::to_value(&operation.security).expect("JSON");
-        let roles = act.roles().unwrap_or_default().iter().map(|role| json!({ "token": [role.name()] }));
-        assert_eq!(security, roles.collect::<Value>(), "{route}");
+        let roles = act.roles().unwrap_or_default().iter().map(|role| role.name());
+        let by_token = roles.clone().map(|role| json!({ "token": [role] }));
+        let of_sensors = roles.filter(|role| *role == "sensor").map(|role| json!({ "certificate": [role] }));
+        assert_eq!(security, by_token.chain(of_sensors).collect::<Value>(), "{route}");
         assert!(roles_table().contains(&format!("| `{route}` |")), "{route}");
     }
     // Those of nowwhat, which are also on the public listener.

@@ -1,0 +1,189 @@
+//! The folder and its disk: whose it is, how much is free, how long an fsync takes and whether it can be believed.
+
+use super::Finding;
+use rustix::fs::{StatVfs, fstatvfs, statfs};
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Groups written and synced, as the wal does.
+const SYNCS: usize = 200;
+const SYNC_BYTES: usize = 4096;
+/// No disk without a cache that outlives a power cut takes less for it.
+const SYNC_MIN: Duration = Duration::from_micros(40);
+/// From here on groups are held up more by the disk than by anything else.
+const SYNC_SLOW: Duration = Duration::from_millis(20);
+/// Until that time is over, or all are done.
+const PATIENCE: Duration = Duration::from_secs(5);
+const STREAM_BYTES: usize = 64 << 20;
+/// The wal and a seal find room in it for a while; with less free somebody should look.
+const FREE_BYTES_MIN: u64 = 2 << 30;
+
+/// Numbers of file systems (`statfs`), and whether what is synced there outlives a restart of the machine.
+const FILE_SYSTEMS: [(i64, &str, Keeps); 11] = [
+    (0xef53, "ext4", Keeps::Yes),
+    (0x5846_5342, "xfs", Keeps::Yes),
+    (0x9123_683e, "btrfs", Keeps::Yes),
+    (0x2fc1_2fc1, "zfs", Keeps::Yes),
+    (0xf2f5_2010, "f2fs", Keeps::Yes),
+    (0x0102_1994, "tmpfs", Keeps::No),
+    (0x8584_58f6, "ramfs", Keeps::No),
+    (0x794c_7630, "overlay", Keeps::Unsure("of a container: what is written there goes with it, use a volume")),
+    (0x6969, "nfs", Keeps::Unsure("a network's: it has to be mounted `hard`, and locks have to work")),
+    (0xff53_4d42, "cifs", Keeps::Unsure("a network's: whether an fsync reaches its disk is up to its server")),
+    (0x6573_5546, "fuse", Keeps::Unsure("of a program: whether an fsync reaches a disk is up to it")),
+];
+
+#[derive(Clone, Copy)]
+enum Keeps {
+    Yes,
+    No,
+    Unsure(&'static str),
+}
+
+/// Of the folder, or of the nearest one above that is there.
+pub(super) fn findings(dir: &Path) -> Vec<Finding> {
+    let (mut findings, place) = match fs::metadata(dir) {
+        Ok(found) if found.is_dir() => (vec![folder(dir, &found)], dir.to_path_buf()),
+        Ok(_) => return vec![Finding::bad("folder", format!("{} is no folder", dir.display()))],
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let Some(above) = nearest(dir) else {
+                return vec![Finding::bad("folder", format!("{}: {error}", dir.display()))];
+            };
+            let text = format!("{} is not there yet: the start makes it in {}", dir.display(), above.display());
+            (vec![Finding::good("folder", text)], above)
+        }
+        Err(error) => return vec![Finding::bad("folder", format!("{}: {error}", dir.display()))],
+    };
+    findings.push(file_system(&place));
+    findings.push(room(&place));
+    findings.extend(match measured(&place) {
+        Ok((syncs, stream)) => vec![fsync(&place, syncs), throughput(stream)],
+        Err(error) => vec![Finding::bad("disk", format!("cannot write in {}: {error}", place.display()))],
+    });
+    findings
+}
+
+fn nearest(dir: &Path) -> Option<PathBuf> {
+    let whole = std::path::absolute(dir).ok()?;
+    whole.ancestors().skip(1).find(|above| above.is_dir()).map(Path::to_path_buf)
+}
+
+fn folder(dir: &Path, found: &fs::Metadata) -> Finding {
+    let (mode, owner) = (found.mode() & 0o777, found.uid());
+    let own = rustix::process::geteuid().as_raw();
+    let text = format!("{}, mode {mode:04o}, owner {owner}", dir.display());
+    if owner != own && own != 0 {
+        return Finding::bad(
+            "folder",
+            format!("{text}, but this is user {own}: run the collector and its commands as the same user"),
+        );
+    }
+    if mode & 0o077 != 0 {
+        return Finding::look(
+            "folder",
+            format!("{text}: others on this machine can look into it, `chmod 0700` keeps them out"),
+        );
+    }
+    Finding::good("folder", text)
+}
+
+fn file_system(place: &Path) -> Finding {
+    let number = match statfs(place) {
+        Ok(found) => found.f_type,
+        Err(error) => return Finding::look("file system", format!("cannot be told: {error}")),
+    };
+    match FILE_SYSTEMS.iter().find(|(known, ..)| *known == number) {
+        Some((_, name, Keeps::Yes)) => Finding::good("file system", *name),
+        Some((_, name, Keeps::No)) => {
+            Finding::bad("file system", format!("{name}: memory, a restart of the machine loses every event"))
+        }
+        Some((_, name, Keeps::Unsure(why))) => Finding::look("file system", format!("{name}, {why}")),
+        None => Finding::look("file system", format!("of the kind {number:#x}, which is not known here")),
+    }
+}
+
+fn room(place: &Path) -> Finding {
+    let found = File::open(place).and_then(|folder| Ok(fstatvfs(&folder)?));
+    let StatVfs {
+        f_bavail: blocks, f_frsize: block_bytes, f_blocks: all, f_favail: inodes, f_files: all_inodes, ..
+    } = match found {
+        Ok(found) => found,
+        Err(error) => return Finding::look("room", format!("cannot be told: {error}")),
+    };
+    let gib = |blocks: u64| (blocks * block_bytes) as f64 / f64::from(1 << 30);
+    let text = format!("{:.1} of {:.1} GiB are free", gib(blocks), gib(all));
+    if blocks * block_bytes < FREE_BYTES_MIN {
+        return Finding::look("room", format!("{text}: with none left events are answered 503 `storage_full`"));
+    }
+    if all_inodes > 0 && inodes < 10_000 {
+        return Finding::look("room", format!("{text}, but only {inodes} files more can be made"));
+    }
+    Finding::good("room", text)
+}
+
+/// Times of syncs after small writes, sorted; and bytes a second of a large write with its sync.
+fn measured(place: &Path) -> std::io::Result<(Vec<Duration>, f64)> {
+    let path = place.join(format!(".doctor-{}", std::process::id()));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+    // What is open stays until it is closed: nothing is left, however this ends.
+    fs::remove_file(&path)?;
+    let began = Instant::now();
+    let mut syncs = Vec::new();
+    while syncs.len() < SYNCS && began.elapsed() < PATIENCE {
+        file.write_all(&[0x5a; SYNC_BYTES])?;
+        let before = Instant::now();
+        file.sync_data()?;
+        syncs.push(before.elapsed());
+    }
+    syncs.sort();
+    let part = vec![0x5a; 1 << 20];
+    let (began, mut written) = (Instant::now(), 0);
+    while written < STREAM_BYTES && began.elapsed() < PATIENCE {
+        file.write_all(&part)?;
+        written += part.len();
+    }
+    file.sync_data()?;
+    Ok((syncs, written as f64 / began.elapsed().as_secs_f64()))
+}
+
+fn fsync(place: &Path, syncs: Vec<Duration>) -> Finding {
+    let (median, worst) = (syncs[syncs.len() / 2], syncs[syncs.len() - 1]);
+    let ms = |time: Duration| time.as_secs_f64() * 1000.0;
+    let cache =
+        write_cache(place).map(|cache| format!("; the kernel takes its cache for {cache:?}")).unwrap_or_default();
+    let text = format!("{:.2} ms, {:.2} at worst, of {} groups of 4 KiB{cache}", ms(median), ms(worst), syncs.len());
+    if median < SYNC_MIN {
+        return Finding::look(
+            "fsync",
+            format!(
+                "{text}: too quick for a disk. Unless its cache outlives a power cut, accepted events may not: ask who runs this machine"
+            ),
+        );
+    }
+    if median > SYNC_SLOW {
+        return Finding::look("fsync", format!("{text}: slow, each answer waits as long"));
+    }
+    Finding::good("fsync", text)
+}
+
+/// How the kernel takes the cache of the disk below a folder: `write back` is flushed by each fsync, `write through` needs no flush.
+fn write_cache(place: &Path) -> Option<String> {
+    let device = fs::metadata(place).ok()?.dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let block = fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")).ok()?;
+    // A partition has it in its disk.
+    let queue = block.ancestors().take(2).map(|dir| dir.join("queue/write_cache")).find(|path| path.exists())?;
+    Some(fs::read_to_string(queue).ok()?.trim().to_owned())
+}
+
+fn throughput(bytes_per_second: f64) -> Finding {
+    let text = format!("{:.0} MiB/s written and synced", bytes_per_second / f64::from(1 << 20));
+    if bytes_per_second < f64::from(20 << 20) {
+        Finding::look("disk", format!("{text}: slow"))
+    } else {
+        Finding::good("disk", text)
+    }
+}

@@ -1,0 +1,76 @@
+//! `catchment doctor` says what is well and what has to be mended, and leaves nothing behind.
+
+use serde_json::Value;
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use tests::{Collector, catchment_with};
+
+/// What it found, and its exit code.
+fn doctor(dir: &Path, settings: &[(&str, &str)]) -> (Vec<Value>, Option<i32>) {
+    let data = dir.to_str().expect("a path of text");
+    let output = catchment_with(Path::new("/"), &["doctor", "--json", "--data-dir", data], b"", settings);
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"));
+    (answer["findings"].as_array().expect("a list").clone(), output.status.code())
+}
+
+#[track_caller]
+fn assert_found(findings: &[Value], about: &str, mark: &str, says: &str) {
+    let found = findings.iter().find(|f| f["about"] == about).unwrap_or_else(|| panic!("{about} in {findings:#?}"));
+    assert!(found["mark"] == mark && found["text"].as_str().expect("text").contains(says), "{mark} {says:?}: {found}");
+}
+
+#[test]
+fn a_collector_that_is_well_is_found_well_and_nothing_is_left_in_its_folder() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let data = dir.path().join("data");
+    let collector = Collector::start(dir.path());
+    let names = || {
+        let mut names: Vec<_> =
+            fs::read_dir(&data).expect("readable").map(|e| e.expect("an entry").file_name()).collect();
+        names.sort();
+        names
+    };
+    let before = names();
+    let (findings, _) = doctor(&data, &[]);
+    assert_found(&findings, "configuration", "good", "valid, environment ");
+    assert_found(&findings, "folder", "good", "mode 0700");
+    assert_found(&findings, "collector", "good", &format!("ready at {}", collector.api));
+    assert_found(&findings, "version", "good", "runs, as this program");
+    for about in ["file system", "room", "fsync", "disk", "descriptors", "memory", "clock"] {
+        assert!(findings.iter().any(|f| f["about"] == about), "{about} in {findings:#?}");
+    }
+    assert_eq!(names(), before);
+}
+
+#[test]
+fn what_keeps_a_collector_from_starting_is_named_and_fails_the_command() {
+    let (dir, taken) = (tempfile::tempdir().expect("a folder"), TcpListener::bind("127.0.0.1:0").expect("a port"));
+    let address = taken.local_addr().expect("bound").to_string();
+    let settings = [("CATCHMENT_HTTP__LISTEN", address.as_str()), ("CATCHMENT_ADMIN__LISTEN", "127.0.0.1:0")];
+    let (findings, code) = doctor(dir.path(), &settings);
+    assert_found(&findings, "port", "bad", &address);
+    assert_found(&findings, "admin port", "good", "is free");
+    assert_eq!(code, Some(1));
+    let (findings, code) = doctor(dir.path(), &[("CATCHMENT_SEAL__BYTES", "2TiB")]);
+    assert_found(&findings, "configuration", "bad", "seal.bytes");
+    assert_eq!((findings.len(), code), (2, Some(1)), "the program and that: {findings:#?}");
+    let much = [("CATCHMENT_QUERY__MEMORY_BYTES_MAX", "64GiB"), ("CATCHMENT_SEAL__LIVE_BYTES_MAX", "16GiB")];
+    let (findings, code) = doctor(dir.path(), &much);
+    assert_found(&findings, "memory", "bad", "the bound of the collector is");
+    assert_eq!(code, Some(1));
+}
+
+#[test]
+fn a_folder_that_others_can_read_or_that_is_memory_is_told() {
+    let open = tempfile::tempdir().expect("a folder");
+    fs::set_permissions(open.path(), fs::Permissions::from_mode(0o755)).expect("set");
+    assert_found(&doctor(open.path(), &[]).0, "folder", "look", "chmod 0700");
+    let memory = tempfile::tempdir_in("/dev/shm").expect("Linux has it");
+    let (findings, code) = doctor(memory.path(), &[]);
+    assert_found(&findings, "file system", "bad", "a restart of the machine loses every event");
+    assert_eq!(code, Some(1));
+    let (findings, _) = doctor(&open.path().join("not/yet"), &[]);
+    assert_found(&findings, "folder", "good", "is not there yet");
+}
