@@ -1,7 +1,7 @@
 //! A disk without room: senders are told, reading goes on, a start goes on, and all of it recovers by itself.
 
 use serde_json::json;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use tests::{Collector, skipped};
 
@@ -9,9 +9,24 @@ use tests::{Collector, skipped};
 struct SmallDisk<'a>(&'a Path);
 
 impl<'a> SmallDisk<'a> {
-    fn mount(at: &'a Path) -> Option<Self> {
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=16m", "tmpfs"]).arg(at).output();
+    fn mount(at: &'a Path, size: &str) -> Option<Self> {
+        let size = format!("size={size}");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at).output();
         mounted.is_ok_and(|output| output.status.success()).then_some(Self(at))
+    }
+
+    /// Fills it, but for so many KiB.
+    fn fill(&self, but_kib: u64) -> PathBuf {
+        let (filler, room) = (self.0.join("filler"), self.0.join("room"));
+        let kib = |path: &Path, count: &str| {
+            Command::new("dd").arg("if=/dev/zero").arg(format!("of={}", path.display())).args(["bs=1k", count]).output()
+        };
+        let made = kib(&room, &format!("count={but_kib}"));
+        assert!(made.is_ok_and(|output| output.status.success()), "there is as much");
+        let filled = kib(&filler, "count=1048576");
+        assert!(filled.is_ok_and(|output| !output.status.success()), "the disk is full");
+        std::fs::remove_file(room).expect("removed");
+        filler
     }
 }
 
@@ -26,20 +41,14 @@ fn on_a_full_disk_senders_are_told_reading_and_starting_go_on_and_room_is_notice
     let dir = tempfile::tempdir().expect("a folder");
     let data = dir.path().join("data");
     std::fs::create_dir(&data).expect("made");
-    let Some(_disk) = SmallDisk::mount(&data) else {
+    let Some(disk) = SmallDisk::mount(&data, "16m") else {
         return skipped("a tmpfs cannot be mounted: only root may");
     };
     let settings = [("CATCHMENT_INGEST__SEGMENT_BYTES", "1MiB"), ("CATCHMENT_SEAL__AGE_SECONDS", "1h")];
     let collector = Collector::start_with(dir.path(), &settings);
     let token = collector.sensor("roof");
     assert_eq!(collector.send(&token, b"{\"n\":1}\n").json()["accepted"], 1);
-    let filler = data.join("filler");
-    let fill = || {
-        let room =
-            Command::new("dd").arg("if=/dev/zero").arg(format!("of={}", filler.display())).arg("bs=64k").output();
-        assert!(room.is_ok_and(|output| !output.status.success()), "the disk is full");
-    };
-    fill();
+    let filler = disk.fill(0);
     let line = format!("{{\"x\":\"{}\"}}\n", "x".repeat(3000));
     let mut accepted = 1;
     let refused = loop {
@@ -71,5 +80,31 @@ fn on_a_full_disk_senders_are_told_reading_and_starting_go_on_and_room_is_notice
     assert!(!reasons(&collector).contains("\"storage\""));
     assert_eq!(collector.send(&token, rejected.as_bytes()).json()["code"], "all_rejected");
     assert_eq!(collector.rows("SELECT count(*) FROM rejected"), [[json!(1)]]);
+    collector.assert_adds_up();
+}
+
+#[test]
+fn of_a_batch_with_many_rejected_events_all_are_kept_or_none_and_each_is_counted_once() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let data = dir.path().join("data");
+    std::fs::create_dir(&data).expect("made");
+    let Some(disk) = SmallDisk::mount(&data, "64m") else {
+        return skipped("a tmpfs cannot be mounted: only root may");
+    };
+    let settings = [("CATCHMENT_INGEST__SEGMENT_BYTES", "1MiB"), ("CATCHMENT_SEAL__AGE_SECONDS", "1h")];
+    let collector = Collector::start_with(dir.path(), &settings);
+    let token = collector.sensor("roof");
+    let count = || collector.rows("SELECT count(*) FROM rejected")[0][0].clone();
+    let bad = format!("[\"{}\"]\n", "x".repeat(1500)).repeat(6000);
+    let filler = disk.fill(4 << 10);
+    for _ in 0..2 {
+        let unkept = collector.send(&token, bad.as_bytes());
+        assert_eq!((unkept.status, &unkept.json()["code"]), (503, &json!("rejected_unavailable")), "{}", unkept.text);
+        assert_eq!((count(), collector.metric("catchment_rejected_stored_total")), (json!(0), 0.0));
+        collector.assert_adds_up();
+    }
+    std::fs::remove_file(&filler).expect("removed");
+    assert_eq!(collector.send(&token, bad.as_bytes()).json()["code"], "all_rejected");
+    assert_eq!((count(), collector.metric("catchment_rejected_stored_total")), (json!(6000), 6000.0));
     collector.assert_adds_up();
 }

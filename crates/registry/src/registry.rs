@@ -12,7 +12,7 @@ use crate::token::digest;
 use jiff::tz::TimeZone;
 use serde_json::Value;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Row, Sqlite, SqlitePool, Transaction};
+use sqlx::{Connection as _, Row, Sqlite, SqlitePool, Transaction};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::Path;
@@ -74,7 +74,11 @@ impl Registry {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(BUSY);
-        let pool = SqlitePoolOptions::new().max_connections(4).connect_with(connect).await.map_err(failed)?;
+        // What SQLite rolled back by itself, as on a full disk, sqlx takes for a transaction that goes on: there is no other after it.
+        let pool = SqlitePoolOptions::new()
+            .max_connections(4)
+            .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }));
+        let pool = pool.connect_with(connect).await.map_err(failed)?;
         migrate(&pool, url).await?;
         let failures = Failures::new(options.failures_per_minute_max);
         let (remembered, suspects, seen) = (Remembered::default(), Semaphore::new(1), Mutex::default());

@@ -204,3 +204,22 @@ async fn of_many_guesses_at_once_no_more_are_told_than_one_after_another() {
     }
     assert_eq!((refused, turned_away), (10, 190));
 }
+
+#[tokio::test]
+async fn what_sqlite_takes_back_by_itself_holds_up_nothing_that_comes_later() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let registry = open(dir.path()).await;
+    admin(&registry).await;
+    let beside = format!("sqlite:{}", dir.path().join("registry.db").display());
+    let beside = sqlx::sqlite::SqlitePool::connect(&beside).await.expect("opens");
+    // As a full disk does.
+    let trouble = "CREATE TRIGGER trouble BEFORE INSERT ON sensors BEGIN SELECT RAISE(ROLLBACK, 'trouble'); END";
+    sqlx::query(trouble).execute(&beside).await.expect("made");
+    for _ in 0..5 {
+        register(&registry, "roof", &no_labels()).await.expect_err("the trouble");
+    }
+    sqlx::query("DROP TRIGGER trouble").execute(&beside).await.expect("gone");
+    for name in ["roof", "cellar", "attic", "garden", "street"] {
+        register(&registry, name, &no_labels()).await.expect("registered");
+    }
+}

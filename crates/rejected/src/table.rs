@@ -6,7 +6,7 @@ use crate::row::{Filter, NewRow, Origin, Row};
 use crate::writer::{Done, Job, Keeping, Writer};
 use futures::TryStreamExt;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Row as _, SqlitePool};
+use sqlx::{Connection as _, Row as _, SqlitePool};
 use std::fs::Metadata;
 use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
@@ -127,7 +127,11 @@ impl Rejected {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY);
-        let pool = SqlitePoolOptions::new().max_connections(4).connect_with(connect).await.map_err(failed)?;
+        // What SQLite rolled back by itself, as on a full disk, sqlx takes for a transaction that goes on: there is no other after it.
+        let pool = SqlitePoolOptions::new()
+            .max_connections(4)
+            .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }));
+        let pool = pool.connect_with(connect).await.map_err(failed)?;
         let row = sqlx::query("PRAGMA user_version").fetch_one(&pool).await.map_err(failed)?;
         match row.try_get::<i64, _>(0).map_err(failed)? {
             0 => {
@@ -165,10 +169,10 @@ impl Rejected {
     }
 
     /// Keeps the rejected events of a request, the first 16 MiB of them; the others are counted as left out. They are on stable storage when
-    /// this returns; a caller that goes away stops nothing. They are written in steps, between which those of other requests have their turn.
+    /// this returns; a caller that goes away stops nothing.
     ///
     /// # Errors
-    /// [`RejectedError`]; then the first of them may be kept nevertheless.
+    /// [`RejectedError`]; then none of them is kept.
     pub async fn keep(&self, origin: Origin, rows: Vec<NewRow>) -> Result<(), RejectedError> {
         self.asked(|done| Job::Keep(Keeping::new(origin, rows, done))).await
     }

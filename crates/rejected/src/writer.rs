@@ -1,7 +1,7 @@
-//! The one writer of the table: keeps the rows of all requests that wait, a step of each in one transaction, and lets rows go.
+//! The one writer of the table: keeps the rows of the requests that wait, those of one request in one transaction, and lets rows go.
 //!
-//! What the sensors hold is known in memory, and changes only with what is committed. Nothing but a step is written before what is too much
-//! goes, so that the file stays inside its bound whatever one request brings.
+//! What the sensors hold is known in memory, and changes only with what is committed. Nothing but a step of a request is written before what is
+//! too much goes, so that the file stays inside its bound whatever one request brings.
 
 use crate::metrics::RejectedMetrics;
 use crate::row::{NewRow, Origin};
@@ -11,10 +11,10 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot};
 
-/// Rows and bytes of a step: of one request in one transaction.
+/// Rows and bytes of a step: what is written of a request before what is too much goes.
 const STEP_ROWS: usize = 500;
 const STEP_BYTES: i64 = 1 << 20;
-/// A transaction takes no further step beyond this.
+/// A transaction takes no further request beyond this.
 const GROUP_BYTES_MAX: i64 = 4 << 20;
 /// No more is kept of one request.
 const REQUEST_BYTES_MAX: i64 = 16 << 20;
@@ -28,19 +28,19 @@ pub(crate) enum Job {
     Expire(Done),
 }
 
-/// The rejected events of a request, some of them kept already.
+/// The rejected events of a request.
 pub(crate) struct Keeping {
     origin: Origin,
     rows: Vec<NewRow>,
-    kept: usize,
     left_out: u64,
     done: Done,
 }
 
-/// What waits for its turn.
+/// What waits for its turn. Requests of one step wait for no more than one longer request.
 #[derive(Default)]
 struct Waiting {
-    keeping: VecDeque<Keeping>,
+    short: VecDeque<Keeping>,
+    long: VecDeque<Keeping>,
     expiring: Vec<Done>,
 }
 
@@ -71,26 +71,25 @@ type Changes = Vec<(String, Share)>;
 
 impl Keeping {
     pub(crate) fn new(origin: Origin, rows: Vec<NewRow>, done: Done) -> Self {
-        Self { origin, rows, kept: 0, left_out: 0, done }
+        Self { origin, rows, left_out: 0, done }
     }
 
     /// Lets go of what is more than is kept of one request.
     fn bounded(mut self, data_bytes_max: usize) -> Self {
-        let fitting = self.fitting(REQUEST_BYTES_MAX, data_bytes_max);
+        let fitting = self.fitting(&self.rows, REQUEST_BYTES_MAX, data_bytes_max);
         self.left_out = (self.rows.len() - fitting) as u64;
         self.rows.truncate(fitting);
         self
     }
 
-    /// The rows of the next step, at least one when there are any.
-    fn step(&self, data_bytes_max: usize) -> &[NewRow] {
-        let rows = &self.rows[self.kept..];
-        &rows[..self.fitting(STEP_BYTES, data_bytes_max).clamp(1, STEP_ROWS).min(rows.len())]
+    /// How many of these rows are the next step, at least one when there are any.
+    fn step(&self, rows: &[NewRow], data_bytes_max: usize) -> usize {
+        self.fitting(rows, STEP_BYTES, data_bytes_max).clamp(1, STEP_ROWS).min(rows.len())
     }
 
-    /// How many of the rows that are not kept yet fit into so many bytes.
-    fn fitting(&self, bytes_max: i64, data_bytes_max: usize) -> usize {
-        let bytes = self.rows[self.kept..].iter().scan(0, |bytes, row| {
+    /// How many of these rows fit into so many bytes.
+    fn fitting(&self, rows: &[NewRow], bytes_max: i64, data_bytes_max: usize) -> usize {
+        let bytes = rows.iter().scan(0, |bytes, row| {
             *bytes += row.bytes(&self.origin.sensor, data_bytes_max);
             Some(*bytes)
         });
@@ -100,12 +99,17 @@ impl Keeping {
 
 impl Waiting {
     fn is_empty(&self) -> bool {
-        self.keeping.is_empty() && self.expiring.is_empty()
+        self.short.is_empty() && self.long.is_empty() && self.expiring.is_empty()
     }
 
     fn push(&mut self, job: Job, data_bytes_max: usize) {
         match job {
-            Job::Keep(keeping) => self.keeping.push_back(keeping.bounded(data_bytes_max)),
+            Job::Keep(keeping) => {
+                let keeping = keeping.bounded(data_bytes_max);
+                let is_short = keeping.step(&keeping.rows, data_bytes_max) == keeping.rows.len();
+                let queue = if is_short { &mut self.short } else { &mut self.long };
+                queue.push_back(keeping);
+            }
             Job::Expire(done) => self.expiring.push(done),
         }
     }
@@ -164,8 +168,11 @@ impl Writer {
             while let Ok(job) = jobs.try_recv() {
                 waiting.push(job, data_bytes_max);
             }
-            if !waiting.keeping.is_empty() {
-                self.keep(&mut waiting.keeping).await;
+            if !waiting.short.is_empty() {
+                self.keep(&mut waiting.short).await;
+            }
+            if let Some(long) = waiting.long.pop_front() {
+                self.keep(&mut VecDeque::from([long])).await;
             }
             if !waiting.expiring.is_empty() {
                 let ended = match self.expire().await {
@@ -180,7 +187,7 @@ impl Writer {
         }
     }
 
-    /// One transaction: a step of each request that waits, as many as fit. Who has more waits again, behind the others.
+    /// One transaction: all of each request that waits, as many requests as fit. When it fails nothing of them is kept.
     async fn keep(&mut self, waiting: &mut VecDeque<Keeping>) {
         let (began, last_position) = (Instant::now(), self.last_position);
         let (mut group, mut changes) = (Vec::new(), Changes::new());
@@ -202,16 +209,12 @@ impl Writer {
         self.metrics.keep_seconds.observe(began.elapsed().as_secs_f64());
         self.tell();
         for keeping in group {
-            if keeping.kept < keeping.rows.len() {
-                waiting.push_back(keeping);
-            } else {
-                self.metrics.left_out.inc_by(keeping.left_out);
-                drop(keeping.done.send(Ok(())));
-            }
+            self.metrics.left_out.inc_by(keeping.left_out);
+            drop(keeping.done.send(Ok(())));
         }
     }
 
-    /// Writes the steps and removes what is too much after each; `changes` are taken over as they are made.
+    /// Writes requests step by step and removes what is too much after each step; `changes` are taken over as they are made.
     async fn write(
         &mut self,
         waiting: &mut VecDeque<Keeping>,
@@ -223,17 +226,18 @@ impl Writer {
         group.extend(waiting.pop_front());
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         let (mut next, mut bytes) = (0, 0);
-        while let Some(keeping) = group.get_mut(next) {
-            let step = keeping.step(data_bytes_max);
-            if !step.is_empty() {
+        while let Some(keeping) = group.get(next) {
+            let (mut rows, sensor) = (&keeping.rows[..], &keeping.origin.sensor);
+            while !rows.is_empty() {
+                let (step, others) = rows.split_at(keeping.step(rows, data_bytes_max));
                 let come =
                     insert(&mut transaction, self.last_position, (&keeping.origin, step), data_bytes_max).await?;
                 self.last_position += come.rows;
-                self.held.add(&keeping.origin.sensor, come);
-                changes.push((keeping.origin.sensor.clone(), come));
-                keeping.kept += step.len();
+                self.held.add(sensor, come);
+                changes.push((sensor.clone(), come));
                 bytes += come.bytes;
                 self.push_out(&mut transaction, changes).await?;
+                rows = others;
             }
             next += 1;
             if bytes < GROUP_BYTES_MAX {

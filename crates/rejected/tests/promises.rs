@@ -213,3 +213,22 @@ async fn what_is_handed_in_is_kept_although_its_caller_is_gone_and_many_at_once_
     assert!(futures::future::join_all(many).await.iter().all(Result::is_ok));
     assert_eq!(table.read(&Filter::default(), 100, ALL).await.expect("reads").len(), 51);
 }
+
+#[tokio::test]
+async fn of_a_request_all_is_kept_or_nothing_and_the_table_goes_on_where_it_was() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let table = open(options(dir.path())).await;
+    table.keep(origin("roof", 1), vec![row(0, b"before")]).await.expect("kept");
+    let beside = format!("sqlite:{}", dir.path().join("rejected.sqlite").display());
+    let beside = sqlx::sqlite::SqlitePool::connect(&beside).await.expect("opens");
+    // Far behind what is written at once, and as a full disk: SQLite takes all back by itself.
+    let trouble = "CREATE TRIGGER trouble BEFORE INSERT ON rejected WHEN new.batch_index = 4000 BEGIN SELECT RAISE(ROLLBACK, 'trouble'); END";
+    sqlx::query(trouble).execute(&beside).await.expect("made");
+    let many: Vec<NewRow> = (0..4500).map(|n| row(n, b"many")).collect();
+    table.keep(origin("roof", 2), many.clone()).await.expect_err("the trouble");
+    assert_eq!(data(&table, of("roof")).await, ["before"]);
+    sqlx::query("DROP TRIGGER trouble").execute(&beside).await.expect("gone");
+    table.keep(origin("roof", 3), many).await.expect("kept");
+    assert_eq!(table.last_position().await.expect("reads"), 4501);
+    assert_eq!(data(&table, of("roof")).await.len(), 4501);
+}

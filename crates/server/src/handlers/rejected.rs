@@ -65,7 +65,7 @@ impl Rejections {
     /// Keeps them: they can be read again before their batch is answered.
     ///
     /// # Errors
-    /// 503 when they cannot be kept; then none of them is.
+    /// 503 when they cannot be kept; then none of them is, so that the batch can come again whole.
     pub(crate) async fn keep(self, app: &App) -> Result<(), Problem> {
         nowwhat::db(app.shared.rejected.keep(self.origin, self.rows)).await.map_err(|error| {
             let detail = "some events of the batch are rejected and cannot be kept to be read again: nothing of the batch was stored";
