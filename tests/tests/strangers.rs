@@ -1,9 +1,10 @@
 //! A token of a data folder goes to the collector that runs over it and to nobody else, and only tokens from there are kept in it.
 
+use std::io::Write;
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::Output;
-use tests::{Collector, catchment, catchment_with, said};
+use std::process::{Child, Command, Output, Stdio};
+use tests::{Collector, catchment, catchment_with, program, said};
 
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a folder")
@@ -53,6 +54,70 @@ fn no_command_sends_a_token_of_the_folder_beside_it_to_another_address() {
     let other = collector.api.replace("127.0.0.1", "[::1]");
     let output = catchment(dir.path(), &["sensor", "list", "--url", &other], b"");
     assert!(String::from_utf8_lossy(&output.stderr).contains("set CATCHMENT_TOKEN"), "{output:?}");
+}
+
+#[test]
+fn nobody_gets_a_token_who_listens_where_the_collector_was_before_it_was_killed() {
+    let dir = folder();
+    let collector = Collector::start(dir.path());
+    assert_done(&catchment(dir.path(), &["sensor", "add", "roof"], b""));
+    let (data, url) = (collector.dir.clone(), collector.api.clone());
+    let mut sending = Sending::start(dir.path());
+    sending.lines(1000);
+    collector.wait_for("the first lines", |c| c.rows("SELECT count(*) FROM events") == [[serde_json::json!(1000)]]);
+    collector.kill();
+    assert!(data.join("addresses.json").exists(), "it could not take its addresses away");
+    let stranger = TcpListener::bind(url.trim_start_matches("http://")).expect("the port is free");
+    stranger.set_nonblocking(true).expect("set");
+    sending.lines(1000);
+    let (code, told) = sending.end();
+    assert!(code == Some(1) && told.contains("has ended") && told.contains("--from-line 1001"), "{told}");
+    assert!(stranger.accept().is_err(), "nobody came");
+    let data = data.to_str().expect("a text");
+    for command in COMMANDS {
+        for (more, advice) in [
+            (&[][..], "no running collector found in data: start one with `catchment serve`"),
+            (&["--data-dir", data], "start one with `catchment serve`"),
+            (&["--url", &url], "set CATCHMENT_TOKEN"),
+        ] {
+            let output = catchment(dir.path(), &[command, more].concat(), b"{}\n");
+            let told = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.code() == Some(1) && told.contains(advice), "{command:?} {more:?}: {told}");
+            assert!(stranger.accept().is_err(), "{command:?} {more:?}: nobody came");
+        }
+    }
+    // The next one has another port, and is found there.
+    let next = Collector::start(dir.path());
+    assert_done(&catchment(dir.path(), &["sensor", "list"], b""));
+    assert_ne!(next.api, url);
+    assert!(stranger.accept().is_err(), "nobody came");
+}
+
+/// `catchment send`, which is given its lines little by little.
+struct Sending(Child);
+
+impl Sending {
+    fn start(dir: &Path) -> Self {
+        let mut command = Command::new(program());
+        command
+            .args(["send", "--sensor", "roof"])
+            .current_dir(dir)
+            .env_remove("CATCHMENT_URL")
+            .env_remove("CATCHMENT_TOKEN");
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        Self(piped.spawn().expect("the program starts"))
+    }
+
+    fn lines(&mut self, count: usize) {
+        let input = self.0.stdin.as_mut().expect("piped");
+        input.write_all("{\"n\":1}\n".repeat(count).as_bytes()).expect("it reads");
+    }
+
+    /// Its exit code, and what it told.
+    fn end(self) -> (Option<i32>, String) {
+        let output = self.0.wait_with_output().expect("it ends");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Talking to a running collector: finding it, its token, asking over HTTP.
 //!
 //! Neither a token nor a password in an address is ever shown. The tokens of a data folder go to the collector that runs over it and to nobody
-//! else, unless both are named: an address may be anybody's.
+//! else, unless both are named: an address may be anybody's. So it is looked at before each request whether that collector still runs.
 
 use crate::data_dir::DataDir;
 use anyhow::{Context, anyhow, bail};
@@ -15,6 +15,7 @@ use nowwhat::client::{Answer, CallLimits, ClientError};
 use nowwhat::dependency::DependencyMetrics;
 use nowwhat::metrics::Registry;
 use serde_json::Value;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::runtime::Runtime;
@@ -53,7 +54,28 @@ pub(crate) struct Client {
     pub(crate) url: String,
     /// Its data folder, when it is on this machine; only then are tokens read and kept there.
     pub(crate) dir: Option<DataDir>,
+    /// The address by which that folder's collector was found; none when the user named both.
+    found_at: Option<SocketAddr>,
     token: Option<Token>,
+}
+
+/// Where a collector is asked: its address, its folder, and by which address it was found there.
+type Place = (String, Option<DataDir>, Option<SocketAddr>);
+
+/// The collector ended whose folder says where it is: nothing was sent.
+#[derive(Debug)]
+pub(crate) struct Ended(PathBuf);
+
+impl std::error::Error for Ended {}
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let dir = self.0.display();
+        write!(
+            f,
+            "the collector over {dir} has ended, or has another address now: start it with `catchment serve`, and try again"
+        )
+    }
 }
 
 /// A token, and where it was found.
@@ -103,9 +125,9 @@ impl Client {
         };
         let variable = environment.get("CATCHMENT_URL").filter(|_| server.data_dir.is_none());
         let given = server.url.as_deref().map(|url| ("--url", url)).or(variable.map(|url| ("CATCHMENT_URL", url)));
-        let (url, dir) = match (given, &server.data_dir) {
+        let (url, dir, found_at) = match (given, &server.data_dir) {
             (None, _) => running(&folders)?,
-            (Some((origin, url)), Some(dir)) => (address(origin, url)?, Some(DataDir::of(dir))),
+            (Some((origin, url)), Some(dir)) => (address(origin, url)?, Some(DataDir::of(dir)), None),
             (Some((origin, url)), None) => beside(address(origin, url)?, &folders),
         };
         let token = match environment.get("CATCHMENT_TOKEN") {
@@ -123,7 +145,17 @@ impl Client {
             None => http,
         };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-        Ok(Self { runtime: runtime.context("cannot start threads")?, http, url, dir, token })
+        Ok(Self { runtime: runtime.context("cannot start threads")?, http, url, dir, found_at, token })
+    }
+
+    /// Whether the collector of the folder is where it was found: after its end anybody may listen there.
+    fn still_there(&self) -> Result<(), Ended> {
+        match (&self.dir, self.found_at) {
+            (Some(dir), Some(api)) if dir.addresses().is_none_or(|now| now.api != api) => {
+                Err(Ended(dir.path().to_owned()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The token that was found.
@@ -164,6 +196,7 @@ impl Client {
     /// Asks with the found token, with a body of JSON when there is one; null when the answer has none.
     pub(crate) fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
         let token = self.token()?;
+        self.still_there()?;
         let request = Request::builder().method(method).uri(format!("{}{path}", self.url));
         let request = request.header("authorization", bearer(token.text())).header("content-type", "application/json");
         let body = body.map_or_else(Bytes::new, |body| body.to_string().into());
@@ -219,6 +252,7 @@ impl Client {
         body: Bytes,
         headers: &[(&str, &str)],
     ) -> anyhow::Result<Request<Bytes>> {
+        self.still_there()?;
         let request = Request::post(format!("{}{path}", self.url)).header("authorization", bearer(token));
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         request.body(body).context("no request")
@@ -250,9 +284,9 @@ fn address(origin: &str, url: &str) -> Result<String, Usage> {
 }
 
 /// The first of these folders over which a collector runs.
-fn running(folders: &[&Path]) -> anyhow::Result<(String, Option<DataDir>)> {
-    let found = folders.iter().map(|dir| DataDir::of(dir)).find_map(|dir| Some((dir.addresses()?.url(), Some(dir))));
-    found.ok_or_else(|| {
+fn running(folders: &[&Path]) -> anyhow::Result<Place> {
+    let mut running = folders.iter().map(|dir| DataDir::of(dir)).filter_map(|dir| Some((dir.addresses()?, dir)));
+    running.next().map(|(addresses, dir)| (addresses.url(), Some(dir), Some(addresses.api))).ok_or_else(|| {
         let looked: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
         let looked = if looked.is_empty() { "./data or /var/lib/catchment".to_owned() } else { looked.join(", ") };
         anyhow!(
@@ -262,14 +296,16 @@ fn running(folders: &[&Path]) -> anyhow::Result<(String, Option<DataDir>)> {
 }
 
 /// An address, with the folder whose collector is asked there, if one is.
-fn beside(url: String, folders: &[&Path]) -> (String, Option<DataDir>) {
-    let Ok(asked) = url.parse::<Uri>() else { return (url, None) };
+fn beside(url: String, folders: &[&Path]) -> Place {
+    let Ok(asked) = url.parse::<Uri>() else { return (url, None, None) };
     let mut running = folders.iter().map(|dir| DataDir::of(dir)).filter_map(|dir| Some((dir.addresses()?, dir)));
     match running.find(|(addresses, _)| addresses.is_asked_at(&asked)) {
         // Of the addresses that are called localhost, another program may listen at the first.
-        Some((addresses, dir)) if asked.scheme_str() == Some("http") && !addresses.tls => (addresses.url(), Some(dir)),
-        Some((_, dir)) => (url, Some(dir)),
-        None => (url, None),
+        Some((addresses, dir)) if asked.scheme_str() == Some("http") && !addresses.tls => {
+            (addresses.url(), Some(dir), Some(addresses.api))
+        }
+        Some((addresses, dir)) => (url, Some(dir), Some(addresses.api)),
+        None => (url, None, None),
     }
 }
 

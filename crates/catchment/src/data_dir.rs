@@ -58,6 +58,10 @@ impl DataDir {
         Ok(Self { path })
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(crate) fn wal(&self) -> PathBuf {
         self.path.join("wal")
     }
@@ -90,8 +94,12 @@ impl DataDir {
         self.path.join("addresses.json")
     }
 
-    /// The addresses of the collector that runs over this folder; none when none does.
+    /// The addresses of the collector that runs over this folder; none when none does. One that was killed leaves its addresses behind, and anybody
+    /// may listen there by now: they are believed only while a collector has the folder.
     pub(crate) fn addresses(&self) -> Option<Addresses> {
+        if !wal::is_open(&self.wal()) {
+            return None;
+        }
         serde_json::from_slice(&fs::read(self.addresses_path()).ok()?).ok()
     }
 
@@ -100,9 +108,16 @@ impl DataDir {
         write_private(&self.addresses_path(), &text)
     }
 
+    /// What one that was killed has left behind would be believed from when the next one has the folder until that writes its own.
+    pub(crate) fn remove_left_addresses(&self) {
+        if !wal::is_open(&self.wal()) {
+            self.remove_addresses();
+        }
+    }
+
     /// Nobody listens any more.
     pub(crate) fn remove_addresses(&self) {
-        // A file that stays behind only makes a command fail to connect.
+        // A file that stays behind is believed by nobody.
         drop(fs::remove_file(self.addresses_path()));
     }
 

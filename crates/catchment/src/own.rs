@@ -19,7 +19,9 @@ impl OwnCollector {
         std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
         let log = dir.join("serve.log");
         let file = std::fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-        DataDir::of(dir).remove_addresses();
+        if DataDir::of(dir).addresses().is_some() {
+            bail!("a collector runs over {} already: stop it, or choose another folder", dir.display());
+        }
         let started = Command::new(program)
             .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data-dir"])
             .arg(dir)

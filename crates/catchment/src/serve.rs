@@ -63,6 +63,7 @@ async fn start(boot: &mut Boot) -> anyhow::Result<Router> {
     let (settings, foundation) = (Settings::from_loaded(&boot.loaded), boot.foundation.clone());
     let metrics = boot.metrics(Metrics::register);
     let dir = DataDir::create(&settings.data.dir)?;
+    dir.remove_left_addresses();
 
     let options =
         registry::Options { url: dir.registry_url(), failures_per_minute_max: settings.auth.failures_per_minute_max };

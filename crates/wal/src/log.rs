@@ -1,6 +1,6 @@
 //! [`Wal`]: opening, appending, trimming, ending.
 
-use crate::disk::{Disk, DiskFile, RealDisk};
+use crate::disk::{Disk, DiskFile, LOCK, RealDisk};
 use crate::error::{AppendError, OpenError, ReplayError, is_full};
 use crate::format::{FrameHeader, Kind, SEGMENT_HEADER_BYTES, SegmentHeader, frame_bytes};
 use crate::keys::{self, KeyFile};
@@ -450,7 +450,7 @@ fn new_segment<D: Disk>(disk: &D, dir: &Path, header: SegmentHeader, bytes: u64)
 }
 
 fn take_lock<D: Disk>(disk: &D, dir: &Path) -> Result<D::File, OpenError> {
-    let path = dir.join("lock");
+    let path = dir.join(LOCK);
     disk.lock(&path).map_err(|source| match source.kind() {
         io::ErrorKind::WouldBlock => {
             let mut text = [0u8; 16];
