@@ -1,26 +1,28 @@
 //! `catchment send`: events from a file or standard input, in batches.
 //!
 //! A batch that the server turned away is sent again, because nothing of it was stored. One whose answer is lost is sent again with the same
-//! key, as long as the collector surely knows it. Whatever else ends sending before the input ends, it says what was accepted so far and from which
+//! key, as long as the collector surely knows it; how long it knows keys it is asked when no answer has said so yet. Whatever else ends sending before the input ends, it says what was accepted so far and from which
 //! line to go on, a signal too; when the answer stays lost, that nobody knows of that batch. Lines that were read before the input broke are sent.
 //! Lines of `catchment rejected export` are sent as their events came. No line and no array is larger in memory than what a collector takes at once.
 
-use crate::client::{Client, Server, Token};
+mod input;
+
+use crate::client::{Client, Ended, Server, Token};
 use crate::config::BODY_BYTES_MAX;
 use crate::data_dir::DataDir;
 use crate::exported::{self, Way};
-use anyhow::{Context, anyhow, ensure};
+use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use clap::{Args, value_parser};
 use indicatif::{ProgressBar, ProgressStyle};
+use input::{open, read_line, unreadable};
 use nowwhat::Environment;
-use nowwhat::cli::{complain, print};
+use nowwhat::cli::{Usage, complain, print};
 use nowwhat::client::{Answer, ClientError};
 use nowwhat::serve::Termination;
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, IsTerminal, Read};
+use std::io::{self, BufRead, IsTerminal, Read};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -41,7 +43,7 @@ const DOUBT_MAX: Duration = Duration::from_secs(30);
 pub(crate) struct SendArgs {
     /// File to send, of events or of lines of `catchment rejected export`; - or none reads standard input.
     file: Option<PathBuf>,
-    /// Name of the sensor; registered when there is none on this machine yet.
+    /// Name of the sensor, or its id, which is made from the name; registered when there is none on this machine yet.
     #[arg(long, value_name = "NAME", default_value = "cli")]
     sensor: String,
     /// Begin with this line, from 1: where an earlier run stopped. A JSON array is always sent as a whole.
@@ -180,7 +182,7 @@ pub(crate) fn run(args: &SendArgs, environment: &Environment) -> anyhow::Result<
         progress: bar(bytes),
         done: Arc::new(Mutex::new(done)),
         batch: Vec::new(),
-        doubt_max: DOUBT_MAX,
+        doubt_max: None,
     };
     sending.tell_when_interrupted()?;
     let sent = sending.all(&mut *input);
@@ -209,7 +211,7 @@ struct Sending<'a> {
     done: Arc<Mutex<Done>>,
     batch: Vec<u8>,
     /// For how long a batch whose answer is lost can be sent again without being stored twice.
-    doubt_max: Duration,
+    doubt_max: Option<Duration>,
 }
 
 impl Sending<'_> {
@@ -308,7 +310,7 @@ impl Sending<'_> {
     /// Sends one batch until it has an answer, or nobody can know any more what became of it. Its key lets it come any number of times.
     fn post(&mut self, body: Bytes) -> Result<(), Stopped> {
         let path = self.way.path()?;
-        let key = format!("\"{}\"", Uuid::now_v7());
+        let key = key();
         let way = self.way.headers.clone();
         let mut headers: Vec<(&str, &str)> = way.iter().map(|(name, value)| (&**name, &**value)).collect();
         headers.push(("idempotency-key", &key));
@@ -341,18 +343,38 @@ impl Sending<'_> {
             };
             match stored_since {
                 None => self.done().batch = Fate::NotStored,
-                // The key may be forgotten by then, and the batch be stored a second time.
-                Some(since) if since.elapsed() + wait > self.doubt_max => return Err(Stopped::undecided(cause)),
-                Some(_) if !was_lost => {
-                    let seconds = self.doubt_max.as_secs();
-                    self.complain(&format!("{cause:#}: trying again with the same key, for at most {seconds} s"));
+                Some(since) => {
+                    let doubt_max = self.doubt_max(since);
+                    // The key may be forgotten by then, and the batch be stored a second time.
+                    if since.elapsed() + wait > doubt_max {
+                        return Err(Stopped::undecided(cause));
+                    }
+                    if !was_lost {
+                        let seconds = doubt_max.as_secs();
+                        self.complain(&format!("{cause:#}: trying again with the same key, for at most {seconds} s"));
+                    }
                 }
-                Some(_) => {}
             }
             std::thread::sleep(wait);
         }
         let cause = anyhow!("the collector has turned the batch away {TRIES} times: go on later");
         Err(if stored_since.is_none() { cause.into() } else { Stopped::undecided(cause) })
+    }
+
+    /// For how long a batch that may be stored since `since` is sent again. Before any answer said how long keys are known, a batch of no events asks.
+    fn doubt_max(&mut self, since: Instant) -> Duration {
+        let (path, key) = ("/api/v1/events", key());
+        let headers = [("content-type", "application/x-ndjson"), ("idempotency-key", &*key)];
+        let mut wait = Duration::ZERO;
+        while self.doubt_max.is_none() && since.elapsed() + wait < DOUBT_MAX {
+            std::thread::sleep(wait);
+            wait = match self.once(path, Bytes::new(), &headers) {
+                Tried::TurnedAway { wait, .. } | Tried::Lost { wait, .. } => wait,
+                Tried::Unreached(_) => WAIT,
+                Tried::Answered(_) | Tried::Refused(_) | Tried::Undecided(_) => break,
+            };
+        }
+        self.doubt_max.unwrap_or_default()
     }
 
     /// Sends one batch once.
@@ -365,6 +387,8 @@ impl Sending<'_> {
                     Some(error) if error.is_unsent() => Tried::Unreached(cause),
                     Some(error) if error.is_retryable() => Tried::Lost { cause, since: asked, wait: WAIT },
                     Some(_) => Tried::Undecided(cause),
+                    // Another may be started.
+                    None if cause.is::<Ended>() => Tried::Unreached(cause),
                     None => Tried::Refused(cause),
                 };
             }
@@ -377,7 +401,7 @@ impl Sending<'_> {
             (_, "all_rejected") => Tried::Answered(said),
             (200..300, _) if said["accepted"].is_u64() => {
                 // Who does not say how long keys are known may know none.
-                self.doubt_max = DOUBT_MAX.min(known);
+                self.doubt_max = Some(DOUBT_MAX.min(known));
                 Tried::Answered(said)
             }
             // The collector itself does not know what became of these, or is still at it.
@@ -424,19 +448,9 @@ impl Sending<'_> {
     }
 }
 
-fn unreadable(line: u64) -> String {
-    format!("cannot read line {line}")
-}
-
-/// Reads a line; 0 bytes at the end of the input.
-fn read_line(input: &mut dyn BufRead, line: &mut Vec<u8>) -> anyhow::Result<usize> {
-    line.clear();
-    let read = input.take(BODY_BYTES_MAX.0 + 1).read_until(b'\n', line)?;
-    ensure!(
-        read as u64 <= BODY_BYTES_MAX.0,
-        "it is longer than {BODY_BYTES_MAX}, the most that a collector takes at once: send one event a line, or a JSON array that begins with ["
-    );
-    Ok(read)
+/// A key that no other batch has.
+fn key() -> String {
+    format!("\"{}\"", Uuid::now_v7())
 }
 
 /// The token of a sensor: kept on this machine, else of a sensor registered now.
@@ -445,7 +459,7 @@ fn sensor_token(client: &Client, name: &str) -> anyhow::Result<Token> {
         // Far from the collector's folder the token given is the sensor's.
         return client.token().cloned();
     };
-    let path = dir.sensor_token_path(name);
+    let path = dir.sensor_token_path(&registry::sensor_id_from(name).map_err(|e| Usage(e.to_string()))?);
     if let Some(token) = DataDir::token(&path)? {
         return Ok(Token::Sensor { text: token, path });
     }
@@ -459,27 +473,6 @@ fn sensor_token(client: &Client, name: &str) -> anyhow::Result<Token> {
         ));
     }
     Ok(Token::Sensor { text: token, path })
-}
-
-/// The input, decompressed by what it begins with, and its size when that is known and means something.
-fn open(file: Option<&PathBuf>) -> anyhow::Result<(Box<dyn BufRead>, Option<u64>)> {
-    let (raw, bytes): (Box<dyn Read>, Option<u64>) = match file.filter(|f| f.as_os_str() != "-") {
-        Some(path) => {
-            let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-            let bytes = file.metadata().ok().map(|m| m.len());
-            (Box::new(file), bytes)
-        }
-        None => (Box::new(io::stdin()), None),
-    };
-    let mut raw = BufReader::with_capacity(1 << 16, raw);
-    let head = raw.fill_buf().context("cannot read the input")?;
-    if head.starts_with(&[0x1f, 0x8b]) {
-        return Ok((Box::new(BufReader::new(flate2::bufread::MultiGzDecoder::new(raw))), None));
-    }
-    if head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-        return Ok((Box::new(BufReader::new(zstd::Decoder::with_buffer(raw).context("cannot read the input")?)), None));
-    }
-    Ok((Box::new(raw), bytes))
 }
 
 fn bar(bytes: Option<u64>) -> ProgressBar {
