@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 use std::path::Path;
-use std::process::Output;
-use tests::{Collector, catchment, said};
+use std::process::{Command, Output};
+use tests::{Collector, catchment, program, said};
 
 const EVENTS: &str = "/api/v1/events";
 
@@ -189,4 +189,47 @@ fn what_a_line_cannot_carry_is_named_and_counted_and_nothing_is_sent_as_another_
     assert_eq!(said(&zoned), "1 accepted, 0 duplicates, 0 rejected\n", "{zoned:?}");
     let at = collector.rows("SELECT to_char(time, '%H:%M') FROM events");
     assert_eq!(at, [[json!("11:00")]]);
+}
+
+#[test]
+fn an_export_that_is_sent_as_it_is_ends_with_what_was_rejected_when_it_began() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let collector = Collector::start(dir.path());
+    let token = sensor(dir.path(), "roof");
+    assert_eq!(collector.send(&token, "[1]\n".repeat(5000).as_bytes()).status, 400);
+    let piped = "\"$0\" rejected export --sensor roof | \"$0\" send --sensor roof";
+    let piped =
+        Command::new("sh").args(["-c", piped]).arg(program()).current_dir(dir.path()).output().expect("sh runs");
+    assert_eq!(said(&piped), "0 accepted, 0 duplicates, 5000 rejected\n", "{piped:?}");
+    assert_eq!(collector.rows("SELECT count(*) FROM rejected"), [[json!(10_000)]]);
+}
+
+#[test]
+fn a_sensor_is_named_by_its_name_or_its_id_and_one_that_there_is_not_is_an_error() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let collector = Collector::start(dir.path());
+    let sent = send(dir.path(), "Roof Nord", "{\"n\":1}\n[1]\n");
+    assert_eq!(said(&sent), "1 accepted, 0 duplicates, 1 rejected\n", "{sent:?}");
+    let again = send(dir.path(), "roof-nord", "{\"n\":2}\n");
+    assert_eq!(said(&again), "1 accepted, 0 duplicates, 0 rejected\n", "the same sensor: {again:?}");
+    for name in ["Roof Nord", "roof-nord"] {
+        assert_eq!(said(&export(dir.path(), &["--sensor", name])).lines().count(), 1, "{name}");
+    }
+    let none = catchment(dir.path(), &["rejected", "export", "--sensor", "cellar"], b"");
+    assert!(none.status.code() == Some(1) && complaints(&none).contains("\"cellar\""), "{none:?}");
+    let by_reader = collector.add_token(&json!({ "role": "reader", "name": "report" }));
+    let by_reader = by_reader["token"].as_str().expect("a token");
+    assert_eq!(collector.get("/api/v1/rejected?sensor=cellar", by_reader).status, 404);
+
+    let outside = send(dir.path(), "../../x", "{}\n");
+    assert_eq!(said(&outside), "1 accepted, 0 duplicates, 0 rejected\n", "{outside:?}");
+    let kept = std::fs::read_dir(collector.dir.join("sensors")).expect("a folder");
+    let mut kept: Vec<String> = kept.map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+    kept.sort();
+    assert_eq!(kept, ["..-..-x.token", "roof-nord.token"]);
+    assert!(!dir.path().join("x.token").exists());
+    for no_name in ["..", "-", ""] {
+        let refused = send(dir.path(), no_name, "{}\n");
+        assert!(refused.status.code() == Some(2) && complaints(&refused).contains("cannot be used"), "{refused:?}");
+    }
 }

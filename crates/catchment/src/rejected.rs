@@ -1,15 +1,18 @@
 //! `catchment rejected export`: rejected events with how they were sent, one a line, to be mended and sent again.
+//!
+//! It ends with what was rejected when it began: else one that `catchment send` reads would be given anew what is rejected again.
 
 use crate::client::{Client, Server};
 use crate::exported::{LeftOut, line_of};
 use clap::Args;
 use nowwhat::Environment;
-use nowwhat::cli::{complain, print};
+use nowwhat::cli::{Usage, complain, print};
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 #[derive(Args)]
 pub(crate) struct ExportArgs {
-    /// Those of one sensor.
+    /// Those of one sensor, by its id or its name.
     #[arg(long, value_name = "ID")]
     sensor: Option<String>,
     /// Those rejected for one reason, such as time_without_zone.
@@ -29,20 +32,24 @@ pub(crate) struct ExportArgs {
 }
 
 pub(crate) fn export(args: &ExportArgs, environment: &Environment) -> anyhow::Result<()> {
+    let sensor = args.sensor.as_deref().map(registry::sensor_id_from).transpose().map_err(|e| Usage(e.to_string()))?;
     let client = Client::find(&args.server, environment)?;
-    let given = [("sensor", &args.sensor), ("code", &args.code), ("since", &args.since), ("until", &args.until)];
+    let given = [("sensor", &sensor), ("code", &args.code), ("since", &args.since), ("until", &args.until)];
     let given: Vec<(&str, &str)> = given.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))).collect();
-    let mut cursor = None;
+    let page = |parameters: &[(&str, &str)]| {
+        let query = serde_urlencoded::to_string([&given[..], parameters].concat())?;
+        client.get(&format!("/api/v1/rejected?{query}"))
+    };
+    let position = |row: &Value| row["rejected_position"].as_i64();
+    let last = position(&page(&[("order", "newest"), ("limit", "1")])?["rejected"][0]);
+    let mut cursor: Option<String> = None;
     let mut left_out: BTreeMap<LeftOut, Vec<String>> = BTreeMap::new();
     loop {
-        let mut parameters = given.clone();
-        parameters.extend([("order", "oldest"), ("limit", "1000")]);
+        let mut parameters = vec![("order", "oldest"), ("limit", "1000")];
         parameters.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
-        let query = serde_urlencoded::to_string(&parameters)?;
-        let page = client.get(&format!("/api/v1/rejected?{query}"))?;
-        let none = Vec::new();
-        let mut lines = String::new();
-        for row in page["rejected"].as_array().unwrap_or(&none) {
+        let page = page(&parameters)?;
+        let (rows, mut lines) = (page["rejected"].as_array().map_or(&[][..], Vec::as_slice), String::new());
+        for row in rows.iter().filter(|row| position(row) <= last) {
             match if args.json { Ok(row.to_string()) } else { line_of(row) } {
                 Ok(line) => lines.extend([&line, "\n"]),
                 Err(why) => left_out.entry(why).or_default().push(row["rejected_position"].to_string()),
@@ -50,7 +57,7 @@ pub(crate) fn export(args: &ExportArgs, environment: &Environment) -> anyhow::Re
         }
         print(lines)?;
         cursor = page["next_cursor"].as_str().map(str::to_owned);
-        if cursor.is_none() {
+        if cursor.is_none() || rows.last().and_then(position) >= last {
             break;
         }
     }

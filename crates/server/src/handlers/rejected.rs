@@ -5,6 +5,7 @@ use crate::auth;
 use crate::authorisation::Act;
 use crate::code::Code;
 use crate::handlers::page::limit_of;
+use crate::handlers::sensors::known;
 use crate::pages::Page;
 use ::rejected::{Filter, NewRow, Order, Origin, RejectedError, Row};
 use axum::extract::{RawQuery, State};
@@ -261,7 +262,8 @@ pub(crate) async fn get_rejected(
         }
         (Some(me), _) => filter.sensor = Some(me.to_string()),
         (None, _) if identity.role == Role::Sensor => return Err(auth::scope("this token belongs to no sensor")),
-        (None, _) => {}
+        (None, Some(id)) => drop(known(&app, id).await?),
+        (None, None) => {}
     }
     let mut page = Page::begin(&app, "rejected", u64::from(limit))?;
     let mut added = Ok(ControlFlow::Continue(()));

@@ -333,11 +333,16 @@ pub(crate) fn made(location: &str, body: impl Serialize) -> Response {
 }
 
 async fn one(app: &App, id: &str) -> Result<Response, Problem> {
+    Ok(nowwhat::extract::Json(Sensor::of(app, known(app, id).await?)).into_response())
+}
+
+/// A sensor that there is.
+///
+/// # Errors
+/// 404 when there is none.
+pub(crate) async fn known(app: &App, id: &str) -> Result<SensorInfo, Problem> {
     let sensor = nowwhat::db(app.shared.registry.sensor(id)).await.map_err(unavailable)?;
-    match sensor {
-        Some(sensor) => Ok(nowwhat::extract::Json(Sensor::of(app, sensor)).into_response()),
-        None => Err(Code::NotFound.problem(SensorError::Unknown(id.to_owned()).to_string())),
-    }
+    sensor.ok_or_else(|| Code::NotFound.problem(SensorError::Unknown(id.to_owned()).to_string()))
 }
 
 impl Sensor {

@@ -156,7 +156,7 @@ fn read_rejected(act: Act) -> Described {
     Described::of(act, "A page ends early beyond 8 MiB.")
         .query::<rejected::Parameters>()
         .json_answer::<rejected::RejectedEvents>(200, "A page.", example)
-        .errors(&[Code::RejectedUnavailable, Code::InFlightFull])
+        .errors(&[Code::NotFound, Code::RejectedUnavailable, Code::InFlightFull])
 }
 
 fn sensor() -> Value {
