@@ -276,7 +276,23 @@ fn the_shell_sender_keeps_what_it_cannot_send_and_sends_it_once() {
     assert_eq!(std::fs::read_dir(dir.path().join("other/rejected")).expect("a folder").count(), 1);
     let rest = std::fs::read_dir(dir.path().join("other")).expect("the spool").flatten();
     assert!(!rest.into_iter().any(|entry| entry.file_name().to_string_lossy().ends_with(".json")), "all is sent");
-    assert_eq!(shell(&[]).status.code(), Some(2));
+    let wrong: [&[&str]; 7] = [
+        &[],
+        &["put"],
+        &["put", "reading"],
+        &["put", "reading", ""],
+        &["put", "a\"b", "1"],
+        &["put", "a", "1", "2"],
+        &["send", "all"],
+    ];
+    for args in wrong {
+        let told = shell(args);
+        assert!(
+            told.status.code() == Some(2) && String::from_utf8_lossy(&told.stderr).contains("usage"),
+            "{args:?}: {told:?}"
+        );
+    }
+    assert!(shell(&["send"]).status.success(), "nothing of these is in the spool");
     assert_whole_and_in_order(&collector, 20);
 }
 

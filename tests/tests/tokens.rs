@@ -265,6 +265,9 @@ fn tokens_are_made_listed_and_revoked_on_the_command_line() {
     let run = |args: &[&str]| catchment(dir.path(), args, b"");
     let made = run(&["token", "add", "field", "--role", "enrol", "--uses", "2", "--expires-in", "30d", "--json"]);
     let made: Value = serde_json::from_str(&said(&made)).expect("JSON");
+    let bare = run(&["token", "add", "field", "--role", "enrol", "--expires-in", "5"]);
+    let told = String::from_utf8_lossy(&bare.stderr).into_owned();
+    assert!(bare.status.code() == Some(2) && told.contains("its unit, s, m, h or d"), "5 of what: {told}");
     assert_eq!((&made["role"], &made["uses_left"]), (&json!("enrol"), &json!(2)));
     assert_eq!(register(&collector, &text(&made["token"]), "roof").status, 201);
     let shown = said(&run(&["token", "add", "app", "--role", "send_only", "--sensor", "roof"]));

@@ -80,7 +80,7 @@ pub(crate) struct ChangeArgs {
     #[arg(long, value_name = "BYTES", value_parser = amount::<ByteSize>)]
     bytes_per_second: Option<Amount>,
     /// How much may come at once: what comes in this time, such as 10s; default is what all sensors have.
-    #[arg(long, value_name = "DURATION", value_parser = amount::<Seconds>)]
+    #[arg(long, value_name = "DURATION", value_parser = burst)]
     burst: Option<Amount>,
 }
 
@@ -121,9 +121,18 @@ fn amount<T: config::Value>(text: &str) -> Result<Amount, String> {
     amount.map(Amount::Of).ok_or_else(|| format!("write {}, or default", T::EXPECTED))
 }
 
-/// A duration of the command line.
+/// The burst of a quota of the command line.
+fn burst(text: &str) -> Result<Amount, String> {
+    match text {
+        "default" => Ok(Amount::Default),
+        _ => duration(text).map(|burst| Amount::Of(burst.0)).map_err(|expected| format!("{expected}, or default")),
+    }
+}
+
+/// A duration of the command line. It has its unit: a bare number is seconds to one and days to another.
 pub(crate) fn duration(text: &str) -> Result<Seconds, String> {
-    Seconds::parse(text).ok_or_else(|| format!("write {}", Seconds::EXPECTED))
+    let seconds = Seconds::parse(text).filter(|_| text.ends_with(|sign: char| sign.is_ascii_alphabetic()));
+    seconds.ok_or_else(|| "write a number with its unit, s, m, h or d, such as 30s, 10m or 7d".to_owned())
 }
 
 fn add(args: &AddArgs, environment: &Environment) -> anyhow::Result<()> {
