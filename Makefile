@@ -57,7 +57,8 @@ package: tools ## Package nowwhat and compile it from its package, with nothing 
 	@cargo package --package nowwhat --locked --offline --allow-dirty --quiet --config profile.dev.debug=false --target-dir "$(TARGET)"
 
 .PHONY: generated
-generated: build ## Write what is generated: config/catchment.toml, docs/openapi.json and the tables in the docs
+generated: build ## Write what is generated: config/catchment.toml, docs/openapi.json, the tables in the docs, deploy/
+	@"$(TARGET)/release/nowwhat" deploy
 	@UPDATE_GENERATED=1 cargo test --release --locked --quiet --workspace --bin catchment config::tests
 
 .PHONY: test
