@@ -130,6 +130,38 @@ fn one_sensor_that_keeps_its_bodies_open_does_not_stop_the_others() {
 }
 
 #[test]
+fn seven_slow_sensors_that_hold_what_they_can_do_not_keep_an_eighth_out() {
+    let dir = folder();
+    let settings = [
+        ("CATCHMENT_HTTP__BODY_BYTES_MAX", "4MiB"),
+        ("CATCHMENT_INGEST__IN_FLIGHT_BYTES_MAX", "4MiB"),
+        ("CATCHMENT_HTTP__BODY_STALL_SECONDS", "2m"),
+    ];
+    let collector = Collector::start_with(dir.path(), &settings);
+    let eighth = collector.sensor("eighth");
+    let slow: Vec<_> = (0..7).map(|n| collector.sensor(&format!("slow-{n}"))).collect();
+    let mut free = 4 << 20;
+    let mut held = Vec::new();
+    for token in slow {
+        let bytes = free * 7 / 10;
+        held.push(collector.unfinished(&token, bytes + 1, &blanks(bytes)));
+        free -= bytes;
+        // More than three quarters of what is left do not fit: all of it came.
+        collector.wait_for("its bytes", |c| c.announced(&eighth, free * 3 / 4 + 1) == "HTTP/1.1 503");
+    }
+    let batch = format!("{{\"x\":\"{}\"}}", "x".repeat(1024));
+    refused(&collector.send(&eighth, batch.as_bytes()), 503, "in_flight_full");
+    collector.wait_for("room", |c| c.send(&eighth, batch.as_bytes()).status == 200);
+    let mut told = String::new();
+    held[0].read_to_string(&mut told).expect("an answer");
+    assert!(told.starts_with("HTTP/1.1 503") && told.contains("in_flight_full"), "{told}");
+    // Of the others none had to go: they may be slow.
+    assert_eq!(collector.metric("http_requests_in_flight"), held.len() as f64 - 1.0);
+    drop(held);
+    collector.assert_adds_up();
+}
+
+#[test]
 fn small_events_take_the_room_of_their_columns_before_they_are_read() {
     let dir = folder();
     let settings = [("CATCHMENT_HTTP__BODY_BYTES_MAX", "1MiB"), ("CATCHMENT_INGEST__IN_FLIGHT_BYTES_MAX", "8MiB")];

@@ -1,17 +1,22 @@
 //! Admission: a budget of bytes for everything between a request's first byte and its answer.
 //!
 //! It promises that reservations never add up to more than the budget, that a reservation gives its bytes back when it is dropped,
-//! whatever happened to the request, and that no sender holds the budget with bodies that come slowly: see [`Admission::expect`].
+//! whatever happened to the request, and that nobody keeps others out with bodies that come slowly, however many they are: see
+//! [`Admission::expect`] and [`Reservation::slows`].
 //!
 //! It does not queue: what does not fit is turned away at once, and gives back what it held. So of bodies that hold the budget
-//! together and none of which can grow, those that ask first make the room in which the others end.
+//! together and none of which can grow, those that ask first make the room in which the others end; and slow bodies that hold more than
+//! half make the room in which the next try of what was turned away fits.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
 
 /// Bodies on their way from one sender may take so many times as much as they leave free: three quarters of what it found. So something
 /// is always left for the next sender.
 const SHARE_OF_FREE: u64 = 3;
+/// Slow bodies together keep one part in so many of the budget; what they hold beyond it goes when others need it.
+const SLOW_PARTS: u64 = 2;
 
 /// The byte budget of all requests in flight.
 #[derive(Clone, Debug)]
@@ -30,6 +35,18 @@ struct Used {
     bytes: u64,
     /// Of these, the bytes of bodies that have not come to their end, by sender.
     coming: HashMap<Arc<str>, u64>,
+    /// Those of them that are slow and were not told to give way, by a number of their own.
+    slow: HashMap<u64, Slow>,
+    slow_bytes: u64,
+    last_slow: u64,
+}
+
+/// A body that comes slowly.
+#[derive(Debug)]
+struct Slow {
+    sender: Arc<str>,
+    bytes: u64,
+    gives_way: Arc<Notify>,
 }
 
 /// The budget has no room for this many bytes now; the caller may try again later.
@@ -58,7 +75,7 @@ impl Admission {
     /// # Errors
     /// [`TurnedAway`] when they do not fit beside what is in flight.
     pub fn reserve(&self, bytes: u64) -> Result<Reservation, TurnedAway> {
-        let mut reservation = Reservation { budget: self.budget.clone(), bytes: 0, sender: None };
+        let mut reservation = Reservation { budget: self.budget.clone(), bytes: 0, sender: None, slow: None };
         reservation.resize(bytes)?;
         Ok(reservation)
     }
@@ -69,8 +86,8 @@ impl Admission {
     /// # Errors
     /// [`TurnedAway`] when that many bytes would not fit now.
     pub fn expect(&self, sender: Arc<str>, announced: u64) -> Result<Reservation, TurnedAway> {
-        let reservation = Reservation { budget: self.budget.clone(), bytes: 0, sender: Some(sender) };
-        reservation.fits(&self.budget.used(), announced)?;
+        let reservation = Reservation { budget: self.budget.clone(), bytes: 0, sender: Some(sender), slow: None };
+        reservation.fits(&mut self.budget.used(), announced)?;
         Ok(reservation)
     }
 
@@ -104,6 +121,33 @@ impl Used {
             _ => drop(self.coming.insert(sender.clone(), coming)),
         }
     }
+
+    /// Somebody finds no room for so many bytes: of what slow bodies hold beyond their part, as much is told to give way, of the sender that
+    /// has most on its way. A sender of little is never the one while another has more.
+    fn make_room(&mut self, bytes: u64, bytes_max: u64) {
+        let mut going = 0;
+        while self.slow_bytes > bytes_max / SLOW_PARTS && going < bytes {
+            let most = self.slow.iter().max_by_key(|(_, slow)| (self.coming(&slow.sender), slow.bytes));
+            let Some(number) = most.map(|(number, _)| *number) else { return };
+            let Some(slow) = self.slow.remove(&number) else { return };
+            self.slow_bytes -= slow.bytes;
+            going += slow.bytes;
+            slow.gives_way.notify_one();
+        }
+    }
+
+    /// A slow body now has so many bytes, unless it was told to give way.
+    fn slow_has(&mut self, number: u64, bytes: u64) {
+        if let Some(slow) = self.slow.get_mut(&number) {
+            self.slow_bytes = self.slow_bytes - slow.bytes + bytes;
+            slow.bytes = bytes;
+        }
+    }
+
+    fn is_slow_no_more(&mut self, number: u64) {
+        self.slow_has(number, 0);
+        self.slow.remove(&number);
+    }
 }
 
 /// Bytes taken from the budget; given back on drop.
@@ -113,6 +157,8 @@ pub struct Reservation {
     bytes: u64,
     /// Whose body it is, as long as it comes.
     sender: Option<Arc<str>>,
+    /// The number it has among the slow ones.
+    slow: Option<u64>,
 }
 
 impl Reservation {
@@ -129,21 +175,39 @@ impl Reservation {
         let budget = self.budget.clone();
         let mut used = budget.used();
         if bytes > self.bytes {
-            self.fits(&used, bytes)?;
+            self.fits(&mut used, bytes)?;
         }
         self.set(&mut used, bytes);
         Ok(())
     }
 
+    /// The body has not come within the time that a prompt one takes. From now on it holds its bytes only until somebody finds no room: slow
+    /// bodies together keep half of the budget, and of what they hold beyond it they give way. What is returned tells that this one has to:
+    /// it is to be dropped then.
+    pub fn slows(&mut self) -> Arc<Notify> {
+        let gives_way = Arc::new(Notify::new());
+        if let (Some(sender), None) = (&self.sender, self.slow) {
+            let mut used = self.budget.used();
+            used.last_slow += 1;
+            used.slow_bytes += self.bytes;
+            let (number, bytes) = (used.last_slow, self.bytes);
+            used.slow.insert(number, Slow { sender: sender.clone(), bytes, gives_way: gives_way.clone() });
+            self.slow = Some(number);
+        }
+        gives_way
+    }
+
     /// The whole body is there: from now on it takes as long as this program does, and counts to nobody's share.
     pub fn has_come(&mut self) {
         if let Some(sender) = self.sender.take() {
-            self.budget.used().count(&sender, 0, self.bytes);
+            let mut used = self.budget.used();
+            used.count(&sender, 0, self.bytes);
+            self.slow.take().into_iter().for_each(|number| used.is_slow_no_more(number));
         }
     }
 
     /// Whether it may have this many bytes.
-    fn fits(&self, used: &Used, bytes: u64) -> Result<(), TurnedAway> {
+    fn fits(&self, used: &mut Used, bytes: u64) -> Result<(), TurnedAway> {
         let bytes_max = self.budget.bytes_max;
         let others = used.bytes - self.bytes;
         let free = bytes_max.checked_sub(others).and_then(|room| room.checked_sub(bytes));
@@ -151,17 +215,27 @@ impl Reservation {
             let coming = used.coming(sender) - self.bytes + bytes;
             others == 0 || coming <= free.saturating_mul(SHARE_OF_FREE)
         };
-        match (free, &self.sender) {
-            (Some(_), None) => Ok(()),
-            (Some(free), Some(sender)) if is_within_share(free, sender) => Ok(()),
-            _ => Err(TurnedAway { wanted_bytes: bytes, used_bytes: used.bytes, bytes_max }),
+        let fits = match (free, &self.sender) {
+            (Some(_), None) => true,
+            (Some(free), Some(sender)) => is_within_share(free, sender),
+            (None, _) => false,
+        };
+        if fits {
+            return Ok(());
         }
+        if bytes <= bytes_max {
+            used.make_room(bytes - self.bytes, bytes_max);
+        }
+        Err(TurnedAway { wanted_bytes: bytes, used_bytes: used.bytes, bytes_max })
     }
 
     fn set(&mut self, used: &mut Used, bytes: u64) {
         used.bytes = used.bytes - self.bytes + bytes;
         if let Some(sender) = &self.sender {
             used.count(sender, bytes, self.bytes);
+        }
+        if let Some(number) = self.slow {
+            used.slow_has(number, bytes);
         }
         self.bytes = bytes;
     }
@@ -170,13 +244,16 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         let budget = self.budget.clone();
-        self.set(&mut budget.used(), 0);
+        let mut used = budget.used();
+        self.set(&mut used, 0);
+        self.slow.into_iter().for_each(|number| used.is_slow_no_more(number));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures::FutureExt;
 
     #[test]
     fn what_does_not_fit_is_turned_away_and_what_is_dropped_comes_back() {
@@ -255,5 +332,66 @@ mod tests {
         drop((only, second));
         assert_eq!(admission.used_bytes(), 0);
         assert!(admission.budget.used().coming.is_empty());
+    }
+
+    /// Whether a slow body was told to give way.
+    fn is_to_go(gives_way: &Notify) -> bool {
+        gives_way.notified().now_or_never().is_some()
+    }
+
+    #[test]
+    fn however_many_hold_the_budget_slowly_the_next_one_finds_half_of_it_at_its_second_try() {
+        let admission = Admission::new(1000);
+        let senders = ["one", "two", "three", "four", "five", "six", "seven"];
+        let mut held: Vec<_> = senders
+            .iter()
+            .map_while(|sender| {
+                let free = 1000 - admission.used_bytes();
+                came(&admission, sender, (free * 7).div_ceil(10).min(free)).ok()
+            })
+            .collect();
+        assert!(held.len() > 5 && admission.used_bytes() > 995, "{}", admission.used_bytes());
+        came(&admission, "honest", 100).expect_err("they are not slow yet");
+        let gives_way: Vec<_> = held.iter_mut().map(Reservation::slows).collect();
+        came(&admission, "honest", 100).expect_err("they hold it still");
+        let told: Vec<_> = gives_way.iter().map(|told| is_to_go(told)).collect();
+        assert_eq!(told.iter().filter(|told| **told).count(), 1, "no more than has to: {told:?}");
+        assert!(told[0], "the one that holds most");
+        let mut told = told.into_iter();
+        held.retain(|_| told.next() == Some(false));
+        came(&admission, "honest", 100).expect("there is room");
+        drop(held);
+        let used = admission.budget.used();
+        assert_eq!((used.bytes, used.slow_bytes, used.slow.len(), used.coming.len()), (0, 0, 0, 0));
+    }
+
+    #[test]
+    fn slow_bodies_keep_half_of_the_budget_and_more_as_long_as_nobody_needs_it() {
+        let admission = Admission::new(100);
+        let mut all = came(&admission, "all", 90).expect("it is alone");
+        let gives_way = all.slows();
+        all.resize(95).expect("there is room, and nobody else needs it");
+        assert!(!is_to_go(&gives_way));
+        admission.reserve(101).expect_err("no room could ever be made for it");
+        assert!(!is_to_go(&gives_way));
+        all.resize(50).expect("shrinking always works");
+        admission.reserve(60).expect_err("half is its to keep");
+        assert!(!is_to_go(&gives_way));
+        let _other = admission.reserve(40).expect("fits");
+        all.resize(55).expect("fits");
+        admission.reserve(20).expect_err("it does not fit");
+        assert!(is_to_go(&gives_way), "it holds more than half");
+    }
+
+    #[test]
+    fn a_body_that_came_slowly_is_not_told_to_give_way_once_it_is_there() {
+        let admission = Admission::new(100);
+        let mut slow = came(&admission, "slow", 90).expect("it is alone");
+        let gives_way = slow.slows();
+        slow.has_come();
+        admission.reserve(20).expect_err("it does not fit");
+        assert!(!is_to_go(&gives_way));
+        drop(slow);
+        assert_eq!((admission.used_bytes(), admission.budget.used().slow_bytes), (0, 0));
     }
 }

@@ -19,9 +19,14 @@ use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// Shorter than any limit of nowwhat's for pauses: the answer is on its way already, and must not become one about the pause.
 const DRAIN_PAUSE: Duration = Duration::from_millis(500);
+
+/// A body that has not come within this time is slow: see [`Reservation::slows`].
+const PROMPT: Duration = Duration::from_secs(3);
 
 /// Larger bodies are worked on where they do not hold up other requests of the same thread.
 const INLINE_BYTES_MAX: usize = 1 << 20;
@@ -200,12 +205,8 @@ async fn collect(coming: &mut Coming, reservation: &mut Reservation, max: u64) -
     let mut first: Option<Bytes> = None;
     let mut rest = BytesMut::new();
     let mut total = 0u64;
-    while let Some(frame) = coming.body.frame().await {
-        let frame =
-            frame.map_err(|e| Code::InvalidBody.problem("the connection ended before the body did").cause(e))?;
-        let Ok(data) = frame.into_data() else {
-            continue;
-        };
+    let mut pace = Pace::Prompt(Instant::now() + PROMPT);
+    while let Some(data) = pace.part(&mut coming.body, reservation).await? {
         total += data.len() as u64;
         if total > max {
             return Err(too_large(max));
@@ -245,6 +246,45 @@ fn encodings(headers: &HeaderMap) -> Result<Vec<ContentEncoding>, Problem> {
 }
 
 /// A header as text.
+/// How a body comes.
+enum Pace {
+    /// It has until then.
+    Prompt(Instant),
+    /// It may be told to give way.
+    Slow(Arc<Notify>),
+}
+
+impl Pace {
+    /// The next part of the body; none at its end.
+    ///
+    /// # Errors
+    /// 400 when the connection broke, 408 when it comes too slowly for anybody, 503 when it is slow and has to give way.
+    async fn part(&mut self, body: &mut Body, reservation: &mut Reservation) -> Result<Option<Bytes>, Problem> {
+        loop {
+            let frame = match &*self {
+                Self::Prompt(until) => match tokio::time::timeout_at(*until, body.frame()).await {
+                    Ok(frame) => frame,
+                    Err(_) => {
+                        *self = Self::Slow(reservation.slows());
+                        continue;
+                    }
+                },
+                Self::Slow(gives_way) => tokio::select! {
+                    biased;
+                    () = gives_way.notified() => return Err(gave_way()),
+                    frame = body.frame() => frame,
+                },
+            };
+            let ended_early = |e| Code::InvalidBody.problem("the connection ended before the body did").cause(e);
+            match frame.transpose().map_err(ended_early)?.map(|frame| frame.into_data()) {
+                None => return Ok(None),
+                Some(Ok(data)) => return Ok(Some(data)),
+                Some(Err(_trailers)) => {}
+            }
+        }
+    }
+}
+
 pub(crate) fn header_text<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Result<Option<&'a str>, Problem> {
     headers.get(name).map(|value| plain(value, name)).transpose()
 }
@@ -271,4 +311,12 @@ pub(crate) fn turned_away(refused: TurnedAway) -> Problem {
         ));
     }
     Code::InFlightFull.problem(refused.to_string())
+}
+
+/// The body came slowly, and others need the room that it holds.
+fn gave_way() -> Problem {
+    Code::InFlightFull.problem(format!(
+        "the body had not come within {} s, and others need the room: what comes slowly has half of it. Send it faster or in smaller parts",
+        PROMPT.as_secs()
+    ))
 }
