@@ -204,6 +204,33 @@ fn a_body_that_stalls_is_given_up_and_a_head_that_never_comes_as_well() {
 }
 
 #[test]
+fn a_refusal_stays_what_it_is_when_its_client_goes_on_to_drip() {
+    let dir = folder();
+    let settings = [("CATCHMENT_HTTP__BODY_STALL_SECONDS", "1s"), ("CATCHMENT_HTTP__BODY_BYTES_MAX", "64KiB")];
+    let collector = Collector::start_with(dir.path(), &settings);
+    let token = collector.sensor("roof");
+    for (token, bytes, status) in [("cat_nobody", 60_000, "401"), (token.as_str(), 100_000, "413")] {
+        let mut connection = collector.unfinished(token, bytes, b"{");
+        let mut answer = String::new();
+        std::thread::scope(|scope| {
+            let mut drips = connection.try_clone().expect("another handle");
+            // Until the collector ends the connection.
+            scope.spawn(move || {
+                while drips.write_all(b" ").is_ok() {
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                }
+            });
+            let mut head = [0; 12];
+            connection.read_exact(&mut head).expect("an answer");
+            answer = String::from_utf8_lossy(&head).into_owned();
+            drop(connection.shutdown(std::net::Shutdown::Both));
+        });
+        assert_eq!(answer, format!("HTTP/1.1 {status}"));
+    }
+    assert_eq!(collector.metric("catchment_server_turned_away_total{code=\"invalid_token\"}"), 1.0);
+}
+
+#[test]
 fn one_connection_too_many_is_told_so() {
     let dir = folder();
     let collector = Collector::start_with(dir.path(), &[("CATCHMENT_HTTP__CONNECTIONS_MAX", "2")]);

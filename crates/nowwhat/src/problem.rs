@@ -7,7 +7,7 @@
 mod status;
 mod uniform;
 
-pub use uniform::{Bounded, Limits, Uniform, body_limit};
+pub use uniform::{Bounded, Limits, Rest, Uniform, body_limit};
 
 pub(crate) use uniform::{Asked, BodyLimit, Bounds};
 

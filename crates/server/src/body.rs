@@ -15,6 +15,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use nowwhat::Problem;
+use nowwhat::problem::Rest;
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
 use std::sync::Arc;
@@ -22,8 +23,12 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// Shorter than any limit of nowwhat's for pauses: the answer is on its way already, and must not become one about the pause.
-const DRAIN_PAUSE: Duration = Duration::from_millis(500);
+/// What is left of a refused request's body is taken as long as in each time of this length so much of it comes: who sends more slowly reads
+/// the answer meanwhile.
+const DRAIN_STEP: Duration = Duration::from_millis(500);
+const DRAIN_STEP_BYTES_MIN: usize = 4 << 10;
+/// And for no longer than this.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// A body that has not come within this time is slow: see [`Reservation::slows`].
 const PROMPT: Duration = Duration::from_secs(3);
@@ -46,6 +51,8 @@ pub(crate) struct Read {
 pub(crate) struct Coming {
     body: Body,
     /// Whose share of the budget it takes while it comes. Small bodies that are no events share one.
+    /// To tell that its answer is decided.
+    rest: Option<Rest>,
     sender: Arc<str>,
     /// The client sends it when it is told to (RFC 9110, 10.1.1), which happens when it is read.
     awaits_continue: bool,
@@ -59,7 +66,8 @@ impl Coming {
         let (parts, body) = request.into_parts();
         let expects = parts.headers.get(header::EXPECT);
         let awaits_continue = expects.is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-        (parts, Self { body, sender: Arc::default(), awaits_continue, charge: None })
+        let rest = Rest::of(&parts.extensions);
+        (parts, Self { body, rest, sender: Arc::default(), awaits_continue, charge: None })
     }
 
     /// Whose body it is.
@@ -277,6 +285,39 @@ impl Pace {
             };
             let ended_early = |e| Code::InvalidBody.problem("the connection ended before the body did").cause(e);
             match frame.transpose().map_err(ended_early)?.map(|frame| frame.into_data()) {
+/// Takes what is left of the body of a refused request and lets it go, so that its client comes to read the answer instead of
+/// failing to send; up to twice a largest body, and until its client pauses or drips. A client that waits to be told to send is not told.
+async fn drain(app: &App, coming: Coming) {
+    let Coming { mut body, rest, awaits_continue: false, .. } = coming else { return };
+    rest.iter().for_each(Rest::is_left_over);
+    let mut left = app.shared.limits.body_bytes_max as usize * 2;
+    let end = Instant::now() + DRAIN_TIME_MAX;
+    while left > 0 && Instant::now() < end {
+        let mut came = 0;
+        let step = async {
+            while let Some(Ok(frame)) = body.frame().await {
+                came += frame.data_ref().map_or(0, Bytes::len);
+                if came >= left {
+                    break;
+                }
+            }
+        };
+        let is_over = tokio::time::timeout(DRAIN_STEP, step).await.is_ok();
+        if is_over || came < DRAIN_STEP_BYTES_MIN {
+            return;
+        }
+        left = left.saturating_sub(came);
+    }
+}
+
+/// How the body was encoded; a header on several lines is one list (RFC 9110, 5.3).
+fn encodings(headers: &HeaderMap) -> Result<Vec<ContentEncoding>, Problem> {
+    let lines = headers.get_all(header::CONTENT_ENCODING).iter().map(|line| plain(line, &header::CONTENT_ENCODING));
+    let list = lines.collect::<Result<Vec<_>, _>>()?.join(",");
+    event::encodings_of(Some(&list)).map_err(|e| Code::UnsupportedMediaType.problem(e.to_string()))
+}
+
+/// A header as text.
                 None => return Ok(None),
                 Some(Ok(data)) => return Ok(Some(data)),
                 Some(Err(_trailers)) => {}

@@ -165,6 +165,7 @@ impl Limits {
         let coming = (!request.body().is_end_stream()).then(|| {
             BodyLimit(self.body_bytes_max).apply(request);
             let coming = Arc::new(Coming::default());
+            request.extensions_mut().insert(Rest(coming.clone()));
             let inner = std::mem::take(request.body_mut());
             let slowness = Slowness::new(self.body_stall_timeout);
             *request.body_mut() = Body::new(Awaited { inner, coming: coming.clone(), slowness });
@@ -316,6 +317,27 @@ struct Coming {
     is_owed: AtomicBool,
     /// Whether someone waited for too long.
     has_stalled: AtomicBool,
+    /// Whether the answer is decided, whatever else comes.
+    is_decided: AtomicBool,
+}
+
+/// What is left of a request's body when its answer is decided.
+///
+/// A handler that refuses a request before its body is there may take the rest of it, so that the client comes to read the answer. It says
+/// so here first, else a body that comes slowly would turn the answer into 408.
+#[derive(Clone, Debug)]
+pub struct Rest(Arc<Coming>);
+
+impl Rest {
+    /// That of the request with these extensions; none when it has no body, or no [`Uniform`] is around its handler.
+    pub fn of(extensions: &http::Extensions) -> Option<Self> {
+        extensions.get().cloned()
+    }
+
+    /// The answer is decided: how the rest comes changes nothing about it.
+    pub fn is_left_over(&self) {
+        self.0.is_decided.store(true, Ordering::Release);
+    }
 }
 
 /// Why a body ends early.
@@ -381,7 +403,9 @@ impl http_body::Body for Awaited {
             return Poll::Ready(frame);
         }
         ready!(self.slowness.poll(cx));
-        self.coming.has_stalled.store(true, Ordering::Release);
+        if !self.coming.is_decided.load(Ordering::Acquire) {
+            self.coming.has_stalled.store(true, Ordering::Release);
+        }
         self.slowness.pause = None;
         Poll::Ready(Some(Err(axum::Error::new(Stalled))))
     }

@@ -196,6 +196,32 @@ async fn a_body_that_drips_is_given_up_though_it_never_pauses() {
 }
 
 #[tokio::test]
+async fn an_answer_that_was_decided_stays_however_slowly_the_rest_of_the_body_comes() {
+    for (path, status) in [("/decided", StatusCode::FORBIDDEN), ("/undecided", StatusCode::REQUEST_TIMEOUT)] {
+        let (parts, _) = answer_to_dripping(path).await;
+        assert_eq!(parts.status, status, "{path}");
+    }
+}
+
+/// The answer of a handler that refuses and reads the rest of the body, which drips.
+async fn answer_to_dripping(path: &str) -> (http::response::Parts, Bytes) {
+    async fn rest_of(body: Body) -> StatusCode {
+        drop(to_bytes(body, usize::MAX).await);
+        StatusCode::FORBIDDEN
+    }
+    let decided = |request: Request| async move {
+        Rest::of(request.extensions()).expect("it has a body").is_left_over();
+        rest_of(request.into_body()).await
+    };
+    let undecided = |request: Request| rest_of(request.into_body());
+    let routes = Router::new().route("/decided", post(decided)).route("/undecided", post(undecided));
+    let (body_stall_timeout, request_timeout) = (Duration::from_millis(100), Duration::from_secs(60));
+    let limits = Limits { body_bytes_max: 1 << 20, body_stall_timeout, request_timeout };
+    let drip = Body::from_stream(futures::stream::pending::<Result<Bytes, Infallible>>());
+    answer(routes.layer(Uniform::new(watch::channel(limits).1)), "POST", path, drip).await
+}
+
+#[tokio::test]
 async fn head_gets_the_head_of_the_problem_alone() {
     for path in ["/nowhere", "/lost"] {
         let text = exchange(shop(), &format!("HEAD {path} HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n")).await;
