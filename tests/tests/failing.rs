@@ -280,7 +280,7 @@ fn a_refused_token_is_told_with_its_place_and_what_to_do() {
     let list = |dir: &Path, variables: &[(&str, &str)]| catchment_with(dir, &["sensor", "list"], b"", variables);
     std::fs::create_dir(dir.path().join("data")).expect("made");
     std::fs::write(dir.path().join("data/admin.token"), "left-from-another-time\n").expect("written");
-    let configured = [("CATCHMENT_AUTH__ADMIN_TOKEN", "configured-and-long-enough")];
+    let configured = [("CATCHMENT_AUTH__ADMIN_TOKEN", "configured-and-now-it-is-long-enough")];
     let collector = Collector::start_with(dir.path(), &configured);
     let advice = "the collector may use a configured auth.admin_token: set CATCHMENT_TOKEN to it";
     let refused = list(dir.path(), &[]);

@@ -1,7 +1,7 @@
 //! Who tries tokens is slowed down; who has one is not.
 
 use serde_json::json;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tests::{Answer, Collector};
 
 /// A collector that believes what its test says of addresses.
@@ -52,6 +52,41 @@ fn a_token_that_has_ended_is_no_guess_however_often_it_comes() {
     }
     assert_eq!(ask(&collector, "192.0.2.1", &good).status, 200);
     assert_eq!(ask(&collector, "192.0.2.1", "cat_guess").status, 401);
+}
+
+#[test]
+fn who_guesses_a_token_that_somebody_thought_of_gets_no_more_than_a_few_looks_even_at_the_right_one() {
+    const THOUGHT_OF: &str = "correct-horse-battery-staple-and-hay";
+    let dir = tempfile::tempdir().expect("a folder");
+    let settings = [("CATCHMENT_HTTP__TRUSTED_PROXIES", "127.0.0.1"), ("CATCHMENT_AUTH__ADMIN_TOKEN", THOUGHT_OF)];
+    assert_eq!(Collector::start(dir.path()).terminate(), 0);
+    let collector = Collector::start_with(dir.path(), &settings);
+    let listed =
+        |address: &str| collector.ask(("GET", "/api/v1/sensors"), THOUGHT_OF, &[("x-forwarded-for", address)], b"");
+    let registered = collector.post("/api/v1/sensor", THOUGHT_OF, br#"{"name":"roof"}"#, &[]).json();
+    let made = registered["token"].as_str().expect("a token");
+    assert_eq!(listed("192.0.2.1").status, 200);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for thread in 0..16 {
+            let (collector, is_over) = (&collector, &is_over);
+            scope.spawn(move || {
+                for n in (0..).take_while(|_| !is_over.load(Ordering::Relaxed)) {
+                    ask(collector, "192.0.2.1", &format!("guess-{thread}-{n}"));
+                }
+            });
+        }
+        tests::wait_until("its turn to be refused", || {
+            let answer = listed("192.0.2.1");
+            answer.status == 429
+                && answer.json()["code"] == "too_many_failures"
+                && answer.header("retry-after").is_some()
+        });
+        assert_eq!(ask(&collector, "192.0.2.1", made).status, 200, "nobody guesses a token that was made here");
+        assert_eq!(listed("192.0.2.2").status, 200, "another address does not wait");
+        is_over.store(true, Ordering::Relaxed);
+    });
+    tests::wait_until("a turn", || listed("192.0.2.1").status == 200);
 }
 
 #[test]

@@ -88,7 +88,7 @@ fn a_configuration_with_problems_stops_the_start_naming_all_of_them() {
 #[test]
 fn the_configuration_is_shown_with_origins_and_masked_secrets() {
     let dir = folder();
-    let settings = [("CATCHMENT_AUTH__ADMIN_TOKEN", "very-secret-admin-token"), ("CATCHMENT_ENV", "qa")];
+    let settings = [("CATCHMENT_AUTH__ADMIN_TOKEN", "very-secret-admin-token-of-a-test"), ("CATCHMENT_ENV", "qa")];
     let output = catchment(dir.path(), &["config", "show"], &settings);
     let shown = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && !shown.contains("very-secret"), "{shown}");
@@ -112,15 +112,21 @@ fn a_configured_admin_token_replaces_the_made_one() {
         assert_eq!(collector.terminate(), 0);
         token
     };
-    let collector = Collector::start_with(dir.path(), &[("CATCHMENT_AUTH__ADMIN_TOKEN", "very-secret-admin-token")]);
-    assert_eq!(collector.get("/api/v1/sensors", "very-secret-admin-token").status, 200);
+    let collector =
+        Collector::start_with(dir.path(), &[("CATCHMENT_AUTH__ADMIN_TOKEN", "very-secret-admin-token-of-a-test")]);
+    assert_eq!(collector.get("/api/v1/sensors", "very-secret-admin-token-of-a-test").status, 200);
     assert_eq!(collector.get("/api/v1/sensors", &made).status, 401);
     let weak = catchment(
         dir.path(),
         &["serve", "--data-dir", "other", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"],
-        &[("CATCHMENT_AUTH__ADMIN_TOKEN", "short")],
+        &[("CATCHMENT_AUTH__ADMIN_TOKEN", "shortshortshortshortshortshort")],
     );
-    assert!(weak.status.code() == Some(2) && told(&weak).contains("16"), "{}", told(&weak));
+    assert!(
+        weak.status.code() == Some(2)
+            && told(&weak).contains("at least 32 characters; `openssl rand -hex 32` makes one"),
+        "{}",
+        told(&weak)
+    );
 }
 
 #[test]
@@ -171,29 +177,32 @@ fn hangup_changes_the_admin_token_and_says_what_takes_a_restart() {
         let text = format!("[auth]\nadmin_token = \"{token}\"\n[window]\nkeys_max = {keys}\n");
         std::fs::write(&file, text).expect("written");
     };
-    write("the-first-token-of-admins", 1000);
+    write("the-first-token-of-admins-of-a-test", 1000);
     // The token beside the data is for a collector without a configured one; its place is read by the tests.
     std::fs::create_dir_all(dir.path().join("data")).expect("made");
-    std::fs::write(dir.path().join("data/admin.token"), "the-token-beside-the-data").expect("written");
+    std::fs::write(dir.path().join("data/admin.token"), "the-token-beside-the-data-of-a-test").expect("written");
     // It asks with tokens that are not known yet until they are.
     let settings =
         [("CATCHMENT_CONFIG", file.to_str().expect("a text")), ("CATCHMENT_AUTH__FAILURES_PER_MINUTE_MAX", "1000000")];
     let collector = Collector::start_with(dir.path(), &settings);
     let status = |token: &str| collector.get("/api/v1/sensors", token).status;
-    assert_eq!((status("the-first-token-of-admins"), status("the-second-token-of-admins")), (200, 401));
+    assert_eq!(
+        (status("the-first-token-of-admins-of-a-test"), status("the-second-token-of-admins-of-a-test")),
+        (200, 401)
+    );
 
-    write("the-second-token-of-admins", 2000);
+    write("the-second-token-of-admins-of-a-test", 2000);
     collector.signal_hup();
-    collector.wait_for("the new token", |_| status("the-second-token-of-admins") == 200);
-    assert_eq!(status("the-first-token-of-admins"), 401, "the old one is gone");
+    collector.wait_for("the new token", |_| status("the-second-token-of-admins-of-a-test") == 200);
+    assert_eq!(status("the-first-token-of-admins-of-a-test"), 401, "the old one is gone");
     let log = || std::fs::read_to_string(dir.path().join("log")).expect("the log");
     collector.wait_for("the warning", |_| log().contains("\"settings\":\"window.keys_max\""));
     assert!(log().contains("\"changed\":\"auth.admin_token\"") && !log().contains("token-of-admins"), "{}", log());
 
     std::fs::write(&file, "").expect("written");
     collector.signal_hup();
-    collector.wait_for("the token beside the data", |_| status("the-token-beside-the-data") == 200);
-    assert_eq!(status("the-second-token-of-admins"), 401, "nobody configures it any more");
+    collector.wait_for("the token beside the data", |_| status("the-token-beside-the-data-of-a-test") == 200);
+    assert_eq!(status("the-second-token-of-admins-of-a-test"), 401, "nobody configures it any more");
 }
 
 #[test]

@@ -61,7 +61,8 @@ fn token_flaw(token: &str) -> Option<String> {
     if !nowwhat::bearer::can_be_sent(token) {
         return Some("no request can send it: use visible ASCII without blanks".to_owned());
     }
-    (token.len() < chars_min).then(|| format!("it has at least {chars_min} characters"))
+    (token.len() < chars_min)
+        .then(|| format!("it has at least {chars_min} characters; `openssl rand -hex 32` makes one"))
 }
 
 #[cfg(test)]

@@ -14,9 +14,9 @@ nowwhat::settings! {
         }
         /// Who may come in.
         auth: Auth {
-            /// The admin token, at least 16 characters. Without it one is made at the first start, in `<data dir>/admin.token`.
+            /// The admin token, at least 32 characters. Without it one is made at the first start, in `<data dir>/admin.token`.
             admin_token: Option<Secret> = "", reload;
-            /// Unknown tokens that one address may try in a minute; further ones are 429 for the rest of the minute. Valid tokens always pass.
+            /// Unknown tokens that one address may try in a minute; further ones are 429 for the rest of the minute, and of those that could be guessed ten a second are looked at. Valid tokens that were made by the collector always pass.
             failures_per_minute_max: u32 = "10", range "1".."1000000";
         }
         /// The record of who changed what, `GET /api/v1/audit`.

@@ -41,7 +41,9 @@ pub enum OpenError {
         known: usize,
     },
     /// The configured admin token is too short.
-    #[error("auth.admin_token is too short: it has at least {ADMIN_TOKEN_CHARS_MIN} characters")]
+    #[error(
+        "auth.admin_token is too short: it has at least {ADMIN_TOKEN_CHARS_MIN} characters; `openssl rand -hex 32` makes one"
+    )]
     WeakAdminToken,
 }
 

@@ -8,7 +8,7 @@ use crate::metrics::RegistryMetrics;
 use crate::quota::Quota;
 use crate::remembered::{Remembered, Shown};
 use crate::schema::migrate;
-use crate::token::digest;
+use crate::token::{digest, is_random};
 use jiff::tz::TimeZone;
 use serde_json::Value;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::Semaphore;
 
 /// Shortest admin token that may be configured.
-pub const ADMIN_TOKEN_CHARS_MIN: usize = 16;
+pub const ADMIN_TOKEN_CHARS_MIN: usize = 32;
 const BUSY: Duration = Duration::from_secs(5);
 
 /// What a registry is told at its start.
@@ -122,8 +122,9 @@ impl Registry {
     }
 
     /// Who a token belongs to; from memory when it was verified before. `from` is the address that sent it: after too many that are not
-    /// known, further unknown ones are told to wait. A token that is known is never told so, whoever else has that address, nor does one
-    /// count that has ended: it was no guess.
+    /// known, further unknown ones are told to wait. A token that was made here and is known is never told so, whoever else has that
+    /// address, nor does one count that has ended: it was no guess. Any other, such as a configured admin token, takes turns with the guesses
+    /// of its address.
     ///
     /// # Errors
     /// [`AuthError`].
@@ -151,6 +152,22 @@ impl Registry {
             }
             Ok(None) => match self.has_ended(&digest).await {
                 Ok(true) => {
+        if is_random(token) {
+            return self.known(token, from).await;
+        }
+        let Shared { metrics, failures, .. } = &*self.shared;
+        let now = Instant::now();
+        let Some(turn) = failures.turn(from, now) else {
+            metrics.turned_away.inc();
+            return Err(AuthError::TooManyFailures { wait_seconds: 1 });
+        };
+        if turn > now {
+            tokio::time::sleep_until(turn.into()).await;
+        }
+        self.known(token, from).await.inspect(|_| failures.was_no_guess(from))
+    }
+
+    async fn known(&self, token: &str, from: Option<IpAddr>) -> Result<Arc<Identity>, AuthError> {
                     metrics.refused.inc();
                     Err(AuthError::Refused)
                 }

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-const ADMIN: &str = "the-first-admin-token";
+const ADMIN: &str = "the-first-admin-token-of-a-test-1";
 
 fn options(url: &str) -> Options {
     Options { url: url.to_owned(), failures_per_minute_max: 10 }
@@ -54,10 +54,10 @@ async fn the_database_holds_no_token_in_clear_and_is_the_owners_alone() {
     let dir = tempfile::tempdir().expect("a folder");
     let registry = open(dir.path()).await;
     let made = register(&registry, "roof", &no_labels()).await.expect("registered");
-    registry.ensure_admin("a-long-enough-admin-token").await.expect("stored");
+    registry.ensure_admin("a-long-enough-admin-token-of-a-test").await.expect("stored");
     registry.close().await.expect("closed");
     let bytes = std::fs::read(dir.path().join("registry.db")).expect("the file");
-    for secret in [made.token.reveal(), "a-long-enough-admin-token"] {
+    for secret in [made.token.reveal(), "a-long-enough-admin-token-of-a-test"] {
         assert!(!bytes.windows(secret.len()).any(|w| w == secret.as_bytes()));
     }
     let mode = std::fs::metadata(dir.path().join("registry.db")).expect("the file").permissions().mode();
@@ -91,12 +91,15 @@ async fn a_new_configured_admin_token_takes_the_place_of_the_old_one_at_once() {
     let registry = open(dir.path()).await;
     assert!(matches!(registry.ensure_admin("short").await, Err(OpenError::WeakAdminToken)));
     assert_eq!(admin(&registry).await.role, Role::Admin);
-    registry.ensure_admin("the-second-admin-token").await.expect("stored");
+    registry.ensure_admin("the-second-admin-token-of-a-test").await.expect("stored");
     assert!(registry.authenticate(ADMIN, None).await.is_err());
-    assert!(registry.authenticate("the-second-admin-token", None).await.is_ok());
+    assert!(registry.authenticate("the-second-admin-token-of-a-test", None).await.is_ok());
     assert!(registry.authenticate(ADMIN, None).await.is_err());
     admin(&registry).await;
-    assert!(registry.authenticate("the-second-admin-token", None).await.is_err(), "the first one is configured again");
+    assert!(
+        registry.authenticate("the-second-admin-token-of-a-test", None).await.is_err(),
+        "the first one is configured again"
+    );
 }
 
 /// A database as the first version of the schema made it.

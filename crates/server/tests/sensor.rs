@@ -10,7 +10,7 @@ use rejected::{Rejected, RejectedMetrics};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-const ADMIN_TOKEN: &str = "an admin token of a test";
+const ADMIN_TOKEN: &str = "an admin token of a test, and long";
 const MIB: u64 = 1 << 20;
 
 /// The collector over a folder of its own, and the folder.
