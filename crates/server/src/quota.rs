@@ -28,6 +28,8 @@ use std::time::Instant;
 
 /// Sensors that are measured at the same time.
 const METERS_MAX: usize = 50_000;
+/// How many stay when room is made: so it is made once for many new sensors, however few of the others tell nothing any more.
+const METERS_KEPT: usize = METERS_MAX / 4 * 3;
 /// Memory of all meters: each has its name, of up to 128 bytes, and an entry in a map that is half empty at worst.
 pub const QUOTAS_BYTES_MAX: u64 = METERS_MAX as u64 * 512;
 
@@ -121,19 +123,17 @@ impl Quotas {
     }
 }
 
-/// Lets meters go that tell nothing any more; when there are too few, also the half of the others that was used the longest ago.
+/// Lets meters go that tell nothing any more; when more than three quarters stay, also those of the others that were used the longest ago.
 fn make_room(meters: &mut HashMap<Arc<str>, Arc<Meter>>, began: Instant) {
     let now = began.elapsed();
     // Nobody can take hold of one meanwhile: that takes the lock of the map.
     let is_free = |meter: &Arc<Meter>| Arc::strong_count(meter) == 1;
     meters.retain(|_, meter| !is_free(meter) || !meter.tells_nothing(now));
-    if meters.len() < METERS_MAX {
-        return;
-    }
+    let Some(excess) = meters.len().checked_sub(METERS_KEPT).filter(|excess| *excess > 0) else { return };
     let mut used: Vec<_> = meters.values().map(|meter| meter.used_at()).collect();
-    let (_, middle, _) = used.select_nth_unstable(METERS_MAX / 2);
-    let middle = *middle;
-    meters.retain(|_, meter| !is_free(meter) || meter.used_at() > middle);
+    let (_, last_to_go, _) = used.select_nth_unstable(excess - 1);
+    let last_to_go = *last_to_go;
+    meters.retain(|_, meter| !is_free(meter) || meter.used_at() > last_to_go);
 }
 
 /// What one request costs of its sensor's quota. Settled when it is dropped.

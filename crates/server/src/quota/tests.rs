@@ -125,6 +125,21 @@ fn memory_is_bounded_and_those_who_owe_are_kept_before_those_who_do_not() {
     assert!(quotas.meters().len() <= METERS_MAX);
 }
 
+#[test]
+fn room_is_made_for_a_quarter_however_few_tell_nothing_any_more() {
+    let quotas = Quotas::new(Quota { events_per_second: Some(1), burst_seconds: Some(1), ..Quota::default() });
+    let name = |n: usize| -> Arc<str> { format!("sensor-{n}").into() };
+    // All but one have sent something lately.
+    for n in 1..METERS_MAX {
+        quotas.charge(&name(n), Quota::default(), 1).received(1).expect("a full bucket");
+    }
+    drop(quotas.charge(&name(METERS_MAX), Quota::default(), 1));
+    assert_eq!(quotas.meters().len(), METERS_MAX);
+    drop(quotas.charge(&name(0), Quota::default(), 1));
+    assert!(quotas.meters().len() <= METERS_KEPT + 1, "{}", quotas.meters().len());
+    assert!(quotas.meters().len() > METERS_MAX / 2 && quotas.meters().contains_key(&name(METERS_MAX - 1)));
+}
+
 proptest! {
     /// Whatever comes when: in any time no more passes than one burst, what came in it, and the last batch; and whoever waits as
     /// long as told gets through.
