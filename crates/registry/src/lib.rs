@@ -39,7 +39,7 @@ pub use identity::{Identity, Role};
 pub use metrics::RegistryMetrics;
 pub use name::{BadName, sensor_id_from};
 pub use quota::{BURST_SECONDS_MAX, PER_SECOND_MAX, Quota, QuotaChange};
-pub use registry::{ADMIN_TOKEN_CHARS_MIN, Options, Registry};
+pub use registry::{ADMIN_TOKEN_CHARS_MIN, Options, REGISTRY_BYTES_MAX, Registry};
 pub use sensors::{Labels, OVERLAP_SECONDS_MAX, Registered, Rotated, SensorChange, SensorInfo};
 pub use token::Token;
 pub use tokens::{NewToken, TokenInfo, USES_MAX};

@@ -6,7 +6,7 @@ use crate::failures::Failures;
 use crate::identity::{Identity, Role};
 use crate::metrics::RegistryMetrics;
 use crate::quota::Quota;
-use crate::remembered::{Remembered, Shown};
+use crate::remembered::{REMEMBERED_BYTES, REMEMBERED_MAX, Remembered, Shown};
 use crate::schema::migrate;
 use crate::token::{digest, is_random};
 use jiff::tz::TimeZone;
@@ -14,6 +14,7 @@ use serde_json::Value;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection as _, Row, Sqlite, SqlitePool, Transaction};
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,6 +23,12 @@ use tokio::sync::Semaphore;
 
 /// Shortest admin token that may be configured.
 pub const ADMIN_TOKEN_CHARS_MIN: usize = 32;
+/// Sensors and tokens of which the last use waits to be written; of more, a use is not noted.
+const SEEN_MAX: usize = REMEMBERED_MAX;
+/// Memory of one of each, in maps that are half empty at worst; twice, as those that are being written stay.
+const SEEN_BYTES: usize = 512;
+/// Memory of all tokens and names that are remembered, and of who was seen.
+pub const REGISTRY_BYTES_MAX: u64 = (REMEMBERED_MAX * REMEMBERED_BYTES + SEEN_MAX * SEEN_BYTES) as u64;
 const BUSY: Duration = Duration::from_secs(5);
 
 /// What a registry is told at its start.
@@ -55,6 +62,22 @@ pub(crate) struct Shared {
 pub(crate) struct Seen {
     pub(crate) sensors: HashMap<Arc<str>, i64>,
     pub(crate) tokens: HashMap<i64, i64>,
+}
+
+impl Seen {
+    /// Adds what could not be written; what came since is newer.
+    fn take_back(&mut self, older: Self) {
+        let Self { sensors, tokens } = std::mem::replace(self, older);
+        sensors.into_iter().for_each(|(sensor, at)| note(&mut self.sensors, sensor, at));
+        tokens.into_iter().for_each(|(token, at)| note(&mut self.tokens, token, at));
+    }
+}
+
+/// Notes when something was used, when there is room.
+fn note<K: Eq + Hash>(used: &mut HashMap<K, i64>, key: K, at: i64) {
+    if used.len() < SEEN_MAX || used.contains_key(&key) {
+        used.insert(key, at);
+    }
 }
 
 impl Registry {
@@ -129,6 +152,22 @@ impl Registry {
     /// # Errors
     /// [`AuthError`].
     pub async fn authenticate(&self, token: &str, from: Option<IpAddr>) -> Result<Arc<Identity>, AuthError> {
+        if is_random(token) {
+            return self.known(token, from).await;
+        }
+        let Shared { metrics, failures, .. } = &*self.shared;
+        let now = Instant::now();
+        let Some(turn) = failures.turn(from, now) else {
+            metrics.turned_away.inc();
+            return Err(AuthError::TooManyFailures { wait_seconds: 1 });
+        };
+        if turn > now {
+            tokio::time::sleep_until(turn.into()).await;
+        }
+        self.known(token, from).await.inspect(|_| failures.was_no_guess(from))
+    }
+
+    async fn known(&self, token: &str, from: Option<IpAddr>) -> Result<Arc<Identity>, AuthError> {
         let Shared { metrics, remembered, failures, suspects, .. } = &*self.shared;
         let (digest, now) = (digest(token), now_micros());
         let shown = Shown::Token(digest);
@@ -152,22 +191,6 @@ impl Registry {
             }
             Ok(None) => match self.has_ended(&digest).await {
                 Ok(true) => {
-        if is_random(token) {
-            return self.known(token, from).await;
-        }
-        let Shared { metrics, failures, .. } = &*self.shared;
-        let now = Instant::now();
-        let Some(turn) = failures.turn(from, now) else {
-            metrics.turned_away.inc();
-            return Err(AuthError::TooManyFailures { wait_seconds: 1 });
-        };
-        if turn > now {
-            tokio::time::sleep_until(turn.into()).await;
-        }
-        self.known(token, from).await.inspect(|_| failures.was_no_guess(from))
-    }
-
-    async fn known(&self, token: &str, from: Option<IpAddr>) -> Result<Arc<Identity>, AuthError> {
                     metrics.refused.inc();
                     Err(AuthError::Refused)
                 }
@@ -200,13 +223,13 @@ impl Registry {
 
     fn used(&self, identity: &Identity, now: i64) {
         if let Some(token_id) = identity.token_id {
-            self.pending().tokens.insert(token_id, now);
+            note(&mut self.pending().tokens, token_id, now);
         }
     }
 
     /// Remembers that a sensor sent something; written with the next [`Registry::flush`].
     pub fn seen(&self, sensor: &Arc<str>, at_micros: i64) {
-        self.pending().sensors.insert(sensor.clone(), at_micros);
+        note(&mut self.pending().sensors, sensor.clone(), at_micros);
     }
 
     /// Writes who was seen and which tokens were used, in one transaction.
@@ -238,13 +261,7 @@ impl Registry {
         };
         let written: Result<(), sqlx::Error> = write.await;
         written.map_err(|error| {
-            let mut now = self.pending();
-            for (sensor, at) in seen.sensors {
-                now.sensors.entry(sensor).or_insert(at);
-            }
-            for (token, at) in seen.tokens {
-                now.tokens.entry(token).or_insert(at);
-            }
+            self.pending().take_back(seen);
             RegistryError(error)
         })
     }
@@ -345,4 +362,26 @@ fn private(path: &Path) -> std::io::Result<()> {
 pub(crate) fn now_micros() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_seen_is_bounded_also_when_it_cannot_be_written() {
+        let mut seen = Seen::default();
+        let name = |n: usize| -> Arc<str> { n.to_string().into() };
+        (0..SEEN_MAX + 10).for_each(|n| note(&mut seen.sensors, name(n), 1));
+        note(&mut seen.sensors, name(0), 2);
+        assert_eq!((seen.sensors.len(), seen.sensors[&name(0)]), (SEEN_MAX, 2), "those that are known go on");
+        let older = std::mem::take(&mut seen);
+        note(&mut seen.sensors, name(1), 3);
+        note(&mut seen.sensors, name(SEEN_MAX + 1), 3);
+        seen.take_back(older);
+        assert_eq!((seen.sensors.len(), seen.sensors[&name(1)]), (SEEN_MAX, 3), "what came since is newer");
+        let sensor = (size_of::<(Arc<str>, i64)>() + 1) * 16 / 7 + 128 + 32;
+        let token = (size_of::<(i64, i64)>() + 1) * 16 / 7;
+        assert!((SEEN_BYTES / 2..=SEEN_BYTES).contains(&(2 * (sensor + token))), "{sensor} {token}");
+    }
 }

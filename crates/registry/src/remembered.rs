@@ -8,7 +8,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Verified tokens and names kept in memory; beyond it they are verified again.
-const REMEMBERED_MAX: usize = 100_000;
+pub(crate) const REMEMBERED_MAX: usize = 50_000;
+/// Memory of one of them: the identity with a name of up to 256 bytes and the id of a sensor of up to 128, and an entry in a map that is
+/// half empty at worst.
+pub(crate) const REMEMBERED_BYTES: usize = 768;
 
 /// What somebody showed. A token and a name can never be taken for each other.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -82,6 +85,15 @@ mod tests {
         let (name, quota) = (String::new(), Quota::default());
         let (token_id, expires_at) = (Some(token_id), Some(10));
         Arc::new(Identity { token_id, name, role: Role::Reader, sensor: None, time_zone: None, quota, expires_at })
+    }
+
+    #[test]
+    fn what_is_counted_for_an_identity_holds_the_largest() {
+        // The map doubles at seven eighths; allocations have 16 bytes of their own, shared ones 16 more.
+        let entry = (size_of::<(Shown, Arc<Identity>)>() + 1) * 16 / 7;
+        let texts = (crate::tokens::TOKEN_NAME_BYTES_MAX + 16) + (128 + 32);
+        let largest = entry + size_of::<Identity>() + 32 + texts;
+        assert!((REMEMBERED_BYTES / 2..=REMEMBERED_BYTES).contains(&largest), "{largest}");
     }
 
     #[test]
