@@ -165,6 +165,8 @@ fn parameters_name_the_fields_and_the_zone() {
     assert_eq!(rows, [[json!("7"), json!("t"), json!("d1"), json!("2026-07-01T10:00:00Z")]]);
     for (path, named) in [
         ("/api/v1/events?time_zone=Mars/Base", "Mars/Base"),
+        ("/api/v1/events?time_zone=posixrules", "use a name such as Europe/Berlin"),
+        ("/api/v1/events?time_zone=europe/berlin", "write Europe/Berlin"),
         ("/api/v1/events?type_feld=x", "type_field"),
         ("/api/v1/events?id_field=/a~2", "/a~2"),
         ("/api/v1/events?atomic=maybe", "atomic"),

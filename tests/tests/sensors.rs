@@ -43,7 +43,11 @@ fn the_zone_of_a_sensor_reads_its_times_unless_the_request_names_another() {
     assert_eq!(collector.post(path, &token, event, &[]).json()["accepted"], 1);
     let times = collector.rows("SELECT time FROM events ORDER BY position");
     assert_eq!(times, [["2026-07-01T10:00:00Z"], ["2026-07-01T16:00:00Z"]]);
-    assert_problem(&patch(&collector, "roof", &json!({ "time_zone": "Berlin" })), 400, "invalid_field");
+    for (zone, write) in [("Berlin", "a name such as Europe/Berlin"), ("posixrules", "a name"), ("utc", "UTC")] {
+        let refused = patch(&collector, "roof", &json!({ "time_zone": zone }));
+        assert_problem(&refused, 400, "invalid_field");
+        assert!(refused.text.contains(&format!("is not a time zone: write {write}")), "{refused:?}");
+    }
     assert_eq!(patch(&collector, "roof", &json!({ "time_zone": null })).json()["time_zone"], Value::Null);
     let rejected = collector.send(&token, event);
     assert_eq!(rejected.json()["rejected"][0]["code"], "time_without_zone", "{rejected:?}");

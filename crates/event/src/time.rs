@@ -34,13 +34,18 @@ pub enum TimeError {
     WrongKind(&'static str),
 }
 
-/// The zone of an IANA name such as `Europe/Berlin`.
+/// The zone of a name in the IANA list, such as `Europe/Berlin`, written as it is there: also what else lies in the system's folder of zones,
+/// and other letters' case, would be found.
 ///
 /// # Errors
 /// A sentence, when the name is not known.
 pub fn time_zone(name: &str) -> Result<TimeZone, String> {
-    TimeZone::get(name)
-        .map_err(|_| format!("{:?} is not a time zone: use a name such as Europe/Berlin or UTC", shortened(name)))
+    let zone = TimeZone::get(name).ok().filter(|zone| zone.primary_iana_name().is_some());
+    match zone.as_ref().and_then(TimeZone::iana_name) {
+        Some(listed) if listed == name => Ok(zone.expect("it has a name")),
+        Some(listed) => Err(format!("{:?} is not a time zone: write {listed}", shortened(name))),
+        None => Err(format!("{:?} is not a time zone: use a name such as Europe/Berlin or UTC", shortened(name))),
+    }
 }
 
 /// Reads a time with a zone of its own.
@@ -292,7 +297,17 @@ mod tests {
             Ok(at("2026-10-25T00:30:00Z")),
             "hour that occurs twice"
         );
-        assert!(time_zone("Mars/Olympus").is_err());
+        // What else lies in the system's folder of zones is none.
+        for name in ["Mars/Olympus", "", "posixrules", "localtime", "posix/Europe/Berlin", "right/UTC", "Etc/Unknown"] {
+            let error = time_zone(name).expect_err(name);
+            assert!(error.contains("use a name such as Europe/Berlin"), "{error}");
+        }
+        for (name, listed) in [("europe/berlin", "Europe/Berlin"), ("utc", "UTC"), ("EST5edt", "EST5EDT")] {
+            assert!(time_zone(name).expect_err(name).ends_with(&format!(": write {listed}")));
+        }
+        for name in ["UTC", "Etc/UTC", "Asia/Calcutta", "Asia/Kolkata", "EST5EDT"] {
+            assert!(time_zone(name).is_ok(), "{name}");
+        }
     }
 
     #[test]

@@ -116,9 +116,14 @@ pub enum SensorError {
     /// The labels are too many or too long.
     #[error("{}", labels_rule())]
     Labels,
-    /// The zone is not known here.
-    #[error("time_zone: {0:?} is not a time zone: use a name such as Europe/Berlin or UTC")]
-    Zone(String),
+    /// The zone is none of the IANA list.
+    #[error("time_zone: {name:?} is not a time zone: write {listed}")]
+    Zone {
+        /// What was given.
+        name: String,
+        /// What it is in the list, or what to look for there.
+        listed: String,
+    },
     /// A part of the quota is nothing or too much.
     #[error("quota.{field}: it goes from 1 to {max}, or is null for what all sensors have")]
     Quota {

@@ -164,7 +164,7 @@ impl Registry {
     pub async fn change(&self, by: &Actor<'_>, id: &str, to: &SensorChange) -> Result<SensorInfo, SensorError> {
         let labels = to.labels.as_ref().map(|labels| labels_text(labels).ok_or(SensorError::Labels)).transpose()?;
         if let Some(Some(zone)) = &to.time_zone {
-            TimeZone::get(zone).map_err(|_| SensorError::Zone(zone.chars().take(64).collect()))?;
+            check_zone(zone)?;
         }
         to.quota.check()?;
         let [(sets_events, events), (sets_bytes, bytes), (sets_burst, burst)] = to.quota.columns();
@@ -362,3 +362,15 @@ fn labels_text(labels: &Labels) -> Option<String> {
 fn target(id: &str) -> String {
     format!("sensor/{id}")
 }
+/// Whether a zone is one of the IANA list, written as it is there.
+fn check_zone(name: &str) -> Result<(), SensorError> {
+    let zone = TimeZone::get(name).ok().filter(|zone| zone.primary_iana_name().is_some());
+    match zone.as_ref().and_then(TimeZone::iana_name) {
+        Some(listed) if listed == name => Ok(()),
+        listed => {
+            let listed = listed.unwrap_or("a name such as Europe/Berlin or UTC").to_owned();
+            Err(SensorError::Zone { name: name.chars().take(64).collect(), listed })
+        }
+    }
+}
+

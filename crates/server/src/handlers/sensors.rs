@@ -423,7 +423,7 @@ fn given_whole<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<u64>>
 fn not_changed(error: SensorError) -> Problem {
     match error {
         SensorError::Unknown(_) => Code::NotFound.problem(error.to_string()),
-        SensorError::Labels | SensorError::Zone(_) | SensorError::Quota { .. } | SensorError::Overlap => {
+        SensorError::Labels | SensorError::Zone { .. } | SensorError::Quota { .. } | SensorError::Overlap => {
             Code::InvalidField.problem(error.to_string())
         }
         SensorError::Unavailable(cause) => Code::RegistryBusy.problem("the sensor was not changed").cause(cause),
