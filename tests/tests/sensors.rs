@@ -152,8 +152,13 @@ fn every_change_stands_in_the_audit_with_who_and_where_and_without_a_token() {
     by_operator("PATCH", "/api/v1/sensors/roof", change.as_bytes());
     by_operator("POST", "/api/v1/sensors/roof/token", b"{\"overlap_seconds\": 60}");
     by_operator("DELETE", "/api/v1/sensors/roof", b"");
+    // What is disabled or revoked already is no further entry.
+    by_operator("DELETE", "/api/v1/sensors/roof", b"");
+    by_operator("PATCH", "/api/v1/sensors/roof", b"{\"disabled\": true}");
     let path = format!("/api/v1/tokens/{}", enrol["id"]);
-    assert_eq!(collector.ask(("DELETE", &path), &collector.token, &[], b"").status, 204);
+    for _ in 0..2 {
+        assert_eq!(collector.ask(("DELETE", &path), &collector.token, &[], b"").status, 204);
+    }
     // What is refused changes nothing.
     assert_eq!(collector.ask(("DELETE", "/api/v1/sensors/cellar"), &operator_token, &[], b"").status, 404);
 
@@ -176,6 +181,7 @@ fn every_change_stands_in_the_audit_with_who_and_where_and_without_a_token() {
     assert_eq!((&first["target"], &first["client"]), (&json!("sensor/roof"), &json!("127.0.0.1")), "{first}");
     assert_eq!((&first["request_id"], &first["role"]), (&json!("reg-1"), &json!("enrol")), "{first}");
     assert_eq!(first["token_id"], enrol["id"]);
+    assert_eq!(first["detail"], json!({ "name": "Roof", "labels": { "site": "a" } }));
     let added = entries.iter().find(|e| e["act"] == "token.add").expect("it");
     let detail = json!({ "role": "enrol", "name": "field", "sensor": null, "expires_at": ends, "uses": 5 });
     assert_eq!(added["detail"], detail);

@@ -97,7 +97,8 @@ impl Registry {
     /// [`RegisterError`].
     pub async fn register(&self, by: &Actor<'_>, name: &str, labels: &Labels) -> Result<Registered, RegisterError> {
         let id = sensor_id_from(name)?;
-        let labels = labels_text(labels).ok_or(RegisterError::Labels)?;
+        let given = labels;
+        let labels = labels_text(given).ok_or(RegisterError::Labels)?;
         let registration = Registration { id: &id, name: name.trim(), labels: &labels };
         let token = Token::random()?;
         let has_sent = self.pending().sensors.contains_key(id.as_str());
@@ -126,7 +127,7 @@ impl Registry {
         let replaced = replace_registrations(&mut change, &id, token_id).await?;
         // Who repeats a registration over and over makes no more of the registry than who does it once.
         if !replaced.iter().any(|name| name == REGISTRATION_AGAIN) {
-            let detail = json!({ "name": registration.name });
+            let detail = json!({ "name": registration.name, "labels": given });
             audit::write(&mut change, Some(by), Done { act, target: target(&id), detail }).await?;
         }
         change.commit().await?;
@@ -174,6 +175,8 @@ impl Registry {
                    disabled_at = CASE ? WHEN 1 THEN coalesce(disabled_at, ?) WHEN 0 THEN NULL ELSE disabled_at END \
                    WHERE id = ? RETURNING *";
         let mut change = self.begin().await?;
+        let was = sqlx::query("SELECT disabled_at IS NOT NULL FROM sensors WHERE id = ?").bind(id);
+        let was_disabled = was.fetch_optional(&mut *change).await?.map(|row| row.try_get::<bool, _>(0)).transpose()?;
         let row = sqlx::query(sql)
             .bind(labels)
             .bind(to.time_zone.is_some())
@@ -190,6 +193,10 @@ impl Registry {
             .fetch_optional(&mut *change)
             .await?;
         let Some(row) = row else { return Err(SensorError::Unknown(id.chars().take(128).collect())) };
+        // Who disables what is disabled has changed nothing.
+        if to.is_switch() && to.disabled == was_disabled {
+            return Ok(self.info(&row)?);
+        }
         let done = Done { act: to.act(), target: target(id), detail: to.detail() };
         audit::write(&mut change, Some(by), done).await?;
         change.commit().await?;
@@ -252,11 +259,16 @@ impl SensorChange {
         Self { disabled: Some(true), ..Self::default() }
     }
 
+    /// Whether it disables or enables, and nothing else.
+    fn is_switch(&self) -> bool {
+        self.labels.is_none() && self.time_zone.is_none() && self.quota.detail().is_none()
+    }
+
     fn act(&self) -> &'static str {
-        match (&self.labels, &self.time_zone, self.quota.detail(), self.disabled) {
-            (None, None, None, Some(true)) => "sensor.disable",
-            (None, None, None, Some(false)) => "sensor.enable",
-            _ => "sensor.change",
+        match self.disabled.filter(|_| self.is_switch()) {
+            Some(true) => "sensor.disable",
+            Some(false) => "sensor.enable",
+            None => "sensor.change",
         }
     }
 
@@ -358,10 +370,6 @@ fn labels_text(labels: &Labels) -> Option<String> {
     all_fit.then(|| serde_json::to_string(labels).expect("strings always serialize"))
 }
 
-/// A sensor as the audit names it.
-fn target(id: &str) -> String {
-    format!("sensor/{id}")
-}
 /// Whether a zone is one of the IANA list, written as it is there.
 fn check_zone(name: &str) -> Result<(), SensorError> {
     let zone = TimeZone::get(name).ok().filter(|zone| zone.primary_iana_name().is_some());
@@ -374,3 +382,7 @@ fn check_zone(name: &str) -> Result<(), SensorError> {
     }
 }
 
+/// A sensor as the audit names it.
+fn target(id: &str) -> String {
+    format!("sensor/{id}")
+}
