@@ -167,6 +167,7 @@ fn parameters_name_the_fields_and_the_zone() {
         ("/api/v1/events?time_zone=Mars/Base", "Mars/Base"),
         ("/api/v1/events?time_zone=posixrules", "use a name such as Europe/Berlin"),
         ("/api/v1/events?time_zone=europe/berlin", "write Europe/Berlin"),
+        ("/api/v1/events?type_feld=x", "there is no parameter \\\"type_feld\\\"; known: type_field, "),
         ("/api/v1/events?type_feld=x", "type_field"),
         ("/api/v1/events?id_field=/a~2", "/a~2"),
         ("/api/v1/events?atomic=maybe", "atomic"),
@@ -259,6 +260,32 @@ fn events_come_in_pages_newest_first() {
     {
         assert_problem(&collector.get(path, &collector.token), 400, "invalid_parameter");
     }
+    let many = collector.get("/api/v1/events?sensor=roof&limit=many", &collector.token);
+    assert_problem(&many, 400, "invalid_parameter");
+    assert!(many.json()["detail"].as_str().is_some_and(|d| d.starts_with("limit: \"many\" is nothing")), "{many:?}");
+    let no_text = collector.get("/api/v1/events/%ff", &collector.token);
+    assert_problem(&no_text, 400, "invalid_path");
+    assert!(no_text.text.contains("of the path is no UTF-8 once its percent signs are decoded"), "{no_text:?}");
+}
+
+#[test]
+fn a_small_body_that_cannot_be_read_is_told_in_plain_words() {
+    let dir = folder();
+    let collector = Collector::start(dir.path());
+    for (body, says) in [
+        ("not json", "the body is no JSON, at line 1, column 2; send {"),
+        ("{\"name\":", "the body ends before its JSON does, at line 1, column 8; send {"),
+        ("{}", "missing field `name`; send {"),
+        ("{\"name\":1}", "invalid type: integer `1`, expected a string; send {"),
+        ("5", "the body is no object; send {"),
+    ] {
+        let answer = collector.post("/api/v1/sensor", &collector.token, body.as_bytes(), &[]);
+        assert_problem(&answer, 400, "invalid_body");
+        assert!(answer.json()["detail"].as_str().is_some_and(|detail| detail.starts_with(says)), "{answer:?}");
+    }
+    let long = collector.post("/api/v1/sensor", &collector.token, "x".repeat(70_000).as_bytes(), &[]);
+    assert_problem(&long, 413, "body_too_large");
+    assert!(long.text.contains("a body may have 65536 bytes here"), "{long:?}");
 }
 
 #[test]
@@ -297,7 +324,7 @@ fn an_array_is_never_read_as_an_object_member_by_member() {
         let answer = collector.ask((method, path), &collector.token, &json, body);
         assert_problem(&answer, 400, "invalid_body");
         assert!(
-            answer.json()["detail"].as_str().is_some_and(|told| told.contains("no JSON object; send ")),
+            answer.json()["detail"].as_str().is_some_and(|told| told.contains("; send ")),
             "{path}: {answer:?}"
         );
     }

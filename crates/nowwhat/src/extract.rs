@@ -6,6 +6,7 @@
 
 use crate::problem::{BodyLimit, Problem};
 use axum::body::Body;
+use axum::extract::path::ErrorKind;
 use axum::extract::rejection::{BytesRejection, FailedToBufferBody, JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::response::{IntoResponse, Response};
@@ -81,13 +82,20 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
             match rejection.status() {
                 StatusCode::BAD_REQUEST => {
                     let problem = Problem::new(StatusCode::BAD_REQUEST, "invalid_path", "The path does not fit");
-                    problem.detail(reason(&rejection))
+                    problem.detail(not_text(&rejection).unwrap_or_else(|| reason(&rejection)))
                 }
                 // The route and the handler's type contradict each other.
                 _ => Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR).cause(rejection),
             }
         })
     }
+}
+
+/// A part of the path that is no UTF-8, in words that need no knowledge of the language this is written in.
+fn not_text(rejection: &PathRejection) -> Option<String> {
+    let PathRejection::FailedToDeserializePathParams(failed) = rejection else { return None };
+    let ErrorKind::InvalidUtf8InPathParam { key } = failed.kind() else { return None };
+    Some(format!("the part {key:?} of the path is no UTF-8 once its percent signs are decoded"))
 }
 
 fn of_json(rejection: JsonRejection, limit: Option<BodyLimit>) -> Problem {

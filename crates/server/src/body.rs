@@ -18,6 +18,7 @@ use nowwhat::Problem;
 use nowwhat::problem::Rest;
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
+use serde_json::error::Category;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -50,9 +51,9 @@ pub(crate) struct Read {
 /// A body on its way.
 pub(crate) struct Coming {
     body: Body,
-    /// Whose share of the budget it takes while it comes. Small bodies that are no events share one.
     /// To tell that its answer is decided.
     rest: Option<Rest>,
+    /// Whose share of the budget it takes while it comes. Small bodies that are no events share one.
     sender: Arc<str>,
     /// The client sends it when it is told to (RFC 9110, 10.1.1), which happens when it is read.
     awaits_continue: bool,
@@ -175,11 +176,24 @@ pub(crate) async fn json_or_default<T: DeserializeOwned + Default>(
 /// # Errors
 /// 400, when it is none or not that one.
 pub(crate) fn parsed<T: DeserializeOwned>(read: &Read, example: &str) -> Result<T, Problem> {
+    let refused = |flaw: String| Code::InvalidBody.problem(format!("{flaw}; send {example}"));
     // serde would read an array for an object, member by member.
-    if read.bytes.trim_ascii_start().first() != Some(&b'{') {
-        return Err(Code::InvalidBody.problem(format!("the body is no JSON object; send {example}")));
+    if read.bytes.trim_ascii_start().first() == Some(&b'[') {
+        return Err(refused("the body is no object".to_owned()));
     }
-    serde_json::from_slice(&read.bytes).map_err(|e| Code::InvalidBody.problem(format!("{e}; send {example}")))
+    serde_json::from_slice(&read.bytes).map_err(|error| refused(flaw(&error)))
+}
+
+/// What is wrong with a small body in JSON, in words that need no knowledge of how it is read.
+fn flaw(error: &serde_json::Error) -> String {
+    let (line, column) = (error.line(), error.column());
+    let text = error.to_string();
+    match error.classify() {
+        Category::Eof => format!("the body ends before its JSON does, at line {line}, column {column}"),
+        Category::Data if text.contains("expected struct") => "the body is no object".to_owned(),
+        Category::Data => text.split(" at line ").next().unwrap_or_default().to_owned(),
+        Category::Syntax | Category::Io => format!("the body is no JSON, at line {line}, column {column}"),
+    }
 }
 
 async fn read_small(app: &App, parts: &Parts, coming: &mut Coming) -> Result<Read, Problem> {
@@ -233,27 +247,6 @@ async fn collect(coming: &mut Coming, reservation: &mut Reservation, max: u64) -
     Ok(if rest.is_empty() { first.unwrap_or_default() } else { rest.freeze() })
 }
 
-/// Takes what is left of the body of a refused request and lets it go, so that its client comes to read the answer instead of
-/// failing to send; up to twice a largest body, and until its client pauses. A client that waits to be told to send is not told.
-async fn drain(app: &App, coming: Coming) {
-    let Coming { mut body, awaits_continue: false, .. } = coming else { return };
-    let mut left = app.shared.limits.body_bytes_max * 2;
-    while let Ok(Some(Ok(frame))) = tokio::time::timeout(DRAIN_PAUSE, body.frame()).await {
-        left = left.saturating_sub(frame.data_ref().map_or(0, |data| data.len() as u64));
-        if left == 0 {
-            return;
-        }
-    }
-}
-
-/// How the body was encoded; a header on several lines is one list (RFC 9110, 5.3).
-fn encodings(headers: &HeaderMap) -> Result<Vec<ContentEncoding>, Problem> {
-    let lines = headers.get_all(header::CONTENT_ENCODING).iter().map(|line| plain(line, &header::CONTENT_ENCODING));
-    let list = lines.collect::<Result<Vec<_>, _>>()?.join(",");
-    event::encodings_of(Some(&list)).map_err(|e| Code::UnsupportedMediaType.problem(e.to_string()))
-}
-
-/// A header as text.
 /// How a body comes.
 enum Pace {
     /// It has until then.
@@ -285,6 +278,14 @@ impl Pace {
             };
             let ended_early = |e| Code::InvalidBody.problem("the connection ended before the body did").cause(e);
             match frame.transpose().map_err(ended_early)?.map(|frame| frame.into_data()) {
+                None => return Ok(None),
+                Some(Ok(data)) => return Ok(Some(data)),
+                Some(Err(_trailers)) => {}
+            }
+        }
+    }
+}
+
 /// Takes what is left of the body of a refused request and lets it go, so that its client comes to read the answer instead of
 /// failing to send; up to twice a largest body, and until its client pauses or drips. A client that waits to be told to send is not told.
 async fn drain(app: &App, coming: Coming) {
@@ -318,14 +319,6 @@ fn encodings(headers: &HeaderMap) -> Result<Vec<ContentEncoding>, Problem> {
 }
 
 /// A header as text.
-                None => return Ok(None),
-                Some(Ok(data)) => return Ok(Some(data)),
-                Some(Err(_trailers)) => {}
-            }
-        }
-    }
-}
-
 pub(crate) fn header_text<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Result<Option<&'a str>, Problem> {
     headers.get(name).map(|value| plain(value, name)).transpose()
 }

@@ -67,7 +67,7 @@ codes! {
     NameTaken "name_taken" 409 No "A sensor of this name exists", "Choose another name, or use the token that this sensor has.";
     TokenConfigured "token_configured" 409 No "The configured admin token is not revoked here", "Change `auth.admin_token`, or remove the file `admin.token` and start again.";
     IdempotencyKeyInUse "idempotency_key_in_use" 409 Yes "A request with this idempotency key is running", "Send the same request again after `Retry-After` seconds: it gets the first one's answer.";
-    BodyTooLarge "body_too_large" 413 No "The body is too large", "Split the batch.";
+    BodyTooLarge "body_too_large" 413 No "The body is too large", "Send less at once: split a batch.";
     TooManyEvents "too_many_events" 413 No "The batch has too many events", "Split the batch.";
     QueryTooLarge "query_too_large" 413 No "The query needs more memory or text than it may", "Ask for less: a shorter range of time, fewer groups, fewer columns.";
     UnsupportedMediaType "unsupported_media_type" 415 No "The content type or encoding is not understood", "Send JSON, NDJSON or CloudEvents in JSON or with the header `ce-specversion`, plain or with gzip, deflate or zstd.";

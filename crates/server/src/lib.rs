@@ -19,6 +19,7 @@ mod limits;
 mod metrics;
 mod openapi;
 mod pages;
+mod parameters;
 mod quota;
 mod routes;
 

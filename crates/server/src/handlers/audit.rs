@@ -3,11 +3,11 @@
 use crate::app::App;
 use crate::auth;
 use crate::authorisation::Act;
-use crate::code::Code;
 use crate::handlers::page::{cut, limit_of};
 use crate::handlers::sensors::unavailable;
 use crate::openapi::role_or_null;
 use crate::pages;
+use crate::parameters::parameters;
 use axum::extract::{RawQuery, State};
 use axum::response::Response;
 use http::HeaderMap;
@@ -80,8 +80,7 @@ pub(crate) async fn get_audit(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     auth::permit(&app, &headers, Act::ReadAudit).await?;
-    let asked: Parameters = serde_urlencoded::from_str(query.as_deref().unwrap_or_default())
-        .map_err(|e| Code::InvalidParameter.problem(format!("{e}; known are limit and before")))?;
+    let asked: Parameters = parameters(query.as_deref(), "limit and before")?;
     let limit = limit_of(asked.limit)?;
     let mut found = nowwhat::db(app.shared.registry.audit(limit + 1, asked.before)).await.map_err(unavailable)?;
     let next_before = cut(&mut found, limit, |entry| entry.id);

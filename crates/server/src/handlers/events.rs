@@ -8,6 +8,7 @@ use crate::handlers::page::limit_of;
 use crate::handlers::query::{ask, problem_of};
 use crate::openapi::{of, or_null};
 use crate::pages::{self, Page};
+use crate::parameters::parameters;
 use axum::extract::{RawQuery, State};
 use axum::response::Response;
 use http::HeaderMap;
@@ -59,9 +60,7 @@ pub(crate) async fn get_events(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     auth::permit(&app, &headers, Act::ListEvents).await?;
-    let filter: Filter = serde_urlencoded::from_str(query.as_deref().unwrap_or_default()).map_err(|e| {
-        Code::InvalidParameter.problem(format!("{e}; known are sensor, type, since, until, limit and cursor"))
-    })?;
+    let filter: Filter = parameters(query.as_deref(), "sensor, type, since, until, limit and cursor")?;
     let limit = u64::from(limit_of(filter.limit)?);
     match page(&app, &filter, limit).await {
         Err(problem) if problem.code() == Code::QueryTooLarge.name() => large(&app, &filter, limit).await?.end(),

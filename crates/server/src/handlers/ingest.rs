@@ -314,11 +314,8 @@ fn framing(headers: &HeaderMap) -> Result<Framing<'_>, Problem> {
 }
 
 fn parameters(query: Option<&str>) -> Result<Parameters, Problem> {
-    serde_urlencoded::from_str(query.unwrap_or_default()).map_err(|e| {
-        Code::InvalidParameter.problem(format!(
-            "{e}; known are type_field, time_field, id_field, subject_field, time_zone and atomic (true or false)"
-        ))
-    })
+    let known = "type_field, time_field, id_field, subject_field, time_zone and atomic (true or false)";
+    crate::parameters::parameters(query, known)
 }
 
 fn fields(parameters: &Parameters) -> FieldNames {

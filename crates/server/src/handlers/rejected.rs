@@ -7,6 +7,7 @@ use crate::code::Code;
 use crate::handlers::page::limit_of;
 use crate::handlers::sensors::known;
 use crate::pages::Page;
+use crate::parameters::parameters;
 use ::rejected::{Filter, NewRow, Order, Origin, RejectedError, Row};
 use axum::extract::{RawQuery, State};
 use axum::response::Response;
@@ -250,10 +251,8 @@ pub(crate) async fn get_rejected(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let identity = auth::permit(&app, &headers, Act::ReadRejected).await?;
-    let parameters: Parameters = serde_urlencoded::from_str(query.as_deref().unwrap_or_default()).map_err(|e| {
-        let known = "known are sensor, code, since, until, limit, cursor and order (newest or oldest)";
-        Code::InvalidParameter.problem(format!("{e}; {known}"))
-    })?;
+    let known = "sensor, code, since, until, limit, cursor and order (newest or oldest)";
+    let parameters: Parameters = parameters(query.as_deref(), known)?;
     let limit = limit_of(parameters.limit)?;
     let mut filter = filter(parameters)?;
     match (&identity.sensor, &filter.sensor) {

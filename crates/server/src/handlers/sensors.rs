@@ -8,6 +8,7 @@ use crate::code::Code;
 use crate::handlers::page::{cut, limit_of};
 use crate::openapi::{labels, sensor_id, token};
 use crate::pages;
+use crate::parameters::parameters;
 use crate::quota::Rates;
 use axum::extract::{RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
@@ -213,8 +214,7 @@ pub(crate) async fn get_sensor(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let identity = auth::permit(&app, &headers, Act::SeeItself).await?;
-    let which: Which = serde_urlencoded::from_str(query.as_deref().unwrap_or_default())
-        .map_err(|e| Code::InvalidParameter.problem(format!("{e}; known is sensorId")))?;
+    let which: Which = parameters(query.as_deref(), "sensorId")?;
     let id = match (identity.role, &identity.sensor, which.sensor_id) {
         (Role::Admin, _, Some(id)) => id,
         (Role::Admin, _, None) => {
@@ -236,8 +236,7 @@ pub(crate) async fn get_sensors(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     auth::permit(&app, &headers, Act::ListSensors).await?;
-    let asked: Parameters = serde_urlencoded::from_str(query.as_deref().unwrap_or_default())
-        .map_err(|e| Code::InvalidParameter.problem(format!("{e}; known are limit and after")))?;
+    let asked: Parameters = parameters(query.as_deref(), "limit and after")?;
     let limit = limit_of(asked.limit)?;
     let asked = app.shared.registry.sensors(limit + 1, asked.after.as_deref());
     let mut found = nowwhat::db(asked).await.map_err(unavailable)?;

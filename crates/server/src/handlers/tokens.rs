@@ -9,6 +9,7 @@ use crate::code::Code;
 use crate::handlers::page::{cut, limit_of};
 use crate::handlers::sensors::{made, unavailable};
 use crate::pages;
+use crate::parameters::parameters;
 use axum::extract::{RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
@@ -140,8 +141,7 @@ pub(crate) async fn get_tokens(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     auth::permit(&app, &headers, Act::ListTokens).await?;
-    let asked: Parameters = serde_urlencoded::from_str(query.as_deref().unwrap_or_default())
-        .map_err(|e| Code::InvalidParameter.problem(format!("{e}; known are sensor, limit and before")))?;
+    let asked: Parameters = parameters(query.as_deref(), "sensor, limit and before")?;
     let limit = limit_of(asked.limit)?;
     let asked = app.shared.registry.tokens(asked.sensor.as_deref(), limit + 1, asked.before);
     let mut found = nowwhat::db(asked).await.map_err(unavailable)?;
