@@ -323,10 +323,7 @@ fn an_array_is_never_read_as_an_object_member_by_member() {
     for (method, path, body) in bodies {
         let answer = collector.ask((method, path), &collector.token, &json, body);
         assert_problem(&answer, 400, "invalid_body");
-        assert!(
-            answer.json()["detail"].as_str().is_some_and(|told| told.contains("; send ")),
-            "{path}: {answer:?}"
-        );
+        assert!(answer.json()["detail"].as_str().is_some_and(|told| told.contains("; send ")), "{path}: {answer:?}");
     }
     assert_eq!(collector.ask(("GET", "/api/v1/sensors/door"), &collector.token, &[], b"").status, 404);
     assert_eq!(collector.ask(("GET", "/api/v1/sensor"), &token, &[], b"").status, 200, "its token still is the one");

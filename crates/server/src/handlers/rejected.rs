@@ -251,8 +251,8 @@ pub(crate) async fn get_rejected(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let identity = auth::permit(&app, &headers, Act::ReadRejected).await?;
-    let known = "sensor, code, since, until, limit, cursor and order (newest or oldest)";
-    let parameters: Parameters = parameters(query.as_deref(), known)?;
+    let names = "sensor, code, since, until, limit, cursor and order (newest or oldest)";
+    let parameters: Parameters = parameters(query.as_deref(), names)?;
     let limit = limit_of(parameters.limit)?;
     let mut filter = filter(parameters)?;
     match (&identity.sensor, &filter.sensor) {
