@@ -264,3 +264,15 @@ fn commands_ask_over_tls_whom_they_can_trust_and_nobody_else() {
         .expect("ours");
     assert!(collector.wait().expect("it ends").success());
 }
+
+#[test]
+fn an_object_on_several_lines_is_one_event_and_a_first_line_that_is_cut_spoils_no_other() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let collector = Collector::start(dir.path());
+    let sent = catchment(dir.path(), &["send"], b"\n{\n  \"a\": 1,\n  \"b\": [\n    2\n  ]\n}\n");
+    assert!(sent.status.success() && said(&sent).contains("1 accepted"), "{sent:?}");
+    let sent = catchment(dir.path(), &["send"], b"{\"cut\": \n{\"n\":1}\n{\"n\":2}\n");
+    assert!(!sent.status.success() && said(&sent).contains("2 accepted, 0 duplicates, 1 rejected"), "{sent:?}");
+    let rows = collector.rows("SELECT data->>'n' FROM events ORDER BY position");
+    assert_eq!(rows.len(), 3, "{rows:?}");
+}

@@ -122,7 +122,7 @@ fn interrupted_in_doubt(input: &[u8]) -> Output {
     let mut complaint = String::new();
     let mut stderr = BufReader::new(child.stderr.take().expect("a pipe"));
     stderr.read_line(&mut complaint).expect("a line");
-    assert!(complaint.contains("trying again with the same key, for at most 30 s"), "{complaint}");
+    assert!(complaint.contains("asking how long keys are known, for at most 30 s"), "{complaint}");
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("it runs").success());
     let mut rest = Vec::new();
     stderr.read_to_end(&mut rest).expect("the rest");
@@ -132,7 +132,7 @@ fn interrupted_in_doubt(input: &[u8]) -> Output {
 #[test]
 fn while_the_answer_stays_lost_nobody_knows_also_when_the_collector_closes_before_it_has_read() {
     let array = interrupted_in_doubt(b"[{\"n\":1}]");
-    let advice = "the array may be stored or not: look, and send it again if it is not\n";
+    let advice = "the JSON may be stored or not: look, and send it again if it is not\n";
     assert_failed(&array, 1, &["SIGINT: 0 accepted", advice]);
     // The system calls this a broken pipe, as when the reader of the output goes away.
     let large = interrupted_in_doubt(&format!("{{\"pad\":\"{}\"}}\n", "x".repeat(1000)).repeat(1000).into_bytes());
@@ -193,7 +193,7 @@ fn an_endless_line_an_endless_array_and_an_endless_statement_are_refused() {
     let mut array = vec![b' '; (64 << 20) + 1];
     array[0] = b'[';
     let array = catchment(dir.path(), &["send"], &gzip(&array));
-    assert_failed(&array, 1, &["0 accepted", "the array is larger than 64MiB", "one event a line", "`jq -c '.[]'`"]);
+    assert_failed(&array, 1, &["0 accepted", "the JSON is larger than 64MiB", "one event a line", "`jq -c '.[]'`"]);
 
     let zero = std::fs::File::open("/dev/zero").expect("zeros");
     let mut query = Command::new(program());

@@ -233,3 +233,28 @@ fn a_sensor_is_named_by_its_name_or_its_id_and_one_that_there_is_not_is_an_error
         assert!(refused.status.code() == Some(2) && complaints(&refused).contains("cannot be used"), "{refused:?}");
     }
 }
+
+#[test]
+fn an_event_without_a_body_is_exported_mended_and_sent_like_every_other() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let collector = Collector::start(dir.path());
+    let token = sensor(dir.path(), "roof");
+    let headers = |id: &'static str| {
+        [
+            ("ce-specversion", "1.0"),
+            ("ce-id", id),
+            ("ce-source", "/roof"),
+            ("ce-type", "t"),
+            ("ce-time", "2026-01-31T12:00:00"),
+        ]
+    };
+    for (id, body) in [("before", &b"x"[..]), ("empty", b""), ("after", b"y"), ("last", b"")] {
+        let answer = collector.ask(("POST", EVENTS), &token, &headers(id), body);
+        assert_eq!(answer.json()["rejected_total"], 1, "{}", answer.text);
+    }
+    let mended = said(&export(dir.path(), &[])).replace("12:00:00\"", "12:00:00Z\"");
+    let sent = send(dir.path(), "roof", &mended);
+    assert!(sent.status.success() && said(&sent).contains("4 accepted"), "{sent:?}");
+    let rows = collector.rows("SELECT id FROM events ORDER BY position");
+    assert_eq!(rows, [[json!("before")], [json!("empty")], [json!("after")], [json!("last")]]);
+}

@@ -120,8 +120,8 @@ impl Way {
         Self { parameters, headers: vec![content_type("application/x-ndjson")], is_lines: true }
     }
 
-    /// An array of plain JSON.
-    pub(crate) fn array(parameters: Vec<(String, String)>) -> Self {
+    /// One document of JSON: an array, or an object on several lines.
+    pub(crate) fn document(parameters: Vec<(String, String)>) -> Self {
         Self { parameters, headers: vec![content_type("application/json")], is_lines: false }
     }
 
@@ -165,7 +165,7 @@ pub(crate) fn read(line: &[u8], sensor: &str, given: &[(String, String)]) -> any
             Way::lines(parameters)
         }
         // Broken on several lines: it came alone.
-        Mode::Plain => Way::array(parameters),
+        Mode::Plain => Way::document(parameters),
         Mode::Structured | Mode::Batched => {
             Way { parameters, headers: vec![content_type("application/cloudevents+json")], is_lines: false }
         }
@@ -234,7 +234,7 @@ mod tests {
         ] {
             assert_eq!(sent(&row("plain", data)), (Way::lines(vec![]), body.to_owned()));
         }
-        assert_eq!(sent(&row("plain", "{\n oops")), (Way::array(vec![]), "{\n oops".to_owned()));
+        assert_eq!(sent(&row("plain", "{\n oops")), (Way::document(vec![]), "{\n oops".to_owned()));
         let (way, body) = sent(&row("batched", "{\"id\":1}"));
         assert_eq!((way.headers[0].1.as_str(), body.as_str()), ("application/cloudevents+json", "{\"id\":1}"));
         let (way, body) = sent(&row("binary", "{ \"a\":\n1}"));

@@ -54,7 +54,7 @@ enum Command {
     },
     /// Read who changed what: sensors, tokens, from where and in which request.
     Audit(audit::AuditArgs),
-    /// Send events from a file or standard input: NDJSON or JSON, plain or with gzip or zstd.
+    /// Send events from a file or standard input: one a line, an array, or one object on several lines; plain or with gzip or zstd.
     Send(send::SendArgs),
     /// Read rejected events again, to mend and send them.
     Rejected {

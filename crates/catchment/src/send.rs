@@ -3,7 +3,7 @@
 //! A batch that the server turned away is sent again, because nothing of it was stored. One whose answer is lost is sent again with the same
 //! key, as long as the collector surely knows it; how long it knows keys it is asked when no answer has said so yet. Whatever else ends sending before the input ends, it says what was accepted so far and from which
 //! line to go on, a signal too; when the answer stays lost, that nobody knows of that batch. Lines that were read before the input broke are sent.
-//! Lines of `catchment rejected export` are sent as their events came. No line and no array is larger in memory than what a collector takes at once.
+//! Lines of `catchment rejected export` are sent as their events came. No line and no document is larger in memory than what a collector takes at once.
 
 mod input;
 
@@ -15,7 +15,7 @@ use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use clap::{Args, value_parser};
 use indicatif::{ProgressBar, ProgressStyle};
-use input::{open, read_line, unreadable};
+use input::{is_document, open, read_line, unreadable};
 use nowwhat::Environment;
 use nowwhat::cli::{Usage, complain, print};
 use nowwhat::client::{Answer, ClientError};
@@ -122,7 +122,7 @@ impl std::fmt::Display for Done {
         write!(f, "{totals} so far; ")?;
         match (batch, lines) {
             (Fate::NotStored, _) => write!(f, "nothing from line {first} on is stored: go on with --from-line {first}"),
-            (Fate::Unknown, 0) => write!(f, "the array may be stored or not: look, and send it again if it is not"),
+            (Fate::Unknown, 0) => write!(f, "the JSON may be stored or not: look, and send it again if it is not"),
             (Fate::Unknown, _) => write!(
                 f,
                 "lines {first} to {} may be stored or not: look, and go on with --from-line {} if they are, else with --from-line {first}",
@@ -237,9 +237,9 @@ impl Sending<'_> {
 
     fn all(&mut self, input: &mut dyn BufRead) -> Result<(), Stopped> {
         let head = input.fill_buf().context("cannot read the input")?;
-        if head.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
+        if is_document(head) {
             self.done().first_line = 1;
-            return self.array(input);
+            return self.document(input);
         }
         let first_line = self.done().first_line;
         for number in 1..first_line {
@@ -252,16 +252,17 @@ impl Sending<'_> {
         self.rest(input)
     }
 
-    fn array(&mut self, input: &mut dyn BufRead) -> Result<(), Stopped> {
+    /// Sends an array, or one object over several lines.
+    fn document(&mut self, input: &mut dyn BufRead) -> Result<(), Stopped> {
         let mut body = Vec::new();
-        input.take(BODY_BYTES_MAX.0 + 1).read_to_end(&mut body).context("cannot read the array to its end")?;
+        input.take(BODY_BYTES_MAX.0 + 1).read_to_end(&mut body).context("cannot read the JSON to its end")?;
         if body.len() as u64 > BODY_BYTES_MAX.0 {
             let cause = anyhow!(
-                "the array is larger than {BODY_BYTES_MAX}, the most that a collector takes at once: send one event a line, as `jq -c '.[]'` makes them"
+                "the JSON is larger than {BODY_BYTES_MAX}, the most that a collector takes at once: send one event a line, as `jq -c '.[]'` makes them of an array, and `jq -c .` of objects"
             );
             return Err(cause.into());
         }
-        self.way = Way::array(self.given.clone());
+        self.way = Way::document(self.given.clone());
         self.post(body.into())
     }
 
@@ -271,7 +272,8 @@ impl Sending<'_> {
         loop {
             let read = read_line(input, &mut line).and_then(|read| Ok((read, self.way_of(&mut line)?)));
             let goes_on = matches!(&read, Ok((1.., way)) if way.is_lines && *way == self.way);
-            if !self.batch.is_empty() && (!goes_on || self.batch.len() + line.len() > BATCH_BYTES) {
+            // An event without a body has no bytes, and is one all the same.
+            if self.done().lines > 0 && (!goes_on || self.batch.len() + line.len() > BATCH_BYTES) {
                 self.send_batch()?;
             }
             let mut done = self.done();
@@ -344,7 +346,7 @@ impl Sending<'_> {
             match stored_since {
                 None => self.done().batch = Fate::NotStored,
                 Some(since) => {
-                    let doubt_max = self.doubt_max(since);
+                    let doubt_max = self.doubt_max(since, &cause);
                     // The key may be forgotten by then, and the batch be stored a second time.
                     if since.elapsed() + wait > doubt_max {
                         return Err(Stopped::undecided(cause));
@@ -362,11 +364,16 @@ impl Sending<'_> {
     }
 
     /// For how long a batch that may be stored since `since` is sent again. Before any answer said how long keys are known, a batch of no events asks.
-    fn doubt_max(&mut self, since: Instant) -> Duration {
+    fn doubt_max(&mut self, since: Instant, cause: &anyhow::Error) -> Duration {
         let (path, key) = ("/api/v1/events", key());
         let headers = [("content-type", "application/x-ndjson"), ("idempotency-key", &*key)];
-        let mut wait = Duration::ZERO;
+        let (mut wait, mut told) = (Duration::ZERO, false);
         while self.doubt_max.is_none() && since.elapsed() + wait < DOUBT_MAX {
+            if !wait.is_zero() && !told {
+                let seconds = DOUBT_MAX.as_secs();
+                self.complain(&format!("{cause:#}: asking how long keys are known, for at most {seconds} s"));
+                told = true;
+            }
             std::thread::sleep(wait);
             wait = match self.once(path, Bytes::new(), &headers) {
                 Tried::TurnedAway { wait, .. } | Tried::Lost { wait, .. } => wait,

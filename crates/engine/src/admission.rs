@@ -341,25 +341,22 @@ mod tests {
 
     #[test]
     fn however_many_hold_the_budget_slowly_the_next_one_finds_half_of_it_at_its_second_try() {
-        let admission = Admission::new(1000);
+        let admission = Admission::new(1_000_000);
         let senders = ["one", "two", "three", "four", "five", "six", "seven"];
         let mut held: Vec<_> = senders
             .iter()
-            .map_while(|sender| {
-                let free = 1000 - admission.used_bytes();
-                came(&admission, sender, (free * 7).div_ceil(10).min(free)).ok()
-            })
+            .map_while(|sender| came(&admission, sender, (1_000_000 - admission.used_bytes()) * 7 / 10).ok())
             .collect();
-        assert!(held.len() > 5 && admission.used_bytes() > 995, "{}", admission.used_bytes());
-        came(&admission, "honest", 100).expect_err("they are not slow yet");
+        assert_eq!((held.len(), 1_000_000 - admission.used_bytes() < 1000), (7, true));
+        came(&admission, "honest", 1000).expect_err("they are not slow yet");
         let gives_way: Vec<_> = held.iter_mut().map(Reservation::slows).collect();
-        came(&admission, "honest", 100).expect_err("they hold it still");
+        came(&admission, "honest", 1000).expect_err("they hold it still");
         let told: Vec<_> = gives_way.iter().map(|told| is_to_go(told)).collect();
         assert_eq!(told.iter().filter(|told| **told).count(), 1, "no more than has to: {told:?}");
         assert!(told[0], "the one that holds most");
         let mut told = told.into_iter();
         held.retain(|_| told.next() == Some(false));
-        came(&admission, "honest", 100).expect("there is room");
+        came(&admission, "honest", 1000).expect("there is room");
         drop(held);
         let used = admission.budget.used();
         assert_eq!((used.bytes, used.slow_bytes, used.slow.len(), used.coming.len()), (0, 0, 0, 0));
@@ -377,9 +374,9 @@ mod tests {
         all.resize(50).expect("shrinking always works");
         admission.reserve(60).expect_err("half is its to keep");
         assert!(!is_to_go(&gives_way));
-        let _other = admission.reserve(40).expect("fits");
+        let _other = admission.reserve(10).expect("fits");
         all.resize(55).expect("fits");
-        admission.reserve(20).expect_err("it does not fit");
+        admission.reserve(40).expect_err("it does not fit");
         assert!(is_to_go(&gives_way), "it holds more than half");
     }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-const ADMIN: &str = "the-first-admin-token";
+const ADMIN: &str = "the-first-admin-token-of-this-registry";
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
 async fn open(dir: &Path) -> Registry {

@@ -2,6 +2,7 @@
 
 use crate::config::BODY_BYTES_MAX;
 use anyhow::{Context, ensure};
+use serde::de::IgnoredAny;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::PathBuf;
@@ -41,4 +42,17 @@ pub(super) fn read_line(input: &mut dyn BufRead, line: &mut Vec<u8>) -> anyhow::
         "it is longer than {BODY_BYTES_MAX}, the most that a collector takes at once: send one event a line, or a JSON array that begins with ["
     );
     Ok(read)
+}
+
+/// Whether an input that begins so is one JSON document over several lines: an array, or an object whose first line does not end it and is not
+/// followed by another object, as where one line among many is cut.
+pub(super) fn is_document(head: &[u8]) -> bool {
+    let text = head.trim_ascii_start();
+    let Some(end) = text.iter().position(|byte| *byte == b'\n') else { return text.first() == Some(&b'[') };
+    let is_cut = serde_json::from_slice::<IgnoredAny>(&text[..end]).is_err_and(|error| error.is_eof());
+    match text.first() {
+        Some(b'[') => true,
+        Some(b'{') => is_cut && text[end..].trim_ascii_start().first().is_some_and(|byte| *byte != b'{'),
+        _ => false,
+    }
 }
