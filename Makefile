@@ -43,7 +43,7 @@ check: tools ## Format, lints with warnings as errors, documentation, the rules 
 	@cargo clippy --release --locked --workspace --all-targets -- -D warnings
 	@RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps --document-private-items --quiet
 	@$(MAKE) --no-print-directory tidy
-	@$(MAKE) --no-print-directory package
+	@$(MAKE) --no-print-directory crate
 
 # Always the whole workspace: one package alone would build the large dependencies again with other features.
 .PHONY: tidy
@@ -52,8 +52,8 @@ tidy: ## The rules of the house: who may name whom, sizes of functions and files
 
 # cargo verifies a package in the dev profile; in the folder of the build it compiles again only what changed. Offline, because the other
 # checks have fetched everything, and cargo would ask the registry each time.
-.PHONY: package
-package: tools ## Package nowwhat and compile it from its package, with nothing of this repository around it
+.PHONY: crate
+crate: tools ## Package nowwhat and compile it from its package, with nothing of this repository around it
 	@cargo package --package nowwhat --locked --offline --allow-dirty --quiet --config profile.dev.debug=false --target-dir "$(TARGET)"
 
 .PHONY: generated
@@ -83,6 +83,21 @@ bench: build ## Start a collector on free ports, load it (BENCH="--seconds 30"),
 overload: build ## Offer a collector three times what it can take, for 10 minutes (OVERLOAD="--seconds 20"): it bends and does not break
 	@cargo bench --profile release --locked --quiet --workspace --bench overload -- $(OVERLOAD)
 
+.PHONY: package
+package: tools ## Pack a release build into ./dist: .deb, tar file, OCI image, SBOM, checksums; the same bytes each time (PARTS="deb tar")
+	@deploy/package/build
+
+# A version such as 1.2.3, or major, minor, patch; without one it is what the changelog asks for.
+VERSION :=
+
+.PHONY: release
+release: tools ## Version, changelog, commit, tag, packages of a release (VERSION=1.2.3, or VERSION=minor)
+	@deploy/release $(VERSION)
+
+.PHONY: test-deploy
+test-deploy: tools ## Slow proofs of packages and deployment on Debian hosts of our own: as root, an hour or more with the builds
+	@set -e; for proof in $$(find deploy/test -maxdepth 1 -type f -executable | sort); do echo "== $$proof"; $$proof; done
+
 .PHONY: clean
-clean: ## Remove ./catchment and ./data; the build folder stays
-	@rm -rf catchment data
+clean: ## Remove ./catchment, ./data and ./dist; the build folder stays
+	@rm -rf catchment data dist

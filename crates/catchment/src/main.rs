@@ -21,9 +21,9 @@ mod settings;
 mod table;
 mod token;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use nowwhat::Environment;
-use nowwhat::cli::{self, ConfigCommand, SettingsArgs};
+use nowwhat::cli::{self, ConfigCommand, PackageFiles, SettingsArgs};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -74,6 +74,8 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Load a running collector, then prove that nothing was lost or doubled.
     Bench(bench::BenchArgs),
+    #[command(hide = true)]
+    PackageFiles(PackageFiles),
 }
 
 #[derive(Subcommand)]
@@ -112,6 +114,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Doctor(args) => doctor::run(&args, &environment),
         Command::Bench(args) => bench::run(&args, &environment),
+        Command::PackageFiles(files) => files.write(Cli::command()).map_err(Into::into),
     };
     cli::end("catchment", done)
 }

@@ -3,6 +3,10 @@
 //! Exit codes: 0 done, 1 failed, 2 usage or configuration. A reader of the output that goes away is no failure. This is the one module
 //! that writes to standard output; everything else logs.
 
+mod package_files;
+
+pub use package_files::PackageFiles;
+
 use crate::config::{Ignored, Sources, Turn, prefix};
 use crate::environment::Environment;
 use crate::service::{Boot, BoxError, Service, ServiceError};
@@ -87,6 +91,8 @@ enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+    #[command(hide = true)]
+    PackageFiles(PackageFiles),
 }
 
 impl Service {
@@ -96,21 +102,18 @@ impl Service {
         // The parts would tell their own purpose as that of the program.
         let command = Cli::command().about(None::<&str>).name(name).version(long_version(self.version));
         let command = command.max_term_width(120).args_conflicts_with_subcommands(true);
-        let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
+        let cli = Cli::from_arg_matches(&command.clone().get_matches()).unwrap_or_else(|error| error.exit());
         let environment = Environment::of_process();
-        end(name, self.done(cli, environment, start))
+        let done = match cli.command {
+            None => self.run(cli.settings.sources(&self), environment, start).map_err(BoxError::from),
+            Some(Command::Config { command }) => self.configuration(&command, &environment),
+            Some(Command::PackageFiles(files)) => files.write(command).map_err(BoxError::from),
+        };
+        end(name, done)
     }
 
-    fn done(
-        self,
-        cli: Cli,
-        environment: Environment,
-        start: impl AsyncFnOnce(&mut Boot) -> Result<Router, BoxError>,
-    ) -> Result<(), BoxError> {
-        match cli.command {
-            None => Ok(self.run(cli.settings.sources(&self), environment, start)?),
-            Some(Command::Config { command }) => Ok(print(command.run(&self, &environment)?)?),
-        }
+    fn configuration(&self, command: &ConfigCommand, environment: &Environment) -> Result<(), BoxError> {
+        Ok(print(command.run(self, environment)?)?)
     }
 }
 
