@@ -18,12 +18,18 @@ pub(crate) struct Variables {
     pub(crate) title: String,
     /// What it does, in half a sentence.
     pub(crate) description: String,
+    /// What the program is called with to serve.
+    #[serde(default)]
+    pub(crate) arguments: Vec<String>,
     /// Port of the public listener.
     pub(crate) api_port: u16,
     /// Port of the admin listener.
     pub(crate) admin_port: u16,
     /// What it may take of memory, as systemd writes sizes.
     pub(crate) memory_max: String,
+    /// Settings of its own that are secrets, which systemd hands over.
+    #[serde(default)]
+    pub(crate) credentials: Vec<String>,
     /// Whom to write to: `Name <address>`.
     pub(crate) maintainer: String,
     /// Address of the source.
