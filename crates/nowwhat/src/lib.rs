@@ -41,6 +41,11 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+/// Compiles what the page about moving a service shows; it lies outside of the package.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/ADOPT.md")]
+struct Adopt;
+
 pub mod bearer;
 pub mod cli;
 pub mod client;
