@@ -94,6 +94,27 @@ VERSION :=
 release: tools ## Version, changelog, commit, tag, packages of a release (VERSION=1.2.3, or VERSION=minor)
 	@deploy/release $(VERSION)
 
+# What is deployed, to which environment; further options of ansible-playbook, such as ANSIBLE="--limit HOST --ask-vault-pass".
+PACKAGE = $(wildcard dist/catchment_*.deb)
+ENV :=
+ANSIBLE :=
+PLAY = deploy/ansible/run ansible-playbook --inventory inventories/$(ENV)
+
+.PHONY: deploy
+deploy: ## Deploy a package to an environment, host after host (ENV=qa PACKAGE=dist/catchment_1.2.0_amd64.deb)
+	@test -d "deploy/ansible/inventories/$(ENV)" -a -n "$(ENV)" || { echo "ENV=$(ENV): say which environment, ENV=qa for instance"; exit 2; }
+	@test -f "$(PACKAGE)" || { echo "PACKAGE=$(PACKAGE): say which one .deb, PACKAGE=dist/catchment_1.2.0_amd64.deb for instance"; exit 2; }
+	@$(PLAY) deploy.yml --extra-vars "service_package=$(abspath $(PACKAGE))" $(ANSIBLE)
+
+.PHONY: stage
+stage: ENV := staging
+stage: deploy ## Deploy a package to staging
+
+.PHONY: rollback
+rollback: ## Go back to the release that ran before the last deployment, host after host (ENV=qa)
+	@test -d "deploy/ansible/inventories/$(ENV)" -a -n "$(ENV)" || { echo "ENV=$(ENV): say which environment, ENV=qa for instance"; exit 2; }
+	@$(PLAY) rollback.yml $(ANSIBLE)
+
 .PHONY: test-deploy
 test-deploy: tools ## Slow proofs of packages and deployment on Debian hosts of our own: as root, an hour or more with the builds
 	@set -e; for proof in $$(find deploy/test -maxdepth 1 -type f -executable | sort); do echo "== $$proof"; $$proof; done
