@@ -1,0 +1,188 @@
+//! What `deploy/` says to Ansible and to Kubernetes is what they, and the program, can take. Deploying for real is `make test-deploy`.
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use tests::{blocks, catchment_with, said, skipped};
+
+const ENVIRONMENTS: [&str; 4] = ["dev", "qa", "staging", "prod"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_path_buf()
+}
+
+fn run(command: &mut Command) -> Output {
+    command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+fn told(output: &Output) -> String {
+    said(output) + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// The folder that a variable of `.ci/run` names, if it has what is looked for.
+fn installed(variable: &str, file: &str) -> Option<PathBuf> {
+    let folder = std::env::var_os(variable).map(PathBuf::from);
+    let folder = folder.filter(|folder| folder.join(file).exists());
+    if folder.is_none() {
+        skipped(&format!("{variable} names no folder with {file}: .ci/run makes one"));
+    }
+    folder
+}
+
+fn config_check(environment: &str, variables: &[(&str, &str)]) -> Output {
+    let file = root().join("deploy/config/catchment.toml");
+    let file = file.to_str().expect("a text");
+    let dir = tempfile::tempdir().expect("a folder");
+    catchment_with(dir.path(), &["config", "check", "--config", file, "--env", environment], b"", variables)
+}
+
+#[test]
+fn the_configuration_of_every_environment_is_valid() {
+    for environment in ENVIRONMENTS {
+        let output = config_check(environment, &[]);
+        assert!(output.status.success(), "{environment}: {}", told(&output));
+        let file = root().join(format!("deploy/config/catchment.{environment}.toml"));
+        assert!(file.exists(), "{}", file.display());
+    }
+    assert_eq!(config_check("production", &[]).status.code(), Some(2));
+}
+
+#[test]
+fn the_playbooks_and_the_role_are_clean_to_ansible_lint() {
+    let Some(ansible) = installed("CATCHMENT_ANSIBLE", "bin/ansible-lint") else { return };
+    let mut lint = Command::new(root().join("deploy/ansible/run"));
+    let lint = lint.args(["ansible-lint", "--offline", "--profile", "production"]).env("ANSIBLE_VENV", ansible);
+    let output = run(lint);
+    assert!(output.status.success(), "{}", told(&output));
+}
+
+#[test]
+fn every_environment_has_an_inventory_that_says_its_name() {
+    for environment in ENVIRONMENTS {
+        let folder = root().join("deploy/ansible/inventories").join(environment);
+        let variables = std::fs::read_to_string(folder.join("group_vars/all/main.yml")).expect("its variables");
+        assert!(variables.contains(&format!("service_environment: {environment}\n")), "{environment}: {variables}");
+        let hosts = std::fs::read_to_string(folder.join("hosts.yml")).expect("its hosts");
+        assert!(hosts.contains("service:\n  hosts:\n"), "{environment}: {hosts}");
+    }
+}
+
+#[test]
+fn secrets_in_the_repository_are_encrypted() {
+    for environment in ENVIRONMENTS {
+        let folder = root().join("deploy/ansible/inventories").join(environment);
+        let file = folder.join("group_vars/all/secrets.yml");
+        let text = std::fs::read_to_string(&file).unwrap_or_else(|_| "$ANSIBLE_VAULT".to_owned());
+        assert!(text.starts_with("$ANSIBLE_VAULT"), "{} is in clear: ansible-vault encrypt it", file.display());
+    }
+}
+
+#[test]
+fn a_deployment_without_environment_or_package_is_refused_and_says_what_is_missing() {
+    let make = |arguments: &[&str]| run(Command::new("make").args(arguments).env_remove("MAKEFLAGS").current_dir(root()));
+    for (arguments, missing) in [
+        (["deploy", "PACKAGE=Makefile"].as_slice(), "ENV=qa"),
+        (&["deploy", "ENV=nowhere", "PACKAGE=Makefile"], "ENV=qa"),
+        (&["deploy", "ENV=qa", "PACKAGE=none.deb"], "PACKAGE=dist/"),
+        (&["stage", "PACKAGE=none.deb"], "PACKAGE=dist/"),
+        (&["rollback"], "ENV=qa"),
+    ] {
+        let output = make(arguments);
+        assert!(output.status.code() == Some(2) && told(&output).contains(missing), "{arguments:?}: {output:?}");
+    }
+}
+
+/// Everything that `kubectl apply --kustomize FOLDER` would send, as YAML.
+fn manifests(folder: &Path) -> Option<String> {
+    let Ok(output) = Command::new("kubectl").arg("kustomize").arg(folder).output() else {
+        skipped("kubectl is not installed");
+        return None;
+    };
+    assert!(output.status.success(), "{}", told(&output));
+    Some(said(&output))
+}
+
+/// What the schemas of Kubernetes say of manifests.
+fn validated(folder: &Path, manifests: &str) -> Output {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), manifests).expect("written");
+    run(Command::new(folder.join("bin/kubernetes-validate")).arg("--strict").arg(file.path()))
+}
+
+#[test]
+fn the_manifests_fit_the_published_schemas_of_kubernetes() {
+    let Some(folder) = installed("CATCHMENT_KUBERNETES", "bin/kubernetes-validate") else { return };
+    let Some(manifests) = manifests(&root().join("deploy")) else { return };
+    let output = validated(&folder, &manifests);
+    assert!(output.status.success(), "{}", told(&output));
+    for kind in ["configmap", "service", "statefulset", "poddisruptionbudget"] {
+        assert!(told(&output).contains(&format!("passed for resource {kind}/catchment")), "{kind}: {}", told(&output));
+    }
+    for (right, wrong) in [("replicas: 1", "replicas: one"), ("runAsNonRoot", "runAsNobody"), ("maxUnavailable", "most")] {
+        assert!(!validated(&folder, &manifests.replace(right, wrong)).status.success(), "{wrong} is taken");
+    }
+}
+
+#[test]
+fn the_kustomization_of_the_document_makes_another_environment() {
+    let document = std::fs::read_to_string(root().join("docs/DEPLOY.md")).expect("the document");
+    let kustomization = blocks(&document, "yaml").into_iter().find(|block| block.contains("kind: Kustomization"));
+    let dir = tempfile::tempdir().expect("a folder");
+    let staging = dir.path().join("staging");
+    std::fs::create_dir(&staging).expect("made");
+    std::fs::write(staging.join("kustomization.yaml"), kustomization.expect("it is there")).expect("written");
+    let copied = run(Command::new("cp").arg("-r").arg(root().join("deploy")).arg(dir.path()));
+    assert!(copied.status.success(), "{}", told(&copied));
+    let Some(manifests) = manifests(&staging) else { return };
+    for part in ["CATCHMENT_ENV: staging", "namespace: staging", "image: registry.example.com/catchment:1.2.0"] {
+        assert!(manifests.contains(part), "{part} is not in {manifests}");
+    }
+    assert!(!manifests.contains("CATCHMENT_ENV: prod"), "{manifests}");
+}
+
+/// The check that the models of the operator make of its own schema.
+const MONITOR: &str = r#"
+import { ServiceMonitor } from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1";
+import { readFileSync } from "node:fs";
+new ServiceMonitor(JSON.parse(readFileSync(0, "utf8"))).validate();
+"#;
+
+#[test]
+fn the_service_monitor_fits_the_schema_of_the_prometheus_operator() {
+    let Some(folder) = installed("CATCHMENT_KUBERNETES", "node_modules/@kubernetes-models/prometheus-operator") else {
+        return;
+    };
+    let file = root().join("deploy/kubernetes/servicemonitor.yaml");
+    let to_json = "import json, sys, yaml; print(json.dumps(yaml.safe_load(open(sys.argv[1]))))";
+    let output = run(Command::new(folder.join("bin/python")).args(["-c", to_json]).arg(file));
+    let monitor: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let fits = |monitor: &Value| {
+        let input = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(input.path(), monitor.to_string()).expect("written");
+        let mut node = Command::new("node");
+        let node = node.args(["--input-type=module", "-e", MONITOR]).current_dir(&folder);
+        run(node.stdin(std::fs::File::open(input.path()).expect("it opens")))
+    };
+    let output = fits(&monitor);
+    assert!(output.status.success(), "{}", told(&output));
+    let mut wrong = monitor.clone();
+    wrong["spec"]["endpoints"][0]["port"] = 4712.into();
+    assert!(told(&fits(&wrong)).contains("/spec/endpoints/0/port must be string"), "{}", told(&fits(&wrong)));
+}
+
+#[test]
+fn what_a_pod_is_told_is_a_valid_configuration() {
+    let set = std::fs::read_to_string(root().join("deploy/kubernetes/statefulset.yaml")).expect("the manifest");
+    let secrets = tempfile::tempdir().expect("a folder");
+    std::fs::write(secrets.path().join("auth.admin_token"), "a token of the secret").expect("written");
+    let mut variables = vec![("CREDENTIALS_DIRECTORY", secrets.path().to_str().expect("a text"))];
+    let names = set.lines().filter_map(|line| line.trim().strip_prefix("- name: ")).filter(|n| n.contains("__"));
+    for name in names {
+        let value = set.split_once(&format!("- name: {name}\n")).expect("it is there").1.lines().next();
+        let value = value.and_then(|line| line.trim().strip_prefix("value: ")).expect("a value");
+        variables.push((name, value.trim_matches('"')));
+    }
+    assert_eq!(variables.len(), 4, "{variables:?}");
+    let output = config_check("prod", &variables);
+    assert!(output.status.success(), "{}", told(&output));
+}
