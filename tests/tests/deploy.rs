@@ -79,7 +79,8 @@ fn secrets_in_the_repository_are_encrypted() {
 
 #[test]
 fn a_deployment_without_environment_or_package_is_refused_and_says_what_is_missing() {
-    let make = |arguments: &[&str]| run(Command::new("make").args(arguments).env_remove("MAKEFLAGS").current_dir(root()));
+    let make =
+        |arguments: &[&str]| run(Command::new("make").args(arguments).env_remove("MAKEFLAGS").current_dir(root()));
     for (arguments, missing) in [
         (["deploy", "PACKAGE=Makefile"].as_slice(), "ENV=qa"),
         (&["deploy", "ENV=nowhere", "PACKAGE=Makefile"], "ENV=qa"),
@@ -118,7 +119,9 @@ fn the_manifests_fit_the_published_schemas_of_kubernetes() {
     for kind in ["configmap", "service", "statefulset", "poddisruptionbudget"] {
         assert!(told(&output).contains(&format!("passed for resource {kind}/catchment")), "{kind}: {}", told(&output));
     }
-    for (right, wrong) in [("replicas: 1", "replicas: one"), ("runAsNonRoot", "runAsNobody"), ("maxUnavailable", "most")] {
+    for (right, wrong) in
+        [("replicas: 1", "replicas: one"), ("runAsNonRoot", "runAsNobody"), ("maxUnavailable", "most")]
+    {
         assert!(!validated(&folder, &manifests.replace(right, wrong)).status.success(), "{wrong} is taken");
     }
 }
@@ -174,7 +177,7 @@ fn the_service_monitor_fits_the_schema_of_the_prometheus_operator() {
 fn what_a_pod_is_told_is_a_valid_configuration() {
     let set = std::fs::read_to_string(root().join("deploy/kubernetes/statefulset.yaml")).expect("the manifest");
     let secrets = tempfile::tempdir().expect("a folder");
-    std::fs::write(secrets.path().join("auth.admin_token"), "a token of the secret").expect("written");
+    std::fs::write(secrets.path().join("auth.admin_token"), "a-token-of-the-secret").expect("written");
     let mut variables = vec![("CREDENTIALS_DIRECTORY", secrets.path().to_str().expect("a text"))];
     let names = set.lines().filter_map(|line| line.trim().strip_prefix("- name: ")).filter(|n| n.contains("__"));
     for name in names {
