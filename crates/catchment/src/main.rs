@@ -14,6 +14,7 @@ mod exported;
 mod memory;
 mod own;
 mod rejected;
+mod room;
 mod send;
 mod sensor;
 mod serve;

@@ -1,19 +1,20 @@
 //! `catchment serve`: what the collector opens at the start, and closes at the end.
 
 use crate::data_dir::{Addresses, DataDir};
+use crate::room::RoomMetrics;
 use crate::settings::{Audit, Settings};
 use crate::{ServeArgs, config, memory};
 use anyhow::Context;
 use axum::Router;
 use engine::{Engine, EngineMetrics, Started};
 use lake::LakeMetrics;
-use nowwhat::config::{Loaded, Sources};
+use nowwhat::config::{ByteSize, Loaded, Sources};
 use nowwhat::health::{Health, Weight};
 use nowwhat::{Boot, BoxError, Environment, Foundation};
 use query::{Queries, QueryMetrics};
 use registry::{AuditBounds, Registry, RegistryMetrics, Token};
 use rejected::{Rejected, RejectedMetrics};
-use server::{App, Parts, Quotas, ServerMetrics};
+use server::{App, Parts, Quotas, SensorMetrics, ServerMetrics};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -42,6 +43,8 @@ pub(crate) struct Metrics {
     registry: RegistryMetrics,
     rejected: RejectedMetrics,
     server: ServerMetrics,
+    sensors: SensorMetrics,
+    room: RoomMetrics,
 }
 
 impl Metrics {
@@ -54,6 +57,8 @@ impl Metrics {
             registry: RegistryMetrics::register(r),
             rejected: RejectedMetrics::register(r),
             server: ServerMetrics::register(r),
+            sensors: SensorMetrics::register(r),
+            room: RoomMetrics::register(r),
         }
     }
 }
@@ -64,6 +69,9 @@ async fn start(boot: &mut Boot) -> anyhow::Result<Router> {
     let metrics = boot.metrics(Metrics::register);
     let dir = DataDir::create(&settings.data.dir)?;
     dir.remove_left_addresses();
+    let bound = memory::bound(&settings, &boot.foundation);
+    metrics.room.memory_bound(bound);
+    boot.task("room on the disk", metrics.room.follow(dir.clone()));
 
     let options =
         registry::Options { url: dir.registry_url(), failures_per_minute_max: settings.auth.failures_per_minute_max };
@@ -95,17 +103,14 @@ async fn start(boot: &mut Boot) -> anyhow::Result<Router> {
     let queries = Queries::new(query_options(&dir, &settings), rejected.clone(), metrics.queries).context("queries")?;
     let quotas = Quotas::new(default_quota(&settings));
     reload_quotas(boot, &quotas);
+    boot.task("sensors in the metrics", metrics.sensors.follow(registry.clone(), rejected.clone(), quotas.clone()));
     let (limits, metrics) = (server_limits(&settings, &foundation), metrics.server);
     let app = App::new(Parts { engine, queries, registry, rejected, quotas, metrics, limits });
     let tls = foundation.http.tls_certificate.is_some();
     let addresses = Addresses { api: boot.address, admin: boot.admin_address, tls };
     publish(boot, dir, &addresses);
 
-    let bound = memory::bound(&settings, &foundation);
-    for part in memory::parts(&settings, &foundation) {
-        tracing::debug!(bytes = part.bytes, "memory bound: {}", part.what);
-    }
-    tracing::info!(memory_bound_bytes = bound.0, "memory bound");
+    log_bound(bound, &memory::parts(&settings, &foundation));
     boot.greeting(greeting(&addresses, &token_place, &bound.to_string()));
     let cors = server::Cors::of(&settings.cors.allow_origins);
     if let Some(cors) = cors.clone() {
@@ -273,6 +278,13 @@ fn server_limits(settings: &Settings, foundation: &Foundation) -> server::Limits
         },
         query_bytes_max: settings.query.bytes_max.0,
     }
+}
+
+fn log_bound(bound: ByteSize, parts: &[memory::Part]) {
+    for part in parts {
+        tracing::debug!(bytes = part.bytes, "memory bound: {}", part.what);
+    }
+    tracing::info!(memory_bound_bytes = bound.0, "memory bound");
 }
 
 fn log_recovery(started: &Started) {

@@ -47,6 +47,7 @@ pub struct EngineMetrics {
     pub(crate) window_keys: Gauge,
     pub(crate) window_bytes: Gauge,
     pub(crate) window_seconds: Gauge,
+    pub(crate) window_configured_seconds: Gauge,
     pub(crate) answers: Gauge,
     pub(crate) answers_bytes: Gauge,
     pub(crate) answers_seconds: Gauge,
@@ -84,6 +85,7 @@ impl Default for EngineMetrics {
             window_keys: Gauge::default(),
             window_bytes: Gauge::default(),
             window_seconds: Gauge::default(),
+            window_configured_seconds: Gauge::default(),
             answers: Gauge::default(),
             answers_bytes: Gauge::default(),
             answers_seconds: Gauge::default(),
@@ -125,6 +127,12 @@ impl EngineMetrics {
             "True length of the duplicate window now",
             Unit::Seconds,
             self.window_seconds.clone(),
+        );
+        r.register_with_unit(
+            "window_configured",
+            "Length of the duplicate window, and of the time that answers are remembered, as configured",
+            Unit::Seconds,
+            self.window_configured_seconds.clone(),
         );
         r.register("live_rows", "Accepted events not in the lake yet", self.live_rows.clone());
         r.register_with_unit("live", "Memory of the live rows", Unit::Bytes, self.live_bytes.clone());

@@ -228,6 +228,7 @@ impl Engine {
         let status = Arc::new(Status::default());
         status.set_window_seconds(options.window_seconds);
         metrics.window_seconds.set(options.window_seconds as i64);
+        metrics.window_configured_seconds.set(options.window_seconds as i64);
         metrics.answers(&parts.answers, Instant::now());
         metrics.window_keys.set(parts.window.len() as i64);
         metrics.window_bytes.set(parts.window.bytes() as i64);

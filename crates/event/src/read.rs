@@ -7,6 +7,8 @@ use crate::framing::Framing;
 use crate::json::{Flaw, Scanner, SyntaxError, pointer_to};
 use crate::key::Key;
 use crate::time::shortened;
+use arrow::array::AsArray;
+use arrow::datatypes::TimestampMicrosecondType;
 use arrow::record_batch::RecordBatch;
 use jiff::tz::TimeZone;
 use std::ops::Range;
@@ -67,6 +69,12 @@ impl Batch {
         let rejected =
             self.rejected.capacity() * size_of::<Rejection>() + self.rejected.iter().map(texts).sum::<usize>();
         self.columns.get_array_memory_size() + self.keys.capacity() * size_of::<Option<Key>>() + rejected
+    }
+
+    /// The newest time of its rows, in microseconds since the epoch; none without rows.
+    pub fn newest_time_micros(&self) -> Option<i64> {
+        let times = self.columns.column_by_name("time").expect("a batch has times");
+        times.as_primitive::<TimestampMicrosecondType>().values().iter().copied().max()
     }
 }
 

@@ -2,7 +2,10 @@
 //!
 //! A probe is answered at once: a check that takes time is watched in the background.
 
+mod metrics;
 mod watch;
+
+pub use metrics::register_health;
 
 use crate::version::Version;
 use axum::response::{IntoResponse, Response};

@@ -24,7 +24,7 @@ pub(crate) use descriptors::make_room_for;
 pub use host::{HostChecked, HostRequired};
 pub use inherited::Inherited;
 pub use signals::{Hangup, Stop, Stopper, Termination, stop_signal};
-pub use tls::{ClientCertificates, PeerCertificate, Tls, TlsClients, TlsError};
+pub use tls::{ClientCertificates, PeerCertificate, Tls, TlsClients, TlsError, register_certificates};
 pub(crate) use tls::{Pair, client_flaw, flaws};
 
 use axum::Router;

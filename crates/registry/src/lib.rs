@@ -16,6 +16,7 @@
 //!
 //! Reading order: [`Registry`], [`Role`], [`Token`], `sensors`, `tokens` and `audit` what can be changed, `schema` the tables.
 
+mod activity;
 mod audit;
 mod certificates;
 mod error;

@@ -2,7 +2,7 @@
 
 use registry::{
     Actor, AuthError, Identity, Labels, NewToken, OpenError, Options, RegisterError, Registered, Registry,
-    RegistryMetrics, Role,
+    RegistryMetrics, Role, SensorChange,
 };
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -142,6 +142,28 @@ async fn last_seen_shows_at_once_and_is_kept() {
     registry.close().await.expect("closed");
     let sensors = open(dir.path()).await.sensors(10, None).await.expect("read");
     assert_eq!((sensors.len(), sensors[0].last_seen_at, &sensors[0].labels), (1, Some(7), &labels));
+}
+
+#[tokio::test]
+async fn those_silent_the_longest_come_first_and_neither_disabled_nor_never_seen_ones_count() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let registry = open(dir.path()).await;
+    for (name, at) in [("roof", Some(30)), ("cellar", Some(10)), ("attic", Some(20)), ("shed", Some(5)), ("new", None)]
+    {
+        let made = register(&registry, name, &no_labels()).await.expect("registered");
+        if let Some(at) = at {
+            registry.seen(&made.sensor_id, at);
+        }
+    }
+    registry.flush().await.expect("written");
+    let identity = admin(&registry).await;
+    let actor = Actor { identity: &identity, client: None, request_id: None };
+    registry.change(&actor, "attic", &SensorChange::disable()).await.expect("disabled");
+    assert_eq!(registry.seen_since(10).await.expect("counted"), 2);
+    assert_eq!(registry.seen_since(11).await.expect("counted"), 1);
+    let silent = registry.silent_longest(6, 20).await.expect("listed");
+    assert_eq!(silent, [("cellar".to_owned(), 10), ("roof".to_owned(), 30)]);
+    assert_eq!(registry.silent_longest(0, 1).await.expect("listed"), [("shed".to_owned(), 5)]);
 }
 
 #[tokio::test]

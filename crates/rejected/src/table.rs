@@ -3,7 +3,7 @@
 use crate::damage::{self, Aside, is_damage};
 use crate::metrics::RejectedMetrics;
 use crate::row::{Filter, NewRow, Origin, Row};
-use crate::writer::{Done, Job, Keeping, Writer};
+use crate::writer::{Done, Job, Keeping, Most, Writer};
 use futures::TryStreamExt;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection as _, Row as _, SqlitePool};
@@ -11,8 +11,8 @@ use std::fs::Metadata;
 use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
@@ -105,6 +105,7 @@ struct Shared {
     /// What was found in its place at the start.
     aside: Option<Aside>,
     is_damaged: AtomicBool,
+    most: Most,
 }
 
 impl Rejected {
@@ -143,10 +144,11 @@ impl Rejected {
         }
         let (jobs, waiting) = mpsc::unbounded_channel();
         let path = options.path.clone();
-        let writer = Writer::new(pool.clone(), options, metrics.clone()).await.map_err(failed)?;
+        let most = Most::default();
+        let writer = Writer::new(pool.clone(), options, metrics.clone(), most.clone()).await.map_err(failed)?;
         tokio::spawn(writer.run(waiting));
         let (inode, is_damaged) = (file.ino(), AtomicBool::default());
-        Ok(Self { shared: Arc::new(Shared { pool, jobs, metrics, path, inode, aside, is_damaged }) })
+        Ok(Self { shared: Arc::new(Shared { pool, jobs, metrics, path, inode, aside, is_damaged, most }) })
     }
 
     /// What an operator has to know of the file, and to do. Quick: it looks whether the file is there.
@@ -202,6 +204,11 @@ impl Rejected {
     /// Counts rejected events that are not kept because their request has too many.
     pub fn left_out(&self, events: u64) {
         self.shared.metrics.left_out.inc_by(events);
+    }
+
+    /// The 20 sensors that have most bytes here, each with them, most first.
+    pub fn most(&self) -> Vec<(String, i64)> {
+        self.shared.most.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The rows of a filter, at most `limit`, and no more after they take `bytes_max` of memory.

@@ -8,6 +8,7 @@ use crate::row::{NewRow, Origin};
 use crate::table::{Options, RejectedError};
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
 use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot};
 
@@ -51,7 +52,14 @@ pub(crate) struct Writer {
     /// The last position given, also to a row that is gone.
     last_position: i64,
     metrics: RejectedMetrics,
+    most: Most,
 }
+
+/// The sensors that hold most, each with its bytes, most first.
+pub(crate) type Most = Arc<Mutex<Vec<(String, i64)>>>;
+
+/// How many sensors are told that hold most.
+const MOST: usize = 20;
 
 /// What each sensor holds.
 #[derive(Debug, Default)]
@@ -131,6 +139,17 @@ impl Held {
         }
     }
 
+    /// Who holds most.
+    fn most(&self) -> Vec<(String, i64)> {
+        let mut all: Vec<_> = self.sensors.iter().map(|(sensor, share)| (share.bytes, sensor)).collect();
+        if all.len() > MOST {
+            all.select_nth_unstable_by(MOST, |a, b| b.cmp(a));
+            all.truncate(MOST);
+        }
+        all.sort_unstable_by(|a, b| b.cmp(a));
+        all.into_iter().map(|(bytes, sensor)| (sensor.clone(), bytes)).collect()
+    }
+
     /// When there is more than `bytes_max`: who holds most, and how much of it may go before the sensor has no more than an equal share.
     fn too_much(&self, bytes_max: i64) -> Option<(String, i64)> {
         let (sensor, share) = self.sensors.iter().max_by_key(|(_, share)| share.bytes)?;
@@ -146,12 +165,17 @@ impl Share {
 }
 
 impl Writer {
-    pub(crate) async fn new(pool: SqlitePool, options: Options, metrics: RejectedMetrics) -> Result<Self, sqlx::Error> {
+    pub(crate) async fn new(
+        pool: SqlitePool,
+        options: Options,
+        metrics: RejectedMetrics,
+        most: Most,
+    ) -> Result<Self, sqlx::Error> {
         let held = held(&pool).await?;
         metrics.found.inc_by(held.total.rows as u64);
         let given = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'rejected'";
         let last_position = sqlx::query(given).fetch_one(&pool).await?.try_get(0)?;
-        let writer = Self { pool, options, held, last_position, metrics };
+        let writer = Self { pool, options, held, last_position, metrics, most };
         writer.tell();
         Ok(writer)
     }
@@ -296,6 +320,7 @@ impl Writer {
     fn tell(&self) {
         self.metrics.rows.set(self.held.total.rows);
         self.metrics.bytes.set(self.held.total.bytes);
+        *self.most.lock().unwrap_or_else(PoisonError::into_inner) = self.held.most();
     }
 }
 

@@ -22,6 +22,7 @@ mod pages;
 mod parameters;
 mod quota;
 mod routes;
+mod sensors;
 
 pub use app::{App, Limits, Parts};
 pub use authorisation::roles_table;
@@ -35,3 +36,4 @@ pub use pages::PAGES_BYTES_MAX;
 pub use quota::{QUOTAS_BYTES_MAX, Quotas};
 pub use registry::{BURST_SECONDS_MAX, PER_SECOND_MAX, Quota};
 pub use routes::routes;
+pub use sensors::SensorMetrics;

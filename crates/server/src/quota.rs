@@ -22,6 +22,7 @@ pub(crate) use meter::Exceeded;
 use bucket::{Bucket, Limit};
 use meter::{Cost, Meter};
 use registry::Quota;
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
@@ -97,6 +98,22 @@ impl Quotas {
     pub(crate) fn rates(&self, sensor: &str) -> Rates {
         let found = self.meters().get(sensor).cloned();
         found.map(|meter| meter.rates(self.shared.began.elapsed())).unwrap_or_default()
+    }
+
+    /// Remembers how far the newest time in a batch of a sensor was behind its receipt, or, negative, ahead of it.
+    pub(crate) fn skewed(&self, sensor: &Arc<str>, micros: i64) {
+        self.meter(sensor).skewed(micros);
+    }
+
+    /// The sensors whose last batch was the farthest behind or ahead, farthest first.
+    pub(crate) fn most_skewed(&self, limit: usize) -> Vec<(Arc<str>, i64)> {
+        // Nobody waits for the map while meters are read.
+        let all: Vec<_> = self.meters().iter().map(|(sensor, meter)| (sensor.clone(), meter.clone())).collect();
+        let skew = |(sensor, meter): (Arc<str>, Arc<Meter>)| Some((sensor, meter.skew_micros()?));
+        let mut all: Vec<_> = all.into_iter().filter_map(skew).collect();
+        all.sort_unstable_by_key(|(_, micros)| Reverse(micros.unsigned_abs()));
+        all.truncate(limit);
+        all
     }
 
     /// The buckets of events and of bytes of a sensor with these limits.

@@ -109,6 +109,9 @@ fn test_of_the_server(name: &str) -> String {
 }
 
 fn metrics_table() -> String {
+    // The runtime has metrics as well.
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let _inside = runtime.enter();
     let mut registry = service().registry();
     crate::serve::Metrics::register(&mut registry);
     let mut text = String::new();

@@ -4,8 +4,10 @@
 //! them by.
 
 mod clients;
+mod expiry;
 
 pub use clients::{ClientCertificates, PeerCertificate, TlsClients};
+pub use expiry::register_certificates;
 
 use crate::small_file::{self, Readable};
 use std::fmt;

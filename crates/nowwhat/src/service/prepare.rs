@@ -14,7 +14,7 @@ use crate::metrics::{self, Registry, SharedRegistry};
 use crate::otlp::{Otlp, OtlpMetrics, OtlpOptions};
 use crate::problem::Limits;
 use crate::request::{Inside, Observe, RequestMetrics, Seen, Tracing};
-use crate::serve::{ConnectionMetrics, Inherited};
+use crate::serve::{ConnectionMetrics, Inherited, register_certificates};
 use crate::settings::Foundation;
 use crate::systemd::Systemd;
 use crate::telemetry::{self, Captured, Format, Further, LevelHandle, LogMetrics, Logging, Telemetry};
@@ -23,6 +23,7 @@ use axum::Router;
 use std::net::SocketAddr;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 /// How long one batch may take on its way to a collector of OpenTelemetry.
@@ -60,10 +61,15 @@ struct Metrics {
 }
 
 impl Service {
-    /// The metrics that every service has, for its own documentation.
+    /// The metrics that every service has, for its own documentation. Those of the runtime only inside of one.
     pub fn registry(&self) -> Registry {
         let mut registry = metrics::registry(self.version);
         register(&mut registry);
+        if let Ok(runtime) = Handle::try_current() {
+            metrics::register_runtime(&mut registry, &runtime);
+        }
+        health::register_health(&mut registry, Health::default());
+        register_certificates(&mut registry, None);
         registry
     }
 }

@@ -5,11 +5,12 @@ use super::boot::{Around, Boot};
 use super::prepare::Prepared;
 use super::reload::{ReadAgain, Running, Switches};
 use super::stopping::{Served, Stopping, Wanted};
-use crate::health::{self, Health};
+use crate::health::{self, Health, register_health};
 use crate::metrics;
 use crate::problem::Uniform;
 use crate::serve::{
-    ConnectionLimits, Hangup, HostRequired, Inherited, Listener, Serving, Termination, Tls, make_room_for, stop_signal,
+    ConnectionLimits, Hangup, HostRequired, Inherited, Listener, Serving, Termination, Tls, make_room_for,
+    register_certificates, stop_signal,
 };
 use crate::settings::Foundation;
 use crate::systemd::Systemd;
@@ -88,7 +89,11 @@ pub(crate) async fn serve(
     let admin = serve_admin(prepared, admin, &health, &switches);
 
     let mut boot = prepared.begin(health.clone(), [api_address, admin_address]);
-    boot.metrics(|registry| metrics::register_runtime(registry, &tokio::runtime::Handle::current()));
+    boot.metrics(|registry| {
+        metrics::register_runtime(registry, &tokio::runtime::Handle::current());
+        register_health(registry, health.clone());
+        register_certificates(registry, switches.tls.clone());
+    });
     let started = {
         let starting = std::pin::pin!(start(&mut boot));
         started_or_stopped(starting, &mut asks).await

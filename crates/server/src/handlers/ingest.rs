@@ -140,6 +140,9 @@ async fn taken(app: &App, parts: Parts, body: &mut Coming) -> Result<Response, P
     let (batch, mut reservation) = body::work(size, || reading.batch(read))?;
     body.received(batch.received)?;
     app.shared.metrics.events_read.inc_by(batch.received);
+    if let Some(newest) = batch.newest_time_micros() {
+        app.shared.quotas.skewed(&sensor, received_at.saturating_sub(newest));
+    }
     let rejections = Rejections::of(&parts, sent, &batch, &text);
     drop(text);
     let (told, request) = match key {

@@ -48,6 +48,8 @@ struct Inner {
     /// The newest slot, counted from the start.
     newest: u64,
     used_at: Duration,
+    /// How far the newest time of the last batch was behind its receipt.
+    skew_micros: Option<i64>,
 }
 
 impl Meter {
@@ -97,7 +99,17 @@ impl Meter {
         Rates { events_per_second: mean(|cost| cost.events), bytes_per_second: mean(|cost| cost.bytes) }
     }
 
-    /// Whether a new meter would say the same.
+    /// Remembers how far the newest time of a batch was behind its receipt, or, negative, ahead of it.
+    pub(crate) fn skewed(&self, micros: i64) {
+        self.lock().skew_micros = Some(micros);
+    }
+
+    /// That of the last batch.
+    pub(crate) fn skew_micros(&self) -> Option<i64> {
+        self.lock().skew_micros
+    }
+
+    /// Whether a new meter would say the same, but for the skew.
     pub(crate) fn tells_nothing(&self, now: Duration) -> bool {
         let inner = self.at(now);
         inner.events.is_full() && inner.bytes.is_full() && inner.slots == [Cost::default(); SLOTS]

@@ -34,6 +34,18 @@ fn a_burst_passes_at_once_and_then_as_much_as_comes_in_a_second() {
 }
 
 #[test]
+fn the_sensors_farthest_from_this_clock_come_first_on_either_side() {
+    let quotas = Quotas::new(Quota::default());
+    for (sensor, micros) in [("roof", 5), ("cellar", -30), ("attic", 10), ("shed", 0), ("roof", 20)] {
+        quotas.skewed(&Arc::from(sensor), micros);
+    }
+    drop(quotas.charge(&Arc::from("new"), Quota::default(), 1));
+    let found: Vec<_> =
+        quotas.most_skewed(3).into_iter().map(|(sensor, micros)| (sensor.to_string(), micros)).collect();
+    assert_eq!(found, [("cellar".to_owned(), -30), ("roof".to_owned(), 20), ("attic".to_owned(), 10)]);
+}
+
+#[test]
 fn a_batch_larger_than_a_burst_passes_when_the_bucket_is_full_and_is_owed() {
     let (meter, limits) = (Meter::default(), limits(10, 0, 1));
     let at = Duration::from_secs;

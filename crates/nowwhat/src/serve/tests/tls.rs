@@ -97,6 +97,30 @@ async fn a_reload_holds_for_new_connections_and_a_broken_one_changes_nothing() {
 }
 
 #[test]
+fn the_end_of_the_certificate_in_force_is_a_metric_and_without_tls_there_is_none() {
+    let ends = |tls: Option<Tls>| {
+        let mut registry = prometheus_client::registry::Registry::default();
+        register_certificates(&mut registry, tls);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).expect("a text");
+        let name = "tls_certificate_ends_timestamp_seconds{of=\"server\"} ";
+        text.lines().find_map(|line| line.strip_prefix(name)?.parse::<f64>().ok())
+    };
+    let (files, _) = Files::new();
+    let tls = files.load().expect("loaded");
+    // 4096-01-01: what rcgen says when nothing else is said.
+    assert_eq!(ends(Some(tls.clone())), Some(67_090_118_400.0));
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut parameters = rcgen::CertificateParams::new(["localhost".to_owned()]).expect("a name");
+    parameters.not_after = rcgen::date_time_ymd(2030, 1, 1);
+    std::fs::write(files.certificate(), parameters.self_signed(&key).expect("made").pem()).expect("written");
+    std::fs::write(files.key(), key.serialize_pem()).expect("written");
+    tls.reload().expect("reloaded");
+    assert_eq!(ends(Some(tls)), Some(1_893_456_000.0));
+    assert_eq!(ends(None), None);
+}
+
+#[test]
 fn errors_name_the_file_and_say_what_to_do() {
     let told = |spoil: &dyn Fn(&Files)| {
         let (files, _) = Files::new();

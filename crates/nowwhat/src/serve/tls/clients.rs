@@ -152,8 +152,21 @@ impl PeerCertificate {
             (Some(only), None) => Some(only.as_str().map_err(|e| e.to_string())?.to_owned()),
             _ => None,
         };
-        let ends = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);
-        let ends_at = UNIX_EPOCH + Duration::from_secs(ends);
+        let ends_at = end_of(&certificate);
         Ok(Self { said: Arc::new(Said { dns_names, uris, common_name, ends_at }) })
     }
+}
+
+/// When the validity of a certificate ends.
+///
+/// # Errors
+/// In words, when it cannot be read.
+pub(super) fn ends_at(der: &CertificateDer<'_>) -> Result<SystemTime, String> {
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|e| e.to_string())?;
+    Ok(end_of(&certificate))
+}
+
+fn end_of(certificate: &X509Certificate<'_>) -> SystemTime {
+    let ends = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);
+    UNIX_EPOCH + Duration::from_secs(ends)
 }
