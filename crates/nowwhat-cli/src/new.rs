@@ -50,7 +50,7 @@ pub(crate) fn run(args: &NewArgs) -> Result<String, NewError> {
     for file in &files {
         write(&folder, file)?;
     }
-    Ok(told(&folder, files.len()))
+    Ok(told(args, &folder, files.len()))
 }
 
 /// What a new service says of itself, to be made true by whoever has it.
@@ -85,7 +85,13 @@ fn nowwhat(args: &NewArgs) -> Result<String, NewError> {
     Ok(format!("{{ path = {:?} }}", manifest.parent().unwrap_or(path).display().to_string()))
 }
 
-fn told(folder: &Path, files: usize) -> String {
+fn told(args: &NewArgs, folder: &Path, files: usize) -> String {
     let folder = folder.display();
-    format!("{files} files in {folder}; go on with:\n\n  cd {folder}\n  make run\n  make test\n")
+    let source = match args.nowwhat_path.is_none() && args.nowwhat_git.is_none() {
+        true => {
+            "It takes nowwhat from the registry; where it is not there, begin anew with --nowwhat-path or --nowwhat-git.\n"
+        }
+        false => "",
+    };
+    format!("{files} files in {folder}; go on with:\n\n  cd {folder}\n  make run\n  make test\n\n{source}")
 }

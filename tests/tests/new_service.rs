@@ -1,0 +1,139 @@
+//! A service that `nowwhat new` writes is whole: it passes its own `make check test package`, and the program it packs runs.
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use tests::program;
+
+const NAME: &str = "shop-window";
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_path_buf()
+}
+
+/// Runs a command to its end, which has to be good.
+fn done(command: &mut Command) -> String {
+    let output = command.output().expect("it runs");
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{command:?}: {told}{}", String::from_utf8_lossy(&output.stderr));
+    told
+}
+
+/// Where crates are compiled.
+fn targets() -> PathBuf {
+    program().parent().and_then(Path::parent).expect("a folder of builds").to_owned()
+}
+
+/// A command in the service's folder, with nothing of this test's own build around it but the folder that crates are compiled in.
+fn inside(folder: &Path, name: &str) -> Command {
+    let own = |name: &std::ffi::OsString| {
+        let name = name.to_string_lossy();
+        name == "CARGO_HOME"
+            || !["CARGO", "NEXTEST", "RUST_", "LD_", "MAKE", "MFLAGS"].iter().any(|p| name.starts_with(p))
+    };
+    let mut command = Command::new(name);
+    let kept = std::env::vars_os().filter(|(name, _)| own(name));
+    command.env_clear().envs(kept).env("CARGO_TARGET_DIR", targets());
+    command.envs([("CARGO_NET_OFFLINE", "true"), ("CARGO_PROFILE_DEV_DEBUG", "false")]).current_dir(folder);
+    command
+}
+
+/// What the program of a package says and answers.
+struct Running {
+    child: Child,
+    api: String,
+    admin: String,
+}
+
+impl Running {
+    fn start(program: &Path) -> Self {
+        let mut child = Command::new(program)
+            .env("SHOP_WINDOW_HTTP__LISTEN", "127.0.0.1:0")
+            .env("SHOP_WINDOW_ADMIN__LISTEN", "127.0.0.1:0")
+            .env("SHOP_WINDOW_LOG__FORMAT", "json")
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let lines = BufReader::new(child.stderr.take().expect("piped")).lines().map_while(Result::ok);
+        let mut lines = lines.filter_map(|line| serde_json::from_str::<Value>(&line).ok());
+        let ready = lines.find(|line| line["message"] == "ready").expect("it gets ready");
+        // So that it never waits for a reader.
+        std::thread::spawn(move || lines.for_each(drop));
+        let address = |name: &str| format!("http://{}", ready[name].as_str().expect("an address"));
+        Self { api: address("address"), admin: address("admin_address"), child }
+    }
+
+    fn stop(mut self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("it runs");
+        assert!(self.child.wait().expect("it ends").success());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Nothing to do for one that was stopped.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn get(address: &str) -> String {
+    let mut answer = ureq::get(address).call().unwrap_or_else(|error| panic!("{address}: {error}"));
+    answer.body_mut().read_to_string().expect("a text")
+}
+
+fn json(address: &str) -> Value {
+    serde_json::from_str(&get(address)).expect("JSON")
+}
+
+#[test]
+fn a_new_service_passes_its_own_checks_and_tests_and_the_program_it_packs_runs() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let folder = dir.path().join(NAME);
+    let nowwhat = program().with_file_name("nowwhat");
+    let from = root().join("crates/nowwhat");
+    done(Command::new(nowwhat).args(["new", NAME, "--nowwhat-path"]).arg(from).current_dir(dir.path()));
+    // The same crates as here, which are on this machine.
+    std::fs::copy(root().join("Cargo.lock"), folder.join("Cargo.lock")).expect("copied");
+    done(inside(&folder, "cargo").args(["update", "--workspace", "--quiet"]));
+    for arguments in [["init", "--quiet"].as_slice(), &["add", "."], &["commit", "--quiet", "--message", "Begin"]] {
+        let by = ["-c", "user.name=test", "-c", "user.email=test@example.com"];
+        done(inside(&folder, "git").args(by).args(arguments));
+    }
+
+    // In the profile that `make check` has built the dependencies of nowwhat alone with.
+    for target in ["check", "test", "build"] {
+        done(inside(&folder, "make").args([target, "PROFILE=dev"]));
+    }
+    let built = format!("PROGRAM={}", targets().join("debug").join(NAME).display());
+    let package = || done(inside(&folder, "make").args(["package", &built, "PARTS=tar"]));
+    package();
+    let dist = folder.join("dist");
+    let sums = std::fs::read_to_string(dist.join("SHA256SUMS")).expect("it is there");
+    done(inside(&dist, "sha256sum").args(["--check", "--strict", "SHA256SUMS"]));
+    let archive = sums.split_whitespace().find(|word| word.ends_with(".tar.gz")).expect("a tar file");
+    let unpacked = dir.path().join("unpacked");
+    std::fs::create_dir(&unpacked).expect("made");
+    done(inside(&unpacked, "tar").arg("--extract").arg("--file").arg(dist.join(archive)));
+    for file in ["etc/shop-window/shop-window.toml", "usr/share/doc/shop-window/LICENSE-MIT"] {
+        assert!(unpacked.join(file).is_file(), "{file} is packed");
+    }
+    package();
+    assert_eq!(std::fs::read_to_string(dist.join("SHA256SUMS")).expect("it is there"), sums, "the same to the bit");
+
+    let service = Running::start(&unpacked.join("usr/bin").join(NAME));
+    assert_eq!(json(&format!("{}/hello/moon", service.api))["text"], "Hello, moon!");
+    assert_eq!(json(&format!("{}/readyz", service.admin))["status"], "ready");
+    let version = json(&format!("{}/version", service.admin));
+    assert_eq!((&version["name"], &version["version"]), (&NAME.into(), &"0.1.0".into()));
+    let commit = done(inside(&folder, "git").args(["rev-parse", "HEAD"]));
+    assert_eq!(version["commit"], commit.trim());
+    let metrics = get(&format!("{}/metrics", service.admin));
+    let counted = "http_requests_total{method=\"GET\",route=\"/hello/{name}\",status=\"200\"} 1";
+    for line in ["shop_window_greetings_total 1", counted] {
+        assert!(metrics.lines().any(|found| found == line), "{line} in {metrics}");
+    }
+    service.stop();
+}
