@@ -6,11 +6,13 @@
 mod accounting;
 mod door;
 mod postgres;
+mod prometheus;
 mod raw;
 
 pub use accounting::{balances, imbalances};
 pub use door::{Door, Fate};
 pub use postgres::Postgres;
+pub use prometheus::{Prometheus, has_prometheus, rules_folder};
 
 use serde_json::Value;
 use std::io::{Read, Write};
