@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.parse
@@ -56,6 +57,8 @@ class World:
     """A folder, and all that was started in it."""
 
     def __init__(self, program):
+        # Who is asked to end ends what it started as well.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="alerts-"))
         self.program = pathlib.Path(program).resolve()
         self.processes, self.mounts, self.collectors = [], [], []
