@@ -96,6 +96,40 @@ fn parameters_limits_and_formats() {
 }
 
 #[test]
+fn the_format_is_the_one_that_is_wanted_most_and_none_that_is_forbidden() {
+    let (_dir, collector) = filled(&[]);
+    let of = |accept: &[&str]| {
+        let headers: Vec<(&str, &str)> = accept.iter().map(|accept| ("accept", *accept)).collect();
+        collector.post("/api/v1/query", &collector.token, br#"{"sql": "SELECT 1 AS one"}"#, &headers)
+    };
+    let (json, lines, csv) = ("application/json", "application/x-ndjson", "text/csv; charset=utf-8; header=present");
+    for (accept, kind) in [
+        ("application/json, text/csv;q=0.1", json),
+        ("text/csv;q=0.1, application/json;q=0.9", json),
+        ("text/csv;q=0, application/json", json),
+        ("application/json, text/plain, */*", json),
+        ("*/*", json),
+        ("", json),
+        ("application/x-ndjson;q=0, */*", json),
+        ("application/json;q=0, application/x-ndjson;q=0, */*", csv),
+        ("text/*", csv),
+        ("text/csv, application/json", csv),
+        ("text/csv, */*;q=0.8", csv),
+        ("application/ndjson", lines),
+        ("text/csv;q=0.5, Application/X-NDJSON", lines),
+    ] {
+        let answer = of(&[accept]);
+        assert_eq!((answer.status, answer.header("content-type")), (200, Some(kind)), "{accept}: {}", answer.text);
+    }
+    assert_eq!(of(&["text/csv;q=0.1", "application/x-ndjson;q=0.2"]).header("content-type"), Some(lines));
+    for accept in
+        ["application/xml", "application/vnd.apache.arrow.stream", "application/json;q=0", "text/csv;q=0, text/*"]
+    {
+        refused(&of(&[accept]), 406, "not_acceptable", "application/x-ndjson");
+    }
+}
+
+#[test]
 fn only_reading_is_allowed_and_errors_say_what_is_wrong() {
     let (_dir, collector) = filled(&[]);
     let sql = |sql: &str| ask(&collector, &json!({ "sql": sql }));

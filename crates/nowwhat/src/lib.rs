@@ -18,6 +18,7 @@
 //! - [`Problem`]: errors as RFC 9457 problem details: what the client may know, and what the log must know.
 //! - [`problem`]: limits of a request, and a problem for every failure of a router: no route, wrong method, too large, too late.
 //! - [`extract`]: JSON bodies, queries and paths whose rejections are problems.
+//! - [`accept`]: which of several types a client wants.
 //! - [`bearer`]: the token of a request, and the challenge of an answer that refuses it.
 //! - [`forwarded`]: the client's address, scheme and host behind trusted proxies.
 //! - [`metrics`]: exposition for Prometheus, labels bounded by type, metrics of the process and of the runtime.
@@ -46,6 +47,7 @@ struct Readme;
 #[doc = include_str!("../../../docs/ADOPT.md")]
 struct Adopt;
 
+pub mod accept;
 pub mod bearer;
 pub mod cli;
 pub mod client;

@@ -62,6 +62,7 @@ codes! {
     EnrolmentUsedUp "enrolment_used_up" 403 No "The enrolment token has no uses left", "Use another enrolment token; `catchment token add NAME --role enrol --uses N` makes one.";
     NotFound "not_found" 404 No "There is nothing here", "See the documentation of the API for what there is.";
     MethodNotAllowed "method_not_allowed" 405 No "This cannot be done here", "Use one of the methods in the `Allow` header.";
+    NotAcceptable "not_acceptable" 406 No "The answer has no format that the client takes", "Name one that the detail names in `Accept`, or leave `Accept` out.";
     BodyTimeout "body_timeout" 408 Yes "The body came too slowly", "Send the body without pauses.";
     RequestTimeout "request_timeout" 408 Yes "The request did not arrive in time", "Send the body without pauses.";
     NameTaken "name_taken" 409 No "A sensor of this name exists", "Choose another name, or use the token that this sensor has.";

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use http::{HeaderMap, HeaderValue, header};
 use nowwhat::Problem;
+use nowwhat::accept::Ranges;
 use query::{Answer, Format, Query, QueryError, Waited};
 use serde::Deserialize;
 use std::time::Instant;
@@ -19,6 +20,9 @@ use utoipa::ToSchema;
 
 /// An answer of less than this is known to be whole before its head is sent.
 const HEAD_BYTES: usize = 256 << 10;
+
+/// A name of NDJSON that is not registered, and used.
+const NDJSON: &str = "application/ndjson";
 
 /// What a question looks like.
 const EXAMPLE: &str =
@@ -49,7 +53,7 @@ pub(crate) async fn post_query(State(app): State<App>, request: Request) -> Resu
     let (parts, mut body) = Coming::of(request);
     let asked = permitted(&app, &parts.headers, &mut body).await;
     let question = body::done(&app, body, asked).await?;
-    let format = format_of(&parts.headers);
+    let format = format_of(&parts.headers)?;
     let query = Query {
         sql: question.sql,
         params: question.params,
@@ -130,15 +134,25 @@ async fn question(app: &App, headers: &HeaderMap, body: &mut Coming) -> Result<Q
     body::parsed(&read, EXAMPLE)
 }
 
-/// The format asked for by `Accept`; JSON when nothing else is.
-fn format_of(headers: &HeaderMap) -> Format {
-    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let wants = |name: &str| accept.split(',').any(|part| part.split(';').next().unwrap_or_default().trim() == name);
-    match () {
-        () if wants("application/x-ndjson") || wants("application/ndjson") => Format::Ndjson,
-        () if wants("text/csv") => Format::Csv,
-        () => Format::Json,
+/// The format that `Accept` wants most; JSON when it says nothing, or wants another no more.
+///
+/// # Errors
+/// 406 when it takes none of them.
+fn format_of(headers: &HeaderMap) -> Result<Format, Problem> {
+    let ranges = Ranges::of(headers);
+    if ranges.is_empty() {
+        return Ok(Format::Json);
     }
+    let wanted = |format: Format| match format {
+        // Also known by the name without the x, to those who use it.
+        Format::Ndjson if ranges.wanted(NDJSON).is_named() => ranges.wanted(NDJSON),
+        format => ranges.wanted(format.content_type()),
+    };
+    // The last one of those that are wanted most.
+    let format = [Format::Ndjson, Format::Csv, Format::Json].into_iter().max_by_key(|format| wanted(*format));
+    format.filter(|format| wanted(*format).quality > 0).ok_or_else(|| {
+        Code::NotAcceptable.problem("`Accept` takes neither application/json nor application/x-ndjson nor text/csv")
+    })
 }
 
 /// The answer to a query that failed before its first row.

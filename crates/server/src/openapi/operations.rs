@@ -139,7 +139,7 @@ fn ask(act: Act) -> Described {
     described
         .answer(200, "The rows.", [("application/json", json), ("application/x-ndjson", lines), ("text/csv", csv)])
         .errors(&OF_QUERIES)
-        .error(Code::InvalidParameter)
+        .errors(&[Code::InvalidParameter, Code::NotAcceptable])
 }
 
 fn read_rejected(act: Act) -> Described {
