@@ -45,6 +45,25 @@ fn what_was_rejected_is_a_table_with_the_bytes_as_they_came_also_after_kill_9() 
     let counted = collector.rows("SELECT code, count(*) FROM rejected WHERE received_at > now() - interval '1 hour' AND index > 1 GROUP BY 1 ORDER BY 1");
     assert_eq!(counted, [[json!("invalid_utf8"), json!(1)], [json!("time_without_zone"), json!(1)]]);
     assert_eq!(collector.rows("SELECT data->>'n' FROM rejected WHERE data->>'n' > 1"), [[json!("2")]]);
+    // A condition finds the same rows wherever it is decided.
+    for (condition, count) in [
+        ("rejected_position < 3", 2),
+        ("rejected_position BETWEEN 2 AND 3", 2),
+        ("rejected_position = 2", 1),
+        ("sensor = 'roof' AND code = 'invalid_utf8'", 1),
+        ("sensor = 'roof' AND sensor = 'cellar'", 0),
+        ("code IN ('invalid_utf8', 'invalid_json')", 2),
+        ("received_at < now() AND received_at::date <= now()::date", 3),
+        ("received_at >= (SELECT max(received_at) FROM rejected)", 3),
+        ("received_at < (SELECT min(received_at) FROM rejected)", 0),
+        ("received_at > '2000-01-01T00:00:00Z' AND received_at <= '2000-01-02T00:00:00Z'", 0),
+        ("data IS NULL", 1),
+    ] {
+        let counted = collector.rows(&format!("SELECT count(*) FROM rejected WHERE {condition}"));
+        assert_eq!(counted, [[json!(count)]], "{condition}");
+    }
+    assert_eq!(collector.rows("SELECT count(*), 'x' FROM rejected"), [[json!(3), json!("x")]]);
+    assert_eq!(collector.rows("SELECT 1 FROM rejected LIMIT 2"), [[json!(1)], [json!(1)]]);
     assert_eq!(collector.metric("catchment_rejected_rows"), 3.0);
     assert!(collector.metric("catchment_rejected_kept_bytes") > 41.0);
 }

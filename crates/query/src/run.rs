@@ -3,7 +3,7 @@
 use crate::coerce::Fields;
 use crate::error::QueryError;
 use crate::metrics::{End, EndLabel, QueryMetrics};
-use crate::rejected;
+use crate::rejected::RejectedEvents;
 use crate::statement;
 use crate::table::{BATCH_ROWS, Events, LAKE_URL};
 use crate::value::type_name;
@@ -400,7 +400,7 @@ impl Task {
     fn state(&self, events: Arc<Events>) -> Result<SessionState, DataFusionError> {
         let schema = MemorySchemaProvider::new();
         schema.register_table("events".into(), events)?;
-        schema.register_table("rejected".into(), rejected::table(&self.shared.rejected)?)?;
+        schema.register_table("rejected".into(), Arc::new(RejectedEvents(self.shared.rejected.clone())))?;
         let catalog = MemoryCatalogProvider::new();
         catalog.register_schema("public", Arc::new(schema))?;
         let catalogs = MemoryCatalogProviderList::new();

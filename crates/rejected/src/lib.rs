@@ -18,5 +18,5 @@ mod table;
 mod writer;
 
 pub use metrics::RejectedMetrics;
-pub use row::{Filter, NewRow, Order, Origin, Row};
+pub use row::{Column, Filter, NewRow, Order, Origin, Row};
 pub use table::{OpenError, Options, Rejected, RejectedError};

@@ -73,8 +73,8 @@ impl NewRow {
     }
 }
 
-/// A rejected event as it is kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A rejected event as it is kept; of columns that were not asked for it has the default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Row {
     /// Its place in the order of rejection: grows, never used twice.
     pub position: i64,
@@ -104,16 +104,11 @@ pub struct Row {
     pub data: Vec<u8>,
     /// How many bytes came.
     pub bytes: i64,
-    /// Whether what is kept of its request is not whole.
-    pub request_is_cut: bool,
+    /// Whether more came than is kept: of its bytes, or of what its request said.
+    pub is_cut: bool,
 }
 
 impl Row {
-    /// Whether more came than is kept: of its bytes, or of what its request said.
-    pub fn is_cut(&self) -> bool {
-        self.request_is_cut || self.bytes > self.data.len() as i64
-    }
-
     /// Memory of it.
     pub fn memory_bytes(&self) -> usize {
         let optional = [&self.pointer, &self.parameters, &self.content_type, &self.headers];
@@ -126,24 +121,111 @@ impl Row {
             + self.data.len()
     }
 
-    pub(crate) fn of(row: &SqliteRow) -> Result<Self, sqlx::Error> {
-        Ok(Self {
-            position: row.try_get("position")?,
-            received_at: row.try_get("received_at")?,
-            sensor: row.try_get("sensor")?,
-            request_id: row.try_get("request_id")?,
-            index: row.try_get("batch_index")?,
-            code: row.try_get("code")?,
-            pointer: row.try_get("pointer")?,
-            reason: row.try_get("reason")?,
-            mode: row.try_get("mode")?,
-            parameters: row.try_get("parameters")?,
-            content_type: row.try_get("content_type")?,
-            headers: row.try_get("headers")?,
-            data: row.try_get("data")?,
-            bytes: row.try_get("data_bytes")?,
-            request_is_cut: row.try_get("is_cut")?,
-        })
+    pub(crate) fn of(row: &SqliteRow, columns: &[Column]) -> Result<Self, sqlx::Error> {
+        let mut it = Self::default();
+        for (at, column) in columns.iter().enumerate() {
+            match column {
+                Column::Position => it.position = row.try_get(at)?,
+                Column::ReceivedAt => it.received_at = row.try_get(at)?,
+                Column::Sensor => it.sensor = row.try_get(at)?,
+                Column::RequestId => it.request_id = row.try_get(at)?,
+                Column::Index => it.index = row.try_get(at)?,
+                Column::Code => it.code = row.try_get(at)?,
+                Column::Pointer => it.pointer = row.try_get(at)?,
+                Column::Reason => it.reason = row.try_get(at)?,
+                Column::Mode => it.mode = row.try_get(at)?,
+                Column::Parameters => it.parameters = row.try_get(at)?,
+                Column::ContentType => it.content_type = row.try_get(at)?,
+                Column::Headers => it.headers = row.try_get(at)?,
+                Column::Data => it.data = row.try_get(at)?,
+                Column::Bytes => it.bytes = row.try_get(at)?,
+                Column::IsCut => it.is_cut = row.try_get(at)?,
+            }
+        }
+        Ok(it)
+    }
+}
+
+/// A part of a row that is read, by the name of its field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Column {
+    /// [`Row::position`].
+    Position,
+    /// [`Row::received_at`].
+    ReceivedAt,
+    /// [`Row::sensor`].
+    Sensor,
+    /// [`Row::request_id`].
+    RequestId,
+    /// [`Row::index`].
+    Index,
+    /// [`Row::code`].
+    Code,
+    /// [`Row::pointer`].
+    Pointer,
+    /// [`Row::reason`].
+    Reason,
+    /// [`Row::mode`].
+    Mode,
+    /// [`Row::parameters`].
+    Parameters,
+    /// [`Row::content_type`].
+    ContentType,
+    /// [`Row::headers`].
+    Headers,
+    /// [`Row::data`].
+    Data,
+    /// [`Row::bytes`].
+    Bytes,
+    /// [`Row::is_cut`].
+    IsCut,
+}
+
+impl Column {
+    /// All of them.
+    pub const ALL: [Self; 15] = [
+        Self::Position,
+        Self::ReceivedAt,
+        Self::Sensor,
+        Self::RequestId,
+        Self::Index,
+        Self::Code,
+        Self::Pointer,
+        Self::Reason,
+        Self::Mode,
+        Self::Parameters,
+        Self::ContentType,
+        Self::Headers,
+        Self::Data,
+        Self::Bytes,
+        Self::IsCut,
+    ];
+
+    fn sql(self) -> &'static str {
+        match self {
+            Self::Position => "position",
+            Self::ReceivedAt => "received_at",
+            Self::Sensor => "sensor",
+            Self::RequestId => "request_id",
+            Self::Index => "batch_index",
+            Self::Code => "code",
+            Self::Pointer => "pointer",
+            Self::Reason => "reason",
+            Self::Mode => "mode",
+            Self::Parameters => "parameters",
+            Self::ContentType => "content_type",
+            Self::Headers => "headers",
+            Self::Data => "data",
+            Self::Bytes => "data_bytes",
+            // The length is known without the bytes.
+            Self::IsCut => "is_cut OR data_bytes > length(data)",
+        }
+    }
+
+    /// Whether it is kept once for the rows of a request.
+    fn is_of_request(self) -> bool {
+        use Column::{ContentType, Headers, IsCut, Mode, Parameters, ReceivedAt, RequestId};
+        matches!(self, ReceivedAt | RequestId | Mode | Parameters | ContentType | Headers | IsCut)
     }
 }
 
@@ -170,33 +252,60 @@ pub struct Filter {
     pub until: Option<i64>,
     /// Beyond this position, in the order asked for.
     pub beyond: Option<i64>,
+    /// At this position or before it.
+    pub last: Option<i64>,
     /// Which come first.
     pub order: Order,
 }
 
 impl Filter {
-    pub(crate) fn select(&self, limit: usize) -> QueryBuilder<Sqlite> {
-        let mut sql = QueryBuilder::new("SELECT * FROM rejected JOIN requests ON last_position = request WHERE true");
+    /// The columns of at most `limit` rows.
+    pub(crate) fn select(&self, columns: &[Column], limit: usize) -> QueryBuilder<Sqlite> {
+        let names: Vec<&str> = columns.iter().map(|column| column.sql()).collect();
+        let mut sql = QueryBuilder::new(format!("SELECT {}", names.join(", ")));
+        self.rows(&mut sql, columns.iter().any(|column| column.is_of_request()));
+        let order = match self.order {
+            Order::Newest => " ORDER BY position DESC LIMIT ",
+            Order::Oldest => " ORDER BY position LIMIT ",
+        };
+        sql.push(order).push_bind(limit as i64);
+        sql
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> QueryBuilder<Sqlite> {
+        let mut sql = QueryBuilder::new("SELECT count(*)");
+        self.rows(&mut sql, false);
+        sql
+    }
+
+    /// Where the rows are found; with what they have in common only where it is asked for.
+    fn rows(&self, sql: &mut QueryBuilder<Sqlite>, asks_of_request: bool) {
+        sql.push(" FROM rejected");
+        if asks_of_request || self.since.is_some() || self.until.is_some() {
+            sql.push(" JOIN requests ON last_position = request");
+        }
+        sql.push(" WHERE true");
         if let Some(sensor) = &self.sensor {
-            sql.push(" AND rejected.sensor = ").push_bind(sensor.clone());
+            sql.push(" AND sensor = ").push_bind(sensor.clone());
         }
         if let Some(code) = &self.code {
             sql.push(" AND code = ").push_bind(code.clone());
         }
-        if let Some(since) = self.since {
-            sql.push(" AND received_at >= ").push_bind(since);
-        }
-        if let Some(until) = self.until {
-            sql.push(" AND received_at < ").push_bind(until);
-        }
-        let (beyond, order) = match self.order {
-            Order::Newest => (" AND position < ", " ORDER BY position DESC LIMIT "),
-            Order::Oldest => (" AND position > ", " ORDER BY position LIMIT "),
+        let beyond = match self.order {
+            Order::Newest => " AND position < ",
+            Order::Oldest => " AND position > ",
         };
-        if let Some(position) = self.beyond {
-            sql.push(beyond).push_bind(position);
+        let bounds = [
+            (" AND received_at >= ", self.since),
+            (" AND received_at < ", self.until),
+            (beyond, self.beyond),
+            (" AND position <= ", self.last),
+        ];
+        for (is, bound) in bounds {
+            if let Some(bound) = bound {
+                sql.push(is).push_bind(bound);
+            }
         }
-        sql.push(order).push_bind(limit as i64);
-        sql
     }
 }

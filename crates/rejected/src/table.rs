@@ -2,7 +2,7 @@
 
 use crate::damage::{self, Aside, is_damage};
 use crate::metrics::RejectedMetrics;
-use crate::row::{Filter, NewRow, Origin, Row};
+use crate::row::{Column, Filter, NewRow, Origin, Row};
 use crate::writer::{Done, Job, Keeping, Most, Writer};
 use futures::TryStreamExt;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
@@ -211,13 +211,19 @@ impl Rejected {
         self.shared.most.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The rows of a filter, at most `limit`, and no more after they take `bytes_max` of memory.
+    /// The rows of a filter with these columns, at most `limit`, and no more after they take `bytes_max` of memory.
     ///
     /// # Errors
     /// [`RejectedError`].
-    pub async fn read(&self, filter: &Filter, limit: usize, bytes_max: usize) -> Result<Vec<Row>, RejectedError> {
+    pub async fn read(
+        &self,
+        filter: &Filter,
+        columns: &[Column],
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Row>, RejectedError> {
         let (mut rows, mut bytes) = (Vec::new(), 0);
-        let read = self.each(filter, limit, |row| {
+        let read = self.each(filter, columns, limit, |row| {
             bytes += row.memory_bytes();
             rows.push(row);
             if bytes < bytes_max { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
@@ -226,25 +232,36 @@ impl Rejected {
         Ok(rows)
     }
 
-    /// Gives the rows of a filter, at most `limit`, to `take` until it wants no more.
+    /// Gives the rows of a filter with these columns, at most `limit`, to `take` until it wants no more.
     ///
     /// # Errors
     /// [`RejectedError`].
     pub async fn each(
         &self,
         filter: &Filter,
+        columns: &[Column],
         limit: usize,
         mut take: impl FnMut(Row) -> ControlFlow<()>,
     ) -> Result<(), RejectedError> {
-        let mut select = filter.select(limit);
+        let mut select = filter.select(columns, limit);
         let mut found = select.build().fetch(&self.shared.pool);
         let all = async {
             while let Some(row) = found.try_next().await?
-                && take(Row::of(&row)?).is_continue()
+                && take(Row::of(&row, columns)?).is_continue()
             {}
             Ok(())
         };
         all.await.inspect_err(|error| self.look_at(error))
+    }
+
+    /// How many rows a filter has.
+    ///
+    /// # Errors
+    /// [`RejectedError`].
+    pub async fn count(&self, filter: &Filter) -> Result<u64, RejectedError> {
+        let mut count = filter.count();
+        let found = async { Ok(count.build().fetch_one(&self.shared.pool).await?.try_get::<i64, _>(0)? as u64) };
+        found.await.inspect_err(|error| self.look_at(error))
     }
 
     /// Position of the last row; 0 before the first.

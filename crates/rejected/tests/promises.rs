@@ -1,7 +1,7 @@
 //! What the table of rejected events promises.
 
 use bytes::Bytes;
-use rejected::{Filter, NewRow, Options, Order, Origin, Rejected, RejectedMetrics};
+use rejected::{Column, Filter, NewRow, Options, Order, Origin, Rejected, RejectedMetrics, Row};
 use std::path::Path;
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ fn row(index: u64, data: &[u8]) -> NewRow {
 }
 
 async fn data(table: &Rejected, filter: Filter) -> Vec<String> {
-    let rows = table.read(&filter, 100_000, ALL).await.expect("reads");
+    let rows = table.read(&filter, &Column::ALL, 100_000, ALL).await.expect("reads");
     rows.iter().map(|row| String::from_utf8_lossy(&row.data).into_owned()).collect()
 }
 
@@ -51,8 +51,8 @@ async fn rows_are_there_again_after_another_opening_and_their_positions_are_neve
     // No close: what is kept is kept.
     drop(table);
     let table = open(Options { age_max: Duration::ZERO, ..options(dir.path()) }).await;
-    let rows = table.read(&Filter::default(), 10, ALL).await.expect("reads");
-    let shown: Vec<_> = rows.iter().map(|r| (r.position, r.index, r.received_at, &r.data[..], r.is_cut())).collect();
+    let rows = table.read(&Filter::default(), &Column::ALL, 10, ALL).await.expect("reads");
+    let shown: Vec<_> = rows.iter().map(|r| (r.position, r.index, r.received_at, &r.data[..], r.is_cut)).collect();
     assert_eq!(shown, [(2, 3, 7, &b"\xff"[..], false), (1, 0, 7, b"{a", false)], "newest first");
     table.expire().await.expect("expires");
     assert_eq!(data(&table, Filter::default()).await, [""; 0]);
@@ -72,8 +72,45 @@ async fn rows_are_found_by_sensor_code_time_and_position_in_both_orders() {
     assert_eq!(data(&table, Filter { beyond: Some(3), ..Filter::default() }).await, ["1", "0"]);
     assert_eq!(data(&table, Filter { beyond: Some(3), order: Order::Oldest, ..Filter::default() }).await, ["3"]);
     assert_eq!(data(&table, Filter { code: Some("other".to_owned()), ..Filter::default() }).await, [""; 0]);
-    assert_eq!(table.read(&Filter::default(), 3, ALL).await.expect("reads").len(), 3);
-    assert_eq!(table.read(&Filter::default(), 3, 1).await.expect("reads").len(), 1, "bounded by memory too");
+    assert_eq!(table.read(&Filter::default(), &Column::ALL, 3, ALL).await.expect("reads").len(), 3);
+    assert_eq!(
+        table.read(&Filter::default(), &Column::ALL, 3, 1).await.expect("reads").len(),
+        1,
+        "bounded by memory too"
+    );
+}
+
+#[tokio::test]
+async fn what_is_not_asked_for_is_not_read() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let table = open(options(dir.path())).await;
+    for n in 0..4 {
+        let origin = Origin { is_cut: n == 3, ..origin(["a", "b"][n % 2], n as i64) };
+        table.keep(origin, vec![row(7, &[b'x'; 900]), row(8, &[b'x'; 1100])]).await.expect("kept");
+    }
+    let oldest = Filter { order: Order::Oldest, ..Filter::default() };
+    let some = [Column::Code, Column::Position];
+    let rows = table.read(&Filter { last: Some(1), ..oldest.clone() }, &some, 10, ALL).await.expect("reads");
+    assert_eq!(rows, [Row { position: 1, code: "invalid_json".to_owned(), ..Row::default() }]);
+    let cut = table.read(&oldest, &[Column::IsCut], 10, ALL).await.expect("reads");
+    assert_eq!(
+        cut.iter().map(|row| row.is_cut).collect::<Vec<_>>(),
+        [false, true, false, true, false, true, true, true],
+        "told without the bytes"
+    );
+    assert_eq!(cut[1], Row { is_cut: true, ..Row::default() });
+
+    // Without what is kept for the rows of a request, as without their bytes: what is not read may be damaged.
+    let path = dir.path().join("rejected.sqlite");
+    let connect = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
+    let mut beside = sqlx::ConnectOptions::connect(&connect).await.expect("opens");
+    sqlx::query("DELETE FROM requests").execute(&mut beside).await.expect("deletes");
+    assert_eq!(table.read(&oldest, &[Column::Position, Column::Data], 10, ALL).await.expect("reads").len(), 8);
+    assert_eq!(table.read(&oldest, &[Column::Position, Column::Mode], 10, ALL).await.expect("reads").len(), 0);
+    let count = async |filter| table.count(&filter).await.expect("counts");
+    assert_eq!(count(Filter::default()).await, 8);
+    assert_eq!(count(Filter { last: Some(6), ..of("a") }).await, 4);
+    assert_eq!(count(Filter { beyond: Some(6), ..of("b") }).await, 2);
 }
 
 #[tokio::test]
@@ -106,7 +143,7 @@ async fn nobody_loses_rows_who_holds_no_more_than_an_equal_share_and_who_holds_m
     let flood = |bytes: usize| -> Vec<NewRow> { (0..bytes as u64 / 1160).map(|n| row(n, &[b'x'; 990])).collect() };
     table.keep(origin("first", 1), flood(280_000)).await.expect("kept");
     table.keep(origin("small", 2), flood(90_000)).await.expect("kept");
-    let held = async |sensor: &str| table.read(&of(sensor), 100_000, ALL).await.expect("reads").len();
+    let held = async |sensor: &str| table.read(&of(sensor), &Column::ALL, 100_000, ALL).await.expect("reads").len();
     let (first, small) = (held("first").await, held("small").await);
     assert!(small == 77 && (175..185).contains(&first), "{first}, {small}: who was first and holds more gave way");
     for n in 0..5 {
@@ -127,7 +164,7 @@ async fn what_a_request_said_is_kept_once_for_its_rows_and_goes_with_the_last_of
         ..origin("roof", 7)
     };
     table.keep(long.clone(), (0..1000).map(|n| row(n, b"1")).collect()).await.expect("kept");
-    let rows = table.read(&of("roof"), 10_000, ALL).await.expect("reads");
+    let rows = table.read(&of("roof"), &Column::ALL, 10_000, ALL).await.expect("reads");
     assert_eq!(rows.len(), 1000, "not a copy for each");
     assert!(
         rows.iter()
@@ -162,7 +199,7 @@ async fn a_request_with_much_to_keep_is_bounded_and_lets_others_have_their_turn(
         panic!("the small one waited for all of the large one")
     };
     much.await.expect("kept");
-    let kept = table.read(&of("loud"), 1000, ALL).await.expect("reads");
+    let kept = table.read(&of("loud"), &Column::ALL, 1000, ALL).await.expect("reads");
     assert!((240..256).contains(&kept.len()), "{} of 64 KiB in 16 MiB", kept.len());
     assert_eq!(kept.last().map(|row| row.index), Some(kept.len() as i64 - 1), "the first ones");
 }
@@ -173,8 +210,8 @@ async fn long_data_is_cut_between_characters_and_says_so() {
     let table = open(options(dir.path())).await;
     let text = format!("{}é", "x".repeat(999));
     table.keep(origin("roof", 1), vec![row(0, text.as_bytes()), row(1, &[0xff; 2000])]).await.expect("kept");
-    let rows = table.read(&of("roof"), 10, ALL).await.expect("reads");
-    let shown: Vec<_> = rows.iter().map(|r| (r.data.len(), r.bytes, r.is_cut())).collect();
+    let rows = table.read(&of("roof"), &Column::ALL, 10, ALL).await.expect("reads");
+    let shown: Vec<_> = rows.iter().map(|r| (r.data.len(), r.bytes, r.is_cut)).collect();
     assert_eq!(shown, [(999, 1001, true), (1000, 2000, true)]);
 }
 
@@ -211,7 +248,7 @@ async fn what_is_handed_in_is_kept_although_its_caller_is_gone_and_many_at_once_
     drop(gone);
     let many = (0..50).map(|n| table.keep(origin(&format!("s{}", n % 5), n), vec![row(0, b"b")]));
     assert!(futures::future::join_all(many).await.iter().all(Result::is_ok));
-    assert_eq!(table.read(&Filter::default(), 100, ALL).await.expect("reads").len(), 51);
+    assert_eq!(table.read(&Filter::default(), &Column::ALL, 100, ALL).await.expect("reads").len(), 51);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use crate::handlers::page::limit_of;
 use crate::handlers::sensors::known;
 use crate::pages::Page;
 use crate::parameters::parameters;
-use ::rejected::{Filter, NewRow, Order, Origin, RejectedError, Row};
+use ::rejected::{Column, Filter, NewRow, Order, Origin, RejectedError, Row};
 use axum::extract::{RawQuery, State};
 use axum::response::Response;
 use base64::Engine as _;
@@ -218,7 +218,6 @@ pub(crate) struct Shown {
 
 impl From<Row> for Shown {
     fn from(row: Row) -> Self {
-        let cut = row.is_cut();
         let (data, data_base64) = match String::from_utf8(row.data) {
             Ok(text) => (Some(text), None),
             Err(bytes) => (None, Some(STANDARD.encode(bytes.as_bytes()))),
@@ -239,7 +238,7 @@ impl From<Row> for Shown {
             data,
             data_base64,
             bytes: row.bytes,
-            cut,
+            cut: row.is_cut,
         }
     }
 }
@@ -266,7 +265,7 @@ pub(crate) async fn get_rejected(
     }
     let mut page = Page::begin(&app, "rejected", u64::from(limit))?;
     let mut added = Ok(ControlFlow::Continue(()));
-    let read = app.shared.rejected.each(&filter, limit as usize + 1, |row| {
+    let read = app.shared.rejected.each(&filter, &Column::ALL, limit as usize + 1, |row| {
         let cursor = row.position.to_string();
         added = page.add(&Shown::from(row), Some(cursor));
         if let Ok(ControlFlow::Continue(())) = added { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
@@ -296,6 +295,7 @@ fn filter(parameters: Parameters) -> Result<Filter, Problem> {
         since: time("since", parameters.since)?,
         until: time("until", parameters.until)?,
         beyond: parameters.cursor.map(position).transpose()?,
+        last: None,
         order: match parameters.order {
             Wanted::Newest => Order::Newest,
             Wanted::Oldest => Order::Oldest,
