@@ -40,6 +40,22 @@ const WITH_TOKEN: [Code; 8] = [
     Code::TooManyFailures,
     Code::RegistryBusy,
 ];
+/// Errors that are answered before it is known whose token it is, or by those who gave up waiting for who knows it.
+const WITHOUT_SENSOR: [Code; 11] = [
+    Code::InvalidHost,
+    Code::InvalidPath,
+    Code::MethodNotAllowed,
+    Code::RequestTimeout,
+    Code::TimedOut,
+    Code::SeveralTokens,
+    Code::MissingToken,
+    Code::InvalidToken,
+    Code::CertificateRefused,
+    Code::CertificateMismatch,
+    Code::TooManyFailures,
+];
+/// What a sensor with a quota is told of it.
+const QUOTA: [&str; 2] = ["RateLimit-Policy", "RateLimit"];
 /// How a body in JSON may come.
 const JSON_BODY: &str = "Plain or with `Content-Encoding: gzip`, `deflate` or `zstd`.";
 /// Errors of every route that reads a body.
@@ -55,9 +71,22 @@ const WITH_BODY: [Code; 6] = [
 /// An operation that is being described, and the schemas that it names.
 pub(super) struct Described {
     operation: OperationBuilder,
+    /// The errors that are answered to sensors, of those that are answered when it is known who asks.
+    to_sensors: ToSensors,
     answers: BTreeMap<u16, ResponseBuilder>,
     codes: Vec<Code>,
     schemas: Vec<(String, RefOr<Schema>)>,
+}
+
+/// What the sensor that asks is answered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ToSensors {
+    /// All that is answered.
+    All,
+    /// That its role may not do this.
+    Scope,
+    /// Nobody looks who asks.
+    Nothing,
 }
 
 /// An operation, and the parts of the document that it names.
@@ -88,14 +117,20 @@ impl Described {
         let of_sensors =
             roles.contains(&Role::Sensor).then(|| SecurityRequirement::new(CERTIFICATE, [Role::Sensor.name()]));
         let operation = operation.securities(Some(by_token.chain(of_sensors)));
-        Self { operation, answers: BTreeMap::new(), codes, schemas: Vec::new() }
+        let to_sensors = match act.roles() {
+            Some(roles) if roles.contains(&Role::Sensor) || roles.contains(&Role::SendOnly) => ToSensors::All,
+            Some(_) => ToSensors::Scope,
+            None => ToSensors::Nothing,
+        };
+        Self { operation, to_sensors, answers: BTreeMap::new(), codes, schemas: Vec::new() }
     }
 
     /// A probe of nowwhat's, which is in no table.
     pub(super) fn probe(id: &str, summary: &str) -> Self {
         let operation = OperationBuilder::new().tag("service").operation_id(Some(id)).summary(Some(summary));
         let operation = operation.securities(Some([]));
-        Self { operation, answers: BTreeMap::new(), codes: vec![Code::InvalidHost], schemas: Vec::new() }
+        let (to_sensors, codes) = (ToSensors::Nothing, vec![Code::InvalidHost]);
+        Self { operation, to_sensors, answers: BTreeMap::new(), codes, schemas: Vec::new() }
     }
 
     /// The parameters of the address that a handler reads.
@@ -164,7 +199,10 @@ impl Described {
         let answer = ResponseBuilder::new().description(text).header_ref("X-Request-Id", header_ref("X-Request-Id"));
         let answer = contents.into_iter().fold(answer, |answer, (kind, content)| answer.content(kind, content));
         self.answers.insert(status, answer);
-        self
+        match self.to_sensors {
+            ToSensors::All => self.headers(status, &QUOTA),
+            ToSensors::Scope | ToSensors::Nothing => self,
+        }
     }
 
     /// Headers of the answer with this status, which was described before.
@@ -207,10 +245,17 @@ impl Described {
         }
         let mut refusals = Vec::new();
         for (status, codes) in by_status {
-            let names: Vec<&str> = codes.iter().map(|code| code.name()).collect();
+            let mut names: Vec<&str> = codes.iter().map(|code| code.name()).collect();
+            let told = match self.to_sensors {
+                ToSensors::All if codes.iter().any(|code| !WITHOUT_SENSOR.contains(code)) => &QUOTA[..],
+                ToSensors::Scope if codes.contains(&Code::InsufficientScope) => &QUOTA[..],
+                _ => &[],
+            };
+            // The same errors without these headers are another answer.
+            names.extend(told.first().map(|_| "RateLimit"));
             let name = names.join(".");
             self.operation = self.operation.response(status.to_string(), Ref::from_response_name(&name));
-            refusals.push((name, refusal(&codes)));
+            refusals.push((name, refusal(&codes, told)));
         }
         for (status, answer) in self.answers {
             self.operation = self.operation.response(status.to_string(), answer.build());
@@ -219,8 +264,8 @@ impl Described {
     }
 }
 
-/// The answer with one status, for one of these reasons.
-fn refusal(codes: &[Code]) -> Response {
+/// The answer with one status, for one of these reasons, with the headers `told`.
+fn refusal(codes: &[Code], told: &[&str]) -> Response {
     let lines: Vec<String> =
         codes.iter().map(|code| format!("- `{}`: {}. {}", code.name(), code.title(), code.advice())).collect();
     let names = codes.iter().map(|code| Value::from(code.name()));
@@ -239,12 +284,11 @@ fn refusal(codes: &[Code]) -> Response {
             "WWW-Authenticate",
             has(&[Code::SeveralTokens, Code::MissingToken, Code::InvalidToken, Code::InsufficientScope]),
         ),
-        ("RateLimit-Policy", has(&[Code::QuotaExceeded])),
-        ("RateLimit", has(&[Code::QuotaExceeded])),
         ("Catchment-Rejected", has(&[Code::AllRejected])),
         ("Allow", has(&[Code::MethodNotAllowed])),
     ];
-    for (name, _) in headers.into_iter().filter(|(_, is_there)| *is_there) {
+    let headers = headers.into_iter().filter(|(_, is_there)| *is_there).map(|(name, _)| name);
+    for name in headers.chain(told.iter().copied()) {
         answer = answer.header_ref(name, header_ref(name));
     }
     answer.build()

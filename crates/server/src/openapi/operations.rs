@@ -85,8 +85,6 @@ fn send_events(act: Act) -> Described {
                 "Catchment-Duplicate-Window",
                 "Catchment-Idempotency-Window",
                 "Idempotency-Replayed",
-                "RateLimit-Policy",
-                "RateLimit",
             ],
         )
         .error(Code::QuotaExceeded)

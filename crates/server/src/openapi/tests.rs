@@ -70,6 +70,33 @@ fn every_error_is_described_where_it_is_answered_and_nowhere_with_another_status
 }
 
 #[test]
+fn what_a_sensor_is_told_of_its_quota_is_described_on_every_answer_that_it_can_get() {
+    let document = as_json();
+    for act in Act::ALL {
+        let (path, method) = (act.path(), act.method_name().to_lowercase());
+        let answers = document["paths"][path][method].get("responses").and_then(Value::as_object).expect("answers");
+        let of_sensors = matches!(act, Act::SendEvents | Act::ReadRejected | Act::SeeItself);
+        for (status, answer) in answers {
+            let named = answer.get("$ref").and_then(Value::as_str);
+            let answer = named.and_then(|name| document.pointer(&name[1..])).unwrap_or(answer);
+            // 401 and 408 are answered to nobody in particular, all others to a sensor whose token may ask; 403 to one whose token may not.
+            let told = match status.as_str() {
+                "401" => false,
+                "408" => {
+                    of_sensors && answer["description"].as_str().is_some_and(|text| text.contains("`body_timeout`"))
+                }
+                "403" => act.roles().is_some(),
+                _ => of_sensors,
+            };
+            for name in ["RateLimit", "RateLimit-Policy"] {
+                let is_there = answer["headers"].get(name).is_some();
+                assert_eq!(is_there, told, "{name} of {status} of {path}");
+            }
+        }
+    }
+}
+
+#[test]
 fn operations_have_ids_of_their_own_and_every_reference_leads_somewhere() {
     let document = as_json();
     let ids: Vec<_> = operations_of(&super::document()).values().map(|o| o.operation_id.clone()).collect();
