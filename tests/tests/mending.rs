@@ -1,8 +1,9 @@
 //! Promise 2: what was rejected can be exported, mended and sent again, and is then the event that its sender meant, however it was sent.
 
 use serde_json::{Value, json};
+use std::io::Read;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use tests::{Collector, catchment, program, said};
 
 const EVENTS: &str = "/api/v1/events";
@@ -257,4 +258,38 @@ fn an_event_without_a_body_is_exported_mended_and_sent_like_every_other() {
     assert!(sent.status.success() && said(&sent).contains("4 accepted"), "{sent:?}");
     let rows = collector.rows("SELECT id FROM events ORDER BY position");
     assert_eq!(rows, [[json!("before")], [json!("empty")], [json!("after")], [json!("last")]]);
+}
+
+#[test]
+fn rows_that_are_pushed_out_while_others_are_exported_are_counted() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let collector = Collector::start_with(dir.path(), &[("CATCHMENT_REJECTED__BYTES_MAX", "1MiB")]);
+    let token = sensor(dir.path(), "roof");
+    let lines = |count: usize| "[1]\n".repeat(count);
+    assert_eq!(collector.send(&token, lines(3000).as_bytes()).status, 400);
+    let exporting = |args: &[&str]| {
+        let mut child = Command::new(program())
+            .args(["rejected", "export"])
+            .args(args)
+            .current_dir(dir.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        // It has read a page, and waits for somebody who reads the lines.
+        let mut out = child.stdout.take().expect("piped");
+        out.read_exact(&mut [0]).expect("a byte");
+        assert_eq!(collector.send(&token, lines(9000).as_bytes()).status, 400);
+        let mut rest = String::new();
+        out.read_to_string(&mut rest).expect("text");
+        let ended = child.wait_with_output().expect("it ends");
+        assert!(ended.status.success(), "{ended:?}");
+        (rest.lines().count(), complaints(&ended))
+    };
+    let (came, complaint) = exporting(&[]);
+    assert_eq!(came, 1000);
+    assert!(complaint.contains("2000 left out between rejected_position 1001 and 3000"), "{complaint}");
+    let (_, complaint) = exporting(&["--sensor", "roof"]);
+    assert!(complaint.contains("up to ") && complaint.contains("pushed out or expired"), "{complaint}");
+    assert_eq!(complaints(&export(dir.path(), &[])), "", "nothing went meanwhile");
 }

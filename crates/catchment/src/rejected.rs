@@ -41,7 +41,9 @@ pub(crate) fn export(args: &ExportArgs, environment: &Environment) -> anyhow::Re
         client.get(&format!("/api/v1/rejected?{query}"))
     };
     let position = |row: &Value| row["rejected_position"].as_i64();
-    let last = position(&page(&[("order", "newest"), ("limit", "1")])?["rejected"][0]);
+    let newest = page(&[("order", "newest"), ("limit", "1")])?;
+    let last = position(&newest["rejected"][0]);
+    let mut gone = Gone::when(&newest);
     let mut cursor: Option<String> = None;
     let mut left_out: BTreeMap<LeftOut, Vec<String>> = BTreeMap::new();
     loop {
@@ -56,14 +58,64 @@ pub(crate) fn export(args: &ExportArgs, environment: &Environment) -> anyhow::Re
             }
         }
         print(lines)?;
+        gone.see(&page, rows.iter().filter_map(position).filter(|position| Some(*position) <= last));
         cursor = page["next_cursor"].as_str().map(str::to_owned);
         if cursor.is_none() || rows.last().and_then(position) >= last {
             break;
         }
+    }
+    if let Some(complaint) = gone.complaint(last, given.is_empty()) {
+        complain(&complaint);
     }
     for (why, positions) in left_out {
         let (count, first, why) = (positions.len(), &positions[0], why.why());
         complain(&format!("{count} left out, the first at rejected_position {first}, {why}; --json shows them"));
     }
     Ok(())
+}
+
+/// What was pushed out or expired before its page was read.
+struct Gone {
+    /// The last position that was gone when the export began: beyond it all rows were there.
+    before: i64,
+    /// How many of those beyond it came.
+    came: i64,
+    /// The last position that came or would have come.
+    read: i64,
+    /// Positions between which rows went before they were read.
+    lost: Option<(i64, i64)>,
+}
+
+impl Gone {
+    fn when(first: &Value) -> Self {
+        let before = first["gone_position"].as_i64().unwrap_or(0);
+        Self { before, came: 0, read: before, lost: None }
+    }
+
+    /// Sees the positions of the next page.
+    fn see(&mut self, page: &Value, positions: impl Iterator<Item = i64>) {
+        let gone = page["gone_position"].as_i64().unwrap_or(0);
+        if gone > self.read {
+            let (from, _) = self.lost.unwrap_or((self.read + 1, gone));
+            self.lost = Some((from, gone));
+        }
+        for position in positions.filter(|position| *position > self.before) {
+            self.came += 1;
+            self.read = self.read.max(position);
+        }
+    }
+
+    /// What to say of an export up to `last`, with the number of rows where all of them were asked for.
+    fn complaint(&self, last: Option<i64>, asks_for_all: bool) -> Option<String> {
+        let (from, to) = self.lost?;
+        let (to, missed) = (to.min(last?), last? - self.before - self.came);
+        if asks_for_all && missed <= 0 || from > to {
+            return None;
+        }
+        let how_many = if asks_for_all { missed.to_string() } else { format!("up to {}", to - from + 1) };
+        Some(format!(
+            "{how_many} left out between rejected_position {from} and {to}: pushed out or expired while the others were exported, see \
+             rejected.bytes_max and rejected.age_seconds"
+        ))
+    }
 }

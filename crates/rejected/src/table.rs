@@ -11,7 +11,7 @@ use std::fs::Metadata;
 use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -106,6 +106,7 @@ struct Shared {
     aside: Option<Aside>,
     is_damaged: AtomicBool,
     most: Most,
+    gone_position: Arc<AtomicI64>,
 }
 
 impl Rejected {
@@ -146,9 +147,11 @@ impl Rejected {
         let path = options.path.clone();
         let most = Most::default();
         let writer = Writer::new(pool.clone(), options, metrics.clone(), most.clone()).await.map_err(failed)?;
+        let gone_position = writer.gone_position();
         tokio::spawn(writer.run(waiting));
         let (inode, is_damaged) = (file.ino(), AtomicBool::default());
-        Ok(Self { shared: Arc::new(Shared { pool, jobs, metrics, path, inode, aside, is_damaged, most }) })
+        let shared = Shared { pool, jobs, metrics, path, inode, aside, is_damaged, most, gone_position };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// What an operator has to know of the file, and to do. Quick: it looks whether the file is there.
@@ -271,6 +274,11 @@ impl Rejected {
     pub async fn last_position(&self) -> Result<i64, RejectedError> {
         let row = sqlx::query("SELECT coalesce(max(position), 0) FROM rejected").fetch_one(&self.shared.pool).await?;
         Ok(row.try_get(0)?)
+    }
+
+    /// The greatest position of the rows that are gone; 0 as long as all are there. All beyond it, up to the last one, are there.
+    pub fn gone_position(&self) -> i64 {
+        self.shared.gone_position.load(Ordering::Relaxed)
     }
 
     /// Closes the file.

@@ -8,6 +8,7 @@ use crate::row::{NewRow, Origin};
 use crate::table::{Options, RejectedError};
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot};
@@ -51,6 +52,8 @@ pub(crate) struct Writer {
     held: Held,
     /// The last position given, also to a row that is gone.
     last_position: i64,
+    /// The greatest position of the rows that are gone.
+    gone_position: Arc<AtomicI64>,
     metrics: RejectedMetrics,
     most: Most,
 }
@@ -175,9 +178,15 @@ impl Writer {
         metrics.found.inc_by(held.total.rows as u64);
         let given = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'rejected'";
         let last_position = sqlx::query(given).fetch_one(&pool).await?.try_get(0)?;
-        let writer = Self { pool, options, held, last_position, metrics, most };
+        let gone_position = Arc::new(AtomicI64::new(gone(&pool, last_position).await?));
+        let writer = Self { pool, options, held, last_position, gone_position, metrics, most };
         writer.tell();
         Ok(writer)
+    }
+
+    /// The greatest position of the rows that are gone, as it is known at any moment.
+    pub(crate) fn gone_position(&self) -> Arc<AtomicI64> {
+        self.gone_position.clone()
     }
 
     /// Runs until the table is dropped.
@@ -275,7 +284,10 @@ impl Writer {
     async fn push_out(&mut self, change: &mut SqliteConnection, changes: &mut Changes) -> Result<(), sqlx::Error> {
         let bytes_max = i64::try_from(self.options.bytes_max).unwrap_or(i64::MAX);
         while let Some((sensor, bytes)) = self.held.too_much(bytes_max) {
-            let mut gone = push_out(change, &sensor, bytes).await?.gone();
+            let (last, gone) = push_out(change, &sensor, bytes).await?;
+            // Also when it is not committed: then rows seem to be gone that are there, never the other way.
+            self.gone_position.fetch_max(last, Ordering::Relaxed);
+            let mut gone = gone.gone();
             if gone.rows == 0 {
                 // Somebody else has removed them.
                 gone = self.held.sensors.get(&sensor).copied().unwrap_or_default().gone();
@@ -304,6 +316,7 @@ impl Writer {
             gone.push((row.try_get::<String, _>("sensor")?, share));
         }
         let Some(last) = last else { return Ok(Expired::All) };
+        self.gone_position.fetch_max(last, Ordering::Relaxed);
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         for delete in ["DELETE FROM rejected WHERE position <= ?", "DELETE FROM requests WHERE last_position <= ?"] {
             sqlx::query(delete).bind(last).execute(&mut *transaction).await?;
@@ -338,6 +351,14 @@ async fn held(pool: &SqlitePool) -> Result<Held, sqlx::Error> {
         held.add(row.try_get(0)?, Share { rows: row.try_get(1)?, bytes: row.try_get(2)? });
     }
     Ok(held)
+}
+
+/// The last position before those that are there without a gap up to `last_position`. By the index, which has no bytes of events.
+async fn gone(pool: &SqlitePool, last_position: i64) -> Result<i64, sqlx::Error> {
+    let begins = "SELECT max(position) - 1 FROM (SELECT position, lag(position) OVER (ORDER BY position) AS before \
+                  FROM rejected INDEXED BY rejected_of_sensor) WHERE before IS NULL OR before < position - 1";
+    let found: Option<i64> = sqlx::query(begins).fetch_one(pool).await?.try_get(0)?;
+    Ok(found.unwrap_or(last_position))
 }
 
 /// Writes a step, behind `last_position`: what its rows have in common, then the rows in one statement. The last of them counts for both: it is the
@@ -387,8 +408,8 @@ async fn insert(
     Ok(Share { rows: rows.len() as i64, bytes })
 }
 
-/// Removes the oldest rows of a sensor, about `bytes` of them and at most one step.
-async fn push_out(change: &mut SqliteConnection, sensor: &str, bytes: i64) -> Result<Share, sqlx::Error> {
+/// Removes the oldest rows of a sensor, about `bytes` of them and at most one step; with the last position.
+async fn push_out(change: &mut SqliteConnection, sensor: &str, bytes: i64) -> Result<(i64, Share), sqlx::Error> {
     let select = "SELECT position, bytes FROM rejected WHERE sensor = ? ORDER BY position LIMIT ?";
     let rows = sqlx::query(select).bind(sensor).bind(STEP_ROWS as i64).fetch_all(&mut *change).await?;
     let (mut gone, mut last) = (Share::default(), 0);
@@ -406,7 +427,7 @@ async fn push_out(change: &mut SqliteConnection, sensor: &str, bytes: i64) -> Re
     ] {
         sqlx::query(delete).bind(sensor).bind(last).execute(&mut *change).await?;
     }
-    Ok(gone)
+    Ok((last, gone))
 }
 
 pub(crate) fn now_micros() -> i64 {

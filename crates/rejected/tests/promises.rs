@@ -269,3 +269,25 @@ async fn of_a_request_all_is_kept_or_nothing_and_the_table_goes_on_where_it_was(
     assert_eq!(table.last_position().await.expect("reads"), 4501);
     assert_eq!(data(&table, of("roof")).await.len(), 4501);
 }
+
+#[tokio::test]
+async fn it_is_known_beyond_which_position_no_row_is_gone_also_after_another_opening() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let limited = Options { bytes_max: 100_000, ..options(dir.path()) };
+    let table = open(limited.clone()).await;
+    assert_eq!(table.gone_position(), 0);
+    table.keep(origin("quiet", 1), vec![row(0, b"first")]).await.expect("kept");
+    assert_eq!(table.gone_position(), 0);
+    let flood: Vec<NewRow> = (0..2000).map(|n| row(n, format!("{n}").as_bytes())).collect();
+    table.keep(origin("loud", 2), flood).await.expect("kept");
+    let loud = table.read(&of("loud"), &[Column::Position], 1, ALL).await.expect("reads");
+    assert_eq!(table.gone_position(), loud[0].position - 1, "the row of the quiet one is there and does not count");
+    let gone = table.gone_position();
+    drop(table);
+    let table = open(Options { age_max: Duration::ZERO, ..limited.clone() }).await;
+    assert_eq!(table.gone_position(), gone);
+    table.expire().await.expect("expires");
+    assert_eq!(table.gone_position(), 2001);
+    drop(table);
+    assert_eq!(open(limited).await.gone_position(), 2001);
+}

@@ -156,10 +156,19 @@ impl Page {
     ///
     /// # Errors
     /// 503 when the budget has no room for it.
-    pub(crate) fn end(mut self) -> Result<Response, Problem> {
+    pub(crate) fn end(self) -> Result<Response, Problem> {
+        self.end_with("")
+    }
+
+    /// The answer with further members, `,"NAME":VALUE` each.
+    ///
+    /// # Errors
+    /// 503 when the budget has no room for it.
+    pub(crate) fn end_with(mut self, members: &str) -> Result<Response, Problem> {
         self.held.text("],\"next_cursor\":")?;
         let next = self.last.take().filter(|_| self.has_more);
         self.held.json(&next)?;
+        self.held.text(members)?;
         self.held.text("}")?;
         Ok(self.held.response())
     }

@@ -169,6 +169,9 @@ pub(crate) struct RejectedEvents {
     /// The `cursor` of the next page; null after the last one.
     #[schema(required = true)]
     next_cursor: Option<String>,
+    /// The greatest `rejected_position` that was pushed out or has expired, of any sensor; 0 as long as none has.
+    #[schema(minimum = 0)]
+    gone_position: i64,
 }
 
 /// A rejected event, with its bytes as they came.
@@ -272,7 +275,8 @@ pub(crate) async fn get_rejected(
     });
     nowwhat::db(read).await.map_err(unavailable)?;
     added.map(|_| ())?;
-    page.end()
+    // Known after the rows were read: whoever saw all of them beyond it missed none.
+    page.end_with(&format!(",\"gone_position\":{}", app.shared.rejected.gone_position()))
 }
 
 fn filter(parameters: Parameters) -> Result<Filter, Problem> {
