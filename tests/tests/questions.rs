@@ -158,6 +158,12 @@ fn only_reading_is_allowed_and_errors_say_what_is_wrong() {
         "invalid_parameter",
         "a parameter is a text",
     );
+    refused(
+        &ask(&collector, &json!({"sql": "SELECT 1", "timeout_seconds": 0})),
+        400,
+        "invalid_parameter",
+        "timeout_seconds is 0: it goes from 1 to 600",
+    );
     refused(&ask(&collector, &json!({"sq": "SELECT 1"})), 400, "invalid_body", "sql");
     refused(&sql("SELECT 1/0"), 400, "invalid_sql", "");
     // What makes much from little is not there; what nests too deep is refused; nothing of it ends the process.

@@ -123,9 +123,13 @@ fn an_admin_reads_all_pages_and_a_sensor_reads_its_own_alone() {
 
     refused(&collector.get("/api/v1/rejected?sensor=roof", &cellar), 403, "insufficient_scope");
     refused(&collector.get("/api/v1/rejected", ""), 401, "missing_token");
-    for wrong in ["?code=oops", "?limit=0", "?cursor=x", "?since=yesterday", "?order=loudest", "?what=1"] {
+    for wrong in ["?code=oops", "?sensor=%ff", "?limit=0", "?cursor=x", "?since=yesterday", "?order=loudest", "?what=1"]
+    {
         refused(&collector.get(&format!("/api/v1/rejected{wrong}"), &collector.token), 400, "invalid_parameter");
     }
+    let zoneless = collector.get("/api/v1/rejected?since=2026-01-31T12:00:00", &collector.token);
+    refused(&zoneless, 400, "invalid_parameter");
+    assert!(zoneless.text.contains("add Z or an offset") && !zoneless.text.contains("time_zone="), "{}", zoneless.text);
 }
 
 #[test]

@@ -23,6 +23,9 @@ pub enum TimeError {
         "the time {0:?} has no zone: add Z or an offset such as +02:00, or send the batch with time_zone=Europe/Berlin"
     )]
     NoZone(String),
+    /// The time has no zone, and none can be set.
+    #[error("the time {0:?} has no zone: add Z or an offset such as +02:00")]
+    NeedsZone(String),
     /// The year is not from 0001 to 9999.
     #[error("the time {0} is outside the years 0001 to 9999")]
     OutOfRange(String),
@@ -53,7 +56,10 @@ pub fn time_zone(name: &str) -> Result<TimeZone, String> {
 /// # Errors
 /// [`TimeError`].
 pub fn parse_time(text: &str) -> Result<i64, TimeError> {
-    read_text(text, None)
+    read_text(text, None).map_err(|error| match error {
+        TimeError::NoZone(text) => TimeError::NeedsZone(text),
+        other => other,
+    })
 }
 
 /// RFC 3339 with `Z`; fractions only where there are some.

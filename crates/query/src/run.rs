@@ -226,8 +226,12 @@ impl Queries {
 
     async fn start(&self, turn: Turn, view: Arc<View>, query: Query) -> Result<Answer, QueryError> {
         let options = &self.shared.options;
-        let timeout_seconds =
-            query.timeout_seconds.unwrap_or(options.timeout_seconds).clamp(1, options.timeout_seconds_max);
+        let timeout_seconds_max = options.timeout_seconds_max;
+        if query.timeout_seconds == Some(0) {
+            let range = format!("timeout_seconds is 0: it goes from 1 to {timeout_seconds_max}");
+            return Err(QueryError::Parameter(range));
+        }
+        let timeout_seconds = query.timeout_seconds.unwrap_or(options.timeout_seconds).min(timeout_seconds_max);
         let (rows_max, bound) = match query.limit {
             Some(limit) if limit <= options.rows_max => (limit, Bound::Asked),
             _ => (options.rows_max, Bound::Server),

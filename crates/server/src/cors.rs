@@ -38,6 +38,9 @@ const EXPOSED: [&str; 9] = [
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin(String);
 
+/// Known schemes of which no page comes that could send. Others are those of browsers' extensions and apps.
+const SCHEMES_WITHOUT_PAGES: [&str; 4] = ["file", "ftp", "ws", "wss"];
+
 impl Value for Origin {
     const EXPECTED: &'static str = "an origin as browsers send it, such as https://app.example.com or http://localhost:3000: scheme, host in small \
                                     letters and a port that is not the scheme's own, nothing after it; or * for any";
@@ -51,7 +54,8 @@ impl Value for Origin {
             let is_whole = !authority.host().is_empty() && has_port == authority.port_u16().is_some();
             let is_plain =
                 place.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-._:[]".contains(&b));
-            (is_scheme && is_whole && is_plain && !is_own_port).then_some(())
+            let has_pages = !SCHEMES_WITHOUT_PAGES.contains(&scheme);
+            (is_scheme && has_pages && is_whole && is_plain && !is_own_port).then_some(())
         };
         (text == "*" || text.split_once("://").and_then(of_host).is_some()).then(|| Self(text.to_owned()))
     }
@@ -146,6 +150,8 @@ mod tests {
             "https://a b",
             "null",
             "//app.example.com",
+            "ftp://app.example.com",
+            "wss://app.example.com",
             "**",
         ] {
             assert_eq!(Origin::parse(text), None, "{text}");

@@ -2,6 +2,7 @@
 
 use crate::code::Code;
 use nowwhat::Problem;
+use percent_encoding::percent_decode;
 use serde::de::DeserializeOwned;
 
 /// The parameters of an address, of which none has to be there; `known` names those there are.
@@ -13,6 +14,11 @@ pub(crate) fn parameters<T: DeserializeOwned>(query: Option<&str>, known: &str) 
 }
 
 fn read<T: DeserializeOwned>(query: &str) -> Result<T, String> {
+    // It would be read with a replacement character, which is another value.
+    if let Some(pair) = query.split('&').find(|pair| percent_decode(pair.as_bytes()).decode_utf8().is_err()) {
+        let name = pair.split('=').next().unwrap_or_default().chars().take(64).collect::<String>();
+        return Err(format!("{name}: the bytes after its % are no UTF-8"));
+    }
     serde_urlencoded::from_str(query).map_err(|_| {
         let at_fault = query.split('&').find_map(|pair| flaw::<T>(pair));
         at_fault.unwrap_or_else(|| "one of the parameters is there twice".to_owned())
@@ -52,6 +58,7 @@ mod tests {
             ("limit=", "limit: \"\" is nothing that it can be"),
             ("limit=-1", "limit: \"-1\" is nothing that it can be"),
             ("after=x&lim%69ts=3", "there is no parameter \"limits\""),
+            ("limit=1&after=a%ff%20", "after: the bytes after its % are no UTF-8"),
             ("limit=1&limit=1", "one of the parameters is there twice"),
         ] {
             assert_eq!(read::<Page>(query).expect_err(query), says);

@@ -73,6 +73,7 @@ impl Said {
 fn element(n: usize, value: &Value) -> Result<String, String> {
     match single(value) {
         Some(text) if text.contains(',') => Err(format!(": its element {n} has a comma, which ends an element")),
+        Some(text) if text.trim().is_empty() => Err(format!(": its element {n} is empty, leave it out")),
         Some(text) => Ok(text),
         None => Err(format!(": see its element {n}")),
     }

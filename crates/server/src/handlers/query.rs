@@ -44,7 +44,7 @@ pub(crate) struct Question {
     limit: Option<u64>,
     /// Time it may take, at most `query.timeout_seconds_max`; by default `query.timeout_seconds`.
     #[serde(default, deserialize_with = "body::whole")]
-    #[schema(format = "uint64")]
+    #[schema(format = "uint64", minimum = 1)]
     timeout_seconds: Option<u64>,
 }
 

@@ -116,6 +116,9 @@ fn lists_come_from_toml_and_with_commas_and_an_address_is_masked_whole() {
     assert!(shown.contains("\"2,16\"") && !shown.contains("hidden"), "{shown}");
     let loaded = load(&Settings::specs(), &sources, &environment(&[("BAKERY_SHOP__DAYS", "3, 4,5")])).expect("valid");
     assert_eq!(Settings::from_loaded(&loaded).shop.days, [3, 4, 5]);
+    std::fs::write(&file, "[shop]\ndays = [\"\"]\n").expect("written");
+    let found = problems(&sources, &[]).join("\n");
+    assert!(found.contains("line 2: shop.days is neither") && found.contains("its element 1 is empty"), "{found}");
     std::fs::write(&file, "[shop]\ndays = [[1], 2]\ncustomers = \"db\"\n").expect("written");
     let found = problems(&sources, &[]).join("\n");
     assert!(found.contains("line 2: shop.days is neither"), "{found}");
