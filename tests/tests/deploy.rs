@@ -177,7 +177,8 @@ fn the_service_monitor_fits_the_schema_of_the_prometheus_operator() {
 fn what_a_pod_is_told_is_a_valid_configuration() {
     let set = std::fs::read_to_string(root().join("deploy/kubernetes/statefulset.yaml")).expect("the manifest");
     let secrets = tempfile::tempdir().expect("a folder");
-    std::fs::write(secrets.path().join("auth.admin_token"), "a-token-of-the-secret").expect("written");
+    std::fs::write(secrets.path().join("auth.admin_token"), "a-token-of-the-secret-with-32-characters")
+        .expect("written");
     let mut variables = vec![("CREDENTIALS_DIRECTORY", secrets.path().to_str().expect("a text"))];
     let names = set.lines().filter_map(|line| line.trim().strip_prefix("- name: ")).filter(|n| n.contains("__"));
     for name in names {

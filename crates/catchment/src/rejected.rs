@@ -64,7 +64,7 @@ pub(crate) fn export(args: &ExportArgs, environment: &Environment) -> anyhow::Re
             break;
         }
     }
-    if let Some(complaint) = gone.complaint(last, given.is_empty()) {
+    if let Some(complaint) = gone.complaint(last, &given) {
         complain(&complaint);
     }
     for (why, positions) in left_out {
@@ -105,8 +105,9 @@ impl Gone {
         }
     }
 
-    /// What to say of an export up to `last`, with the number of rows where all of them were asked for.
-    fn complaint(&self, last: Option<i64>, asks_for_all: bool) -> Option<String> {
+    /// What to say of an export up to `last`, with the number of rows where no parameter left some out.
+    fn complaint(&self, last: Option<i64>, given: &[(&str, &str)]) -> Option<String> {
+        let asks_for_all = given.is_empty();
         let (from, to) = self.lost?;
         let (to, missed) = (to.min(last?), last? - self.before - self.came);
         if asks_for_all && missed <= 0 || from > to {

@@ -263,7 +263,7 @@ impl Filter {
     pub(crate) fn select(&self, columns: &[Column], limit: usize) -> QueryBuilder<Sqlite> {
         let names: Vec<&str> = columns.iter().map(|column| column.sql()).collect();
         let mut sql = QueryBuilder::new(format!("SELECT {}", names.join(", ")));
-        self.rows(&mut sql, columns.iter().any(|column| column.is_of_request()));
+        self.rows(&mut sql, columns);
         let order = match self.order {
             Order::Newest => " ORDER BY position DESC LIMIT ",
             Order::Oldest => " ORDER BY position LIMIT ",
@@ -275,13 +275,14 @@ impl Filter {
     /// How many there are.
     pub(crate) fn count(&self) -> QueryBuilder<Sqlite> {
         let mut sql = QueryBuilder::new("SELECT count(*)");
-        self.rows(&mut sql, false);
+        self.rows(&mut sql, &[]);
         sql
     }
 
     /// Where the rows are found; with what they have in common only where it is asked for.
-    fn rows(&self, sql: &mut QueryBuilder<Sqlite>, asks_of_request: bool) {
+    fn rows(&self, sql: &mut QueryBuilder<Sqlite>, columns: &[Column]) {
         sql.push(" FROM rejected");
+        let asks_of_request = columns.iter().any(|column| column.is_of_request());
         if asks_of_request || self.since.is_some() || self.until.is_some() {
             sql.push(" JOIN requests ON last_position = request");
         }

@@ -79,12 +79,12 @@ fn what_a_sensor_is_told_of_its_quota_is_described_on_every_answer_that_it_can_g
         for (status, answer) in answers {
             let named = answer.get("$ref").and_then(Value::as_str);
             let answer = named.and_then(|name| document.pointer(&name[1..])).unwrap_or(answer);
-            // 401 and 408 are answered to nobody in particular, all others to a sensor whose token may ask; 403 to one whose token may not.
+            let names = |code: &str| answer["description"].as_str().is_some_and(|text| text.contains(code));
+            // Some are answered to nobody in particular, all others to a sensor whose token may ask; 403 also to one whose token may not.
             let told = match status.as_str() {
                 "401" => false,
-                "408" => {
-                    of_sensors && answer["description"].as_str().is_some_and(|text| text.contains("`body_timeout`"))
-                }
+                "408" => of_sensors && names("`body_timeout`"),
+                "429" => of_sensors && names("`quota_exceeded`"),
                 "403" => act.roles().is_some(),
                 _ => of_sensors,
             };
