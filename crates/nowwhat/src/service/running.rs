@@ -89,11 +89,7 @@ pub(crate) async fn serve(
     let admin = serve_admin(prepared, admin, &health, &switches);
 
     let mut boot = prepared.begin(health.clone(), [api_address, admin_address]);
-    boot.metrics(|registry| {
-        metrics::register_runtime(registry, &tokio::runtime::Handle::current());
-        register_health(registry, health.clone());
-        register_certificates(registry, switches.tls.clone());
-    });
+    boot.metrics(|registry| register_own(registry, &health, &switches));
     let started = {
         let starting = std::pin::pin!(start(&mut boot));
         started_or_stopped(starting, &mut asks).await
@@ -140,6 +136,13 @@ pub(crate) async fn serve(
         done = to_the_end => done,
         never = signs_of_life(&signs) => match never {},
     }
+}
+
+/// What every service tells of itself.
+fn register_own(registry: &mut metrics::Registry, health: &Health, switches: &Switches) {
+    metrics::register_runtime(registry, &tokio::runtime::Handle::current());
+    register_health(registry, health.clone());
+    register_certificates(registry, switches.tls.clone());
 }
 
 fn serve_admin(prepared: &Prepared, listener: Listener, health: &Health, switches: &Switches) -> Served {
