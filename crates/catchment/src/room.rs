@@ -3,10 +3,29 @@
 use crate::data_dir::DataDir;
 use nowwhat::config::ByteSize;
 use nowwhat::metrics::{Gauge, Registry};
+use std::path::Path;
 use std::time::Duration;
 
 /// How often the disk is looked at.
 const LOOK: Duration = Duration::from_secs(5);
+
+/// How much room there is on a disk.
+pub(crate) struct Disk {
+    /// That this process may still take.
+    pub(crate) free_bytes: u64,
+    pub(crate) bytes: u64,
+    /// How many files more can be made; none where the file system does not count them.
+    pub(crate) files_free: Option<u64>,
+}
+
+impl Disk {
+    /// The disk below a folder.
+    pub(crate) fn below(folder: &Path) -> std::io::Result<Self> {
+        let disk = rustix::fs::statvfs(folder)?;
+        let files_free = (disk.f_files > 0).then_some(disk.f_favail);
+        Ok(Self { free_bytes: disk.f_bavail * disk.f_frsize, bytes: disk.f_blocks * disk.f_frsize, files_free })
+    }
+}
 
 /// What the metrics tell of room. Clones are the same.
 #[derive(Clone, Debug, Default)]
@@ -35,9 +54,9 @@ impl RoomMetrics {
 
     /// Looks how much room there is on the disk, now.
     pub(crate) fn look(&self, dir: &DataDir) -> std::io::Result<()> {
-        let disk = rustix::fs::statvfs(dir.path())?;
-        self.disk_free_bytes.set((disk.f_bavail * disk.f_frsize) as i64);
-        self.disk_bytes.set((disk.f_blocks * disk.f_frsize) as i64);
+        let disk = Disk::below(dir.path())?;
+        self.disk_free_bytes.set(disk.free_bytes as i64);
+        self.disk_bytes.set(disk.bytes as i64);
         Ok(())
     }
 

@@ -1,8 +1,9 @@
 //! The folder and its disk: whose it is, how much is free, how long an fsync takes and whether it can be believed.
 
 use super::Finding;
-use rustix::fs::{StatVfs, fstatvfs, statfs};
-use std::fs::{self, File, OpenOptions};
+use crate::room::Disk;
+use rustix::fs::statfs;
+use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const STREAM_BYTES: usize = 64 << 20;
 /// The wal and a seal find room in it for a while; with less free somebody should look.
 const FREE_BYTES_MIN: u64 = 2 << 30;
+const FILES_FREE_MIN: u64 = 10_000;
 
 /// Numbers of file systems (`statfs`), and whether what is synced there outlives a restart of the machine.
 const FILE_SYSTEMS: [(i64, &str, Keeps); 11] = [
@@ -106,22 +108,21 @@ fn file_system(place: &Path) -> Finding {
 }
 
 fn room(place: &Path) -> Finding {
-    let found = File::open(place).and_then(|folder| Ok(fstatvfs(&folder)?));
-    let StatVfs {
-        f_bavail: blocks, f_frsize: block_bytes, f_blocks: all, f_favail: inodes, f_files: all_inodes, ..
-    } = match found {
-        Ok(found) => found,
+    let disk = match Disk::below(place) {
+        Ok(disk) => disk,
         Err(error) => return Finding::look("room", format!("cannot be told: {error}")),
     };
-    let gib = |blocks: u64| (blocks * block_bytes) as f64 / f64::from(1 << 30);
-    let text = format!("{:.1} of {:.1} GiB are free", gib(blocks), gib(all));
-    if blocks * block_bytes < FREE_BYTES_MIN {
+    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+    let text = format!("{:.1} of {:.1} GiB are free", gib(disk.free_bytes), gib(disk.bytes));
+    if disk.free_bytes < FREE_BYTES_MIN {
         return Finding::look("room", format!("{text}: with none left events are answered 503 `storage_full`"));
     }
-    if all_inodes > 0 && inodes < 10_000 {
-        return Finding::look("room", format!("{text}, but only {inodes} files more can be made"));
+    match disk.files_free {
+        Some(files) if files < FILES_FREE_MIN => {
+            Finding::look("room", format!("{text}, but only {files} files more can be made"))
+        }
+        _ => Finding::good("room", text),
     }
-    Finding::good("room", text)
 }
 
 /// Times of syncs after small writes, sorted; and bytes a second of a large write with its sync.
