@@ -3,7 +3,7 @@
 use crate::damage::{self, Aside, is_damage};
 use crate::metrics::RejectedMetrics;
 use crate::row::{Column, Filter, NewRow, Origin, Row};
-use crate::writer::{Done, Job, Keeping, Most, Writer};
+use crate::writer::{Done, Job, Keeping, Writer};
 use futures::TryStreamExt;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection as _, Row as _, SqlitePool};
@@ -11,8 +11,8 @@ use std::fs::Metadata;
 use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
@@ -105,7 +105,6 @@ struct Shared {
     /// What was found in its place at the start.
     aside: Option<Aside>,
     is_damaged: AtomicBool,
-    most: Most,
     gone_position: Arc<AtomicI64>,
 }
 
@@ -145,12 +144,11 @@ impl Rejected {
         }
         let (jobs, waiting) = mpsc::unbounded_channel();
         let path = options.path.clone();
-        let most = Most::default();
-        let writer = Writer::new(pool.clone(), options, metrics.clone(), most.clone()).await.map_err(failed)?;
+        let writer = Writer::new(pool.clone(), options, metrics.clone()).await.map_err(failed)?;
         let gone_position = writer.gone_position();
         tokio::spawn(writer.run(waiting));
         let (inode, is_damaged) = (file.ino(), AtomicBool::default());
-        let shared = Shared { pool, jobs, metrics, path, inode, aside, is_damaged, most, gone_position };
+        let shared = Shared { pool, jobs, metrics, path, inode, aside, is_damaged, gone_position };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -192,10 +190,15 @@ impl Rejected {
 
     async fn asked(&self, job: impl FnOnce(Done) -> Job) -> Result<(), RejectedError> {
         let (done, answered) = oneshot::channel();
+        let ended = self.answer(job(done), answered).await.flatten();
+        ended.inspect_err(|error| self.look_at(error))
+    }
+
+    /// What the writer answers.
+    async fn answer<T>(&self, job: Job, answered: oneshot::Receiver<T>) -> Result<T, RejectedError> {
         // Without a writer nobody answers.
-        drop(self.shared.jobs.send(job(done)));
-        let answer = answered.await.unwrap_or_else(|_| Err(RejectedError::of(sqlx::Error::WorkerCrashed)));
-        answer.inspect_err(|error| self.look_at(error))
+        drop(self.shared.jobs.send(job));
+        answered.await.map_err(|_| RejectedError::of(sqlx::Error::WorkerCrashed))
     }
 
     fn look_at(&self, RejectedError(error): &RejectedError) {
@@ -209,9 +212,13 @@ impl Rejected {
         self.shared.metrics.left_out.inc_by(events);
     }
 
-    /// The 20 sensors that have most bytes here, each with them, most first.
-    pub fn most(&self) -> Vec<(String, i64)> {
-        self.shared.most.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The sensors that have most bytes here, at most `count`, each with them, most first.
+    ///
+    /// # Errors
+    /// [`RejectedError`].
+    pub async fn most(&self, count: usize) -> Result<Vec<(String, i64)>, RejectedError> {
+        let (answer, answered) = oneshot::channel();
+        self.answer(Job::Most(count, answer), answered).await
     }
 
     /// The rows of a filter with these columns, at most `limit`, and no more after they take `bytes_max` of memory.

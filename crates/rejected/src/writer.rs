@@ -8,8 +8,8 @@ use crate::row::{NewRow, Origin};
 use crate::table::{Options, RejectedError};
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot};
 
@@ -28,7 +28,12 @@ pub(crate) type Done = oneshot::Sender<Result<(), RejectedError>>;
 pub(crate) enum Job {
     Keep(Keeping),
     Expire(Done),
+    /// Who holds most, at most so many.
+    Most(usize, oneshot::Sender<Most>),
 }
+
+/// Sensors, each with the bytes that it holds, most first.
+pub(crate) type Most = Vec<(String, i64)>;
 
 /// The rejected events of a request.
 pub(crate) struct Keeping {
@@ -44,6 +49,7 @@ struct Waiting {
     short: VecDeque<Keeping>,
     long: VecDeque<Keeping>,
     expiring: Vec<Done>,
+    asking: Vec<(usize, oneshot::Sender<Most>)>,
 }
 
 pub(crate) struct Writer {
@@ -55,14 +61,7 @@ pub(crate) struct Writer {
     /// The greatest position of the rows that are gone.
     gone_position: Arc<AtomicI64>,
     metrics: RejectedMetrics,
-    most: Most,
 }
-
-/// The sensors that hold most, each with its bytes, most first.
-pub(crate) type Most = Arc<Mutex<Vec<(String, i64)>>>;
-
-/// How many sensors are told that hold most.
-const MOST: usize = 20;
 
 /// What each sensor holds.
 #[derive(Debug, Default)]
@@ -110,7 +109,7 @@ impl Keeping {
 
 impl Waiting {
     fn is_empty(&self) -> bool {
-        self.short.is_empty() && self.long.is_empty() && self.expiring.is_empty()
+        self.short.is_empty() && self.long.is_empty() && self.expiring.is_empty() && self.asking.is_empty()
     }
 
     fn push(&mut self, job: Job, data_bytes_max: usize) {
@@ -122,6 +121,7 @@ impl Waiting {
                 queue.push_back(keeping);
             }
             Job::Expire(done) => self.expiring.push(done),
+            Job::Most(count, answer) => self.asking.push((count, answer)),
         }
     }
 }
@@ -142,12 +142,12 @@ impl Held {
         }
     }
 
-    /// Who holds most.
-    fn most(&self) -> Vec<(String, i64)> {
+    /// Who holds most, at most `count`.
+    fn most(&self, count: usize) -> Most {
         let mut all: Vec<_> = self.sensors.iter().map(|(sensor, share)| (share.bytes, sensor)).collect();
-        if all.len() > MOST {
-            all.select_nth_unstable_by(MOST, |a, b| b.cmp(a));
-            all.truncate(MOST);
+        if all.len() > count {
+            all.select_nth_unstable_by(count, |a, b| b.cmp(a));
+            all.truncate(count);
         }
         all.sort_unstable_by(|a, b| b.cmp(a));
         all.into_iter().map(|(bytes, sensor)| (sensor.clone(), bytes)).collect()
@@ -168,18 +168,13 @@ impl Share {
 }
 
 impl Writer {
-    pub(crate) async fn new(
-        pool: SqlitePool,
-        options: Options,
-        metrics: RejectedMetrics,
-        most: Most,
-    ) -> Result<Self, sqlx::Error> {
+    pub(crate) async fn new(pool: SqlitePool, options: Options, metrics: RejectedMetrics) -> Result<Self, sqlx::Error> {
         let held = held(&pool).await?;
         metrics.found.inc_by(held.total.rows as u64);
         let given = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'rejected'";
         let last_position = sqlx::query(given).fetch_one(&pool).await?.try_get(0)?;
         let gone_position = Arc::new(AtomicI64::new(gone(&pool, last_position).await?));
-        let writer = Self { pool, options, held, last_position, gone_position, metrics, most };
+        let writer = Self { pool, options, held, last_position, gone_position, metrics };
         writer.tell();
         Ok(writer)
     }
@@ -200,6 +195,9 @@ impl Writer {
             }
             while let Ok(job) = jobs.try_recv() {
                 waiting.push(job, data_bytes_max);
+            }
+            for (count, answer) in waiting.asking.drain(..) {
+                drop(answer.send(self.held.most(count)));
             }
             if !waiting.short.is_empty() {
                 self.keep(&mut waiting.short).await;
@@ -333,7 +331,6 @@ impl Writer {
     fn tell(&self) {
         self.metrics.rows.set(self.held.total.rows);
         self.metrics.bytes.set(self.held.total.bytes);
-        *self.most.lock().unwrap_or_else(PoisonError::into_inner) = self.held.most();
     }
 }
 

@@ -151,6 +151,10 @@ async fn nobody_loses_rows_who_holds_no_more_than_an_equal_share_and_who_holds_m
     }
     assert_eq!(held("small").await, small, "less than a third of all");
     assert!((85..100).contains(&held("first").await), "{}: down to about a third, and no further", held("first").await);
+    let most = table.most(2).await.expect("answers");
+    assert_eq!(most.len(), 2);
+    assert!(most.iter().all(|(sensor, bytes)| sensor != "small" && *bytes > 85_000), "{most:?}");
+    assert!(most[0].1 >= most[1].1, "most first: {most:?}");
 }
 
 #[tokio::test]

@@ -8,8 +8,9 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
-use registry::{Registry, RegistryError};
+use registry::Registry;
 use rejected::Rejected;
+use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -56,7 +57,7 @@ impl SensorMetrics {
             match find(&registry, &rejected, &quotas).await {
                 Ok(found) => *self.found.lock().unwrap_or_else(PoisonError::into_inner) = found,
                 Err(error) => {
-                    let error = nowwhat::error_chain(&error);
+                    let error = nowwhat::error_chain(&*error);
                     tracing::warn!(error, "sensors in the metrics are those of before, will be tried again");
                 }
             }
@@ -65,7 +66,11 @@ impl SensorMetrics {
     }
 }
 
-async fn find(registry: &Registry, rejected: &Rejected, quotas: &Quotas) -> Result<Found, RegistryError> {
+async fn find(
+    registry: &Registry,
+    rejected: &Rejected,
+    quotas: &Quotas,
+) -> Result<Found, Box<dyn Error + Send + Sync>> {
     let now = now_micros();
     let ago = |seconds: u64| now.saturating_sub_unsigned(seconds * 1_000_000);
     let mut found = Found::default();
@@ -75,7 +80,7 @@ async fn find(registry: &Registry, rejected: &Rejected, quotas: &Quotas) -> Resu
     let seconds = |(sensor, micros): (String, i64)| (sensor, micros as f64 / 1e6);
     let silent = registry.silent_longest(ago(SILENT_MAX.as_secs()), TOP as u32).await?;
     found.silent = silent.into_iter().map(seconds).collect();
-    found.rejected = rejected.most().into_iter().take(TOP).map(|(sensor, bytes)| (sensor, bytes as f64)).collect();
+    found.rejected = rejected.most(TOP).await?.into_iter().map(|(sensor, bytes)| (sensor, bytes as f64)).collect();
     found.skewed =
         quotas.most_skewed(TOP).into_iter().map(|(sensor, micros)| seconds((sensor.to_string(), micros))).collect();
     Ok(found)
