@@ -175,7 +175,8 @@ impl Collector {
     /// When it is not ready in time; its log is in the message.
     pub fn start_with(dir: &Path, settings: &[(&str, &str)]) -> Self {
         let data = dir.join("data");
-        drop(std::fs::remove_file(data.join("addresses.json")));
+        // One that was killed has left its own behind.
+        let left = addresses_file(&data);
         let log = dir.join("log");
         let before = std::fs::metadata(&log).map_or(0, |m| m.len()) as usize;
         let out = std::fs::OpenOptions::new().create(true).append(true).open(&log).expect("the log file opens");
@@ -196,7 +197,8 @@ impl Collector {
             if let Some(status) = child.try_wait().expect("the child can be asked") {
                 panic!("the collector ended with {status}: {}", std::fs::read_to_string(&log).unwrap_or_default());
             }
-            if let Some((api, admin)) = addresses(&data).or_else(|| logged_addresses(&log, before))
+            let written = || addresses(&data).filter(|_| addresses_file(&data) != left);
+            if let Some((api, admin)) = written().or_else(|| logged_addresses(&log, before))
                 && agent.get(format!("{admin}/readyz")).call().is_ok_and(|r| r.status() == 200)
             {
                 let token =
@@ -243,7 +245,9 @@ impl Collector {
     }
 
     /// Asks it to stop and returns its exit code.
-    pub fn terminate(self) -> i32 {
+    pub fn terminate(mut self) -> i32 {
+        let flaws = self.unaccounted();
+        assert!(flaws.is_empty(), "not accounted for before the stop: {flaws:#?}");
         self.signal_term();
         self.wait()
     }
@@ -443,6 +447,12 @@ impl Drop for Collector {
         drop(self.child.wait());
         assert!(flaws.is_empty(), "not accounted for at the end of the test: {flaws:#?}");
     }
+}
+
+/// Which file has the addresses: each process writes one of its own.
+fn addresses_file(data: &Path) -> Option<(u64, std::time::SystemTime)> {
+    let file = std::fs::metadata(data.join("addresses.json")).ok()?;
+    Some((std::os::unix::fs::MetadataExt::ino(&file), file.modified().ok()?))
 }
 
 fn addresses(data: &Path) -> Option<(String, String)> {

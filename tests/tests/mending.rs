@@ -288,7 +288,7 @@ fn rows_that_are_pushed_out_while_others_are_exported_are_counted() {
     };
     let (came, complaint) = exporting(&[]);
     assert_eq!(came, 1000);
-    assert!(complaint.contains("2000 left out between rejected_position 1001 and 3000"), "{complaint}");
+    assert!(complaint.contains("up to 2000 left out: pushed out or expired"), "{complaint}");
     let (_, complaint) = exporting(&["--sensor", "roof"]);
     assert!(complaint.contains("up to ") && complaint.contains("pushed out or expired"), "{complaint}");
     assert_eq!(complaints(&export(dir.path(), &[])), "", "nothing went meanwhile");

@@ -1,6 +1,6 @@
 //! A token of a data folder goes to the collector that runs over it and to nobody else, and only tokens from there are kept in it.
 
-use std::io::Write;
+use std::io::{BufRead, Write};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -93,6 +93,51 @@ fn nobody_gets_a_token_who_listens_where_the_collector_was_before_it_was_killed(
     assert!(stranger.accept().is_err(), "nobody came");
 }
 
+#[test]
+fn a_collector_that_is_started_again_at_its_address_is_waited_for() {
+    let dir = folder();
+    let collector = Collector::start(dir.path());
+    assert_done(&catchment(dir.path(), &["sensor", "add", "roof"], b""));
+    let (data, url) = (collector.dir.clone(), collector.api.clone());
+    let mut sending = Sending::start(dir.path());
+    sending.lines(1000);
+    collector.wait_for("the first lines", |c| c.rows("SELECT count(*) FROM events") == [[serde_json::json!(1000)]]);
+    // As while systemd has its sockets.
+    let address = url.trim_start_matches("http://");
+    assert_eq!(collector.terminate(), 0);
+    let holding = TcpListener::bind(address).expect("the port is free");
+    holding.set_nonblocking(true).expect("set");
+    sending.lines(1000);
+    let told = sending.told();
+    assert!(told.contains("has ended") && told.contains("looking for it, for at most 30 s"), "{told}");
+    assert!(holding.accept().is_err(), "nothing was sent meanwhile");
+    drop(holding);
+    let again = Command::new(program())
+        .args(["serve", "--listen", address, "--admin-listen", "127.0.0.1:0", "--data-dir"])
+        .arg(&data)
+        .env_remove("CATCHMENT_URL")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    let mut again = Ended(again.expect("the program starts"));
+    let (code, told) = sending.end();
+    assert_eq!(code, Some(0), "{told}");
+    let asked = catchment(dir.path(), &["query", "SELECT count(*) FROM events", "--format", "csv"], b"");
+    assert!(said(&asked).contains("2000"), "{asked:?}");
+    again.0.kill().expect("it is ours");
+}
+
+/// A process that ends with the test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
 /// `catchment send`, which is given its lines little by little.
 struct Sending(Child);
 
@@ -111,6 +156,14 @@ impl Sending {
     fn lines(&mut self, count: usize) {
         let input = self.0.stdin.as_mut().expect("piped");
         input.write_all("{\"n\":1}\n".repeat(count).as_bytes()).expect("it reads");
+    }
+
+    /// The next line that it tells.
+    fn told(&mut self) -> String {
+        let mut line = String::new();
+        let mut told = std::io::BufReader::with_capacity(1, self.0.stderr.as_mut().expect("piped"));
+        told.read_line(&mut line).expect("a line");
+        line
     }
 
     /// Its exit code, and what it told.

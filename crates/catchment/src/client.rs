@@ -59,6 +59,10 @@ pub(crate) struct Client {
     token: Option<Token>,
 }
 
+/// How often one that is started again is looked for, and how many times.
+const RETURN_LOOK: Duration = Duration::from_millis(200);
+const RETURN_LOOKS: u32 = 150;
+
 /// Where a collector is asked: its address, its folder, and by which address it was found there.
 type Place = (String, Option<DataDir>, Option<SocketAddr>);
 
@@ -155,6 +159,21 @@ impl Client {
                 Err(Ended(dir.path().to_owned()))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Waits for a collector that is started again, as by an upgrade: meanwhile systemd may hold its address, or anybody.
+    pub(crate) fn wait_for_return(&self, complain: impl Fn(&str)) {
+        let mut left = RETURN_LOOKS;
+        while left > 0
+            && let Err(ended) = self.still_there()
+        {
+            if left == RETURN_LOOKS {
+                let seconds = (RETURN_LOOK * RETURN_LOOKS).as_secs();
+                complain(&format!("{ended}: looking for it, for at most {seconds} s"));
+            }
+            std::thread::sleep(RETURN_LOOK);
+            left -= 1;
         }
     }
 

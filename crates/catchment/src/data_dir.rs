@@ -3,8 +3,8 @@
 use anyhow::Context;
 use http::Uri;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -36,6 +36,20 @@ impl Addresses {
         };
         let port = url.port_u16().unwrap_or(if url.scheme_str() == Some("https") { 443 } else { 80 });
         is_host && port == self.api.port() && matches!(url.path(), "" | "/")
+    }
+}
+
+/// Addresses that commands believe.
+#[derive(Debug)]
+pub(crate) struct Published {
+    path: PathBuf,
+    _file: File,
+}
+
+impl Drop for Published {
+    fn drop(&mut self) {
+        // A file that stays behind is believed by nobody.
+        drop(fs::remove_file(&self.path));
     }
 }
 
@@ -95,30 +109,25 @@ impl DataDir {
     }
 
     /// The addresses of the collector that runs over this folder; none when none does. One that was killed leaves its addresses behind, and anybody
-    /// may listen there by now: they are believed only while a collector has the folder.
+    /// may listen there by now: they are believed only while the one that wrote them holds their file.
     pub(crate) fn addresses(&self) -> Option<Addresses> {
-        if !wal::is_open(&self.wal()) {
+        let mut file = File::open(self.addresses_path()).ok()?;
+        if !matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)) {
             return None;
         }
-        serde_json::from_slice(&fs::read(self.addresses_path()).ok()?).ok()
+        let mut text = String::new();
+        file.read_to_string(&mut text).ok()?;
+        serde_json::from_str(&text).ok()
     }
 
-    pub(crate) fn write_addresses(&self, addresses: &Addresses) -> anyhow::Result<()> {
-        let text = serde_json::to_string(addresses).context("cannot write the addresses")? + "\n";
-        write_private(&self.addresses_path(), &text)
-    }
-
-    /// What one that was killed has left behind would be believed from when the next one has the folder until that writes its own.
-    pub(crate) fn remove_left_addresses(&self) {
-        if !wal::is_open(&self.wal()) {
-            self.remove_addresses();
-        }
-    }
-
-    /// Nobody listens any more.
-    pub(crate) fn remove_addresses(&self) {
-        // A file that stays behind is believed by nobody.
-        drop(fs::remove_file(self.addresses_path()));
+    /// Tells the addresses of this process to commands, as long as what is returned is there.
+    pub(crate) fn publish(&self, addresses: &Addresses) -> anyhow::Result<Published> {
+        let (text, path) =
+            (serde_json::to_string(addresses).context("cannot write the addresses")? + "\n", self.addresses_path());
+        let file = write_private(&path, &text)?;
+        // Who only looks lets go at once.
+        file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+        Ok(Published { path, _file: file })
     }
 
     /// A token kept in a file; none when there is no such file.
@@ -132,14 +141,14 @@ impl DataDir {
 
     /// Keeps a token for its owner alone.
     pub(crate) fn keep_token(path: &Path, token: &str) -> anyhow::Result<()> {
-        write_private(path, &format!("{token}\n"))
+        write_private(path, &format!("{token}\n")).map(drop)
     }
 }
 
 /// Writes a file with mode 0600, whole or not at all.
-fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
+fn write_private(path: &Path, text: &str) -> anyhow::Result<File> {
     let staged = path.with_extension("new");
-    let write = || -> std::io::Result<()> {
+    let write = || -> std::io::Result<File> {
         if let Some(folder) = path.parent() {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         }
@@ -147,7 +156,8 @@ fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&staged)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
-        fs::rename(&staged, path)
+        fs::rename(&staged, path)?;
+        Ok(file)
     };
     write().with_context(|| format!("cannot write {}", path.display()))
 }

@@ -1,16 +1,21 @@
 //! The lines of `catchment rejected export`: rejected events with all that makes them what they are, so that they can be mended with any tool for
 //! text, in any order, and `catchment send` sends each as its sender meant it.
 //!
-//! Each line stands for itself, and none can be taken for an event. What a line cannot carry has no line.
+//! Each line stands for itself, and none can be taken for an event: it is known by its key [`KEY`], wherever that stands in it and whatever a tool made
+//! of its blanks, of the order of its keys, or of the lines as a whole. What a line cannot carry has no line.
 
 use anyhow::{Context, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+use std::collections::HashMap;
 
-/// What every line begins with; no event does.
+/// What every line has at its top.
+const KEY: &str = "catchment_rejected";
+/// What every line begins with as it is exported.
 const BEGIN: &[u8] = b"{\"catchment_rejected\":";
 
 /// A rejected event on one line: as JSON in `event` where it is, so that it can be mended as it stands; else in `text`, or as bytes.
@@ -133,16 +138,62 @@ impl Way {
     }
 }
 
+/// Whether JSON has the key of a line at its top; what is broken is known by how it begins.
+fn is_exported(json: &[u8]) -> bool {
+    let keys = || serde_json::from_slice::<HashMap<String, IgnoredAny>>(json).unwrap_or_default();
+    json.starts_with(BEGIN) || has_key(json) && keys().contains_key(KEY)
+}
+
+fn has_key(json: &[u8]) -> bool {
+    memchr::memmem::find(json, KEY.as_bytes()).is_some()
+}
+
+/// The lines that a tool has put into an array or broken into several; none where it is any other JSON.
+///
+/// # Errors
+/// Some are lines of an export and others are not.
+pub(crate) fn lines_of(document: &[u8]) -> anyhow::Result<Option<Vec<u8>>> {
+    if !has_key(document) {
+        return Ok(None);
+    }
+    let mut values = Vec::new();
+    for value in serde_json::Deserializer::from_slice(document).into_iter::<&RawValue>() {
+        // What cannot be read has its error by the collector.
+        let Ok(value) = value else { return Ok(None) };
+        match serde_json::from_str::<Vec<&RawValue>>(value.get()) {
+            Ok(list) => values.extend(list),
+            Err(_) => values.push(value),
+        }
+    }
+    let other = values.iter().position(|value| !is_exported(value.get().as_bytes()));
+    if !values.iter().any(|value| is_exported(value.get().as_bytes())) {
+        return Ok(None);
+    }
+    if let Some(other) = other {
+        anyhow::bail!(
+            "event {} of the JSON is no line of `catchment rejected export`, and others are: send them apart",
+            other + 1
+        );
+    }
+    // Between the values of JSON a line end is a blank; in a text it may not stand at all.
+    Ok(Some(
+        values
+            .iter()
+            .flat_map(|value| value.get().replace(['\n', '\r'], " ").into_bytes().into_iter().chain([b'\n']))
+            .collect(),
+    ))
+}
+
 /// What is to be sent for an exported line, and how; none for any other line. `given` are parameters that go before its own.
 ///
 /// # Errors
-/// A line that begins as an exported one and is none, or is another sensor's than `sensor`.
+/// A line that has the key of an exported one and is none, or is another sensor's than `sensor`.
 pub(crate) fn read(line: &[u8], sensor: &str, given: &[(String, String)]) -> anyhow::Result<Option<(Way, Vec<u8>)>> {
-    if !line.starts_with(BEGIN) {
+    if !is_exported(line) {
         return Ok(None);
     }
     let line: Line =
-        serde_json::from_slice(line).context("it begins as a line of `catchment rejected export` and is none")?;
+        serde_json::from_slice(line).context("it has the key of a line of `catchment rejected export` and is none")?;
     if let Some(of) = &line.sensor {
         let me = registry::sensor_id_from(sensor).unwrap_or_default();
         ensure!(
@@ -159,6 +210,10 @@ pub(crate) fn read(line: &[u8], sensor: &str, given: &[(String, String)]) -> any
         (None, None, Some(base64)) => STANDARD.decode(base64).context("`base64` does not decode")?,
         _ => anyhow::bail!("it has one of `event`, `text` and `base64`"),
     };
+    ensure!(
+        line.mode == Mode::Binary || !body.trim_ascii().is_empty(),
+        "its event has no text: take the line out, or mend it"
+    );
     let way = match line.mode {
         Mode::Plain if !body.contains(&b'\n') => {
             body.push(b'\n');
@@ -258,6 +313,44 @@ mod tests {
         let other = read(line.as_bytes(), "cellar", &[]).expect_err("another sensor's").to_string();
         assert!(other.contains("--sensor roof"), "{other}");
         assert!(read(b"{\"catchment_rejected\":1}", "roof", &[]).is_err(), "nothing to send");
-        assert_eq!(read(b"{\"a\":1}\n", "roof", &[]).expect("any line"), None);
+        let empty =
+            read(b"{\"catchment_rejected\":1,\"mode\":\"plain\",\"text\":\"\"}", "roof", &[]).expect_err("no event");
+        assert!(empty.to_string().contains("has no text"), "{empty}");
+        for other in [
+            "{\"a\":1}\n",
+            "{\"a\":{\"catchment_rejected\":1}}",
+            "{\"a\":\"catchment_rejected\"}",
+            "[\"catchment_rejected\"]",
+        ] {
+            assert_eq!(read(other.as_bytes(), "roof", &[]).expect("any line"), None, "{other}");
+            assert_eq!(lines_of(other.as_bytes()).expect("any JSON"), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_line_is_known_whatever_a_tool_made_of_it() {
+        let line = line_of(&row("plain", "{\"a\":1}")).expect("a line");
+        let sent = |line: &str| {
+            let (way, body) = read(line.as_bytes(), "roof", &[]).expect("it reads").expect("it is one");
+            assert_eq!(way, Way::lines(vec![]), "{line}");
+            String::from_utf8(body).expect("text").replace(' ', "")
+        };
+        let value: Value = serde_json::from_str(&line).expect("JSON");
+        let pretty = serde_json::to_string_pretty(&value).expect("JSON");
+        let ordered = format!("{{{},\"catchment_rejected\":7}}", &line[BEGIN.len() + 2..line.len() - 1]);
+        for other in [format!("  {line}"), line.replacen('{', "{ ", 1), pretty.replace('\n', " "), ordered] {
+            assert_eq!(sent(&other), "{\"a\":1}\n", "{other}");
+        }
+        let all = [format!("[{line},\n{pretty}]"), format!("{pretty}\n{pretty}\n"), format!("{line}\n{pretty}")];
+        for document in all {
+            let lines = lines_of(document.as_bytes()).expect("it reads").expect("lines");
+            let lines = String::from_utf8(lines).expect("text");
+            assert_eq!(lines.lines().count(), 2, "{lines}");
+            for line in lines.lines() {
+                assert_eq!(sent(line), "{\"a\":1}\n", "{line}");
+            }
+        }
+        let mixed = lines_of(format!("[{line},{{\"a\":1}}]").as_bytes()).expect_err("mixed");
+        assert!(mixed.to_string().contains("event 2 of the JSON is no line"), "{mixed}");
     }
 }

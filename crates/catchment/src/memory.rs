@@ -18,6 +18,8 @@ const KEYED_EVENT_BYTES_MIN: usize = 30;
 const PROGRAM_BYTES: u64 = 96 << 20;
 /// An open connection between two requests: 25 KiB as measured, with buffers for reading and writing of 8 KiB each.
 const CONNECTION_BYTES: u64 = 32 << 10;
+/// A request of which the body comes, or the answer goes, without the bytes of either: 11 KiB as measured over HTTP/2.
+const REQUEST_BYTES: u64 = 12 << 10;
 /// The files of one seal while they are encoded.
 const SEAL_BYTES: u64 = 64 << 20;
 
@@ -48,6 +50,8 @@ pub(crate) fn parts(settings: &Settings, foundation: &Foundation) -> Vec<Part> {
         part("pages on their way to their readers", server::PAGES_BYTES_MAX),
         part("queries: query.memory_bytes_max", settings.query.memory_bytes_max.0),
         part("open connections: http.connections_max", foundation.http.connections_max as u64 * CONNECTION_BYTES),
+        // One of each connection, and as many beside them.
+        part("open requests: http.connections_max", 2 * foundation.http.connections_max as u64 * REQUEST_BYTES),
         part("the program itself", PROGRAM_BYTES),
     ]
 }

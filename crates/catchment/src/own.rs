@@ -17,11 +17,11 @@ impl OwnCollector {
     pub(crate) fn start(dir: &Path) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("cannot find the program itself")?;
         std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        let log = dir.join("serve.log");
-        let file = std::fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         if DataDir::of(dir).addresses().is_some() {
             bail!("a collector runs over {} already: stop it, or choose another folder", dir.display());
         }
+        let log = dir.join("serve.log");
+        let file = std::fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let started = Command::new(program)
             .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data-dir"])
             .arg(dir)

@@ -41,31 +41,32 @@ pub(crate) fn export(args: &ExportArgs, environment: &Environment) -> anyhow::Re
         client.get(&format!("/api/v1/rejected?{query}"))
     };
     let position = |row: &Value| row["rejected_position"].as_i64();
-    let newest = page(&[("order", "newest"), ("limit", "1")])?;
-    let last = position(&newest["rejected"][0]);
-    let mut gone = Gone::when(&newest);
-    let mut cursor: Option<String> = None;
+    let begun = Extent::of(&page(&[("limit", "1")])?);
+    let (mut cursor, mut came): (Option<String>, i64) = (None, 0);
     let mut left_out: BTreeMap<LeftOut, Vec<String>> = BTreeMap::new();
-    loop {
+    let ended = loop {
         let mut parameters = vec![("order", "oldest"), ("limit", "1000")];
         parameters.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
         let page = page(&parameters)?;
         let (rows, mut lines) = (page["rejected"].as_array().map_or(&[][..], Vec::as_slice), String::new());
-        for row in rows.iter().filter(|row| position(row) <= last) {
+        for row in rows.iter().filter(|row| position(row) <= Some(begun.last_position)) {
+            came += 1;
             match if args.json { Ok(row.to_string()) } else { line_of(row) } {
                 Ok(line) => lines.extend([&line, "\n"]),
                 Err(why) => left_out.entry(why).or_default().push(row["rejected_position"].to_string()),
             }
         }
         print(lines)?;
-        gone.see(&page, rows.iter().filter_map(position).filter(|position| Some(*position) <= last));
         cursor = page["next_cursor"].as_str().map(str::to_owned);
-        if cursor.is_none() || rows.last().and_then(position) >= last {
-            break;
+        if cursor.is_none() || rows.last().and_then(position) >= Some(begun.last_position) {
+            break Extent::of(&page);
         }
-    }
-    if let Some(complaint) = gone.complaint(last, &given) {
-        complain(&complaint);
+    };
+    let missed = missed(begun, ended, given.is_empty().then_some(came));
+    if missed > 0 {
+        complain(&format!(
+            "up to {missed} left out: pushed out or expired while the others were exported, see rejected.bytes_max and rejected.age_seconds"
+        ));
     }
     for (why, positions) in left_out {
         let (count, first, why) = (positions.len(), &positions[0], why.why());
@@ -74,49 +75,26 @@ pub(crate) fn export(args: &ExportArgs, environment: &Environment) -> anyhow::Re
     Ok(())
 }
 
-/// What was pushed out or expired before its page was read.
-struct Gone {
-    /// The last position that was gone when the export began: beyond it all rows were there.
-    before: i64,
-    /// How many of those beyond it came.
-    came: i64,
-    /// The last position that came or would have come.
-    read: i64,
-    /// Positions between which rows went before they were read.
-    lost: Option<(i64, i64)>,
+/// What a page says of the table: how many rows it had, and how many came until then.
+#[derive(Clone, Copy)]
+struct Extent {
+    kept: i64,
+    last_position: i64,
 }
 
-impl Gone {
-    fn when(first: &Value) -> Self {
-        let before = first["gone_position"].as_i64().unwrap_or(0);
-        Self { before, came: 0, read: before, lost: None }
+impl Extent {
+    fn of(page: &Value) -> Self {
+        let number = |name: &str| page[name].as_i64().unwrap_or(0);
+        Self { kept: number("kept_total"), last_position: number("last_position") }
     }
 
-    /// Sees the positions of the next page.
-    fn see(&mut self, page: &Value, positions: impl Iterator<Item = i64>) {
-        let gone = page["gone_position"].as_i64().unwrap_or(0);
-        if gone > self.read {
-            let (from, _) = self.lost.unwrap_or((self.read + 1, gone));
-            self.lost = Some((from, gone));
-        }
-        for position in positions.filter(|position| *position > self.before) {
-            self.came += 1;
-            self.read = self.read.max(position);
-        }
+    fn gone(self) -> i64 {
+        self.last_position - self.kept
     }
+}
 
-    /// What to say of an export up to `last`, with the number of rows where no parameter left some out.
-    fn complaint(&self, last: Option<i64>, given: &[(&str, &str)]) -> Option<String> {
-        let asks_for_all = given.is_empty();
-        let (from, to) = self.lost?;
-        let (to, missed) = (to.min(last?), last? - self.before - self.came);
-        if asks_for_all && missed <= 0 || from > to {
-            return None;
-        }
-        let how_many = if asks_for_all { missed.to_string() } else { format!("up to {}", to - from + 1) };
-        Some(format!(
-            "{how_many} left out between rejected_position {from} and {to}: pushed out or expired while the others were exported, see \
-             rejected.bytes_max and rejected.age_seconds"
-        ))
-    }
+/// How many went, at most, between the beginning and the end of an export before they were read; where no parameter left some out, so many `came`.
+fn missed(begun: Extent, ended: Extent, came: Option<i64>) -> i64 {
+    let gone = ended.gone() - begun.gone();
+    came.map_or(gone, |came| gone.min(begun.kept - came))
 }

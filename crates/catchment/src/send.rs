@@ -5,17 +5,19 @@
 //! line to go on, a signal too; when the answer stays lost, that nobody knows of that batch. Lines that were read before the input broke are sent.
 //! Lines of `catchment rejected export` are sent as their events came. No line and no document is larger in memory than what a collector takes at once.
 
+mod done;
 mod input;
 
 use crate::client::{Client, Ended, Server, Token};
 use crate::config::BODY_BYTES_MAX;
 use crate::data_dir::DataDir;
 use crate::exported::{self, Way};
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
 use bytes::Bytes;
 use clap::{Args, value_parser};
+use done::{Done, Fate, Stopped, Totals};
 use indicatif::{ProgressBar, ProgressStyle};
-use input::{is_document, open, read_line, unreadable};
+use input::{begins_document, open, read_line, unreadable};
 use nowwhat::Environment;
 use nowwhat::cli::{Usage, complain, print};
 use nowwhat::client::{Answer, ClientError};
@@ -82,73 +84,6 @@ impl Fields {
     fn parameters(&self) -> anyhow::Result<Vec<(String, String)>> {
         let text = serde_urlencoded::to_string(self).context("cannot write the parameters of the address")?;
         serde_urlencoded::from_str(&text).context("cannot write the parameters of the address")
-    }
-}
-
-/// What became of the events so far.
-#[derive(Clone, Copy, Default)]
-struct Totals {
-    accepted: u64,
-    duplicates: u64,
-    rejected: u64,
-}
-
-impl std::fmt::Display for Totals {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { accepted, duplicates, rejected } = self;
-        write!(f, "{accepted} accepted, {duplicates} duplicates, {rejected} rejected")
-    }
-}
-
-/// How far sending has come.
-struct Done {
-    totals: Totals,
-    /// The line at which the batch at hand begins; all before it have their answer.
-    first_line: u64,
-    /// Lines of the batch at hand; none of an array.
-    lines: u64,
-    batch: Fate,
-}
-
-/// What is known of the batch at hand.
-enum Fate {
-    NotStored,
-    Unknown,
-}
-
-impl std::fmt::Display for Done {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { totals, first_line: first, lines, batch } = self;
-        write!(f, "{totals} so far; ")?;
-        match (batch, lines) {
-            (Fate::NotStored, _) => write!(f, "nothing from line {first} on is stored: go on with --from-line {first}"),
-            (Fate::Unknown, 0) => write!(f, "the JSON may be stored or not: look, and send it again if it is not"),
-            (Fate::Unknown, _) => write!(
-                f,
-                "lines {first} to {} may be stored or not: look, and go on with --from-line {} if they are, else with --from-line {first}",
-                first + lines - 1,
-                first + lines
-            ),
-        }
-    }
-}
-
-/// Sending that ended before its input.
-struct Stopped {
-    cause: anyhow::Error,
-    batch: Fate,
-}
-
-impl Stopped {
-    fn undecided(cause: anyhow::Error) -> Self {
-        Self { cause, batch: Fate::Unknown }
-    }
-}
-
-/// Nothing of the batch at hand is stored.
-impl From<anyhow::Error> for Stopped {
-    fn from(cause: anyhow::Error) -> Self {
-        Self { cause, batch: Fate::NotStored }
     }
 }
 
@@ -236,11 +171,22 @@ impl Sending<'_> {
     }
 
     fn all(&mut self, input: &mut dyn BufRead) -> Result<(), Stopped> {
-        let head = input.fill_buf().context("cannot read the input")?;
-        if is_document(head) {
-            self.done().first_line = 1;
-            return self.document(input);
+        let (head, is_document) = begins_document(input).context("cannot read the input")?;
+        let mut input = head.as_slice().chain(input);
+        if !is_document {
+            return self.lines(&mut input);
         }
+        let body = whole(&mut input)?;
+        if let Some(lines) = exported::lines_of(&body)? {
+            return self.lines(&mut lines.as_slice());
+        }
+        self.done().first_line = 1;
+        self.way = Way::document(self.given.clone());
+        self.post(body.into())
+    }
+
+    /// Sends lines, beginning with the one that was asked for.
+    fn lines(&mut self, input: &mut dyn BufRead) -> Result<(), Stopped> {
         let first_line = self.done().first_line;
         for number in 1..first_line {
             let skipped = input.skip_until(b'\n').with_context(|| unreadable(number))?;
@@ -250,20 +196,6 @@ impl Sending<'_> {
             }
         }
         self.rest(input)
-    }
-
-    /// Sends an array, or one object over several lines.
-    fn document(&mut self, input: &mut dyn BufRead) -> Result<(), Stopped> {
-        let mut body = Vec::new();
-        input.take(BODY_BYTES_MAX.0 + 1).read_to_end(&mut body).context("cannot read the JSON to its end")?;
-        if body.len() as u64 > BODY_BYTES_MAX.0 {
-            let cause = anyhow!(
-                "the JSON is larger than {BODY_BYTES_MAX}, the most that a collector takes at once: send one event a line, as `jq -c '.[]'` makes them of an array, and `jq -c .` of objects"
-            );
-            return Err(cause.into());
-        }
-        self.way = Way::document(self.given.clone());
-        self.post(body.into())
     }
 
     /// Sends the lines from here on. Those read before the input breaks are sent, so that the line to go on with is the broken one.
@@ -386,6 +318,7 @@ impl Sending<'_> {
 
     /// Sends one batch once.
     fn once(&mut self, path: &str, body: Bytes, headers: &[(&str, &str)]) -> Tried {
+        self.client.wait_for_return(|text| self.complain(text));
         let asked = Instant::now();
         let answer = match self.client.post(path, self.token.text(), body, headers) {
             Ok(answer) => answer,
@@ -453,6 +386,17 @@ impl Sending<'_> {
         done.lines = 0;
         done.batch = Fate::NotStored;
     }
+}
+
+/// An array, or one object over several lines.
+fn whole(input: &mut dyn BufRead) -> anyhow::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    input.take(BODY_BYTES_MAX.0 + 1).read_to_end(&mut body).context("cannot read the JSON to its end")?;
+    ensure!(
+        body.len() as u64 <= BODY_BYTES_MAX.0,
+        "the JSON is larger than {BODY_BYTES_MAX}, the most that a collector takes at once: send one event a line, as `jq -c '.[]'` makes them of an array, and `jq -c .` of objects"
+    );
+    Ok(body)
 }
 
 /// A key that no other batch has.

@@ -68,7 +68,6 @@ async fn start(boot: &mut Boot) -> anyhow::Result<Router> {
     let (settings, foundation) = (Settings::from_loaded(&boot.loaded), boot.foundation.clone());
     let metrics = boot.metrics(Metrics::register);
     let dir = DataDir::create(&settings.data.dir)?;
-    dir.remove_left_addresses();
     let bound = memory::bound(&settings, &boot.foundation);
     metrics.room.memory_bound(bound);
     boot.task("room on the disk", metrics.room.follow(dir.clone()));
@@ -108,7 +107,7 @@ async fn start(boot: &mut Boot) -> anyhow::Result<Router> {
     let app = App::new(Parts { engine, queries, registry, rejected, quotas, metrics, limits });
     let tls = foundation.http.tls_certificate.is_some();
     let addresses = Addresses { api: boot.address, admin: boot.admin_address, tls };
-    publish(boot, dir, &addresses);
+    publish(boot, &dir, &addresses);
 
     log_bound(bound, &memory::parts(&settings, &foundation));
     boot.greeting(greeting(&addresses, &token_place, &bound.to_string()));
@@ -120,14 +119,14 @@ async fn start(boot: &mut Boot) -> anyhow::Result<Router> {
 }
 
 /// Commands find the collector by a file in the data folder.
-fn publish(boot: &mut Boot, dir: DataDir, addresses: &Addresses) {
-    if let Err(error) = dir.write_addresses(addresses) {
+fn publish(boot: &mut Boot, dir: &DataDir, addresses: &Addresses) {
+    let published = dir.publish(addresses).inspect_err(|error| {
         // On a full disk there is still much to read.
         let error = nowwhat::error_chain(error.as_ref());
         tracing::error!(error, "addresses not written: commands need --url to find this collector");
-    }
+    });
     boot.on_stop("addresses", async move {
-        dir.remove_addresses();
+        drop(published);
         Ok(())
     });
 }

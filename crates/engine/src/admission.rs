@@ -6,9 +6,9 @@
 //!
 //! It does not queue: what does not fit is turned away at once, and gives back what it held. So of bodies that hold the budget
 //! together and none of which can grow, those that ask first make the room in which the others end; and slow bodies that hold more than
-//! half make the room in which the next try of what was turned away fits.
+//! a quarter make the room in which the next try of what was turned away fits.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 /// is always left for the next sender.
 const SHARE_OF_FREE: u64 = 3;
 /// Slow bodies together keep one part in so many of the budget; what they hold beyond it goes when others need it.
-const SLOW_PARTS: u64 = 2;
+const SLOW_PARTS: u64 = 4;
 
 /// The byte budget of all requests in flight.
 #[derive(Clone, Debug)]
@@ -35,19 +35,14 @@ struct Used {
     bytes: u64,
     /// Of these, the bytes of bodies that have not come to their end, by sender.
     coming: HashMap<Arc<str>, u64>,
-    /// Those of them that are slow and were not told to give way, by a number of their own.
-    slow: HashMap<u64, Slow>,
+    /// Those of them that are slow and were not told to give way, by sender.
+    slow: HashMap<Arc<str>, SlowBodies>,
     slow_bytes: u64,
     last_slow: u64,
 }
 
-/// A body that comes slowly.
-#[derive(Debug)]
-struct Slow {
-    sender: Arc<str>,
-    bytes: u64,
-    gives_way: Arc<Notify>,
-}
+/// The slow bodies of a sender, by their bytes and a number of their own, with how they are told to give way.
+type SlowBodies = BTreeMap<(u64, u64), Arc<Notify>>;
 
 /// The budget has no room for this many bytes now; the caller may try again later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -122,31 +117,48 @@ impl Used {
         }
     }
 
-    /// Somebody finds no room for so many bytes: of what slow bodies hold beyond their part, as much is told to give way, of the sender that
-    /// has most on its way. A sender of little is never the one while another has more.
+    /// Somebody finds no room for so many bytes: of what slow bodies hold beyond their part, as much is told to give way, of the senders that
+    /// have most on their way. A sender of little is never the one while another has more.
     fn make_room(&mut self, bytes: u64, bytes_max: u64) {
+        let kept = bytes_max / SLOW_PARTS;
+        if self.slow_bytes <= kept {
+            return;
+        }
+        let mut senders: Vec<_> = self.slow.keys().map(|sender| (self.coming(sender), sender.clone())).collect();
+        senders.sort_unstable_by(|a, b| b.cmp(a));
         let mut going = 0;
-        while self.slow_bytes > bytes_max / SLOW_PARTS && going < bytes {
-            let most = self.slow.iter().max_by_key(|(_, slow)| (self.coming(&slow.sender), slow.bytes));
-            let Some(number) = most.map(|(number, _)| *number) else { return };
-            let Some(slow) = self.slow.remove(&number) else { return };
-            self.slow_bytes -= slow.bytes;
-            going += slow.bytes;
-            slow.gives_way.notify_one();
+        for (_, sender) in senders {
+            let Some(bodies) = self.slow.get_mut(&sender) else { continue };
+            while self.slow_bytes > kept
+                && going < bytes
+                && let Some(((of_body, _), gives_way)) = bodies.pop_last()
+            {
+                self.slow_bytes -= of_body;
+                going += of_body;
+                gives_way.notify_one();
+            }
+            if !bodies.is_empty() {
+                return;
+            }
+            self.slow.remove(&sender);
         }
     }
 
-    /// A slow body now has so many bytes, unless it was told to give way.
-    fn slow_has(&mut self, number: u64, bytes: u64) {
-        if let Some(slow) = self.slow.get_mut(&number) {
-            self.slow_bytes = self.slow_bytes - slow.bytes + bytes;
-            slow.bytes = bytes;
-        }
+    /// A slow body is there from now on.
+    fn is_slow(&mut self, sender: &Arc<str>, body: (u64, u64), gives_way: Arc<Notify>) {
+        self.slow_bytes += body.0;
+        self.slow.entry(sender.clone()).or_default().insert(body, gives_way);
     }
 
-    fn is_slow_no_more(&mut self, number: u64) {
-        self.slow_has(number, 0);
-        self.slow.remove(&number);
+    /// A slow body is slow no more, unless it was told to give way.
+    fn is_slow_no_more(&mut self, sender: &Arc<str>, body: (u64, u64)) -> Option<Arc<Notify>> {
+        let bodies = self.slow.get_mut(sender)?;
+        let gives_way = bodies.remove(&body)?;
+        self.slow_bytes -= body.0;
+        if bodies.is_empty() {
+            self.slow.remove(sender);
+        }
+        Some(gives_way)
     }
 }
 
@@ -182,16 +194,15 @@ impl Reservation {
     }
 
     /// The body has not come within the time that a prompt one takes. From now on it holds its bytes only until somebody finds no room: slow
-    /// bodies together keep half of the budget, and of what they hold beyond it they give way. What is returned tells that this one has to:
+    /// bodies together keep a quarter of the budget, and of what they hold beyond it they give way. What is returned tells that this one has to:
     /// it is to be dropped then.
     pub fn slows(&mut self) -> Arc<Notify> {
         let gives_way = Arc::new(Notify::new());
         if let (Some(sender), None) = (&self.sender, self.slow) {
             let mut used = self.budget.used();
             used.last_slow += 1;
-            used.slow_bytes += self.bytes;
-            let (number, bytes) = (used.last_slow, self.bytes);
-            used.slow.insert(number, Slow { sender: sender.clone(), bytes, gives_way: gives_way.clone() });
+            let number = used.last_slow;
+            used.is_slow(sender, (self.bytes, number), gives_way.clone());
             self.slow = Some(number);
         }
         gives_way
@@ -202,7 +213,9 @@ impl Reservation {
         if let Some(sender) = self.sender.take() {
             let mut used = self.budget.used();
             used.count(&sender, 0, self.bytes);
-            self.slow.take().into_iter().for_each(|number| used.is_slow_no_more(number));
+            if let Some(number) = self.slow.take() {
+                used.is_slow_no_more(&sender, (self.bytes, number));
+            }
         }
     }
 
@@ -211,20 +224,16 @@ impl Reservation {
         let bytes_max = self.budget.bytes_max;
         let others = used.bytes - self.bytes;
         let free = bytes_max.checked_sub(others).and_then(|room| room.checked_sub(bytes));
-        let is_within_share = |free: u64, sender: &Arc<str>| {
-            let coming = used.coming(sender) - self.bytes + bytes;
-            others == 0 || coming <= free.saturating_mul(SHARE_OF_FREE)
+        // What has to stay free beside it.
+        let beside = match &self.sender {
+            Some(sender) if others > 0 => (used.coming(sender) - self.bytes + bytes).div_ceil(SHARE_OF_FREE),
+            _ => 0,
         };
-        let fits = match (free, &self.sender) {
-            (Some(_), None) => true,
-            (Some(free), Some(sender)) => is_within_share(free, sender),
-            (None, _) => false,
-        };
-        if fits {
+        if free.is_some_and(|free| free >= beside) {
             return Ok(());
         }
         if bytes <= bytes_max {
-            used.make_room(bytes - self.bytes, bytes_max);
+            used.make_room((bytes - self.bytes).saturating_add(beside), bytes_max);
         }
         Err(TurnedAway { wanted_bytes: bytes, used_bytes: used.bytes, bytes_max })
     }
@@ -233,9 +242,11 @@ impl Reservation {
         used.bytes = used.bytes - self.bytes + bytes;
         if let Some(sender) = &self.sender {
             used.count(sender, bytes, self.bytes);
-        }
-        if let Some(number) = self.slow {
-            used.slow_has(number, bytes);
+            if let Some(number) = self.slow
+                && let Some(gives_way) = used.is_slow_no_more(sender, (self.bytes, number))
+            {
+                used.is_slow(sender, (bytes, number), gives_way);
+            }
         }
         self.bytes = bytes;
     }
@@ -246,7 +257,9 @@ impl Drop for Reservation {
         let budget = self.budget.clone();
         let mut used = budget.used();
         self.set(&mut used, 0);
-        self.slow.into_iter().for_each(|number| used.is_slow_no_more(number));
+        if let (Some(sender), Some(number)) = (&self.sender, self.slow) {
+            used.is_slow_no_more(sender, (0, number));
+        }
     }
 }
 
@@ -340,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn however_many_hold_the_budget_slowly_the_next_one_finds_half_of_it_at_its_second_try() {
+    fn however_many_hold_the_budget_slowly_the_next_one_finds_room_at_its_second_try() {
         let admission = Admission::new(1_000_000);
         let senders = ["one", "two", "three", "four", "five", "six", "seven"];
         let mut held: Vec<_> = senders
@@ -363,7 +376,36 @@ mod tests {
     }
 
     #[test]
-    fn slow_bodies_keep_half_of_the_budget_and_more_as_long_as_nobody_needs_it() {
+    fn however_small_slow_bodies_are_the_next_one_finds_room_at_its_second_try() {
+        let admission = Admission::new(1_000_000);
+        let mut held: Vec<_> = (0..1000)
+            .map_while(|_| came(&admission, "one", 700).ok())
+            .chain(came(&admission, "two", 200_000).ok())
+            .collect();
+        let gives_way: Vec<_> = held.iter_mut().map(Reservation::slows).collect();
+        came(&admission, "honest", 300_000).expect_err("they hold it still");
+        let mut told = gives_way.iter().map(|told| is_to_go(told));
+        let before = held.len();
+        held.retain(|_| told.next() == Some(false));
+        assert!((200..600).contains(&(before - held.len())), "{} went", before - held.len());
+        assert!(held.iter().any(|body| body.bytes() == 200_000), "of who has most on its way");
+        came(&admission, "honest", 300_000).expect("there is room");
+    }
+
+    #[test]
+    fn the_largest_body_finds_room_beside_what_slow_ones_keep() {
+        let admission = Admission::new(128);
+        let mut slow: Vec<_> = ["one", "two", "three"].map(|sender| came(&admission, sender, 20).expect("fits")).into();
+        let gives_way: Vec<_> = slow.iter_mut().map(Reservation::slows).collect();
+        admission.expect("honest".into(), 64).expect_err("60 are held, and 22 have to stay free");
+        let mut told = gives_way.iter().map(|told| is_to_go(told));
+        slow.retain(|_| told.next() == Some(false));
+        assert!(admission.used_bytes() <= 32 && !slow.is_empty(), "{} are kept", admission.used_bytes());
+        came(&admission, "honest", 64).expect("half of the budget");
+    }
+
+    #[test]
+    fn slow_bodies_keep_a_quarter_of_the_budget_and_more_as_long_as_nobody_needs_it() {
         let admission = Admission::new(100);
         let mut all = came(&admission, "all", 90).expect("it is alone");
         let gives_way = all.slows();
@@ -371,13 +413,13 @@ mod tests {
         assert!(!is_to_go(&gives_way));
         admission.reserve(101).expect_err("no room could ever be made for it");
         assert!(!is_to_go(&gives_way));
-        all.resize(50).expect("shrinking always works");
-        admission.reserve(60).expect_err("half is its to keep");
+        all.resize(25).expect("shrinking always works");
+        admission.reserve(80).expect_err("a quarter is its to keep");
         assert!(!is_to_go(&gives_way));
         let _other = admission.reserve(10).expect("fits");
-        all.resize(55).expect("fits");
-        admission.reserve(40).expect_err("it does not fit");
-        assert!(is_to_go(&gives_way), "it holds more than half");
+        all.resize(30).expect("fits");
+        admission.reserve(80).expect_err("it does not fit");
+        assert!(is_to_go(&gives_way), "it holds more than a quarter");
     }
 
     #[test]

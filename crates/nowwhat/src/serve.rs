@@ -35,6 +35,7 @@ use prometheus_client::registry::Registry;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -63,7 +64,8 @@ pub struct ConnectionLimits {
     /// A connection whose peer takes nothing of an answer for this long is closed. Over HTTP/2 a peer can also hold an
     /// answer back by flow control; that is noticed up to twice `head_timeout` later.
     pub write_stall_timeout: Duration,
-    /// Requests of one HTTP/2 connection at the same time; the peer is told.
+    /// Requests of one HTTP/2 connection at the same time; the peer is told. Beside the first of each connection, all
+    /// connections together have no more than `connections_max`; one more is answered 503.
     pub streams_max: u32,
 }
 
@@ -73,6 +75,7 @@ pub struct ConnectionMetrics {
     open: Gauge,
     refused: Counter,
     stalled: Counter,
+    requests_refused: Counter,
     malformed: Counter,
     handshakes_failed: Counter,
 }
@@ -84,6 +87,7 @@ impl ConnectionMetrics {
             open: Gauge::default(),
             refused: Counter::default(),
             stalled: Counter::default(),
+            requests_refused: Counter::default(),
             malformed: Counter::default(),
             handshakes_failed: Counter::default(),
         };
@@ -98,6 +102,11 @@ impl ConnectionMetrics {
             "connections_stalled",
             "Connections closed because the peer took nothing of its answer",
             metrics.stalled.clone(),
+        );
+        r.register(
+            "requests_refused",
+            "Requests of HTTP/2 turned away because too many were open beside the first of their connections",
+            metrics.requests_refused.clone(),
         );
         r.register(
             "requests_malformed",
@@ -168,7 +177,7 @@ impl Listener {
     /// came so, and the [`PeerCertificate`] when its client showed one, as extensions.
     pub async fn serve(self, router: Router, serving: Serving) {
         let mut tasks = JoinSet::new();
-        let (open, refusals) = (Arc::new(()), Arc::new(()));
+        let (open, beside, refusals) = (Arc::new(()), Arc::<AtomicUsize>::default(), Arc::new(()));
         let (mut failures, mut turned_away) = (Seldom::default(), Seldom::default());
         let mut until = serving.stop.clone();
         loop {
@@ -189,8 +198,8 @@ impl Listener {
             if taken(&open) < limits.connections_max {
                 let slot = Slot::take(&open, &serving.metrics);
                 let router = router.clone();
-                let serving = serving.clone();
-                tasks.spawn(Connection { stream, peer, router, limits, serving, slot }.run());
+                let (serving, beside) = (serving.clone(), beside.clone());
+                tasks.spawn(Connection { stream, peer, router, limits, serving, slot, beside }.run());
                 continue;
             }
             serving.metrics.refused.inc();

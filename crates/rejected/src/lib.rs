@@ -20,3 +20,4 @@ mod writer;
 pub use metrics::RejectedMetrics;
 pub use row::{Column, Filter, NewRow, Order, Origin, Row};
 pub use table::{OpenError, Options, Rejected, RejectedError};
+pub use writer::Extent;

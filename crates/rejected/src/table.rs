@@ -3,7 +3,7 @@
 use crate::damage::{self, Aside, is_damage};
 use crate::metrics::RejectedMetrics;
 use crate::row::{Column, Filter, NewRow, Origin, Row};
-use crate::writer::{Done, Job, Keeping, Writer};
+use crate::writer::{Done, Extent, Job, Keeping, Writer};
 use futures::TryStreamExt;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection as _, Row as _, SqlitePool};
@@ -12,7 +12,7 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
@@ -105,7 +105,6 @@ struct Shared {
     /// What was found in its place at the start.
     aside: Option<Aside>,
     is_damaged: AtomicBool,
-    gone_position: Arc<AtomicI64>,
 }
 
 impl Rejected {
@@ -145,10 +144,9 @@ impl Rejected {
         let (jobs, waiting) = mpsc::unbounded_channel();
         let path = options.path.clone();
         let writer = Writer::new(pool.clone(), options, metrics.clone()).await.map_err(failed)?;
-        let gone_position = writer.gone_position();
         tokio::spawn(writer.run(waiting));
         let (inode, is_damaged) = (file.ino(), AtomicBool::default());
-        let shared = Shared { pool, jobs, metrics, path, inode, aside, is_damaged, gone_position };
+        let shared = Shared { pool, jobs, metrics, path, inode, aside, is_damaged };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -283,9 +281,13 @@ impl Rejected {
         Ok(row.try_get(0)?)
     }
 
-    /// The greatest position of the rows that are gone; 0 as long as all are there. All beyond it, up to the last one, are there.
-    pub fn gone_position(&self) -> i64 {
-        self.shared.gone_position.load(Ordering::Relaxed)
+    /// How many rows there are, and how many there were. It is no older than what was read before.
+    ///
+    /// # Errors
+    /// [`RejectedError`].
+    pub async fn extent(&self) -> Result<Extent, RejectedError> {
+        let (answer, answered) = oneshot::channel();
+        self.answer(Job::Extent(answer), answered).await
     }
 
     /// Closes the file.

@@ -8,8 +8,6 @@ use crate::row::{NewRow, Origin};
 use crate::table::{Options, RejectedError};
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot};
 
@@ -30,6 +28,17 @@ pub(crate) enum Job {
     Expire(Done),
     /// Who holds most, at most so many.
     Most(usize, oneshot::Sender<Most>),
+    Extent(oneshot::Sender<Extent>),
+}
+
+/// How many rows there are, and how many there were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// The rows of all sensors.
+    pub rows: i64,
+    /// The last position that a row got, also when that row is gone: rows are counted by it, so that these many came and all but
+    /// [`Extent::rows`] were pushed out or have expired.
+    pub last_position: i64,
 }
 
 /// Sensors, each with the bytes that it holds, most first.
@@ -49,7 +58,7 @@ struct Waiting {
     short: VecDeque<Keeping>,
     long: VecDeque<Keeping>,
     expiring: Vec<Done>,
-    asking: Vec<(usize, oneshot::Sender<Most>)>,
+    asking: Vec<Job>,
 }
 
 pub(crate) struct Writer {
@@ -58,8 +67,6 @@ pub(crate) struct Writer {
     held: Held,
     /// The last position given, also to a row that is gone.
     last_position: i64,
-    /// The greatest position of the rows that are gone.
-    gone_position: Arc<AtomicI64>,
     metrics: RejectedMetrics,
 }
 
@@ -121,7 +128,7 @@ impl Waiting {
                 queue.push_back(keeping);
             }
             Job::Expire(done) => self.expiring.push(done),
-            Job::Most(count, answer) => self.asking.push((count, answer)),
+            Job::Most(..) | Job::Extent(_) => self.asking.push(job),
         }
     }
 }
@@ -173,15 +180,9 @@ impl Writer {
         metrics.found.inc_by(held.total.rows as u64);
         let given = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'rejected'";
         let last_position = sqlx::query(given).fetch_one(&pool).await?.try_get(0)?;
-        let gone_position = Arc::new(AtomicI64::new(gone(&pool, last_position).await?));
-        let writer = Self { pool, options, held, last_position, gone_position, metrics };
+        let writer = Self { pool, options, held, last_position, metrics };
         writer.tell();
         Ok(writer)
-    }
-
-    /// The greatest position of the rows that are gone, as it is known at any moment.
-    pub(crate) fn gone_position(&self) -> Arc<AtomicI64> {
-        self.gone_position.clone()
     }
 
     /// Runs until the table is dropped.
@@ -196,8 +197,8 @@ impl Writer {
             while let Ok(job) = jobs.try_recv() {
                 waiting.push(job, data_bytes_max);
             }
-            for (count, answer) in waiting.asking.drain(..) {
-                drop(answer.send(self.held.most(count)));
+            for asked in waiting.asking.drain(..) {
+                self.answer(asked);
             }
             if !waiting.short.is_empty() {
                 self.keep(&mut waiting.short).await;
@@ -215,6 +216,18 @@ impl Writer {
                     drop(done.send(ended.clone()));
                 }
             }
+        }
+    }
+
+    fn answer(&self, asked: Job) {
+        match asked {
+            Job::Most(count, answer) => drop(answer.send(self.held.most(count))),
+            Job::Extent(answer) => {
+                let (rows, last_position) = (self.held.total.rows, self.last_position);
+                // Who asked may be gone.
+                let _ = answer.send(Extent { rows, last_position });
+            }
+            Job::Keep(_) | Job::Expire(_) => unreachable!("these are work"),
         }
     }
 
@@ -282,10 +295,7 @@ impl Writer {
     async fn push_out(&mut self, change: &mut SqliteConnection, changes: &mut Changes) -> Result<(), sqlx::Error> {
         let bytes_max = i64::try_from(self.options.bytes_max).unwrap_or(i64::MAX);
         while let Some((sensor, bytes)) = self.held.too_much(bytes_max) {
-            let (last, gone) = push_out(change, &sensor, bytes).await?;
-            // Also when it is not committed: then rows seem to be gone that are there, never the other way.
-            self.gone_position.fetch_max(last, Ordering::Relaxed);
-            let mut gone = gone.gone();
+            let mut gone = push_out(change, &sensor, bytes).await?.gone();
             if gone.rows == 0 {
                 // Somebody else has removed them.
                 gone = self.held.sensors.get(&sensor).copied().unwrap_or_default().gone();
@@ -314,7 +324,6 @@ impl Writer {
             gone.push((row.try_get::<String, _>("sensor")?, share));
         }
         let Some(last) = last else { return Ok(Expired::All) };
-        self.gone_position.fetch_max(last, Ordering::Relaxed);
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         for delete in ["DELETE FROM rejected WHERE position <= ?", "DELETE FROM requests WHERE last_position <= ?"] {
             sqlx::query(delete).bind(last).execute(&mut *transaction).await?;
@@ -348,14 +357,6 @@ async fn held(pool: &SqlitePool) -> Result<Held, sqlx::Error> {
         held.add(row.try_get(0)?, Share { rows: row.try_get(1)?, bytes: row.try_get(2)? });
     }
     Ok(held)
-}
-
-/// The last position before those that are there without a gap up to `last_position`. By the index, which has no bytes of events.
-async fn gone(pool: &SqlitePool, last_position: i64) -> Result<i64, sqlx::Error> {
-    let begins = "SELECT max(position) - 1 FROM (SELECT position, lag(position) OVER (ORDER BY position) AS before \
-                  FROM rejected INDEXED BY rejected_of_sensor) WHERE before IS NULL OR before < position - 1";
-    let found: Option<i64> = sqlx::query(begins).fetch_one(pool).await?.try_get(0)?;
-    Ok(found.unwrap_or(last_position))
 }
 
 /// Writes a step, behind `last_position`: what its rows have in common, then the rows in one statement. The last of them counts for both: it is the
@@ -405,8 +406,8 @@ async fn insert(
     Ok(Share { rows: rows.len() as i64, bytes })
 }
 
-/// Removes the oldest rows of a sensor, about `bytes` of them and at most one step; with the last position.
-async fn push_out(change: &mut SqliteConnection, sensor: &str, bytes: i64) -> Result<(i64, Share), sqlx::Error> {
+/// Removes the oldest rows of a sensor, about `bytes` of them and at most one step.
+async fn push_out(change: &mut SqliteConnection, sensor: &str, bytes: i64) -> Result<Share, sqlx::Error> {
     let select = "SELECT position, bytes FROM rejected WHERE sensor = ? ORDER BY position LIMIT ?";
     let rows = sqlx::query(select).bind(sensor).bind(STEP_ROWS as i64).fetch_all(&mut *change).await?;
     let (mut gone, mut last) = (Share::default(), 0);
@@ -424,7 +425,7 @@ async fn push_out(change: &mut SqliteConnection, sensor: &str, bytes: i64) -> Re
     ] {
         sqlx::query(delete).bind(sensor).bind(last).execute(&mut *change).await?;
     }
-    Ok((last, gone))
+    Ok(gone)
 }
 
 pub(crate) fn now_micros() -> i64 {

@@ -350,7 +350,7 @@ pub(crate) fn turned_away(refused: TurnedAway) -> Problem {
 /// The body came slowly, and others need the room that it holds.
 fn gave_way() -> Problem {
     Code::InFlightFull.problem(format!(
-        "the body had not come within {} s, and others need the room: what comes slowly has half of it. Send it faster or in smaller parts",
+        "the body had not come within {} s, and others need the room: what comes slowly has a quarter of it. Send it faster or in smaller parts",
         PROMPT.as_secs()
     ))
 }

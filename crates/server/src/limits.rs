@@ -51,6 +51,13 @@ const LIMITS: &[Limit] = &[
         code: Answer::Words("the connection is closed, without TLS after 503 with `Retry-After` (64 at once)"),
     },
     Limit {
+        what: "Requests at once of a connection of HTTP/2",
+        key: "http.streams_max",
+        code: Answer::Words(
+            "the next waits; beside the first of each connection all have `http.connections_max` together, one more is 503 with `Retry-After`",
+        ),
+    },
+    Limit {
         what: "Unknown tokens from one address in a minute",
         key: "auth.failures_per_minute_max",
         code: Answer::Turned(Code::TooManyFailures),

@@ -157,18 +157,20 @@ impl Page {
     /// # Errors
     /// 503 when the budget has no room for it.
     pub(crate) fn end(self) -> Result<Response, Problem> {
-        self.end_with("")
+        self.end_with([])
     }
 
-    /// The answer with further members, `,"NAME":VALUE` each.
+    /// The answer with further members.
     ///
     /// # Errors
     /// 503 when the budget has no room for it.
-    pub(crate) fn end_with(mut self, members: &str) -> Result<Response, Problem> {
+    pub(crate) fn end_with<const N: usize>(mut self, members: [(&str, i64); N]) -> Result<Response, Problem> {
         self.held.text("],\"next_cursor\":")?;
         let next = self.last.take().filter(|_| self.has_more);
         self.held.json(&next)?;
-        self.held.text(members)?;
+        for (name, value) in members {
+            self.held.text(&format!(",\"{name}\":{value}"))?;
+        }
         self.held.text("}")?;
         Ok(self.held.response())
     }

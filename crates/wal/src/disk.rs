@@ -4,12 +4,10 @@
 //! names, `sync_dir` on the folder.
 
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
-use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::Duration;
 
 /// A folder's files: made, listed, removed, locked.
 pub trait Disk: Send + Sync + 'static {
@@ -88,21 +86,6 @@ pub trait DiskFile: Send + Sync {
 
 /// The lock file of a folder.
 pub(crate) const LOCK: &str = "lock";
-/// How long one who looks at the lock is waited for, and how often.
-const LOOK: Duration = Duration::from_millis(1);
-const LOOKS_MAX: u32 = 1000;
-
-/// Whether a wal is open in this folder, by any process. It can be asked at any time, and holds up nobody who opens one.
-pub fn is_open(dir: &Path) -> bool {
-    is_locked(&dir.join(LOCK))
-}
-
-/// Whether somebody has the lock for longer than a look, which ends here with the file.
-fn is_locked(path: &Path) -> bool {
-    let look = |file: File| rustix::fs::flock(file, FlockOperation::NonBlockingLockShared);
-    File::open(path).is_ok_and(|file| look(file) == Err(Errno::WOULDBLOCK))
-}
-
 /// The operating system's disk.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealDisk;
@@ -150,15 +133,7 @@ impl Disk for RealDisk {
 
     fn lock(&self, path: &Path) -> io::Result<File> {
         let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        let mut looks = 0;
-        while let Err(error) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            // Who has it shared only looks, and is about to let go.
-            if looks == LOOKS_MAX || error != Errno::WOULDBLOCK || is_locked(path) {
-                return Err(error.into());
-            }
-            looks += 1;
-            std::thread::sleep(LOOK);
-        }
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         file.set_len(0)?;
         write!(file, "{}", std::process::id())?;
         Ok(file)

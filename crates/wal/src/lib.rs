@@ -24,7 +24,7 @@ mod keys;
 mod log;
 mod scan;
 
-pub use disk::{Disk, DiskFile, RealDisk, is_open};
+pub use disk::{Disk, DiskFile, RealDisk};
 pub use error::{AppendError, OpenError, ReplayError};
 pub use format::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES};
 pub use keys::KeyFile;

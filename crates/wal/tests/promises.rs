@@ -245,32 +245,6 @@ fn a_second_process_is_told_the_pid_on_a_real_disk() {
 }
 
 #[test]
-fn whether_one_is_open_can_be_asked_at_any_time_and_holds_up_no_opening() {
-    let folder = tempfile::tempdir().expect("a folder");
-    assert!(!wal::is_open(folder.path()), "there is none");
-    let ended = std::sync::atomic::AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let looks = || {
-            while !ended.load(std::sync::atomic::Ordering::Relaxed) {
-                wal::is_open(folder.path());
-            }
-        };
-        scope.spawn(looks);
-        scope.spawn(looks);
-        for _ in 0..100 {
-            let wal = Wal::open(folder.path(), OPTIONS, wal::RealDisk);
-            let is_open = wal::is_open(folder.path());
-            if wal.is_err() || !is_open {
-                ended.store(true, std::sync::atomic::Ordering::Relaxed);
-            }
-            assert!(is_open, "{:?}", wal.err());
-        }
-        ended.store(true, std::sync::atomic::Ordering::Relaxed);
-    });
-    assert!(!wal::is_open(folder.path()), "none any more");
-}
-
-#[test]
 fn a_trimmed_wal_still_knows_its_position_and_keeps_the_keys() {
     let disk = SimDisk::new();
     let (mut wal, _) = open(&disk);

@@ -28,6 +28,9 @@ pub(super) fn open(file: Option<&PathBuf>) -> anyhow::Result<(Box<dyn BufRead>, 
     Ok((Box::new(raw), bytes))
 }
 
+/// An input whose first line is longer has lines.
+const HEAD_BYTES: usize = 1 << 16;
+
 /// What a line that cannot be read is called.
 pub(super) fn unreadable(line: u64) -> String {
     format!("cannot read line {line}")
@@ -44,15 +47,62 @@ pub(super) fn read_line(input: &mut dyn BufRead, line: &mut Vec<u8>) -> anyhow::
     Ok(read)
 }
 
-/// Whether an input that begins so is one JSON document over several lines: an array, or an object whose first line does not end it and is not
-/// followed by another object, as where one line among many is cut.
-pub(super) fn is_document(head: &[u8]) -> bool {
+/// What the input begins with, as far as it takes to tell whether it is one JSON document over several lines: an array, or an object whose first
+/// line does not end it and is not followed by another object, as where one line among many is cut.
+pub(super) fn begins_document(input: &mut dyn BufRead) -> io::Result<(Vec<u8>, bool)> {
+    let mut head = Vec::new();
+    loop {
+        let more = input.fill_buf()?;
+        let count = more.len();
+        head.extend_from_slice(more);
+        input.consume(count);
+        let is_document = is_document(&head);
+        if is_document.is_some() || count == 0 || head.len() >= HEAD_BYTES {
+            return Ok((head, is_document.unwrap_or(false)));
+        }
+    }
+}
+
+/// Whether what begins so is a document; none when more of it has to come first.
+fn is_document(head: &[u8]) -> Option<bool> {
     let text = head.trim_ascii_start();
-    let Some(end) = text.iter().position(|byte| *byte == b'\n') else { return text.first() == Some(&b'[') };
-    let is_cut = serde_json::from_slice::<IgnoredAny>(&text[..end]).is_err_and(|error| error.is_eof());
-    match text.first() {
-        Some(b'[') => true,
-        Some(b'{') => is_cut && text[end..].trim_ascii_start().first().is_some_and(|byte| *byte != b'{'),
-        _ => false,
+    match text.first()? {
+        b'[' => Some(true),
+        b'{' => {
+            let end = text.iter().position(|byte| *byte == b'\n')?;
+            let is_cut = serde_json::from_slice::<IgnoredAny>(&text[..end]).is_err_and(|error| error.is_eof());
+            if is_cut { text[end..].trim_ascii_start().first().map(|byte| *byte != b'{') } else { Some(false) }
+        }
+        _ => Some(false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_document_is_does_not_hang_on_how_it_comes() {
+        for (text, expected) in [
+            ("[1]\n", true),
+            (" \n[", true),
+            ("{\n\"a\":1}\n", true),
+            ("{\"a\":\n\n 1}", true),
+            ("{\"a\":1}\n{\"a\":2}\n", false),
+            ("{\"a\":\n{\"a\":2}\n", false),
+            ("{\"a\":1}", false),
+            ("{\"a\":", false),
+            ("", false),
+            ("no JSON\n", false),
+        ] {
+            for capacity in [1, 2, 1000] {
+                let mut input = BufReader::with_capacity(capacity, text.as_bytes());
+                let (head, is_document) = begins_document(&mut input).expect("reads");
+                assert_eq!(is_document, expected, "{text:?}, {capacity} bytes at a time");
+                let mut all = String::new();
+                head.as_slice().chain(input).read_to_string(&mut all).expect("reads");
+                assert_eq!(all, text, "nothing is lost");
+            }
+        }
     }
 }

@@ -27,6 +27,8 @@ pub(super) struct Activity {
     owed: AtomicUsize,
     /// What it owed and has made.
     paid: AtomicU64,
+    /// Requests whose answers have no end yet.
+    open: AtomicUsize,
     written_bytes: AtomicU64,
     /// A write waits for the peer to read.
     write_waits: AtomicBool,
@@ -40,6 +42,17 @@ impl Activity {
             self.first.notify_one();
         }
         Owed::new(self)
+    }
+
+    /// The place of a request until its answer has its end: the first of a connection has its connection's, others take one of those `beside`, when
+    /// fewer than so many are taken.
+    pub(super) fn place(self: &Arc<Self>, beside: &Arc<AtomicUsize>, beside_max: usize) -> Option<Place> {
+        if self.open.fetch_add(1, Ordering::Relaxed) == 0 {
+            return Some(Place { activity: self.clone(), beside: None });
+        }
+        let taken = beside.fetch_add(1, Ordering::Relaxed);
+        let place = Place { activity: self.clone(), beside: Some(beside.clone()) };
+        (taken < beside_max).then_some(place)
     }
 
     /// Bytes went to the peer.
@@ -112,17 +125,33 @@ impl Drop for Owed {
     }
 }
 
+/// See [`Activity::place`].
+#[derive(Debug)]
+pub(super) struct Place {
+    activity: Arc<Activity>,
+    beside: Option<Arc<AtomicUsize>>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.activity.open.fetch_sub(1, Ordering::Relaxed);
+        if let Some(beside) = &self.beside {
+            beside.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
 /// The body of an answer: owed while its next part is being made, and not while it waits for the peer.
 #[derive(Debug)]
 pub(super) struct Answer {
     body: Body,
-    activity: Arc<Activity>,
+    place: Place,
     owed: Option<Owed>,
 }
 
 impl Answer {
-    pub(super) fn new(body: Body, activity: Arc<Activity>) -> Self {
-        Self { body, activity, owed: None }
+    pub(super) fn new(body: Body, place: Place) -> Self {
+        Self { body, place, owed: None }
     }
 }
 
@@ -135,7 +164,7 @@ impl http_body::Body for Answer {
         if polled.is_ready() {
             self.owed = None;
         } else if self.owed.is_none() {
-            self.owed = Some(Owed::new(&self.activity));
+            self.owed = Some(Owed::new(&self.place.activity));
         }
         polled
     }

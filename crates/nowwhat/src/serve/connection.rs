@@ -5,9 +5,11 @@ use super::stall::StallGuard;
 use super::{ConnectionLimits, ConnectionMetrics, PeerCertificate, Serving, Slot, Stop};
 use axum::Router;
 use axum::extract::ConnectInfo;
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use http::Request;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{Either, Empty};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -18,6 +20,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -56,12 +59,14 @@ pub(super) struct Connection {
     pub(super) limits: ConnectionLimits,
     pub(super) serving: Serving,
     pub(super) slot: Slot,
+    /// How many requests there are beside the first of each connection.
+    pub(super) beside: Arc<AtomicUsize>,
 }
 
 impl Connection {
     /// Serves it to its end.
     pub(super) async fn run(self) {
-        let Self { stream, peer, router, limits, serving, slot } = self;
+        let Self { stream, peer, router, limits, serving, slot, beside } = self;
         let first = Instant::now() + limits.head_timeout;
         // Without it, small answers wait for the peer's acknowledgement.
         drop(stream.set_nodelay(true));
@@ -73,7 +78,7 @@ impl Connection {
         // IPv4 on a socket of both families reads as IPv6; to the service it is the same peer.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let over_tls = acceptor.is_some().then_some(OverTls);
-        let http = Http { router, peer, over_tls, certificate: None, limits, first, activity, serving };
+        let http = Http { router, peer, over_tls, certificate: None, limits, first, activity, serving, beside };
         match acceptor {
             None => http.serve(stream).await,
             Some(acceptor) => match handshake(acceptor.accept(stream), first, http.serving.stop.clone()).await {
@@ -99,14 +104,16 @@ struct Http {
     first: Instant,
     activity: Arc<Activity>,
     serving: Serving,
+    beside: Arc<AtomicUsize>,
 }
 
 impl Http {
     async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, stream: S) {
-        let Self { router, peer, over_tls, certificate, limits, first, activity, serving } = self;
-        let seen = activity.clone();
+        let Self { router, peer, over_tls, certificate, limits, first, activity, serving, beside } = self;
+        let (seen, metrics) = (activity.clone(), serving.metrics.clone());
         let service = service_fn(move |mut request: Request<Incoming>| {
             let owed = seen.request();
+            let place = seen.place(&beside, limits.connections_max);
             request.extensions_mut().insert(ConnectInfo(peer));
             if let Some(over_tls) = over_tls {
                 request.extensions_mut().insert(over_tls);
@@ -114,11 +121,15 @@ impl Http {
             if let Some(certificate) = &certificate {
                 request.extensions_mut().insert(certificate.clone());
             }
-            let (answer, seen) = (router.clone().call(request), seen.clone());
+            let answer = place.map(|place| (router.clone().call(request), place));
+            if answer.is_none() {
+                metrics.requests_refused.inc();
+            }
             async move {
+                let Some((answer, place)) = answer else { return Ok(too_many()) };
                 let answer = answer.await;
                 drop(owed);
-                answer.map(|answer| answer.map(|body| Answer::new(body, seen)))
+                answer.map(|answer| answer.map(|body| Either::Left(Answer::new(body, place))))
             }
         });
         let builder = builder(&limits);
@@ -152,6 +163,14 @@ impl Http {
             told(error.as_ref(), peer, &serving.metrics);
         }
     }
+}
+
+/// Turns a request away for which there is no place, as whole connections are.
+fn too_many() -> Response<Either<Answer, Empty<Bytes>>> {
+    let mut answer = Response::new(Either::Right(Empty::new()));
+    *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    answer
 }
 
 /// A connection ended otherwise than in order.

@@ -20,9 +20,9 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::future::Future;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 
 /// Longer than anything here takes, also on a busy machine.
@@ -324,6 +324,45 @@ async fn an_idle_connection_does_not_hold_up_a_stop() {
     soon("the end", served.task).await.expect("no panic");
     assert_eq!(served.metrics.open.get(), 0);
     drop(silent);
+}
+
+#[tokio::test]
+async fn requests_beside_the_first_of_their_connections_are_bounded_and_the_first_ones_always_pass() {
+    let (began, release) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
+    let handler = {
+        let (began, release) = (began.clone(), release.clone());
+        async move || {
+            began.fetch_add(1, Ordering::Relaxed);
+            drop(release.acquire().await);
+        }
+    };
+    let router = Router::new().route("/", get(how)).route("/held", get(handler));
+    let served = Served::start(router, ConnectionLimits { connections_max: 2, ..WIDE }, None).await;
+    let asked = |sender: &http2::SendRequest<Empty<Bytes>>, path: &str| {
+        let request = Request::get(format!("http://localhost{path}")).body(Empty::new()).expect("a request");
+        let mut sender = sender.clone();
+        tokio::spawn(async move { sender.send_request(request).await.expect("an answer").status() })
+    };
+    let two = async || match Client::on(served.connect().await, Version::HTTP_2).await {
+        (Client::Two(sender), connection) => (sender, connection),
+        (Client::One(_), _) => unreachable!("asked for the other"),
+    };
+    let (first, _first) = two().await;
+    let waiting: Vec<_> = (0..3).map(|_| asked(&first, "/held")).collect();
+    until("requests held", || began.load(Ordering::Relaxed) == 3).await;
+    assert_eq!(soon("an answer", asked(&first, "/")).await.expect("done"), StatusCode::SERVICE_UNAVAILABLE);
+    let (second, _second) = two().await;
+    assert_eq!(
+        soon("an answer", asked(&second, "/")).await.expect("done"),
+        StatusCode::OK,
+        "the first of its connection"
+    );
+    assert_eq!(served.metrics.requests_refused.get(), 1);
+    release.add_permits(1);
+    for answer in waiting {
+        assert_eq!(soon("an answer", answer).await.expect("done"), StatusCode::OK);
+    }
+    assert_eq!(soon("an answer", asked(&first, "/")).await.expect("done"), StatusCode::OK, "there is room again");
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use crate::handlers::page::limit_of;
 use crate::handlers::sensors::known;
 use crate::pages::Page;
 use crate::parameters::parameters;
-use ::rejected::{Column, Filter, NewRow, Order, Origin, RejectedError, Row};
+use ::rejected::{Column, Extent, Filter, NewRow, Order, Origin, RejectedError, Row};
 use axum::extract::{RawQuery, State};
 use axum::response::Response;
 use base64::Engine as _;
@@ -169,9 +169,12 @@ pub(crate) struct RejectedEvents {
     /// The `cursor` of the next page; null after the last one.
     #[schema(required = true)]
     next_cursor: Option<String>,
-    /// The greatest `rejected_position` that was pushed out or has expired, of any sensor; 0 as long as none has.
+    /// How many are kept, of all sensors.
     #[schema(minimum = 0)]
-    gone_position: i64,
+    kept_total: i64,
+    /// The last `rejected_position`, of any sensor; this many came, and all but `kept_total` were pushed out or have expired.
+    #[schema(minimum = 0)]
+    last_position: i64,
 }
 
 /// A rejected event, with its bytes as they came.
@@ -275,8 +278,9 @@ pub(crate) async fn get_rejected(
     });
     nowwhat::db(read).await.map_err(unavailable)?;
     added.map(|_| ())?;
-    // Known after the rows were read: whoever saw all of them beyond it missed none.
-    page.end_with(&format!(",\"gone_position\":{}", app.shared.rejected.gone_position()))
+    // Asked after the rows were read: those that were gone by then are counted.
+    let Extent { rows, last_position } = nowwhat::db(app.shared.rejected.extent()).await.map_err(unavailable)?;
+    page.end_with([("kept_total", rows), ("last_position", last_position)])
 }
 
 fn filter(parameters: Parameters) -> Result<Filter, Problem> {

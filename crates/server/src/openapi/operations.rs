@@ -149,7 +149,7 @@ fn read_rejected(act: Act) -> Described {
             "mode": "plain", "parameters": null, "content_type": "application/json", "headers": null, "data": "{\"temperature\": 19.4, \"time\": \"yesterday\"}",
             "data_base64": null, "bytes": 42, "cut": false,
         }],
-        "next_cursor": null, "gone_position": 0,
+        "next_cursor": null, "kept_total": 1, "last_position": 7,
     });
     Described::of(act, "A page ends early beyond 8 MiB.")
         .query::<rejected::Parameters>()
