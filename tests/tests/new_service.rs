@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use tests::program;
+use tests::{program, skipped};
 
 const NAME: &str = "shop-window";
 
@@ -88,6 +88,19 @@ fn json(address: &str) -> Value {
     serde_json::from_str(&get(address)).expect("JSON")
 }
 
+/// `make deny` where cargo-deny is at hand, without the database that is fetched; and what an update would change.
+fn held_to_licences(folder: &Path) {
+    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    let places = std::env::var_os("PATH").unwrap_or_default();
+    let mut places = std::env::split_paths(&places).chain([home.join(".cache/nowwhat/tools/bin")]);
+    if places.any(|place| place.join("cargo-deny").is_file()) {
+        done(inside(folder, "make").args(["deny", "DENY=licenses bans sources"]));
+    } else {
+        skipped("cargo-deny is not at hand: `make deny` installs it");
+    }
+    done(inside(folder, "make").arg("outdated"));
+}
+
 #[test]
 fn a_new_service_passes_its_own_checks_and_tests_and_the_program_it_packs_runs() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -103,6 +116,7 @@ fn a_new_service_passes_its_own_checks_and_tests_and_the_program_it_packs_runs()
         done(inside(&folder, "git").args(by).args(arguments));
     }
 
+    held_to_licences(&folder);
     // In the profile that `make check` has built the dependencies of nowwhat alone with.
     for target in ["check", "test", "build"] {
         done(inside(&folder, "make").args([target, "PROFILE=dev"]));

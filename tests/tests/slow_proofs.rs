@@ -1,0 +1,84 @@
+//! What is too slow for `make test` says on which commit it last passed, and says it only of a commit.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use tests::skipped;
+
+const TABLE: &str = "deploy/test/README.md";
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_path_buf()
+}
+
+fn git(folder: &Path, arguments: &[&str]) -> Output {
+    let by = ["-c", "user.name=test", "-c", "user.email=test@example.com"];
+    Command::new("git").args(by).args(arguments).current_dir(folder).output().expect("git runs")
+}
+
+fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// Name and last column of each row.
+fn rows(table: &str) -> Vec<(String, String)> {
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| `"));
+    let cells = rows.map(|row| row.trim_end_matches(" |").split(" | ").collect::<Vec<_>>());
+    cells.map(|cells| (cells[0].trim_end_matches('`').to_owned(), (*cells.last().expect("cells")).to_owned())).collect()
+}
+
+#[test]
+fn each_has_a_row_that_names_a_commit_of_this_history_or_says_that_it_never_passed_whole() {
+    let rows = rows(&std::fs::read_to_string(root().join(TABLE)).expect("the table"));
+    let mut proofs: Vec<String> = std::fs::read_dir(root().join("deploy/test"))
+        .expect("the folder")
+        .flatten()
+        .filter(|entry| entry.path().is_file() && entry.file_name() != "README.md")
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    proofs.sort();
+    proofs.push("soak".to_owned());
+    assert_eq!(rows.iter().map(|(proof, _)| proof.clone()).collect::<Vec<_>>(), proofs);
+    let whole = git(&root(), &["rev-parse", "--is-shallow-repository"]);
+    if !whole.status.success() || stdout(&whole) != "false" {
+        return skipped("this is no clone with its whole history");
+    }
+    for (proof, passed) in rows.iter().filter(|(_, passed)| passed != "never whole") {
+        let commit = passed.split('`').nth(1).unwrap_or_else(|| panic!("{proof}: {passed} names no commit"));
+        let ancestor = git(&root(), &["merge-base", "--is-ancestor", commit, "HEAD"]);
+        assert!(ancestor.status.success(), "{proof}: {commit} is no commit of this history");
+    }
+}
+
+#[test]
+fn a_proof_that_passes_is_noted_on_a_commit_alone_and_with_what_made_it_shorter() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let folder = dir.path();
+    std::fs::create_dir_all(folder.join("deploy/test/lib")).expect("made");
+    std::fs::copy(root().join("deploy/test/lib/prove"), folder.join("deploy/test/lib/prove")).expect("copied");
+    let table = "| proof | last passed on |\n|---|---|\n| `hosts` | never whole |\n| `hosts-more` | never whole |\n";
+    std::fs::write(folder.join(TABLE), table).expect("written");
+    stdout(&git(folder, &["init", "--quiet"]));
+    stdout(&git(folder, &["add", "."]));
+    stdout(&git(folder, &["commit", "--quiet", "--message", "Begin"]));
+    let commit = stdout(&git(folder, &["rev-parse", "--short=12", "HEAD"]));
+    let prove = |proof: &str, command: &str, options: &[(&str, &str)]| {
+        let mut prove = Command::new(folder.join("deploy/test/lib/prove"));
+        for option in ["PROGRAM", "OLD", "NEW", "SUITE", "UPGRADES"] {
+            prove.env_remove(option);
+        }
+        let output = prove.args([proof, command]).envs(options.iter().copied()).output().expect("it runs");
+        let noted = rows(&std::fs::read_to_string(folder.join(TABLE)).expect("the table"));
+        (output.status.success(), noted.into_iter().map(|(_, passed)| passed).collect::<Vec<_>>())
+    };
+    let never = "never whole".to_owned();
+    assert_eq!(prove("hosts", "false", &[]), (false, vec![never.clone(), never.clone()]), "it failed");
+    assert_eq!(prove("unknown", "true", &[]), (false, vec![never.clone(), never.clone()]), "it has no row");
+    std::fs::write(folder.join("changed"), "").expect("written");
+    assert_eq!(prove("hosts", "true", &[]), (true, vec![never.clone(), never.clone()]), "it was no commit");
+    std::fs::remove_file(folder.join("changed")).expect("removed");
+    assert_eq!(prove("hosts", "true", &[]), (true, vec![format!("`{commit}`"), never]));
+    let shorter = format!("`{commit}` with PROGRAM SUITE");
+    let options = [("PROGRAM", "/some/file"), ("SUITE", "trixie")];
+    assert_eq!(prove("hosts-more", "true", &options), (true, vec![format!("`{commit}`"), shorter]));
+}
