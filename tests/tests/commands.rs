@@ -20,13 +20,44 @@ fn the_commands_of_the_documents_run_and_answer_as_they_say() {
     collector.assert_adds_up();
 }
 
+#[test]
+fn the_commands_of_operating_run_and_a_copy_of_a_stopped_folder_brings_all_of_it_back() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let collector = Collector::start(dir.path());
+    std::os::unix::fs::symlink(program(), dir.path().join("catchment")).expect("linked");
+    assert_eq!(collector.send(&collector.sensor("roof"), b"{\"n\":1}\n{\"n\":2}\nno\n").status, 200);
+    assert_session(&collector, dir.path(), "docs/OPERATIONS.md", 8);
+    let evidence = |name: &str| std::fs::read_to_string(dir.path().join(name)).expect("collected");
+    assert!(evidence("rejected.txt").contains("invalid_json") && evidence("minutes.txt").contains('2'));
+    let secret = std::fs::read_to_string(dir.path().join("data/admin.token")).expect("the token");
+    for name in ["config.txt", "doctor.txt", "audit.json", "metrics.txt", "readyz.json", "runs.json"] {
+        assert!(!evidence(name).is_empty() && !evidence(name).contains(secret.trim()), "{name} may be given away");
+    }
+    assert_eq!(collector.terminate(), 0);
+
+    let copied = tempfile::tempdir().expect("a folder");
+    let script = "tar -C $0 -czf $1/copy.tar.gz data && tar -C $1 -xzf $1/copy.tar.gz";
+    let copy = Command::new("bash").args(["-euc", script]).args([dir.path(), copied.path()]).status();
+    assert!(copy.expect("bash runs").success());
+    let back = Collector::start(copied.path());
+    let counted =
+        back.rows("SELECT (SELECT count(*) FROM events) AS events, (SELECT count(*) FROM rejected) AS rejected");
+    assert_eq!(counted, [[json!(2), json!(1)]]);
+    let sensors = said(&catchment(copied.path(), &["sensor", "list"], b""));
+    assert!(sensors.contains("roof") && sensors.contains("pump"), "{sensors}");
+}
+
 /// Runs the commands of a document and looks for its answers among theirs.
 fn assert_session(collector: &Collector, dir: &Path, document: &str, blocks_min: usize) {
     let document = std::fs::read_to_string(root().join(document)).expect("the document");
     let (mut told, mut ran) = (String::new(), 0);
     for block in blocks(&document, "sh").iter().filter(|b| !b.starts_with("make ")) {
-        let script = block.replace("http://127.0.0.1:4711", &collector.api);
-        let output = Command::new("bash").args(["-euo", "pipefail", "-c", &script]).current_dir(dir).output();
+        let script =
+            block.replace("http://127.0.0.1:4711", &collector.api).replace("http://127.0.0.1:4712", &collector.admin);
+        // As on a host with the package, where `catchment` is found.
+        let path = format!("{}:{}", dir.display(), std::env::var("PATH").unwrap_or_default());
+        let mut bash = Command::new("bash");
+        let output = bash.args(["-euo", "pipefail", "-c", &script]).env("PATH", path).current_dir(dir).output();
         let output = output.expect("bash runs");
         assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
         told += &said(&output);
