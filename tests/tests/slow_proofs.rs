@@ -82,3 +82,20 @@ fn a_proof_that_passes_is_noted_on_a_commit_alone_and_with_what_made_it_shorter(
     let options = [("PROGRAM", "/some/file"), ("SUITE", "trixie")];
     assert_eq!(prove("hosts-more", "true", &options), (true, vec![format!("`{commit}`"), shorter]));
 }
+
+#[test]
+fn a_soak_that_make_only_shows_is_none_and_none_is_made_shorter() {
+    let mut make = Command::new("make");
+    let shown =
+        make.args(["--dry-run", "test-soak", "OVERLOAD=--seconds 20", "FUZZ=--seconds 1"]).env_remove("MAKEFLAGS");
+    let shown = stdout(&shown.current_dir(root()).output().expect("make runs"));
+    assert!(!shown.contains("passed"), "{shown}");
+    let command = shown.lines().find_map(|line| line.split_once("prove soak ")).expect("the soak").1;
+    let mut inner = Command::new("bash");
+    let inner = inner
+        .args(["-c", &format!("{command} --dry-run")])
+        .env("MAKEFLAGS", " -- OVERLOAD=--seconds\\ 20 FUZZ=--seconds\\ 1");
+    let inner = stdout(&inner.current_dir(root()).output().expect("make runs"));
+    let whole = inner.lines().all(|line| !line.contains("--seconds 20") && !line.contains("--seconds 1"));
+    assert!(whole && inner.contains("--bench overload") && inner.contains("fuzz/run --seconds 600"), "{inner}");
+}
