@@ -25,7 +25,7 @@ pub(crate) struct Variables {
     pub(crate) api_port: u16,
     /// Port of the admin listener.
     pub(crate) admin_port: u16,
-    /// What it may take of memory, as systemd writes sizes.
+    /// What it may take of memory: a whole number and `K`, `M` or `G`, as systemd and Kubernetes understand them.
     pub(crate) memory_max: String,
     /// Settings of its own that are secrets, which systemd hands over.
     #[serde(default)]
@@ -52,6 +52,8 @@ pub(crate) enum VariablesError {
     Name(String, &'static str),
     #[error("api_port and admin_port are both {0}")]
     SamePort(u16),
+    #[error("{key} = {value:?} cannot be: {flaw}")]
+    Value { key: &'static str, value: String, flaw: &'static str },
 }
 
 impl Variables {
@@ -71,23 +73,107 @@ impl Variables {
         if self.api_port == self.admin_port {
             return Err(VariablesError::SamePort(self.api_port));
         }
+        if let Some((key, value, flaw)) = self.flaw() {
+            return Err(VariablesError::Value { key, value, flaw });
+        }
         // As nowwhat makes it.
         self.env_prefix = self.name.to_uppercase().replace('-', "_");
         Ok(self)
     }
+
+    /// The first value that would be something else, or a command, where a template puts it: which, and why.
+    fn flaw(&self) -> Option<(&'static str, String, &'static str)> {
+        let label = |text: &str| text_flaw(text).or_else(|| label_flaw(text));
+        let texts = [
+            ("title", &self.title, label(&self.title)),
+            ("description", &self.description, text_flaw(&self.description)),
+            ("memory_max", &self.memory_max, memory_flaw(&self.memory_max)),
+            ("maintainer", &self.maintainer, label(&self.maintainer)),
+            ("repository", &self.repository, address_flaw(&self.repository)),
+            ("license", &self.license, license_flaw(&self.license)),
+        ];
+        let arguments = self.arguments.iter().map(|text| ("arguments", text, text_flaw(text)));
+        let credentials = self.credentials.iter().map(|text| ("credentials", text, setting_flaw(text)));
+        let ports = [("api_port", self.api_port), ("admin_port", self.admin_port)];
+        let no_port = ports.into_iter().find(|(_, port)| *port == 0);
+        let no_port = no_port.map(|(key, port)| (key, port.to_string(), "a port is from 1 to 65535"));
+        let mut texts = texts.into_iter().chain(arguments).chain(credentials);
+        no_port.or_else(|| texts.find_map(|(key, text, flaw)| Some((key, text.clone(), flaw?))))
+    }
 }
+
+/// What is wrong with a text, if anything: it stands in scripts, units, rules and JSON as it is.
+fn text_flaw(text: &str) -> Option<&'static str> {
+    let is_sign = |c: char| c.is_control() || "\"\\$`%{}".contains(c);
+    match text {
+        _ if text.trim() != text || text.is_empty() => Some("it is not empty, and no blanks are around it"),
+        _ if text.contains(is_sign) => Some("it is one line without \" \\ $ ` % { }"),
+        _ => None,
+    }
+}
+
+/// What is wrong with the name of a thing or of somebody, if anything: it also stands in YAML without quotes, and in the list of users.
+fn label_flaw(text: &str) -> Option<&'static str> {
+    match text {
+        _ if !text.starts_with(char::is_alphanumeric) => Some("it begins with a letter or a digit"),
+        _ if text.contains([':', '#']) => Some("it has neither : nor #"),
+        _ => None,
+    }
+}
+
+fn memory_flaw(size: &str) -> Option<&'static str> {
+    let number = size.strip_suffix(['K', 'M', 'G']).unwrap_or_default();
+    let is_whole = number.bytes().all(|byte| byte.is_ascii_digit()) && !number.starts_with('0') && !number.is_empty();
+    (!is_whole).then_some("it is a whole number and K, M or G, such as 256M")
+}
+
+fn address_flaw(address: &str) -> Option<&'static str> {
+    let rest = address.strip_prefix("https://").or_else(|| address.strip_prefix("http://")).unwrap_or_default();
+    let is_sign = |c: char| c.is_ascii_alphanumeric() || "/.-_~:@+".contains(c);
+    (rest.is_empty() || !rest.chars().all(is_sign)).then_some("it is an address such as https://example.com/shop")
+}
+
+fn license_flaw(license: &str) -> Option<&'static str> {
+    let is_sign = |c: char| c.is_ascii_alphanumeric() || ".-+() ".contains(c);
+    let begins = license.starts_with(|c: char| c.is_ascii_alphabetic() || c == '(');
+    (!begins || !license.chars().all(is_sign)).then_some("it is written as SPDX does, such as MIT OR Apache-2.0")
+}
+
+fn setting_flaw(setting: &str) -> Option<&'static str> {
+    let is_sign = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._".contains(c);
+    (setting.is_empty() || !setting.chars().all(is_sign)).then_some("it is a setting such as auth.admin_token")
+}
+
+/// Words of Rust in any edition: no crate can be used that has one as its name.
+const WORDS: &str = "abstract as async await become box break const continue crate do dyn else enum extern false final fn for gen if impl in \
+                     let loop macro match mod move mut override priv pub ref return self static struct super trait true try type typeof \
+                     unsafe unsized use virtual where while yield";
+
+/// Crates that the service is made with: its own would hide them.
+const CRATES: &str = "nowwhat axum serde serde-json tokio tracing core std alloc test proc-macro";
+
+/// Folders of cargo's beside the program.
+const BUILD_FOLDERS: &str = "build deps examples incremental";
+
+/// Users and groups of a Debian, and what it is run by: the service's user, unit and folders would be theirs.
+const SYSTEM: &str = "adm apt audio backup bin cdrom cron crontab daemon dbus default deploy dialout dip disk dpkg fax floppy games gnats init \
+                      input irc kmem kvm list lp mail man messagebus news nobody nogroup operator plugdev polkitd private proxy \
+                      render root sasl sgx shadow src ssh sshd staff sudo sync sys tape tty udev users utmp uucp video voice www-data";
 
 /// What is wrong with a name, if anything: it is a crate's, a user's, a unit's and a folder's.
 fn name_flaw(name: &str) -> Option<&'static str> {
     let is_legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let has = |names: &str| names.split_whitespace().any(|taken| taken == name);
     match name {
         _ if !name.starts_with(|c: char| c.is_ascii_lowercase()) => Some("it begins with a letter from a to z"),
         _ if !name.chars().all(is_legal) => Some("it has letters from a to z, digits and hyphens"),
         _ if name.ends_with('-') || name.contains("--") => Some("a hyphen stands between two others"),
         _ if name.len() > NAME_BYTES_MAX => Some("it has at most 32 characters"),
-        // Crates of these names would hide those that the service is made with.
-        "nowwhat" | "axum" | "serde" | "tokio" | "tracing" | "core" | "std" | "alloc" | "test" | "proc-macro" => {
-            Some("a crate that it needs has this name")
+        _ if has(CRATES) => Some("a crate that it needs has this name"),
+        _ if has(WORDS) => Some("it is a word of Rust"),
+        _ if has(BUILD_FOLDERS) => Some("cargo keeps what it builds under this name"),
+        _ if has(SYSTEM) || name.starts_with("systemd") => {
+            Some("the system has a user, a unit or a folder of this name")
         }
         _ => None,
     }
@@ -131,5 +217,69 @@ mod tests {
             assert!(refused(&TEXT.replace("shop-window", name)).contains("Name("), "{name}");
         }
         assert!(matches!(Variables::read(Path::new("/nowhere")), Err(VariablesError::Read(..))));
+    }
+
+    #[test]
+    fn no_name_is_taken_that_rust_cargo_or_the_system_has_for_something_else() {
+        let flaw = |name: &str| name_flaw(name).unwrap_or("none");
+        for (flawed, names) in [
+            ("a crate that it needs has this name", ["serde-json", "proc-macro", "axum"]),
+            ("it is a word of Rust", ["match", "gen", "self"]),
+            ("cargo keeps what it builds under this name", ["deps", "build", "incremental"]),
+            ("the system has a user, a unit or a folder of this name", ["root", "www-data", "systemd-shop"]),
+        ] {
+            for name in names {
+                assert_eq!(flaw(name), flawed, "{name}");
+            }
+        }
+        for name in ["match-maker", "shop", "roots", "serde-jsonl"] {
+            assert_eq!(flaw(name), "none", "{name}");
+        }
+    }
+
+    #[test]
+    fn no_value_is_taken_that_would_be_something_else_where_a_template_puts_it() {
+        let told = |key: &str, value: &str| {
+            let old = TEXT.lines().find(|line| line.trim_start().starts_with(&format!("{key} = ")));
+            let text = match old {
+                Some(old) => TEXT.replace(old, &format!("{key} = {value}")),
+                None => format!("{TEXT}\n{key} = {value}"),
+            };
+            read(&text).map_or_else(|error| error.to_string(), |_| "taken".to_owned())
+        };
+        for (key, values) in [
+            ("title", [r#"'The "shop"'"#, "'Shop: window'", "'#1'", "'[shop]'", "''", r#""a\nb""#].as_slice()),
+            (
+                "description",
+                &["'runs $(reboot)'", "'`reboot`'", r"'a \ b'", "'100 %'", "'{{ shop }}'", "' a '", r#""a\"b""#],
+            ),
+            ("memory_max", &["'lots'", "'0'", "'50%'", "'300MiB'", "'infinity'", "'1.5G'", "'M'", "'012M'", "'1T'"]),
+            ("maintainer", &["'- Shop <shop@example.com>'", "'Shop: <shop@example.com>'"]),
+            (
+                "repository",
+                &["'git@example.com:shop'", "'https://'", "'https://example.com/a b'", "'https://example.com/#a'"],
+            ),
+            ("license", &["'MIT\"'", "'MIT: all'", "''"]),
+            ("api_port", &["0"]),
+            ("arguments", &["['serve', '%h']"]),
+            ("credentials", &["['auth.token', 'a b']"]),
+        ] {
+            for value in values {
+                let refused = told(key, value);
+                assert!(
+                    refused.starts_with(&format!("{key} = ")) && refused.contains("cannot be: "),
+                    "{value}: {refused}"
+                );
+            }
+        }
+        for (key, value) in [
+            ("title", "\"Bob's shop, the 2nd\""),
+            ("description", "'keeps what is there: bread & more (a shop)'"),
+            ("memory_max", "'2G'"),
+            ("license", "'MIT OR (Apache-2.0 WITH LLVM-exception)'"),
+            ("credentials", "['auth.admin_token']"),
+        ] {
+            assert_eq!(told(key, value), "taken", "{key}");
+        }
     }
 }
