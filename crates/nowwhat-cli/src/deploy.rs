@@ -1,8 +1,8 @@
-//! `nowwhat deploy`: writes `deploy/` of a service, or tells whether it is current.
+//! `nowwhat deploy`: writes `deploy/` of a service, or tells whether it is current; begins what is the service's own there and missing.
 
-use crate::files::{FileError, is_current, write};
+use crate::files::{FileError, is_current, is_there, write};
 use crate::templates::{Extra, RenderError, Rendered, Set, render};
-use crate::variables::{Variables, VariablesError};
+use crate::variables::{FILE, Variables, VariablesError};
 use clap::Args;
 use std::fmt::Write;
 use std::path::Path;
@@ -53,8 +53,19 @@ pub(crate) fn run(args: &DeployArgs) -> Result<String, DeployError> {
         write(folder, file)?;
         let _ = writeln!(told, "{}", shown(file));
     }
+    for file in own(&variables)?.iter().filter(|file| !is_there(folder, file)) {
+        write(folder, file)?;
+        let _ = writeln!(told, "{}, yours from now on", shown(file));
+    }
     let _ = writeln!(told, "{} of {total} files written", stale.len());
     Ok(told)
+}
+
+/// What the templates refer to below `deploy/` and the service says itself: begun as for a new one, and never written over.
+fn own(variables: &Variables) -> Result<Vec<Rendered>, RenderError> {
+    let files = render(Set::Service, variables, &Extra::default())?;
+    let is_own = |file: &Rendered| file.path.starts_with("deploy") && file.path != Path::new(FILE);
+    Ok(files.into_iter().filter(is_own).collect())
 }
 
 fn shown(file: &Rendered) -> String {

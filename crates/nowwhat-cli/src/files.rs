@@ -30,6 +30,11 @@ pub(crate) fn is_current(folder: &Path, file: &Rendered) -> Result<bool, FileErr
     }
 }
 
+/// Whether there is anything in its place.
+pub(crate) fn is_there(folder: &Path, file: &Rendered) -> bool {
+    folder.join(&file.path).symlink_metadata().is_ok()
+}
+
 /// Writes the file below `folder`, with the folders it lies in.
 pub(crate) fn write(folder: &Path, file: &Rendered) -> Result<(), FileError> {
     let path = folder.join(&file.path);

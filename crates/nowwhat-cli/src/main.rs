@@ -25,7 +25,7 @@ struct Cli {
 enum Command {
     /// Write a new service into a folder of its own: it builds, is tested, packaged and deployed with what is in it.
     New(new::NewArgs),
-    /// Write deploy/ of the service in this folder, as its deploy/nowwhat.toml says.
+    /// Write deploy/ of the service in this folder, as its deploy/nowwhat.toml says; what is yours there is begun where it is missing.
     Deploy(deploy::DeployArgs),
 }
 

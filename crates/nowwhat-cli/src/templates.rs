@@ -61,7 +61,7 @@ pub(crate) struct RenderError {
 /// What a service's own files know beside its variables.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Extra {
-    /// Where nowwhat comes from, as an entry of `Cargo.toml`.
+    /// Where nowwhat comes from, as an entry of `Cargo.toml`; empty for a service that is there already.
     pub(crate) nowwhat: String,
     /// The oldest version of Rust it is built with.
     pub(crate) rust_version: &'static str,

@@ -60,6 +60,29 @@ fn deploy_writes_what_differs_and_says_which_files() {
 }
 
 #[test]
+fn what_is_the_services_own_is_begun_where_it_is_missing_and_never_written_over() {
+    let dir = service();
+    let told = said(&nowwhat(dir.path(), &["deploy"]));
+    let config = dir.path().join("deploy/config/shop-window.toml");
+    for file in
+        ["config/shop-window.toml", "config/shop-window.qa.toml", "ansible/inventories/prod/hosts.yml", "test/lib/load"]
+    {
+        assert!(told.contains(&format!("deploy/{file}, yours from now on\n")), "{file}: {told}");
+    }
+    // It has no setting of a service that `nowwhat new` writes.
+    let text = std::fs::read_to_string(&config).expect("it is there");
+    assert!(text.lines().all(|line| line.starts_with('#')), "{text}");
+
+    std::fs::write(&config, "mine").expect("written");
+    std::fs::remove_file(dir.path().join("deploy/config/shop-window.qa.toml")).expect("removed");
+    assert!(nowwhat(dir.path(), &["deploy", "--check"]).status.success(), "it asks for what the templates give alone");
+    let told = said(&nowwhat(dir.path(), &["deploy"]));
+    assert!(told.starts_with("deploy/config/shop-window.qa.toml, yours from now on\n0 of "), "{told}");
+    assert_eq!(std::fs::read_to_string(&config).expect("it is there"), "mine");
+    assert_eq!(std::fs::read_to_string(dir.path().join("deploy/nowwhat.toml")).expect("it is there"), VARIABLES);
+}
+
+#[test]
 fn check_writes_nothing_and_fails_naming_each_file_that_differs() {
     let dir = service();
     let check = || nowwhat(dir.path(), &["deploy", "--check"]);
