@@ -143,7 +143,8 @@ deploy: ## Deploy a package to an environment, host after host (ENV=qa PACKAGE=d
 	@$(PLAY) deploy.yml --extra-vars "service_package=$(abspath $(PACKAGE))" $(ANSIBLE)
 
 .PHONY: stage
-stage: ENV := staging
+# Whatever ENV says elsewhere.
+stage: override ENV := staging
 stage: deploy ## Deploy a package to staging
 
 .PHONY: rollback
@@ -164,5 +165,5 @@ test-soak: build ## Slow proof of what time brings out: ten minutes of overload,
 	@deploy/test/lib/prove soak make --no-print-directory overload fuzz OVERLOAD= FUZZ="--seconds 600 --seed 0"
 
 .PHONY: clean
-clean: ## Remove ./catchment, ./data and ./dist; the build folder stays
-	@rm -rf catchment data dist
+clean: ## Remove ./catchment and ./dist; ./data, the events of `make run`, and the build folder stay
+	@rm -rf catchment dist

@@ -17,7 +17,7 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
 #[test]
 fn sources_are_formatted_and_no_sign_of_the_templates_is_left_whatever_the_name_is() {
     let dir = tempfile::tempdir().expect("a folder");
-    for name in ["a", "shop-window", "zzzzzzzzzzzzzzz-zzzzzzzzzzzzzzzz"] {
+    for name in ["a", "shop-window", "match-maker", "zzzzzzzzzzzzzzz-zzzzzzzzzzzzzzzz"] {
         let output = nowwhat(dir.path(), &["new", name]);
         assert!(output.status.success(), "{output:?}");
         let mut found = Vec::new();
@@ -40,6 +40,25 @@ fn sources_are_formatted_and_no_sign_of_the_templates_is_left_whatever_the_name_
 }
 
 #[test]
+fn both_ci_see_the_whole_history_and_stage_is_staging_whatever_else_is_said() {
+    let dir = tempfile::tempdir().expect("a folder");
+    assert!(nowwhat(dir.path(), &["new", "shop"]).status.success());
+    for (file, line) in [
+        (".github/workflows/ci.yml", "fetch-depth: 0"),
+        (".github/workflows/ci.yml", "- run: git config --global --add safe.directory \"$GITHUB_WORKSPACE\""),
+        (".gitlab-ci.yml", "GIT_DEPTH: 0"),
+    ] {
+        let text = std::fs::read_to_string(dir.path().join("shop").join(file)).expect("it is there");
+        assert!(text.lines().any(|found| found.trim() == line), "{line} in {text}");
+    }
+    let mut make = Command::new("make");
+    make.args(["--dry-run", "stage", "ENV=prod", "PACKAGE=Makefile"]).env_remove("MAKEFLAGS");
+    let output = make.current_dir(dir.path().join("shop")).output().expect("make runs");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(told.contains("--inventory inventories/staging ") && !told.contains("prod"), "{told}");
+}
+
+#[test]
 fn nothing_is_written_over_and_no_name_is_taken_that_cannot_be() {
     let dir = tempfile::tempdir().expect("a folder");
     std::fs::write(dir.path().join("mine"), "a text").expect("written");
@@ -50,6 +69,9 @@ fn nothing_is_written_over_and_no_name_is_taken_that_cannot_be() {
     }
     let refused = nowwhat(dir.path(), &["new", "Shop"]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("it begins with a letter from a to z"), "{refused:?}");
+    for name in ["match", "deps", "serde-json", "root"] {
+        assert_eq!(nowwhat(dir.path(), &["new", name]).status.code(), Some(1), "{name}");
+    }
     let nowhere = nowwhat(dir.path(), &["new", "shop", "--nowwhat-path", "nowhere"]);
     assert!(String::from_utf8_lossy(&nowhere.stderr).contains("there is no nowwhat in it"), "{nowhere:?}");
     assert_eq!(std::fs::read_dir(dir.path()).expect("a folder").count(), 1);
