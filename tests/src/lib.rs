@@ -113,6 +113,15 @@ pub fn skipped(why: &str) {
     drop(writeln!(std::io::stderr(), "skipped: {why}"));
 }
 
+/// The folder that a variable of `.ci/run` names, if it has what is looked for.
+pub fn installed(variable: &str, file: &str) -> Option<PathBuf> {
+    let folder = std::env::var_os(variable).map(PathBuf::from).filter(|folder| folder.join(file).exists());
+    if folder.is_none() {
+        skipped(&format!("{variable} names no folder with {file}: .ci/run makes one"));
+    }
+    folder
+}
+
 /// The blocks of one kind in a document in Markdown.
 pub fn blocks(text: &str, kind: &str) -> Vec<String> {
     text.split(&format!("```{kind}\n")).skip(1).filter_map(|b| b.split("```").next()).map(str::to_owned).collect()

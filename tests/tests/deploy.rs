@@ -3,7 +3,7 @@
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use tests::{blocks, catchment_with, said, skipped};
+use tests::{blocks, catchment_with, installed, said, skipped};
 
 const ENVIRONMENTS: [&str; 4] = ["dev", "qa", "staging", "prod"];
 
@@ -17,16 +17,6 @@ fn run(command: &mut Command) -> Output {
 
 fn told(output: &Output) -> String {
     said(output) + &String::from_utf8_lossy(&output.stderr)
-}
-
-/// The folder that a variable of `.ci/run` names, if it has what is looked for.
-fn installed(variable: &str, file: &str) -> Option<PathBuf> {
-    let folder = std::env::var_os(variable).map(PathBuf::from);
-    let folder = folder.filter(|folder| folder.join(file).exists());
-    if folder.is_none() {
-        skipped(&format!("{variable} names no folder with {file}: .ci/run makes one"));
-    }
-    folder
 }
 
 fn config_check(environment: &str, variables: &[(&str, &str)]) -> Output {
@@ -91,6 +81,8 @@ fn a_deployment_without_environment_or_package_is_refused_and_says_what_is_missi
         let output = make(arguments);
         assert!(output.status.code() == Some(2) && told(&output).contains(missing), "{arguments:?}: {output:?}");
     }
+    let staged = told(&make(&["--dry-run", "stage", "ENV=prod", "PACKAGE=Makefile"]));
+    assert!(staged.contains("--inventory inventories/staging ") && !staged.contains("prod"), "{staged}");
 }
 
 /// Everything that `kubectl apply --kustomize FOLDER` would send, as YAML.

@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use tests::{program, skipped};
+use tests::{blocks, program, skipped};
 
 const NAME: &str = "shop-window";
 
@@ -101,6 +101,23 @@ fn held_to_licences(folder: &Path) {
     done(inside(folder, "make").arg("outdated"));
 }
 
+/// A commit of all that is in the folder, with the same crates as here, which are on this machine.
+fn committed(folder: &Path) {
+    std::fs::copy(root().join("Cargo.lock"), folder.join("Cargo.lock")).expect("copied");
+    done(inside(folder, "cargo").args(["update", "--workspace", "--quiet"]));
+    for arguments in [["init", "--quiet"].as_slice(), &["add", "."], &["commit", "--quiet", "--message", "Begin"]] {
+        let by = ["-c", "user.name=test", "-c", "user.email=test@example.com", "-c", "init.defaultBranch=main"];
+        done(inside(folder, "git").args(by).args(arguments));
+    }
+}
+
+/// Packs the program of the dev build, and tells the checksums.
+fn packed(folder: &Path, name: &str, parts: &str) -> String {
+    let built = format!("PROGRAM={}", targets().join("debug").join(name).display());
+    done(inside(folder, "make").args(["package", &built, &format!("PARTS={parts}")]));
+    std::fs::read_to_string(folder.join("dist/SHA256SUMS")).expect("it is there")
+}
+
 #[test]
 fn a_new_service_passes_its_own_checks_and_tests_and_the_program_it_packs_runs() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -108,24 +125,16 @@ fn a_new_service_passes_its_own_checks_and_tests_and_the_program_it_packs_runs()
     let nowwhat = program().with_file_name("nowwhat");
     let from = root().join("crates/nowwhat");
     done(Command::new(nowwhat).args(["new", NAME, "--nowwhat-path"]).arg(from).current_dir(dir.path()));
-    // The same crates as here, which are on this machine.
-    std::fs::copy(root().join("Cargo.lock"), folder.join("Cargo.lock")).expect("copied");
-    done(inside(&folder, "cargo").args(["update", "--workspace", "--quiet"]));
-    for arguments in [["init", "--quiet"].as_slice(), &["add", "."], &["commit", "--quiet", "--message", "Begin"]] {
-        let by = ["-c", "user.name=test", "-c", "user.email=test@example.com"];
-        done(inside(&folder, "git").args(by).args(arguments));
-    }
+    committed(&folder);
 
     held_to_licences(&folder);
     // In the profile that `make check` has built the dependencies of nowwhat alone with.
     for target in ["check", "test", "build"] {
         done(inside(&folder, "make").args([target, "PROFILE=dev"]));
     }
-    let built = format!("PROGRAM={}", targets().join("debug").join(NAME).display());
-    let package = || done(inside(&folder, "make").args(["package", &built, "PARTS=tar"]));
-    package();
+    let parts = "tar deb sbom";
+    let sums = packed(&folder, NAME, parts);
     let dist = folder.join("dist");
-    let sums = std::fs::read_to_string(dist.join("SHA256SUMS")).expect("it is there");
     done(inside(&dist, "sha256sum").args(["--check", "--strict", "SHA256SUMS"]));
     let archive = sums.split_whitespace().find(|word| word.ends_with(".tar.gz")).expect("a tar file");
     let unpacked = dir.path().join("unpacked");
@@ -134,8 +143,17 @@ fn a_new_service_passes_its_own_checks_and_tests_and_the_program_it_packs_runs()
     for file in ["etc/shop-window/shop-window.toml", "usr/share/doc/shop-window/LICENSE-MIT"] {
         assert!(unpacked.join(file).is_file(), "{file} is packed");
     }
-    package();
-    assert_eq!(std::fs::read_to_string(dist.join("SHA256SUMS")).expect("it is there"), sums, "the same to the bit");
+    let of = |ending: &str| sums.split_whitespace().find(|word| word.ends_with(ending)).expect("packed").to_owned();
+    let control = done(inside(&dist, "dpkg-deb").args(["--info", &of(".deb")]));
+    assert!(
+        control.contains("Package: shop-window\n") && control.contains("Description: A service on nowwhat\n"),
+        "{control}"
+    );
+    let made_of = std::fs::read(dist.join(of(".cdx.json"))).expect("it is there");
+    let made_of: Value = serde_json::from_slice(&made_of).expect("JSON");
+    let crates = made_of["components"].as_array().expect("a list");
+    assert!(crates.iter().any(|component| component["name"] == "nowwhat"), "{made_of}");
+    assert_eq!(packed(&folder, NAME, parts), sums, "the same to the bit");
 
     let service = Running::start(&unpacked.join("usr/bin").join(NAME));
     assert_eq!(json(&format!("{}/hello/moon", service.api))["text"], "Hello, moon!");
@@ -150,4 +168,52 @@ fn a_new_service_passes_its_own_checks_and_tests_and_the_program_it_packs_runs()
         assert!(metrics.lines().any(|found| found == line), "{line} in {metrics}");
     }
     service.stop();
+
+    // A clone that does not know how many commits there are, as CI makes them.
+    done(
+        inside(dir.path(), "git")
+            .args(["clone", "--quiet", "--depth", "1"])
+            .arg(format!("file://{}", folder.display()))
+            .arg("shallow"),
+    );
+    let output = inside(&dir.path().join("shallow"), "deploy/package/build").output().expect("it runs");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && told.contains("this clone is shallow"), "{told}");
+}
+
+#[test]
+fn a_service_that_moved_as_the_page_says_is_packed_with_its_own_targets() {
+    let page = std::fs::read_to_string(root().join("docs/ADOPT.md")).expect("the page");
+    let block = |kind: &str, sign: &str| {
+        let found = blocks(&page, kind).into_iter().find(|block| block.contains(sign));
+        found.unwrap_or_else(|| panic!("{sign} is on the page"))
+    };
+    let dir = tempfile::tempdir().expect("a folder");
+    let folder = dir.path().join("stock");
+    for name in ["src", "deploy"] {
+        std::fs::create_dir_all(folder.join(name)).expect("made");
+    }
+    let write = |file: &str, text: &str| std::fs::write(folder.join(file), text).expect("written");
+    write("src/main.rs", &block("rust,no_run", "fn main() -> ExitCode"));
+    write("deploy/nowwhat.toml", &block("toml", "name = "));
+    let begins = "[package]\nname = \"stock\"\nversion = \"1.0.0\"\nedition = \"2024\"\n\n[dependencies]\n";
+    let axum = "axum = { version = \"0.8\", default-features = false, features = [\"json\"] }\n";
+    let nowwhat = format!("nowwhat = {{ path = {:?} }}\n\n", root().join("crates/nowwhat"));
+    write("Cargo.toml", &(begins.to_owned() + axum + &nowwhat + &block("toml", "[profile.shipped]")));
+    let program = program().with_file_name("nowwhat").display().to_string();
+    for command in blocks(&page, "sh") {
+        done(inside(&folder, "bash").args([
+            "-euo",
+            "pipefail",
+            "-c",
+            &command.replace("nowwhat ", &format!("{program} ")),
+        ]));
+    }
+    committed(&folder);
+    // It refuses a profile that is not there.
+    done(inside(&folder, "cargo").args(["clean", "--dry-run", "--profile", "shipped"]));
+    done(inside(&folder, "make").args(["build", "PROFILE=dev"]));
+    let sums = packed(&folder, "stock", "tar");
+    assert!(sums.contains(" stock-1.0.0+1.g") && sums.lines().count() == 1, "{sums}");
+    assert_eq!(done(inside(&folder, "git").args(["status", "--porcelain"])), "");
 }

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use tests::{blocks, program};
+use tests::{blocks, program, skipped};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_path_buf()
@@ -29,12 +29,17 @@ fn the_page_about_moving_a_service_shows_a_file_that_deploy_takes_and_commands_t
     std::fs::write(dir.path().join("deploy/nowwhat.toml"), variables).expect("written");
     let commands = blocks(&page, "sh");
     assert!(!commands.is_empty());
-    for command in commands {
+    for command in commands.iter().filter(|command| command.starts_with("nowwhat deploy")) {
         let command = command.replace("nowwhat ", &format!("{} ", nowwhat().display()));
         let output = Command::new("bash").args(["-euc", &command]).current_dir(dir.path()).output().expect("bash runs");
         assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
     }
     assert!(dir.path().join("deploy/package/build").is_file());
+    // What it puts together refers to files that are the service's own.
+    match Command::new("kubectl").arg("kustomize").arg(dir.path().join("deploy")).output() {
+        Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr)),
+        Err(_) => skipped("kubectl is not installed"),
+    }
 }
 
 /// What a CI file runs: the script that is the same by hand, and what its image is missing.
