@@ -91,6 +91,20 @@ fn the_rules_know_every_balance_of_the_accounting() {
 }
 
 #[test]
+fn the_pictures_of_the_document_show_panels_that_there_are() {
+    for name in ["service", "storage", "sensors"] {
+        let dashboard = read(&format!("deploy/grafana/dashboards/{name}.json"));
+        let picture = read(&format!("docs/dashboards/{name}.svg"));
+        let titles = picture.split(" font-weight=\"bold\">").skip(1).filter_map(|rest| rest.split_once('<'));
+        let titles: Vec<_> = titles.map(|(title, _)| title).collect();
+        assert!(titles.len() > 5, "{name}: {titles:?}");
+        for title in titles {
+            assert!(dashboard.contains(&format!("\"title\": \"{title}\"")), "{name}: draw {title:?} again");
+        }
+    }
+}
+
+#[test]
 fn rules_runbooks_and_dashboards_name_metrics_that_there_are_and_the_service_those_of_every_service() {
     let table = read("docs/METRICS.md");
     let is_metric = |name: &str| {
