@@ -67,6 +67,7 @@ fn begun(name: &str) -> Variables {
         admin_port: 8001,
         memory_max: "256M".to_owned(),
         credentials: Vec::new(),
+        slow_routes: Vec::new(),
         maintainer: "Operations <operations@example.com>".to_owned(),
         repository: format!("https://example.com/{name}"),
         license: "MIT OR Apache-2.0".to_owned(),

@@ -30,6 +30,9 @@ pub(crate) struct Variables {
     /// Settings of its own that are secrets, which systemd hands over.
     #[serde(default)]
     pub(crate) credentials: Vec<String>,
+    /// Routes that may take long: they do not count for the objective of latency.
+    #[serde(default)]
+    pub(crate) slow_routes: Vec<String>,
     /// Whom to write to: `Name <address>`.
     pub(crate) maintainer: String,
     /// Address of the source.
