@@ -135,34 +135,66 @@ fn the_kustomization_of_the_document_makes_another_environment() {
     assert!(!manifests.contains("CATCHMENT_ENV: prod"), "{manifests}");
 }
 
-/// The check that the models of the operator make of its own schema.
-const MONITOR: &str = r#"
-import { ServiceMonitor } from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1";
+/// The check that the models of the operator make of its own schemas.
+const OPERATOR: &str = r#"
+import * as operator from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1";
 import { readFileSync } from "node:fs";
-new ServiceMonitor(JSON.parse(readFileSync(0, "utf8"))).validate();
+const object = JSON.parse(readFileSync(0, "utf8"));
+new operator[object.kind](object).validate();
 "#;
+
+/// Runs a command with a text on its standard input.
+fn given(command: &mut Command, text: &str) -> Output {
+    let input = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(input.path(), text).expect("written");
+    run(command.stdin(std::fs::File::open(input.path()).expect("it opens")))
+}
+
+/// What the schemas of the Prometheus operator say of an object.
+fn operated(folder: &Path, object: &Value) -> Output {
+    given(Command::new("node").args(["--input-type=module", "-e", OPERATOR]).current_dir(folder), &object.to_string())
+}
+
+fn objects(folder: &Path, yaml: &str) -> Vec<Value> {
+    let to_json = "import json, sys, yaml; print(json.dumps([*filter(None, yaml.safe_load_all(sys.stdin))]))";
+    let output = given(Command::new(folder.join("bin/python")).args(["-c", to_json]), yaml);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", told(&output)))
+}
 
 #[test]
 fn the_service_monitor_fits_the_schema_of_the_prometheus_operator() {
     let Some(folder) = installed("CATCHMENT_KUBERNETES", "node_modules/@kubernetes-models/prometheus-operator") else {
         return;
     };
-    let file = root().join("deploy/kubernetes/servicemonitor.yaml");
-    let to_json = "import json, sys, yaml; print(json.dumps(yaml.safe_load(open(sys.argv[1]))))";
-    let output = run(Command::new(folder.join("bin/python")).args(["-c", to_json]).arg(file));
-    let monitor: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    let fits = |monitor: &Value| {
-        let input = tempfile::NamedTempFile::new().expect("a file");
-        std::fs::write(input.path(), monitor.to_string()).expect("written");
-        let mut node = Command::new("node");
-        let node = node.args(["--input-type=module", "-e", MONITOR]).current_dir(&folder);
-        run(node.stdin(std::fs::File::open(input.path()).expect("it opens")))
-    };
-    let output = fits(&monitor);
+    let file = std::fs::read_to_string(root().join("deploy/kubernetes/servicemonitor.yaml")).expect("the manifest");
+    let mut monitor = objects(&folder, &file).remove(0);
+    let output = operated(&folder, &monitor);
     assert!(output.status.success(), "{}", told(&output));
-    let mut wrong = monitor.clone();
-    wrong["spec"]["endpoints"][0]["port"] = 4712.into();
-    assert!(told(&fits(&wrong)).contains("/spec/endpoints/0/port must be string"), "{}", told(&fits(&wrong)));
+    monitor["spec"]["endpoints"][0]["port"] = 4712.into();
+    let wrong = told(&operated(&folder, &monitor));
+    assert!(wrong.contains("/spec/endpoints/0/port must be string"), "{wrong}");
+}
+
+#[test]
+fn the_rules_become_objects_of_the_operator_by_the_command_of_the_document() {
+    let Some(folder) = installed("CATCHMENT_KUBERNETES", "node_modules/@kubernetes-models/prometheus-operator") else {
+        return;
+    };
+    let document = std::fs::read_to_string(root().join("docs/DASHBOARDS.md")).expect("the document");
+    let command = blocks(&document, "sh").into_iter().find(|block| block.contains("kind: PrometheusRule"));
+    let command = command.expect("it is there").replace("| kubectl apply --filename -", "");
+    let output = run(Command::new("bash").args(["-euo", "pipefail", "-c", &command]).current_dir(root()));
+    let rules = objects(&folder, &said(&output));
+    assert_eq!(rules.len(), 2, "{}", told(&output));
+    for (object, name) in rules.iter().zip(["service", "catchment"]) {
+        let output = operated(&folder, object);
+        assert!(output.status.success(), "{name}: {}", told(&output));
+        let file = std::fs::read_to_string(root().join(format!("deploy/prometheus/{name}.rules.yml"))).expect("rules");
+        assert_eq!(object["spec"], objects(&folder, &file)[0], "{name}");
+        let mut wrong = object.clone();
+        wrong["spec"]["groups"][0]["rules"][0]["expr"] = Value::Null;
+        assert!(!operated(&folder, &wrong).status.success(), "{name} without an expression is taken");
+    }
 }
 
 #[test]
