@@ -11,9 +11,9 @@ fn without_threshold(alert: &str) -> String {
     let alert = alert.strip_prefix("absent(").and_then(|a| a.strip_suffix(')')).unwrap_or(alert);
     // What asks for something of hours ago finds it now.
     let alert = alert.replace(" offset 6h", "");
-    [">", "<", "==", "!=", ">=", "<="].iter().fold(alert, |text, comparison| {
-        text.replace(&format!(" {comparison} "), &format!(" {comparison} bool "))
-    })
+    [">", "<", "==", "!=", ">=", "<="]
+        .iter()
+        .fold(alert, |text, comparison| text.replace(&format!(" {comparison} "), &format!(" {comparison} bool ")))
 }
 
 /// An alert, as Prometheus writes it, as its alternatives: a sample of one says nothing of the others.
