@@ -1,10 +1,11 @@
 //! From the prepared service to its end: starting, serving, and what it is asked meanwhile.
 
-use super::BoxError;
 use super::boot::{Around, Boot};
 use super::prepare::Prepared;
 use super::reload::{ReadAgain, Running, Switches};
 use super::stopping::{Served, Stopping, Wanted};
+use super::{BoxError, ServiceError};
+use crate::config::Problems;
 use crate::health::{self, Health, register_health};
 use crate::metrics;
 use crate::problem::Uniform;
@@ -18,6 +19,7 @@ use axum::Router;
 use futures::future::{BoxFuture, select_all};
 use futures::{FutureExt, future};
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
@@ -206,10 +208,28 @@ async fn listeners(mut inherited: Inherited, foundation: &Foundation) -> Result<
     for name in inherited.untaken() {
         tracing::warn!(name, "a socket that systemd passed is not used: name it http or admin");
     }
+    let problems = in_clear(foundation, [api.address, admin.address]);
+    if !problems.is_empty() {
+        return Err(ServiceError::Configuration(Problems(problems)).into());
+    }
     Ok([api, admin])
 }
 
-async fn listener(inherited: &mut Inherited, name: &str, address: std::net::SocketAddr) -> Result<Listener, BoxError> {
+/// What is wrong with the addresses of sockets that systemd passed, which no configuration says: a sentence each.
+fn in_clear(foundation: &Foundation, [api, admin]: [SocketAddr; 2]) -> Vec<String> {
+    let http = &foundation.http;
+    let listeners = [("http", api, http.tls_certificate.is_some()), ("admin", admin, false)];
+    let open = listeners.into_iter().filter(|(_, address, tls)| !(address.ip().is_loopback() || *tls || http.insecure));
+    let said = open.map(|(name, address, _)| {
+        format!(
+            "the socket {name} of systemd listens on {address}: beyond loopback tokens would travel in clear; give it an address of 127.0.0.1, or set \
+             http.insecure = true when a proxy in front ends TLS"
+        )
+    });
+    said.collect()
+}
+
+async fn listener(inherited: &mut Inherited, name: &str, address: SocketAddr) -> Result<Listener, BoxError> {
     match inherited.take(name)? {
         Some(listener) => {
             tracing::info!(name, address = listener.address.to_string(), "listening on a socket of systemd");

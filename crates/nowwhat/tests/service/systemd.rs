@@ -56,14 +56,28 @@ fn systemd_hears_of_start_reload_life_and_stop() {
     assert_eq!(hello.end().0, Some(0));
 }
 
-/// hello with the socket as descriptor 3. The shell knows the id that the process will have, and can give descriptors their numbers.
-fn with_socket(socket: &TcpListener) -> Hello {
+/// hello with the socket as descriptor 3, and a setting more. The shell knows the id that the process will have, and can give descriptors
+/// their numbers.
+fn begun_with_socket(socket: &TcpListener, more: &[(&str, &str)]) -> Hello {
     let socket = OwnedFd::from(socket.try_clone().expect("a descriptor"));
     let mut command = Command::new("/bin/sh");
     command.args(["-c", "export LISTEN_PID=$$; exec \"$0\" 3<&0 </dev/null"]).arg(program()).stdin(Stdio::from(socket));
     // The address of the settings is not listened on.
     let settings = [("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", "http"), ("HELLO_HTTP__LISTEN", "127.0.0.1:1")];
-    Hello::spawn(command, &settings).ready()
+    Hello::spawn(command, &[&settings, more].concat())
+}
+
+fn with_socket(socket: &TcpListener) -> Hello {
+    begun_with_socket(socket, &[]).ready()
+}
+
+#[test]
+fn a_socket_of_systemd_beyond_loopback_is_refused_without_tls_like_an_address_of_the_settings() {
+    let socket = TcpListener::bind("0.0.0.0:0").expect("a port");
+    let (code, said) = begun_with_socket(&socket, &[]).end();
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("the socket http of systemd listens on 0.0.0.0:") && said.contains("in clear"), "{said}");
+    begun_with_socket(&socket, &[("HELLO_HTTP__INSECURE", "true")]).ready().stop();
 }
 
 #[test]
