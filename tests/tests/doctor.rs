@@ -74,3 +74,21 @@ fn a_folder_that_others_can_read_or_that_is_memory_is_told() {
     let (findings, _) = doctor(&open.path().join("not/yet"), &[]);
     assert_found(&findings, "folder", "good", "is not there yet");
 }
+
+#[test]
+fn a_port_that_systemd_holds_for_the_collector_is_found_well() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let systemctl = dir.path().join("systemctl");
+    fs::write(&systemctl, "#!/bin/sh\n[ \"$*\" = 'is-active --quiet catchment.socket' ]\n").expect("written");
+    fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).expect("set");
+    let held = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = held.local_addr().expect("an address").to_string();
+    let path = format!("{}:/usr/bin:/bin", dir.path().display());
+    let data = dir.path().join("data");
+    let settings =
+        [("CATCHMENT_HTTP__LISTEN", &*address), ("CATCHMENT_ADMIN__LISTEN", "127.0.0.1:0"), ("PATH", &*path)];
+    assert_found(&doctor(&data, &settings).0, "port", "good", "catchment.socket of systemd is active");
+    let settings =
+        [("CATCHMENT_HTTP__LISTEN", "127.0.0.1:0"), ("CATCHMENT_ADMIN__LISTEN", &*address), ("PATH", &*path)];
+    assert_found(&doctor(&data, &settings).0, "admin port", "bad", "cannot be listened at");
+}

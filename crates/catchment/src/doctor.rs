@@ -5,6 +5,7 @@
 
 mod disk;
 mod machine;
+mod unit;
 
 use crate::config;
 use crate::data_dir::{Addresses, DataDir};
@@ -117,14 +118,16 @@ fn findings(args: &DoctorArgs, environment: &Environment) -> Vec<Finding> {
     let (settings, foundation) = (Settings::from_loaded(&loaded), Foundation::from_loaded(&loaded));
     findings.push(configuration(&loaded));
     findings.extend(disk::findings(&settings.data.dir));
-    findings.push(machine::descriptors(foundation.http.connections_max as u64));
-    findings.push(machine::memory(memory::bound(&settings, &foundation)));
+    let unit = unit::over(&settings.data.dir);
+    findings.push(machine::descriptors(foundation.http.connections_max as u64, unit.as_ref()));
+    findings.push(machine::memory(memory::bound(&settings, &foundation), unit.as_ref()));
     findings.push(machine::clock());
     match DataDir::of(&settings.data.dir).addresses() {
         Some(addresses) => findings.extend(collector(&addresses)),
         None => {
             findings.push(Finding::look("collector", "none runs over this folder"));
-            findings.extend([("port", foundation.http.listen), ("admin port", foundation.admin.listen)].map(port));
+            findings.push(port("port", foundation.http.listen, "catchment.socket"));
+            findings.push(port("admin port", foundation.admin.listen, "catchment-admin.socket"));
         }
     }
     findings
@@ -141,10 +144,13 @@ fn configuration(loaded: &Loaded) -> Finding {
     }
 }
 
-/// Whether a collector could listen there.
-fn port((about, address): (&'static str, SocketAddr)) -> Finding {
+/// Whether a collector could listen there, or is given the socket of systemd that does.
+fn port(about: &'static str, address: SocketAddr, socket: &str) -> Finding {
     match TcpListener::bind(address) {
         Ok(_) => Finding::good(about, format!("{address} is free")),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && unit::is_active(socket) => {
+            Finding::good(about, format!("{socket} of systemd is active, and starts the collector when somebody comes"))
+        }
         Err(error) => {
             Finding::bad(about, format!("{address} cannot be listened at: {error}; `ss -ltnp` shows who does"))
         }

@@ -22,6 +22,8 @@ const STREAM_BYTES: usize = 64 << 20;
 /// The wal and a seal find room in it for a while; with less free somebody should look.
 const FREE_BYTES_MIN: u64 = 2 << 30;
 const FILES_FREE_MIN: u64 = 10_000;
+/// With less free nothing is written to measure a disk: it may be what others need.
+const MEASURED_FREE_MIN: u64 = 1 << 30;
 
 /// Numbers of file systems (`statfs`), and whether what is synced there outlives a restart of the machine.
 const FILE_SYSTEMS: [(i64, &str, Keeps); 11] = [
@@ -61,6 +63,10 @@ pub(super) fn findings(dir: &Path) -> Vec<Finding> {
     };
     findings.push(file_system(&place));
     findings.push(room(&place));
+    if Disk::below(&place).is_ok_and(|disk| disk.free_bytes < MEASURED_FREE_MIN) {
+        findings.push(Finding::look("disk", "not measured, so that what is left of it stays: less than 1 GiB is free"));
+        return findings;
+    }
     findings.extend(match measured(&place) {
         Ok((syncs, stream)) => vec![fsync(&place, syncs), throughput(stream)],
         Err(error) => vec![Finding::bad("disk", format!("cannot write in {}: {error}", place.display()))],

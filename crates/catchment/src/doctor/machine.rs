@@ -1,6 +1,7 @@
 //! What the machine gives: descriptors, memory, a clock that is right.
 
 use super::Finding;
+use super::unit::Limits;
 use nowwhat::config::ByteSize;
 use rustix::process::{Resource, getrlimit};
 use std::fs;
@@ -9,11 +10,14 @@ use std::process::Command;
 /// Files of the wal, the lake, SQLite and of queries, beside connections.
 const FILES: u64 = 500;
 
-pub(super) fn descriptors(connections_max: u64) -> Finding {
+pub(super) fn descriptors(connections_max: u64, unit: Option<&Limits>) -> Finding {
     let needed = connections_max + FILES;
-    let limit = getrlimit(Resource::Nofile);
     // The start raises the soft limit to the hard one.
-    match limit.maximum {
+    let most = match unit {
+        Some(unit) => unit.descriptors,
+        None => getrlimit(Resource::Nofile).maximum,
+    };
+    match most {
         Some(most) if most < needed => Finding::bad(
             "descriptors",
             format!(
@@ -25,9 +29,12 @@ pub(super) fn descriptors(connections_max: u64) -> Finding {
     }
 }
 
-pub(super) fn memory(bound: ByteSize) -> Finding {
-    let machine = machine_memory_bytes();
-    let limits = [("of the machine", machine), ("of this control group", group_memory_bytes())];
+pub(super) fn memory(bound: ByteSize, unit: Option<&Limits>) -> Finding {
+    let group = match unit {
+        Some(unit) => ("of the unit", unit.memory_bytes),
+        None => ("of this control group", group_memory_bytes()),
+    };
+    let limits = [("of the machine", machine_memory_bytes()), group];
     let least = limits.into_iter().filter_map(|(whose, bytes)| Some((whose, bytes?))).min_by_key(|(_, bytes)| *bytes);
     let Some((whose, bytes)) = least else {
         return Finding::look(
@@ -40,7 +47,7 @@ pub(super) fn memory(bound: ByteSize) -> Finding {
         return Finding::bad(
             "memory",
             format!(
-                "{text}: lower ingest.in_flight_bytes_max, query.memory_bytes_max or window.keys_max, or give it more"
+                "{text}: lower ingest.in_flight_bytes_max, query.memory_bytes_max or window.keys_max, or give it more (`MemoryMax=` of the unit)"
             ),
         );
     }
@@ -53,7 +60,7 @@ fn machine_memory_bytes() -> Option<u64> {
     Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? << 10)
 }
 
-/// The limit of the control group of this process and of those above it, which need not be that of the service.
+/// The limit of the control group of this process and of those above it: of a shell beside the collector's, where no unit is known.
 fn group_memory_bytes() -> Option<u64> {
     let told = fs::read_to_string("/proc/self/cgroup").ok()?;
     let group = told.lines().find_map(|line| line.strip_prefix("0::/"))?;
