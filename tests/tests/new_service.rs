@@ -153,7 +153,12 @@ fn a_new_service_passes_its_own_checks_and_tests_and_the_program_it_packs_runs()
     let made_of: Value = serde_json::from_slice(&made_of).expect("JSON");
     let crates = made_of["components"].as_array().expect("a list");
     assert!(crates.iter().any(|component| component["name"] == "nowwhat"), "{made_of}");
+    std::fs::write(dist.join("shop-window-notes.txt"), "no package").expect("written");
     assert_eq!(packed(&folder, NAME, parts), sums, "the same to the bit");
+    assert!(dist.join("shop-window-notes.txt").is_file(), "only packages are taken away");
+    let unknown = inside(&folder, "deploy/package/build").env("PARTS", "deb zip").output().expect("it runs");
+    let told = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert!(told.contains("there is no zip; it is of: deb tar image sbom"), "{told}");
 
     let service = Running::start(&unpacked.join("usr/bin").join(NAME));
     assert_eq!(json(&format!("{}/hello/moon", service.api))["text"], "Hello, moon!");
@@ -197,9 +202,10 @@ fn a_service_that_moved_as_the_page_says_is_packed_with_its_own_targets() {
     write("src/main.rs", &block("rust,no_run", "fn main() -> ExitCode"));
     write("deploy/nowwhat.toml", &block("toml", "name = "));
     let begins = "[package]\nname = \"stock\"\nversion = \"1.0.0\"\nedition = \"2024\"\n\n[dependencies]\n";
-    let axum = "axum = { version = \"0.8\", default-features = false, features = [\"json\"] }\n";
+    let foreign = "axum = { version = \"0.8\", default-features = false, features = [\"json\"] }\n\
+                   tracing = { version = \"0.1\", default-features = false }\n";
     let nowwhat = format!("nowwhat = {{ path = {:?} }}\n\n", root().join("crates/nowwhat"));
-    write("Cargo.toml", &(begins.to_owned() + axum + &nowwhat + &block("toml", "[profile.shipped]")));
+    write("Cargo.toml", &(begins.to_owned() + foreign + &nowwhat + &block("toml", "[profile.shipped]")));
     let program = program().with_file_name("nowwhat").display().to_string();
     for command in blocks(&page, "sh") {
         done(inside(&folder, "bash").args([
