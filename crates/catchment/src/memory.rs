@@ -48,6 +48,7 @@ pub(crate) fn parts(settings: &Settings, foundation: &Foundation) -> Vec<Part> {
         part("quotas and rates of sensors", server::QUOTAS_BYTES_MAX),
         part("remembered tokens, and who was seen", registry::REGISTRY_BYTES_MAX),
         part("pages on their way to their readers", server::PAGES_BYTES_MAX),
+        part("requests that wait to be collected: request_log.waiting_bytes_max", collected_bytes(settings)),
         part("queries: query.memory_bytes_max", settings.query.memory_bytes_max.0),
         part("open connections: http.connections_max", foundation.http.connections_max as u64 * CONNECTION_BYTES),
         // One of each connection, and as many beside them.
@@ -59,6 +60,11 @@ pub(crate) fn parts(settings: &Settings, foundation: &Foundation) -> Vec<Part> {
 /// The most keys that one group brings: a group takes no further batch beyond its bytes, so the last one may be of any size.
 pub(crate) fn group_keys_max(settings: &Settings) -> usize {
     settings.events.batch_events_max + settings.ingest.group_bytes_max.0 as usize / KEYED_EVENT_BYTES_MIN
+}
+
+/// What the request log takes, when it is collected.
+fn collected_bytes(settings: &Settings) -> u64 {
+    if settings.request_log.collect { settings.request_log.waiting_bytes_max.0 } else { 0 }
 }
 
 /// The bound, rounded up to MiB.

@@ -14,12 +14,15 @@ use nowwhat::{Boot, BoxError, Environment, Foundation};
 use query::{Queries, QueryMetrics};
 use registry::{AuditBounds, Registry, RegistryMetrics, Token};
 use rejected::{Rejected, RejectedMetrics};
-use server::{App, Parts, Quotas, SensorMetrics, ServerMetrics};
+use server::{App, Parts, Quotas, RequestLog, RequestLogLimits, SensorMetrics, ServerMetrics};
 use std::time::Duration;
 use tokio::sync::watch;
 
 /// How often last-seen times reach the registry.
 const SEEN_FLUSH: Duration = Duration::from_secs(5);
+
+/// Bytes of requests that become events in one batch.
+const COLLECTED_AT_ONCE_BYTES: u64 = 256 << 10;
 
 /// How often what is too old or too much is let go: rejected events, the audit, ended tokens.
 const EXPIRE: Duration = Duration::from_secs(60);
@@ -99,6 +102,7 @@ async fn start(boot: &mut Boot) -> anyhow::Result<Router> {
     let seal_timeout = seal_timeout(boot);
     boot.on_stop("engine", close(engine.clone(), seal_timeout));
 
+    collect_requests(boot, &engine, &settings, &metrics.server);
     let queries = Queries::new(query_options(&dir, &settings), rejected.clone(), metrics.queries).context("queries")?;
     let quotas = Quotas::new(default_quota(&settings));
     reload_quotas(boot, &quotas);
@@ -116,6 +120,26 @@ async fn start(boot: &mut Boot) -> anyhow::Result<Router> {
         boot.around(|routes| cors.around(routes));
     }
     Ok(server::routes(app, cors))
+}
+
+/// Requests become events, when they are to be collected: those that wait are stored before the engine closes.
+fn collect_requests(boot: &mut Boot, engine: &Engine, settings: &Settings, metrics: &ServerMetrics) {
+    if !settings.request_log.collect {
+        return;
+    }
+    let limits = RequestLogLimits {
+        waiting_bytes_max: settings.request_log.waiting_bytes_max.0,
+        // As columns they are larger, and have to fit into one group.
+        batch_bytes: (settings.ingest.group_bytes_max.0 / 2).min(COLLECTED_AT_ONCE_BYTES),
+    };
+    let (log, storing) = RequestLog::new(engine.clone(), limits, metrics.clone());
+    boot.task("request log", storing.run());
+    let closing = log.clone();
+    boot.on_stop("requests that wait to be collected", async move {
+        closing.close().await;
+        Ok(())
+    });
+    boot.on_request(move |request| log.take(request));
 }
 
 /// Commands find the collector by a file in the data folder.

@@ -26,6 +26,13 @@ nowwhat::settings! {
             /// They are kept this long.
             age_seconds: Seconds = "365d", range "1d".."3650d";
         }
+        /// The request log as events: `SELECT * FROM events WHERE sensor = 'catchment.requests'`.
+        request_log: RequestLog {
+            /// Whether each request of the public listener becomes an event. Whoever may ask in SQL reads them: who asked what, and from where.
+            collect: bool = "false";
+            /// Bytes of requests that wait to be stored; beyond it further ones are left out, and counted.
+            waiting_bytes_max: ByteSize = "4MiB", range "1KiB".."256MiB";
+        }
         /// Pages of other origins that send events (CORS).
         cors: Cors {
             /// Origins whose pages may send: https://app.example.com, with its port where it has one, or * for any. Without one no page of another origin can.

@@ -6,11 +6,11 @@ use crate::debug::Record;
 use crate::routing::Name;
 use crate::serve::PeerCertificate;
 use crate::trace::TraceContext;
-use http::HeaderValue;
+use http::{Extensions, HeaderValue};
 use std::future::Future;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tracing::Instrument;
@@ -39,6 +39,8 @@ pub(crate) struct Current {
     pub(crate) body_bytes: AtomicU64,
     /// What is kept for the development page.
     pub(crate) record: Option<Record>,
+    /// What is noted of it; none where nobody watches requests.
+    pub(crate) notes: Option<Mutex<Extensions>>,
 }
 
 impl Current {
@@ -54,6 +56,7 @@ impl Current {
             certificate: None,
             body_bytes: AtomicU64::new(0),
             record: None,
+            notes: None,
         }
     }
 }
@@ -103,6 +106,11 @@ pub(crate) fn in_scope<T>(current: &Arc<Current>, run: impl FnOnce() -> T) -> T 
 /// The request this runs for.
 pub(crate) fn get() -> Option<Arc<Current>> {
     CURRENT.try_with(Arc::clone).ok()
+}
+
+/// Does something with the request this runs for; nothing outside of one.
+pub(crate) fn with(run: impl FnOnce(&Current)) {
+    let _ = CURRENT.try_with(|current| run(current));
 }
 
 /// Tells the request which handler answers it.

@@ -4,9 +4,11 @@
 //! a new UUIDv7. It is on every log line of the request, in the answer's `X-Request-Id`, in problem bodies, and in calls that the
 //! service makes meanwhile with [`Client`](crate::client::Client). A `traceparent` is continued the same way.
 
+mod finished;
 mod line;
 mod metrics;
 
+pub use finished::{Finished, Watcher, note};
 pub use metrics::RequestMetrics;
 
 use crate::current::{self, Current};
@@ -32,7 +34,7 @@ use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
@@ -73,6 +75,8 @@ pub struct Seen {
     pub tracing: Tracing,
     /// Whose word about the client's address is believed.
     pub proxies: TrustedProxies,
+    /// Who is told of requests that ended.
+    pub watchers: Vec<Watcher>,
 }
 
 /// The address of the client, behind trusted proxies the one that they name. An extractor; none when the peer is not known.
@@ -270,7 +274,8 @@ fn begin(shared: &Shared, request: &mut Request) -> (Current, tracing::Span) {
     };
     let client = client(shared, request);
     let certificate = request.extensions().get::<PeerCertificate>().cloned();
-    (Current { trace, tracestate, client, certificate, record, ..Current::new(id) }, span)
+    let notes = (!shared.seen.watchers.is_empty()).then(Mutex::default);
+    (Current { trace, tracestate, client, certificate, record, notes, ..Current::new(id) }, span)
 }
 
 /// The span of a request that belongs to a trace, and its own place in the trace.

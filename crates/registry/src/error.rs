@@ -1,6 +1,6 @@
 //! Why the registry did not do what it was asked, one enum for each kind of operation.
 
-use crate::name::BadName;
+use crate::name::{BadName, OWN_IDS};
 use crate::registry::ADMIN_TOKEN_CHARS_MIN;
 use crate::sensors::{LABEL_KEY_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX, OVERLAP_SECONDS_MAX};
 use crate::tokens::{TOKEN_NAME_BYTES_MAX, USES_MAX};
@@ -87,6 +87,14 @@ pub enum RegisterError {
     /// The name gives no id.
     #[error(transparent)]
     Name(#[from] BadName),
+    /// The id is one of the collector's own.
+    #[error(
+        "the id {sensor_id:?} begins with {OWN_IDS:?}, as only those of the collector's own events do: choose another name"
+    )]
+    Own {
+        /// The id.
+        sensor_id: String,
+    },
     /// The labels are too many or too long.
     #[error("{}", labels_rule())]
     Labels,

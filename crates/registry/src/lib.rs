@@ -38,7 +38,7 @@ pub use certificates::Named;
 pub use error::{AuthError, OpenError, RegisterError, RegistryError, SensorError, TokenError};
 pub use identity::{Identity, Role};
 pub use metrics::RegistryMetrics;
-pub use name::{BadName, sensor_id_from};
+pub use name::{BadName, OWN_IDS, sensor_id_from};
 pub use quota::{BURST_SECONDS_MAX, PER_SECOND_MAX, Quota, QuotaChange};
 pub use registry::{ADMIN_TOKEN_CHARS_MIN, Options, REGISTRY_BYTES_MAX, Registry};
 pub use sensors::{Labels, OVERLAP_SECONDS_MAX, Registered, Rotated, SensorChange, SensorInfo};

@@ -2,6 +2,8 @@
 
 /// The longest id.
 pub(crate) const ID_BYTES_MAX: usize = 128;
+/// How the ids begin of what the collector itself sends events as: no sensor is registered with one.
+pub const OWN_IDS: &str = "catchment.";
 /// The longest name.
 const NAME_BYTES_MAX: usize = 256;
 

@@ -3,7 +3,7 @@
 use crate::audit::{self, Actor, Done};
 use crate::error::{RegisterError, RegistryError, SensorError};
 use crate::identity::Role;
-use crate::name::sensor_id_from;
+use crate::name::{OWN_IDS, sensor_id_from};
 use crate::quota::{Quota, QuotaChange};
 use crate::registry::{Registry, now_micros};
 use crate::token::Token;
@@ -97,6 +97,9 @@ impl Registry {
     /// [`RegisterError`].
     pub async fn register(&self, by: &Actor<'_>, name: &str, labels: &Labels) -> Result<Registered, RegisterError> {
         let id = sensor_id_from(name)?;
+        if id.starts_with(OWN_IDS) {
+            return Err(RegisterError::Own { sensor_id: id });
+        }
         let given = labels;
         let labels = labels_text(given).ok_or(RegisterError::Labels)?;
         let registration = Registration { id: &id, name: name.trim(), labels: &labels };

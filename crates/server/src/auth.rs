@@ -5,11 +5,12 @@ use crate::authorisation::Act;
 use crate::certificate;
 use crate::code::Code;
 use crate::quota;
+use crate::request_log::Asker;
 use event::TimeZone;
 use http::HeaderMap;
 use nowwhat::Problem;
 use nowwhat::bearer::{self, Refusal, SeveralTokens};
-use nowwhat::request::{ClientAddress, current_id};
+use nowwhat::request::{ClientAddress, current_id, note};
 use registry::{Actor, AuthError, Identity, Quota};
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use std::sync::Arc;
 /// no sensor, 429 after too many unknown tokens.
 pub(crate) async fn permit(app: &App, headers: &HeaderMap, act: Act) -> Result<Arc<Identity>, Problem> {
     let identity = identity(app, headers).await?;
+    note(|| Asker(identity.clone()));
     quota::tell_of(app, &identity);
     if act.is_allowed(identity.role) {
         return Ok(identity);

@@ -21,6 +21,7 @@ mod openapi;
 mod pages;
 mod parameters;
 mod quota;
+mod request_log;
 mod routes;
 mod sensors;
 
@@ -35,5 +36,6 @@ pub use openapi::openapi;
 pub use pages::PAGES_BYTES_MAX;
 pub use quota::{QUOTAS_BYTES_MAX, Quotas};
 pub use registry::{BURST_SECONDS_MAX, PER_SECOND_MAX, Quota};
+pub use request_log::{REQUESTS_SENSOR, RequestLog, RequestLogLimits, Storing};
 pub use routes::routes;
 pub use sensors::SensorMetrics;

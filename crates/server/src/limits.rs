@@ -110,6 +110,11 @@ const LIMITS: &[Limit] = &[
         code: Answer::Words("the oldest of the token that has most go, and `audit.trim` says so"),
     },
     Limit { what: "Age of an entry of the audit", key: "audit.age_seconds", code: Answer::Words("it goes") },
+    Limit {
+        what: "Requests that wait to be collected as events",
+        key: "request_log.waiting_bytes_max",
+        code: Answer::Words("they are left out of the request log, and counted"),
+    },
     Limit { what: "Text of a query", key: "query.bytes_max", code: Answer::Turned(Code::QueryTooLarge) },
     Limit { what: "Queries at once", key: "query.concurrent_max", code: Answer::Turned(Code::TooManyQueries) },
     Limit { what: "Time of a query", key: "query.timeout_seconds_max", code: Answer::Turned(Code::QueryTimeout) },

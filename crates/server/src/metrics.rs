@@ -6,6 +6,7 @@ use nowwhat::Problem;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use std::fmt::{self, Write};
 
@@ -20,24 +21,76 @@ impl EncodeLabelValue for Code {
     }
 }
 
+nowwhat::label! {
+    /// What became of a request's line in the request log.
+    pub(crate) enum RequestEnd {
+        /// It is an event.
+        Stored = "stored",
+        /// The engine did not take it.
+        Failed = "failed",
+        /// Too many waited.
+        LeftOut = "left_out",
+    }
+}
+
+nowwhat::labels! {
+    /// What the lines of the request log are counted by.
+    struct LineLabels { end: RequestEnd }
+}
+
+/// What the request log counts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RequestLogMetrics {
+    pub(crate) requests: Counter,
+    ends: nowwhat::metrics::Family<LineLabels, Counter>,
+    pub(crate) waiting: Gauge,
+}
+
+impl RequestLogMetrics {
+    /// Counts the ends of lines.
+    pub(crate) fn end(&self, end: RequestEnd, lines: u64) {
+        self.ends.get_or_create(&LineLabels { end }).inc_by(lines);
+    }
+
+    /// How many had this end.
+    #[cfg(test)]
+    pub(crate) fn ended(&self, end: RequestEnd) -> u64 {
+        self.ends.get_or_create(&LineLabels { end }).get()
+    }
+}
+
 /// What the server counts; registered once at start.
 #[derive(Clone, Debug)]
 pub struct ServerMetrics {
     turned_away: Family<ReasonLabel, Counter>,
     pub(crate) events_read: Counter,
+    pub(crate) request_log: RequestLogMetrics,
 }
 
 impl ServerMetrics {
     /// Makes the metrics and adds them to `registry`.
     pub fn register(registry: &mut Registry) -> Self {
-        let metrics = Self { turned_away: Family::default(), events_read: Counter::default() };
+        let request_log = RequestLogMetrics::default();
+        let metrics = Self { turned_away: Family::default(), events_read: Counter::default(), request_log };
+        RequestEnd::ALL.into_iter().for_each(|end| metrics.request_log.end(end, 0));
         for code in Code::ALL.iter().copied().filter(|code| code.turns_away()) {
             drop(metrics.turned_away.get_or_create(&ReasonLabel { code }));
         }
         let r = registry.sub_registry_with_prefix("catchment_server");
         let help = "Requests turned away whole, by the code of the answer: too large, too many, no room, no token";
         r.register("turned_away", help, metrics.turned_away.clone());
-        r.register("events_read", "Events found in the bodies of requests", metrics.events_read.clone());
+        r.register(
+            "events_read",
+            "Events found in the bodies of requests, and made by the request log",
+            metrics.events_read.clone(),
+        );
+        let log = &metrics.request_log;
+        r.register("request_log_requests", "Requests that ended while they were collected", log.requests.clone());
+        let help =
+            "Collected requests by what became of them: stored as an event, failed, left out because too many waited";
+        r.register("request_log_ends", help, log.ends.clone());
+        let help = "Collected requests that wait to be stored as events";
+        r.register("request_log_waiting", help, log.waiting.clone());
         metrics
     }
 

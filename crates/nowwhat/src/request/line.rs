@@ -1,6 +1,7 @@
 //! A request's line in the log and its place in the metrics, written when its answer ends.
 
 use super::Here;
+use super::finished::Finished;
 use super::metrics::Outcome;
 use crate::current::{self, Current};
 use crate::debug::Ended;
@@ -17,10 +18,10 @@ use std::fmt;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Status that the log and the metrics give a request whose client went away before the answer.
 fn client_gone() -> StatusCode {
@@ -127,6 +128,7 @@ impl Line {
             response_bytes: self.response_bytes,
         };
         self.here.metrics.count(&self.here.shared.metrics, &outcome);
+        self.tell_watchers(time, outcome.request_bytes);
         let (method, status) = (self.method.value(), self.status.as_u16());
         let named = self.current.handler.get().copied();
         let path = self.asked.path();
@@ -167,6 +169,34 @@ impl Line {
             let title = title.split_once(' ').map_or("", |(_, title)| title).to_owned();
             record.end(title, Ended { status, duration, db, view });
         }
+    }
+}
+
+impl Line {
+    fn tell_watchers(&self, duration: Duration, request_bytes: u64) {
+        let watchers = &self.here.shared.seen.watchers;
+        let Some(notes) = self.current.notes.as_ref().filter(|_| !watchers.is_empty()) else { return };
+        let notes = std::mem::take(&mut *notes.lock().unwrap_or_else(PoisonError::into_inner));
+        let named = self.current.handler.get();
+        let finished = Finished {
+            request_id: self.current.id.to_str().unwrap_or_default(),
+            method: self.method,
+            route: &self.route,
+            path: self.asked.path(),
+            controller: named.map(|name| name.controller),
+            action: named.map(|name| name.action),
+            format: &self.format,
+            status: self.status,
+            duration,
+            view_ms: self.current.times.view_ms(),
+            db_ms: self.current.times.db_ms(),
+            request_bytes,
+            response_bytes: self.response_bytes,
+            client: self.current.client,
+            code: self.problem.as_ref().map(Problem::code),
+            notes: &notes,
+        };
+        watchers.iter().for_each(|watcher| watcher.tell(&finished));
     }
 }
 

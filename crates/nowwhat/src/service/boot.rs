@@ -6,6 +6,7 @@ use crate::config::Loaded;
 use crate::dependency::{Dependency, DependencyMetrics};
 use crate::health::Health;
 use crate::metrics::{Registry, SharedRegistry};
+use crate::request::{Finished, Watcher};
 use crate::settings::Foundation;
 use axum::Router;
 use futures::FutureExt;
@@ -47,6 +48,7 @@ pub struct Boot {
     pub(super) endings: Vec<BoxFuture<'static, String>>,
     pub(super) greeting: Option<String>,
     pub(super) around: Vec<Around>,
+    pub(super) watchers: Vec<Watcher>,
 }
 
 impl fmt::Debug for Boot {
@@ -117,6 +119,12 @@ impl Boot {
     /// To be used for what every answer needs, such as the headers of CORS: what it answers by itself has no id, no line and no metrics.
     pub fn around(&mut self, around: impl FnOnce(Router) -> Router + Send + 'static) {
         self.around.push(Box::new(around));
+    }
+
+    /// Is told of each request of the public listener that ended, what its line in the log tells and what handlers
+    /// [noted](crate::request::note) of it. It runs on the thread that ended the request, so it must neither wait nor panic.
+    pub fn on_request(&mut self, watch: impl Fn(&Finished<'_>) + Send + Sync + 'static) {
+        self.watchers.push(Watcher::new(watch));
     }
 
     /// What a person sees on standard output once the service is ready.

@@ -13,7 +13,7 @@ use crate::journal;
 use crate::metrics::{self, Registry, SharedRegistry};
 use crate::otlp::{Otlp, OtlpMetrics, OtlpOptions};
 use crate::problem::Limits;
-use crate::request::{Inside, Observe, RequestMetrics, Seen, Tracing};
+use crate::request::{Inside, Observe, RequestMetrics, Seen, Tracing, Watcher};
 use crate::serve::{ConnectionMetrics, Inherited, register_certificates};
 use crate::settings::Foundation;
 use crate::systemd::Systemd;
@@ -205,6 +205,7 @@ impl Prepared {
             endings: Vec::new(),
             greeting: None,
             around: Vec::new(),
+            watchers: Vec::new(),
         }
     }
 
@@ -220,9 +221,9 @@ impl Prepared {
         }
     }
 
-    pub(super) fn observe(&self, limits: watch::Receiver<Limits>) -> Observe {
+    pub(super) fn observe(&self, limits: watch::Receiver<Limits>, watchers: Vec<Watcher>) -> Observe {
         let tracing = if self.otlp.is_some() { Tracing::Exported } else { Tracing::Continued };
-        let seen = Seen { inside: self.inside.clone(), tracing, proxies: self.foundation.proxies() };
+        let seen = Seen { inside: self.inside.clone(), tracing, proxies: self.foundation.proxies(), watchers };
         Observe::within(self.metrics.requests.clone(), seen, limits)
     }
 }

@@ -9,6 +9,7 @@ use crate::config::Problems;
 use crate::health::{self, Health, register_health};
 use crate::metrics;
 use crate::problem::Uniform;
+use crate::request::Watcher;
 use crate::serve::{
     ConnectionLimits, Hangup, HostRequired, Inherited, Listener, Serving, Termination, Tls, make_room_for,
     register_certificates, stop_signal,
@@ -114,7 +115,7 @@ pub(crate) async fn serve(
             return unstarted.and(stopping.run(&mut asks, wanted).await);
         }
     };
-    let routes = Routes { inner: routes.merge(health::public_routes(health.clone())), around: boot.around };
+    let routes = Routes::of(routes, &mut boot);
     stopping.api = Some(serve_api(prepared, api, routes, &switches));
 
     health.started();
@@ -157,15 +158,24 @@ fn serve_admin(prepared: &Prepared, listener: Listener, health: &Health, switche
     Served { task: tokio::spawn(listener.serve(routes, serving)), stopper }
 }
 
-/// The routes of the public listener, and what goes around all of them.
+/// The routes of the public listener, what goes around all of them, and who is told of their requests.
 struct Routes {
     inner: Router,
     around: Vec<Around>,
+    watchers: Vec<Watcher>,
+}
+
+impl Routes {
+    /// Those of the service with those that every service has.
+    fn of(inner: Router, boot: &mut Boot) -> Self {
+        let inner = inner.merge(health::public_routes(boot.health.clone()));
+        Self { inner, around: std::mem::take(&mut boot.around), watchers: std::mem::take(&mut boot.watchers) }
+    }
 }
 
 fn serve_api(prepared: &Prepared, listener: Listener, routes: Routes, switches: &Switches) -> Served {
     let (stopper, stop) = stop_signal();
-    let observed = prepared.observe(switches.limits.subscribe()).router(routes.inner);
+    let observed = prepared.observe(switches.limits.subscribe(), routes.watchers).router(routes.inner);
     let routes = routes.around.into_iter().fold(observed, |routes, around| around(routes));
     let limits = switches.connections.subscribe();
     let serving = Serving { limits, metrics: prepared.connection_metrics(), tls: switches.tls.clone(), stop };

@@ -13,6 +13,7 @@ mod running;
 mod systemd;
 mod test_kit;
 mod tls;
+mod watching;
 
 use axum::Router;
 use nowwhat::{Boot, BoxError, Environment, Service};

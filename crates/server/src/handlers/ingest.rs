@@ -13,12 +13,14 @@ use crate::clock::now_micros;
 use crate::code::Code;
 use crate::handlers::rejected::{Rejections, Sent};
 use crate::idempotency::{self, Given};
+use crate::request_log::{Came, Ended};
 use answer::Told;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use engine::{Claimed, Outcome, Request as KeyedRequest, Submission};
 use http::request::Parts;
 use nowwhat::Problem;
+use nowwhat::request::note;
 use reading::{Atomic, Reading};
 
 /// Reads the batch, hands it to the engine, answers when it is durable.
@@ -58,6 +60,7 @@ async fn taken(app: &App, parts: Parts, body: &mut Coming) -> Result<Response, P
     let text = read.bytes.clone();
     let (batch, mut reservation) = body::work(size, || reading.batch(read))?;
     body.received(batch.received)?;
+    note(|| Came::of(&batch, received_at));
     app.shared.metrics.events_read.inc_by(batch.received);
     if let Some(newest) = batch.newest_time_micros() {
         app.shared.quotas.skewed(&sensor, received_at.saturating_sub(newest));
@@ -89,6 +92,7 @@ async fn taken(app: &App, parts: Parts, body: &mut Coming) -> Result<Response, P
         None => nowwhat::db(app.shared.engine.submit(submission)).await.map_err(answer::not_stored)?,
         Some(rejections) => Ending { app: app.clone(), rejections, refusal, submission, bytes }.end().await?,
     };
+    note(|| Ended::of(&outcome, told.rejected_total));
     let mut response = answer::of(app, outcome, &told);
     if let Some(given) = given {
         idempotency::mark(app, given, response.headers_mut());

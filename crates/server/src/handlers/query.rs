@@ -5,6 +5,7 @@ use crate::auth;
 use crate::authorisation::Act;
 use crate::body::{self, Coming};
 use crate::code::Code;
+use crate::request_log::Asked;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -13,6 +14,7 @@ use futures::{Stream, StreamExt};
 use http::{HeaderMap, HeaderValue, header};
 use nowwhat::Problem;
 use nowwhat::accept::Ranges;
+use nowwhat::request::note;
 use query::{Answer, Format, Query, QueryError, Waited};
 use serde::Deserialize;
 use std::time::Instant;
@@ -53,6 +55,7 @@ pub(crate) async fn post_query(State(app): State<App>, request: Request) -> Resu
     let (parts, mut body) = Coming::of(request);
     let asked = permitted(&app, &parts.headers, &mut body).await;
     let question = body::done(&app, body, asked).await?;
+    note(|| Asked::of(&question.sql));
     let format = format_of(&parts.headers)?;
     let query = Query {
         sql: question.sql,

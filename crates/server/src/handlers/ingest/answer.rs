@@ -41,7 +41,7 @@ pub(crate) struct Answer<'a> {
 #[derive(Serialize, Deserialize)]
 pub(super) struct Told {
     rejected: Box<RawValue>,
-    rejected_total: u64,
+    pub(super) rejected_total: u64,
 }
 
 /// Why one event of a batch was rejected.
