@@ -14,6 +14,7 @@ mod exported;
 mod memory;
 mod own;
 mod rejected;
+mod request;
 mod room;
 mod send;
 mod sensor;
@@ -55,6 +56,8 @@ enum Command {
     },
     /// Read who changed what: sensors, tokens, from where and in which request.
     Audit(audit::AuditArgs),
+    /// Tell all that is known of one request: what came with it, what was rejected of it, what it changed, its lines in a log.
+    Request(request::RequestArgs),
     /// Send events from a file or standard input: one a line, an array, or one object on several lines; plain or with gzip or zstd.
     Send(send::SendArgs),
     /// Read rejected events again, to mend and send them.
@@ -108,6 +111,7 @@ fn main() -> ExitCode {
         Command::Sensor { command } => sensor::run(&command, &environment),
         Command::Token { command } => token::run(&command, &environment),
         Command::Audit(args) => audit::run(&args, &environment),
+        Command::Request(args) => request::run(&args, &environment),
         Command::Send(args) => send::run(&args, &environment),
         Command::Rejected { command: RejectedCommand::Export(args) } => rejected::export(&args, &environment),
         Command::Query(args) => ask::run(&args, &environment),

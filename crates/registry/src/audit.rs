@@ -54,13 +54,20 @@ pub(crate) struct Done {
 }
 
 impl Registry {
-    /// The newest changes first, at most `limit`, those before the number `before`.
+    /// The newest changes first, at most `limit`, those before the number `before`, of one request or of all.
     ///
     /// # Errors
     /// [`RegistryError`].
-    pub async fn audit(&self, limit: u32, before: Option<i64>) -> Result<Vec<AuditEntry>, RegistryError> {
-        let rows = sqlx::query("SELECT * FROM audit WHERE id < ? ORDER BY id DESC LIMIT ?")
+    pub async fn audit(
+        &self,
+        limit: u32,
+        before: Option<i64>,
+        request_id: Option<&str>,
+    ) -> Result<Vec<AuditEntry>, RegistryError> {
+        let sql = "SELECT * FROM audit WHERE id < ?1 AND (?2 IS NULL OR request_id = ?2) ORDER BY id DESC LIMIT ?3";
+        let rows = sqlx::query(sql)
             .bind(before.unwrap_or(i64::MAX))
+            .bind(request_id)
             .bind(limit)
             .fetch_all(&self.shared.pool)
             .await?;

@@ -38,7 +38,7 @@ async fn person(registry: &Registry, name: &str, role: Role) -> Arc<Identity> {
 }
 
 async fn audit(registry: &Registry) -> Vec<AuditEntry> {
-    registry.audit(100_000, None).await.expect("read")
+    registry.audit(100_000, None, None).await.expect("read")
 }
 
 fn of(entries: &[AuditEntry]) -> BTreeMap<String, usize> {

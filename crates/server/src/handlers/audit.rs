@@ -27,6 +27,8 @@ pub(crate) struct Parameters {
     limit: Option<u64>,
     /// Only entries before this one: the `next_before` of the page before.
     before: Option<i64>,
+    /// Only entries of the request with this id.
+    request_id: Option<String>,
 }
 
 /// A page of the audit, newest first, and where the next one begins.
@@ -80,9 +82,10 @@ pub(crate) async fn get_audit(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     auth::permit(&app, &headers, Act::ReadAudit).await?;
-    let asked: Parameters = parameters(query.as_deref(), "limit and before")?;
+    let asked: Parameters = parameters(query.as_deref(), "limit, before and request_id")?;
     let limit = limit_of(asked.limit)?;
-    let mut found = nowwhat::db(app.shared.registry.audit(limit + 1, asked.before)).await.map_err(unavailable)?;
+    let found = app.shared.registry.audit(limit + 1, asked.before, asked.request_id.as_deref());
+    let mut found = nowwhat::db(found).await.map_err(unavailable)?;
     let next_before = cut(&mut found, limit, |entry| entry.id);
     let entries = found.into_iter().map(Entry::from).collect();
     pages::whole(&app, &Page { entries, next_before })
