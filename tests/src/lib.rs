@@ -97,10 +97,14 @@ pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
+/// What a program for [`readers_python`] ends with: threads of the readers abort Python now and then while it ends by itself.
+pub const READERS_END: &str = "\nimport os, sys; sys.stdout.flush(); os._exit(0)";
+
 /// A Python that has the readers `deltalake`, `polars` and `duckdb`; none when this machine has none.
 pub fn readers_python() -> Option<PathBuf> {
     let python = std::env::var_os("CATCHMENT_READERS_PYTHON").map_or_else(|| PathBuf::from("python3"), PathBuf::from);
-    let imports = Command::new(&python).args(["-c", "import deltalake, polars, duckdb, pyarrow"]).output();
+    let program = format!("import deltalake, polars, duckdb, pyarrow{READERS_END}");
+    let imports = Command::new(&python).args(["-c", &program]).output();
     imports.is_ok_and(|output| output.status.success()).then_some(python)
 }
 

@@ -4,7 +4,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
-use tests::{Collector, corpus, gunzipped_lines, skipped};
+use tests::{Collector, READERS_END, corpus, gunzipped_lines, skipped};
 
 const CORPORA: [&str; 3] = ["nab", "access_logs", "github_webhooks"];
 
@@ -105,7 +105,8 @@ fn independent_readers_find_the_same_events_in_the_table() {
 }
 
 fn read(python: &Path, program: &str, table: &Path) -> Value {
-    let output = Command::new(python).args(["-c", program]).arg(table).output().expect("Python runs");
+    let program = format!("{program}{READERS_END}");
+    let output = Command::new(python).args(["-c", &program]).arg(table).output().expect("Python runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
