@@ -56,7 +56,7 @@ fn all_that_the_collector_knows_of_a_request_is_told_in_the_order_of_time() {
     let made = shown("made-1");
     assert!(made.contains("audit     sensor.register sensor/door"), "{made}");
     assert!(made.contains("request   POST /api/v1/sensor 201 in "), "{made}");
-    assert!(shown("asked-1").contains("role admin, asked SELECT 'of order 17'"));
+    assert!(shown("asked-1\r\n").contains("role admin, asked SELECT 'of order 17'"), "with the end of its line");
 
     let json = catchment(dir.path(), &["request", "sent-1", "--json"], b"");
     let json: Value = serde_json::from_slice(&json.stdout).expect("JSON");

@@ -71,7 +71,8 @@ impl Findings {
 }
 
 pub(crate) fn run(args: &RequestArgs, environment: &Environment) -> anyhow::Result<()> {
-    let id = checked(&args.id)?;
+    // As it comes out of a file or an answer in CSV, with the end of its line.
+    let id = checked(args.id.trim())?;
     let mut findings = Findings::default();
     match Client::find(&args.server, environment) {
         Ok(client) => ask(&client, id, &mut findings),
