@@ -157,6 +157,7 @@ PROOF = $(notdir $(shell find deploy/test -maxdepth 1 -type f -executable | sort
 
 .PHONY: test-deploy
 test-deploy: tools ## Slow proofs of packages and deployment on Debian hosts of our own: as root, an hour or more with the builds (PROOF="hosts")
+	@$(if $(filter hosts tar,$(PROOF)),PARTS="deb tar" deploy/package/build)
 	@set -e; for proof in $(PROOF); do deploy/test/lib/prove $$proof deploy/test/$$proof; done
 
 # Not $(MAKE), which `make -n` would run: nothing is proven then. What makes it shorter is not handed on.
