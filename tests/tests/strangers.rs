@@ -4,6 +4,7 @@ use std::io::{BufRead, Write};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 use tests::{Collector, catchment, catchment_with, program, said};
 
 fn folder() -> tempfile::TempDir {
@@ -112,20 +113,57 @@ fn a_collector_that_is_started_again_at_its_address_is_waited_for() {
     assert!(told.contains("has ended") && told.contains("looking for it, for at most 30 s"), "{told}");
     assert!(holding.accept().is_err(), "nothing was sent meanwhile");
     drop(holding);
-    let again = Command::new(program())
-        .args(["serve", "--listen", address, "--admin-listen", "127.0.0.1:0", "--data-dir"])
-        .arg(&data)
-        .env_remove("CATCHMENT_URL")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn();
-    let mut again = Ended(again.expect("the program starts"));
+    let _again = Ended(started_at(address, &data));
     let (code, told) = sending.end();
     assert_eq!(code, Some(0), "{told}");
     let asked = catchment(dir.path(), &["query", "SELECT count(*) FROM events", "--format", "csv"], b"");
     assert!(said(&asked).contains("2000"), "{asked:?}");
-    again.0.kill().expect("it is ours");
+}
+
+#[test]
+fn a_batch_in_doubt_is_not_sent_again_once_its_key_may_be_forgotten() {
+    let dir = folder();
+    let collector = Collector::start_with(dir.path(), &[("CATCHMENT_WINDOW__SECONDS", "10s")]);
+    assert_done(&catchment(dir.path(), &["sensor", "add", "roof"], b""));
+    let (data, api) = (collector.dir.clone(), collector.api.clone());
+    let address = api.trim_start_matches("http://");
+    let mut sending = Sending::start(dir.path());
+    sending.lines(1000);
+    collector.wait_for("the first lines", |c| c.rows("SELECT count(*) FROM events") == [[serde_json::json!(1000)]]);
+    // The next ones reach it, and have no answer.
+    let pid = rustix::process::Pid::from_raw(collector.pid() as i32).expect("a process");
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("it is ours");
+    sending.lines(1000);
+    let port: u16 = address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+    tests::wait_until("the batch is there", || waits_to_be_read(port));
+    collector.kill();
+    let lost = Instant::now();
+    let told = sending.told();
+    assert!(told.contains("trying again with the same key, for at most 10 s"), "{told}");
+    tests::wait_until("its key may be forgotten", || lost.elapsed() > Duration::from_secs(11));
+    let _again = Ended(started_at(address, &data));
+    let (code, told) = sending.end();
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("lines 1001 to 2000 may be stored or not"), "{told}");
+}
+
+/// Whether bytes wait at this port that its process has not read.
+fn waits_to_be_read(port: u16) -> bool {
+    let told = std::fs::read_to_string("/proc/net/tcp").expect("Linux tells");
+    let local = format!(":{port:04X}");
+    told.lines().any(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        // Number, local address, remote address, state (01: established), bytes that wait to be sent and to be read.
+        matches!(fields[..], [_, at, _, "01", waiting, ..] if at.ends_with(&local) && !waiting.ends_with(":00000000"))
+    })
+}
+
+/// A collector over the folder, at this address.
+fn started_at(address: &str, data: &Path) -> Child {
+    let mut command = Command::new(program());
+    command.args(["serve", "--listen", address, "--admin-listen", "127.0.0.1:0", "--data-dir"]).arg(data);
+    command.env_remove("CATCHMENT_URL").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().expect("the program starts")
 }
 
 /// A process that ends with the test.

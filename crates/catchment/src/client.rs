@@ -17,7 +17,7 @@ use nowwhat::metrics::Registry;
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
 /// Bounds of one call.
@@ -160,6 +160,11 @@ impl Client {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether the collector of a folder, which was away since then, may be one that is started again.
+    pub(crate) fn may_return(&self, away_since: Instant) -> bool {
+        self.found_at.is_some() && away_since.elapsed() < RETURN_LOOK * RETURN_LOOKS
     }
 
     /// Waits for a collector that is started again, as by an upgrade: meanwhile systemd may hold its address, or anybody.

@@ -248,18 +248,34 @@ impl Sending<'_> {
         let way = self.way.headers.clone();
         let mut headers: Vec<(&str, &str)> = way.iter().map(|(name, value)| (&**name, &**value)).collect();
         headers.push(("idempotency-key", &key));
-        // Since when the batch may be stored without an answer that says so.
-        let mut stored_since = None;
+        // Since when the batch may be stored without an answer that says so, and until when its key is surely known.
+        let (mut stored_since, mut known_until) = (None, None);
+        let mut away_since = None;
         for tried in 0..TRIES {
-            let was_lost = stored_since.is_some();
+            let (was_lost, began) = (stored_since.is_some(), Instant::now());
+            self.client.wait_for_return(|text| self.complain(text));
+            // The key may be forgotten by now, and the batch be stored a second time.
+            if known_until.is_some_and(|until| Instant::now() > until) {
+                return Err(Stopped::undecided(anyhow!("the collector was away for longer than it surely knows keys")));
+            }
             self.done().batch = Fate::Unknown;
             let (cause, wait) = match self.once(&path, body.clone(), &headers) {
                 Tried::Answered(said) => {
                     self.count(&said);
                     return Ok(());
                 }
-                Tried::Unreached(cause) | Tried::Refused(cause) if !was_lost => return Err(cause.into()),
-                Tried::Unreached(cause) => (cause, WAIT),
+                Tried::Refused(cause) if !was_lost => return Err(cause.into()),
+                // One that is started again closes its door before it takes its address away.
+                Tried::Unreached(cause) => {
+                    let since = *away_since.get_or_insert(began);
+                    if !was_lost && !self.client.may_return(since) {
+                        return Err(cause.into());
+                    }
+                    if since == began {
+                        self.complain(&format!("{cause:#}: trying again"));
+                    }
+                    (cause, WAIT)
+                }
                 Tried::TurnedAway { cause, wait } => {
                     if tried % 10 == 0 {
                         let (tries, seconds) = (TRIES - tried - 1, wait.as_secs());
@@ -279,10 +295,10 @@ impl Sending<'_> {
                 None => self.done().batch = Fate::NotStored,
                 Some(since) => {
                     let doubt_max = self.doubt_max(since, &cause);
-                    // The key may be forgotten by then, and the batch be stored a second time.
                     if since.elapsed() + wait > doubt_max {
                         return Err(Stopped::undecided(cause));
                     }
+                    known_until = Some(since + doubt_max);
                     if !was_lost {
                         let seconds = doubt_max.as_secs();
                         self.complain(&format!("{cause:#}: trying again with the same key, for at most {seconds} s"));
@@ -318,7 +334,6 @@ impl Sending<'_> {
 
     /// Sends one batch once.
     fn once(&mut self, path: &str, body: Bytes, headers: &[(&str, &str)]) -> Tried {
-        self.client.wait_for_return(|text| self.complain(text));
         let asked = Instant::now();
         let answer = match self.client.post(path, self.token.text(), body, headers) {
             Ok(answer) => answer,
