@@ -61,11 +61,8 @@ fn no_command_sends_a_token_of_the_folder_beside_it_to_another_address() {
 fn nobody_gets_a_token_who_listens_where_the_collector_was_before_it_was_killed() {
     let dir = folder();
     let collector = Collector::start(dir.path());
-    assert_done(&catchment(dir.path(), &["sensor", "add", "roof"], b""));
     let (data, url) = (collector.dir.clone(), collector.api.clone());
-    let mut sending = Sending::start(dir.path());
-    sending.lines(1000);
-    collector.wait_for("the first lines", |c| c.rows("SELECT count(*) FROM events") == [[serde_json::json!(1000)]]);
+    let mut sending = Sending::begun(dir.path(), &collector);
     collector.kill();
     assert!(data.join("addresses.json").exists(), "it could not take its addresses away");
     let stranger = TcpListener::bind(url.trim_start_matches("http://")).expect("the port is free");
@@ -98,11 +95,8 @@ fn nobody_gets_a_token_who_listens_where_the_collector_was_before_it_was_killed(
 fn a_collector_that_is_started_again_at_its_address_is_waited_for() {
     let dir = folder();
     let collector = Collector::start(dir.path());
-    assert_done(&catchment(dir.path(), &["sensor", "add", "roof"], b""));
     let (data, url) = (collector.dir.clone(), collector.api.clone());
-    let mut sending = Sending::start(dir.path());
-    sending.lines(1000);
-    collector.wait_for("the first lines", |c| c.rows("SELECT count(*) FROM events") == [[serde_json::json!(1000)]]);
+    let mut sending = Sending::begun(dir.path(), &collector);
     // As while systemd has its sockets.
     let address = url.trim_start_matches("http://");
     assert_eq!(collector.terminate(), 0);
@@ -124,12 +118,9 @@ fn a_collector_that_is_started_again_at_its_address_is_waited_for() {
 fn a_batch_in_doubt_is_not_sent_again_once_its_key_may_be_forgotten() {
     let dir = folder();
     let collector = Collector::start_with(dir.path(), &[("CATCHMENT_WINDOW__SECONDS", "10s")]);
-    assert_done(&catchment(dir.path(), &["sensor", "add", "roof"], b""));
     let (data, api) = (collector.dir.clone(), collector.api.clone());
     let address = api.trim_start_matches("http://");
-    let mut sending = Sending::start(dir.path());
-    sending.lines(1000);
-    collector.wait_for("the first lines", |c| c.rows("SELECT count(*) FROM events") == [[serde_json::json!(1000)]]);
+    let mut sending = Sending::begun(dir.path(), &collector);
     // The next ones reach it, and have no answer.
     let pid = rustix::process::Pid::from_raw(collector.pid() as i32).expect("a process");
     rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("it is ours");
@@ -180,6 +171,15 @@ impl Drop for Ended {
 struct Sending(Child);
 
 impl Sending {
+    /// As the sensor `roof`, whose first 1,000 lines are stored.
+    fn begun(dir: &Path, collector: &Collector) -> Self {
+        assert_done(&catchment(dir, &["sensor", "add", "roof"], b""));
+        let mut sending = Self::start(dir);
+        sending.lines(1000);
+        collector.wait_for("the first lines", |c| c.rows("SELECT count(*) FROM events") == [[serde_json::json!(1000)]]);
+        sending
+    }
+
     fn start(dir: &Path) -> Self {
         let mut command = Command::new(program());
         command

@@ -3,7 +3,7 @@
 //! Neither a token nor a password in an address is ever shown. The tokens of a data folder go to the collector that runs over it and to nobody
 //! else, unless both are named: an address may be anybody's. So it is looked at before each request whether that collector still runs.
 
-use crate::data_dir::DataDir;
+use crate::data_dir::{DataDir, OF_PACKAGE};
 use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use clap::Args;
@@ -59,9 +59,9 @@ pub(crate) struct Client {
     token: Option<Token>,
 }
 
-/// How often one that is started again is looked for, and how many times.
+/// For how long one that is started again is looked for, and how often.
+const RETURN_MAX: Duration = Duration::from_secs(30);
 const RETURN_LOOK: Duration = Duration::from_millis(200);
-const RETURN_LOOKS: u32 = 150;
 
 /// Where a collector is asked: its address, its folder, and by which address it was found there.
 type Place = (String, Option<DataDir>, Option<SocketAddr>);
@@ -122,7 +122,7 @@ impl Token {
 impl Client {
     /// Finds the collector and the token: `CATCHMENT_TOKEN`, else the data folder's admin token.
     pub(crate) fn find(server: &Server, environment: &Environment) -> anyhow::Result<Self> {
-        let known = [PathBuf::from("data"), PathBuf::from("/var/lib/catchment")];
+        let known = [PathBuf::from("data"), PathBuf::from(OF_PACKAGE)];
         let folders: Vec<&Path> = match &server.data_dir {
             Some(dir) => vec![dir],
             None => known.iter().map(PathBuf::as_path).filter(|dir| dir.exists()).collect(),
@@ -164,21 +164,16 @@ impl Client {
 
     /// Whether the collector of a folder, which was away since then, may be one that is started again.
     pub(crate) fn may_return(&self, away_since: Instant) -> bool {
-        self.found_at.is_some() && away_since.elapsed() < RETURN_LOOK * RETURN_LOOKS
+        self.found_at.is_some() && away_since.elapsed() < RETURN_MAX
     }
 
     /// Waits for a collector that is started again, as by an upgrade: meanwhile systemd may hold its address, or anybody.
     pub(crate) fn wait_for_return(&self, complain: impl Fn(&str)) {
-        let mut left = RETURN_LOOKS;
-        while left > 0
-            && let Err(ended) = self.still_there()
-        {
-            if left == RETURN_LOOKS {
-                let seconds = (RETURN_LOOK * RETURN_LOOKS).as_secs();
-                complain(&format!("{ended}: looking for it, for at most {seconds} s"));
-            }
+        let Err(ended) = self.still_there() else { return };
+        complain(&format!("{ended}: looking for it, for at most {} s", RETURN_MAX.as_secs()));
+        let since = Instant::now();
+        while self.still_there().is_err() && self.may_return(since) {
             std::thread::sleep(RETURN_LOOK);
-            left -= 1;
         }
     }
 
@@ -312,7 +307,7 @@ fn running(folders: &[&Path]) -> anyhow::Result<Place> {
     let mut running = folders.iter().map(|dir| DataDir::of(dir)).filter_map(|dir| Some((dir.addresses()?, dir)));
     running.next().map(|(addresses, dir)| (addresses.url(), Some(dir), Some(addresses.api))).ok_or_else(|| {
         let looked: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
-        let looked = if looked.is_empty() { "./data or /var/lib/catchment".to_owned() } else { looked.join(", ") };
+        let looked = if looked.is_empty() { format!("./data or {OF_PACKAGE}") } else { looked.join(", ") };
         anyhow!(
             "no running collector found in {looked}: start one with `catchment serve`, or say where it is with --url or --data-dir"
         )

@@ -9,6 +9,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+/// The data folder of the package's unit.
+pub(crate) const OF_PACKAGE: &str = "/var/lib/catchment";
+
 /// The addresses really bound, as `addresses.json` holds them.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Addresses {

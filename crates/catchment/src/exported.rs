@@ -101,8 +101,7 @@ pub(crate) fn line_of(row: &Value) -> Result<String, LeftOut> {
         && let Some(text) = line.text.as_ref().filter(|text| text.trim() != "null")
         && serde_json::from_str::<&RawValue>(text).is_ok()
     {
-        // Between the values of JSON a line end is a blank; in a text it may not stand at all.
-        line.event = RawValue::from_string(text.trim().replace(['\n', '\r'], " ")).ok();
+        line.event = RawValue::from_string(on_one_line(text.trim())).ok();
         line.text = line.text.filter(|_| line.event.is_none());
     }
     Ok(serde_json::to_string(&line).expect("plain data always serializes"))
@@ -165,23 +164,23 @@ pub(crate) fn lines_of(document: &[u8]) -> anyhow::Result<Option<Vec<u8>>> {
             Err(_) => values.push(value),
         }
     }
-    let other = values.iter().position(|value| !is_exported(value.get().as_bytes()));
-    if !values.iter().any(|value| is_exported(value.get().as_bytes())) {
+    let are_lines: Vec<bool> = values.iter().map(|value| is_exported(value.get().as_bytes())).collect();
+    if !are_lines.contains(&true) {
         return Ok(None);
     }
-    if let Some(other) = other {
+    if let Some(other) = are_lines.iter().position(|is_line| !is_line) {
         anyhow::bail!(
             "event {} of the JSON is no line of `catchment rejected export`, and others are: send them apart",
             other + 1
         );
     }
-    // Between the values of JSON a line end is a blank; in a text it may not stand at all.
-    Ok(Some(
-        values
-            .iter()
-            .flat_map(|value| value.get().replace(['\n', '\r'], " ").into_bytes().into_iter().chain([b'\n']))
-            .collect(),
-    ))
+    let lines: String = values.iter().map(|value| on_one_line(value.get()) + "\n").collect();
+    Ok(Some(lines.into_bytes()))
+}
+
+/// JSON without line ends: between its values one is a blank, and in a text it may not stand at all.
+fn on_one_line(json: &str) -> String {
+    json.replace(['\n', '\r'], " ")
 }
 
 /// What is to be sent for an exported line, and how; none for any other line. `given` are parameters that go before its own.

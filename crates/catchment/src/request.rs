@@ -16,8 +16,6 @@ use std::path::PathBuf;
 
 /// Most that is shown of one kind.
 const SHOWN_MAX: usize = 100;
-/// The longest id that a request can have.
-const ID_CHARS_MAX: usize = 128;
 
 #[derive(Args)]
 pub(crate) struct RequestArgs {
@@ -105,13 +103,11 @@ pub(crate) fn run(args: &RequestArgs, environment: &Environment) -> anyhow::Resu
 
 /// An id that a request can have.
 fn checked(id: &str) -> Result<&str, Usage> {
-    let is_one = (1..=ID_CHARS_MAX).contains(&id.len())
-        && id.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"\\".contains(&byte));
-    if is_one {
+    if nowwhat::request::is_id(id.as_bytes()) {
         return Ok(id);
     }
     Err(Usage(format!(
-        "{id:?} is no id of a request: it has 1 to {ID_CHARS_MAX} printable ASCII characters without blanks, quotes and backslashes, as in the \
+        "{id:?} is no id of a request: it has 1 to 128 printable ASCII characters without blanks, quotes and backslashes, as in the \
          header X-Request-Id of its answer"
     )))
 }

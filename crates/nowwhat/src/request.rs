@@ -338,13 +338,14 @@ fn told_by(panic: &(dyn Any + Send)) -> String {
     format!("panic: {}", text.unwrap_or("without a text"))
 }
 
+/// Whether a request can have this id: 1 to 128 printable ASCII characters without blanks, quotes and backslashes.
+pub fn is_id(text: &[u8]) -> bool {
+    (1..=128).contains(&text.len()) && text.iter().all(|b| b.is_ascii_graphic() && !b"\"\\".contains(b))
+}
+
 /// The client's id when it is short and printable, else a new UUIDv7.
 fn request_id(request: &Request) -> HeaderValue {
-    let usable = |value: &&HeaderValue| {
-        (1..=128).contains(&value.len())
-            && value.as_bytes().iter().all(|b| b.is_ascii_graphic() && !b"\"\\".contains(b))
-    };
-    match request.headers().get(&REQUEST_ID).filter(usable) {
+    match request.headers().get(&REQUEST_ID).filter(|value| is_id(value.as_bytes())) {
         Some(given) => given.clone(),
         None => {
             let mut text = [0; uuid::fmt::Hyphenated::LENGTH];

@@ -79,6 +79,15 @@ crate::settings! {
 }
 
 impl Foundation {
+    /// The listeners by which tokens would travel in clear, beyond loopback without TLS, if these are their addresses.
+    pub(crate) fn in_clear(&self, api: SocketAddr, admin: SocketAddr) -> Vec<(&'static str, SocketAddr)> {
+        let listeners = [("http", api, self.http.tls_certificate.is_some()), ("admin", admin, false)];
+        let open = listeners
+            .into_iter()
+            .filter(|(_, address, tls)| !address.ip().is_loopback() && !tls && !self.http.insecure);
+        open.map(|(name, address, _)| (name, address)).collect()
+    }
+
     pub(crate) fn connection_limits(&self) -> ConnectionLimits {
         ConnectionLimits {
             connections_max: self.http.connections_max,

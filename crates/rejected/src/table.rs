@@ -3,7 +3,7 @@
 use crate::damage::{self, Aside, is_damage};
 use crate::metrics::RejectedMetrics;
 use crate::row::{Column, Filter, NewRow, Origin, Row};
-use crate::writer::{Done, Extent, Job, Keeping, Writer};
+use crate::writer::{Done, Extent, Job, Keeping, Question, Writer};
 use futures::TryStreamExt;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection as _, Row as _, SqlitePool};
@@ -175,7 +175,7 @@ impl Rejected {
     /// # Errors
     /// [`RejectedError`]; then none of them is kept.
     pub async fn keep(&self, origin: Origin, rows: Vec<NewRow>) -> Result<(), RejectedError> {
-        self.asked(|done| Job::Keep(Keeping::new(origin, rows, done))).await
+        self.done(|done| Job::Keep(Keeping::new(origin, rows, done))).await
     }
 
     /// Lets the rows go that are too old now.
@@ -183,19 +183,19 @@ impl Rejected {
     /// # Errors
     /// [`RejectedError`]; what was not removed is removed the next time.
     pub async fn expire(&self) -> Result<(), RejectedError> {
-        self.asked(Job::Expire).await
+        self.done(Job::Expire).await
     }
 
-    async fn asked(&self, job: impl FnOnce(Done) -> Job) -> Result<(), RejectedError> {
-        let (done, answered) = oneshot::channel();
-        let ended = self.answer(job(done), answered).await.flatten();
+    async fn done(&self, job: impl FnOnce(Done) -> Job) -> Result<(), RejectedError> {
+        let ended = self.answer(job).await.flatten();
         ended.inspect_err(|error| self.look_at(error))
     }
 
     /// What the writer answers.
-    async fn answer<T>(&self, job: Job, answered: oneshot::Receiver<T>) -> Result<T, RejectedError> {
+    async fn answer<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, RejectedError> {
+        let (answer, answered) = oneshot::channel();
         // Without a writer nobody answers.
-        drop(self.shared.jobs.send(job));
+        drop(self.shared.jobs.send(job(answer)));
         answered.await.map_err(|_| RejectedError::of(sqlx::Error::WorkerCrashed))
     }
 
@@ -215,8 +215,7 @@ impl Rejected {
     /// # Errors
     /// [`RejectedError`].
     pub async fn most(&self, count: usize) -> Result<Vec<(String, i64)>, RejectedError> {
-        let (answer, answered) = oneshot::channel();
-        self.answer(Job::Most(count, answer), answered).await
+        self.answer(|answer| Job::Ask(Question::Most(count, answer))).await
     }
 
     /// The rows of a filter with these columns, at most `limit`, and no more after they take `bytes_max` of memory.
@@ -286,8 +285,7 @@ impl Rejected {
     /// # Errors
     /// [`RejectedError`].
     pub async fn extent(&self) -> Result<Extent, RejectedError> {
-        let (answer, answered) = oneshot::channel();
-        self.answer(Job::Extent(answer), answered).await
+        self.answer(|answer| Job::Ask(Question::Extent(answer))).await
     }
 
     /// Closes the file.

@@ -26,6 +26,11 @@ pub(crate) type Done = oneshot::Sender<Result<(), RejectedError>>;
 pub(crate) enum Job {
     Keep(Keeping),
     Expire(Done),
+    Ask(Question),
+}
+
+/// What is asked of the rows, and answered between two transactions.
+pub(crate) enum Question {
     /// Who holds most, at most so many.
     Most(usize, oneshot::Sender<Most>),
     Extent(oneshot::Sender<Extent>),
@@ -58,7 +63,7 @@ struct Waiting {
     short: VecDeque<Keeping>,
     long: VecDeque<Keeping>,
     expiring: Vec<Done>,
-    asking: Vec<Job>,
+    asking: Vec<Question>,
 }
 
 pub(crate) struct Writer {
@@ -128,7 +133,7 @@ impl Waiting {
                 queue.push_back(keeping);
             }
             Job::Expire(done) => self.expiring.push(done),
-            Job::Most(..) | Job::Extent(_) => self.asking.push(job),
+            Job::Ask(question) => self.asking.push(question),
         }
     }
 }
@@ -197,8 +202,8 @@ impl Writer {
             while let Ok(job) = jobs.try_recv() {
                 waiting.push(job, data_bytes_max);
             }
-            for asked in waiting.asking.drain(..) {
-                self.answer(asked);
+            for question in waiting.asking.drain(..) {
+                self.answer(question);
             }
             if !waiting.short.is_empty() {
                 self.keep(&mut waiting.short).await;
@@ -219,15 +224,14 @@ impl Writer {
         }
     }
 
-    fn answer(&self, asked: Job) {
-        match asked {
-            Job::Most(count, answer) => drop(answer.send(self.held.most(count))),
-            Job::Extent(answer) => {
+    fn answer(&self, question: Question) {
+        match question {
+            Question::Most(count, answer) => drop(answer.send(self.held.most(count))),
+            Question::Extent(answer) => {
                 let (rows, last_position) = (self.held.total.rows, self.last_position);
                 // Who asked may be gone.
                 let _ = answer.send(Extent { rows, last_position });
             }
-            Job::Keep(_) | Job::Expire(_) => unreachable!("these are work"),
         }
     }
 

@@ -62,8 +62,9 @@ pub(super) fn findings(dir: &Path) -> Vec<Finding> {
         Err(error) => return vec![Finding::bad("folder", format!("{}: {error}", dir.display()))],
     };
     findings.push(file_system(&place));
-    findings.push(room(&place));
-    if Disk::below(&place).is_ok_and(|disk| disk.free_bytes < MEASURED_FREE_MIN) {
+    let disk = Disk::below(&place);
+    findings.push(room(&disk));
+    if disk.is_ok_and(|disk| disk.free_bytes < MEASURED_FREE_MIN) {
         findings.push(Finding::look("disk", "not measured, so that what is left of it stays: less than 1 GiB is free"));
         return findings;
     }
@@ -113,8 +114,8 @@ fn file_system(place: &Path) -> Finding {
     }
 }
 
-fn room(place: &Path) -> Finding {
-    let disk = match Disk::below(place) {
+fn room(disk: &std::io::Result<Disk>) -> Finding {
+    let disk = match disk {
         Ok(disk) => disk,
         Err(error) => return Finding::look("room", format!("cannot be told: {error}")),
     };

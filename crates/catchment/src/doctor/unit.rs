@@ -1,11 +1,11 @@
 //! What systemd says of the unit that runs the collector, where there is one.
 
+use crate::data_dir::OF_PACKAGE;
 use std::path::Path;
 use std::process::Command;
 
-/// The unit of the package, and the folder that it runs over.
+/// The unit of the package.
 const UNIT: &str = "catchment.service";
-const FOLDER: &str = "/var/lib/catchment";
 
 /// What the unit lets the collector have; none where it is not limited.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub(super) struct Limits {
 
 /// The limits of the unit, when there is one and this is its folder.
 pub(super) fn over(dir: &Path) -> Option<Limits> {
-    if dir != Path::new(FOLDER) {
+    if dir != Path::new(OF_PACKAGE) {
         return None;
     }
     let properties = "--property=LoadState,LimitNOFILE,MemoryMax";

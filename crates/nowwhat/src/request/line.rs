@@ -174,8 +174,7 @@ impl Line {
 
 impl Line {
     fn tell_watchers(&self, duration: Duration, request_bytes: u64) {
-        let watchers = &self.here.shared.seen.watchers;
-        let Some(notes) = self.current.notes.as_ref().filter(|_| !watchers.is_empty()) else { return };
+        let Some(notes) = &self.current.notes else { return };
         let notes = std::mem::take(&mut *notes.lock().unwrap_or_else(PoisonError::into_inner));
         let named = self.current.handler.get();
         let finished = Finished {
@@ -196,7 +195,7 @@ impl Line {
             code: self.problem.as_ref().map(Problem::code),
             notes: &notes,
         };
-        watchers.iter().for_each(|watcher| watcher.tell(&finished));
+        self.here.shared.seen.watchers.iter().for_each(|watcher| watcher.tell(&finished));
     }
 }
 

@@ -218,7 +218,7 @@ async fn listeners(mut inherited: Inherited, foundation: &Foundation) -> Result<
     for name in inherited.untaken() {
         tracing::warn!(name, "a socket that systemd passed is not used: name it http or admin");
     }
-    let problems = in_clear(foundation, [api.address, admin.address]);
+    let problems = in_clear(foundation, api.address, admin.address);
     if !problems.is_empty() {
         return Err(ServiceError::Configuration(Problems(problems)).into());
     }
@@ -226,11 +226,8 @@ async fn listeners(mut inherited: Inherited, foundation: &Foundation) -> Result<
 }
 
 /// What is wrong with the addresses of sockets that systemd passed, which no configuration says: a sentence each.
-fn in_clear(foundation: &Foundation, [api, admin]: [SocketAddr; 2]) -> Vec<String> {
-    let http = &foundation.http;
-    let listeners = [("http", api, http.tls_certificate.is_some()), ("admin", admin, false)];
-    let open = listeners.into_iter().filter(|(_, address, tls)| !(address.ip().is_loopback() || *tls || http.insecure));
-    let said = open.map(|(name, address, _)| {
+fn in_clear(foundation: &Foundation, api: SocketAddr, admin: SocketAddr) -> Vec<String> {
+    let said = foundation.in_clear(api, admin).into_iter().map(|(name, address)| {
         format!(
             "the socket {name} of systemd listens on {address}: beyond loopback tokens would travel in clear; give it an address of 127.0.0.1, or set \
              http.insecure = true when a proxy in front ends TLS"

@@ -69,17 +69,15 @@ impl Checks<'_> {
 
     fn listeners(&mut self) {
         let Foundation { http, admin, .. } = self.settings;
-        let tls = http.tls_certificate.is_some();
-        for (key, address, tls) in [("http.listen", http.listen, tls), ("admin.listen", admin.listen, false)] {
-            if !address.ip().is_loopback() && !tls && !http.insecure {
-                let problem = format!(
-                    "{}: beyond loopback tokens would travel in clear; keep it on 127.0.0.1, or set http.insecure = true when a \
-                     proxy in front ends TLS ({})",
-                    self.said(key),
-                    self.origin(key)
-                );
-                self.problems.push(problem);
-            }
+        for (name, _) in self.settings.in_clear(http.listen, admin.listen) {
+            let key = format!("{name}.listen");
+            let problem = format!(
+                "{}: beyond loopback tokens would travel in clear; keep it on 127.0.0.1, or set http.insecure = true when a \
+                 proxy in front ends TLS ({})",
+                self.said(&key),
+                self.origin(&key)
+            );
+            self.problems.push(problem);
         }
         if are_one(http.listen, admin.listen) {
             let (one, other) = (self.origin("http.listen"), self.origin("admin.listen"));
