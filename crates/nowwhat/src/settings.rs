@@ -40,7 +40,7 @@ crate::settings! {
             write_stall_seconds: Seconds = "60s", range "1s".."10m", reload;
             /// Open connections; one more is answered 503 and closed.
             connections_max: usize = "4096", range "1".."100000", reload;
-            /// Requests of one HTTP/2 connection at the same time; beside the first of each, all connections together have no more than http.connections_max.
+            /// Requests of one HTTP/2 connection at the same time; beside the first of each, all connections together have no more than http.connections_max, and each no more of those than it leaves free.
             streams_max: u32 = "128", range "1".."10000", reload;
             /// Proxies whose word about the client's address is believed: addresses and networks such as 10.0.0.0/8.
             trusted_proxies: Vec<Network> = "";

@@ -44,15 +44,17 @@ impl Activity {
         Owed::new(self)
     }
 
-    /// The place of a request until its answer has its end: the first of a connection has its connection's, others take one of those `beside`, when
-    /// fewer than so many are taken.
+    /// The place of a request until its answer has its end: the first of a connection has its connection's, others take one of the `beside_max` that
+    /// there are for all connections together. A connection takes no more of them than it leaves free: so however many connections keep theirs, the
+    /// next one has its share, and one that is alone has half.
     pub(super) fn place(self: &Arc<Self>, beside: &Arc<AtomicUsize>, beside_max: usize) -> Option<Place> {
-        if self.open.fetch_add(1, Ordering::Relaxed) == 0 {
+        let own = self.open.fetch_add(1, Ordering::Relaxed);
+        if own == 0 {
             return Some(Place { activity: self.clone(), beside: None });
         }
         let taken = beside.fetch_add(1, Ordering::Relaxed);
         let place = Place { activity: self.clone(), beside: Some(beside.clone()) };
-        (taken < beside_max).then_some(place)
+        (own <= beside_max.saturating_sub(taken)).then_some(place)
     }
 
     /// Bytes went to the peer.

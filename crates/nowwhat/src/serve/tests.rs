@@ -327,7 +327,7 @@ async fn an_idle_connection_does_not_hold_up_a_stop() {
 }
 
 #[tokio::test]
-async fn requests_beside_the_first_of_their_connections_are_bounded_and_the_first_ones_always_pass() {
+async fn each_connection_has_its_share_of_the_requests_beside_first_ones_and_the_first_ones_always_pass() {
     let (began, release) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
     let handler = {
         let (began, release) = (began.clone(), release.clone());
@@ -337,7 +337,7 @@ async fn requests_beside_the_first_of_their_connections_are_bounded_and_the_firs
         }
     };
     let router = Router::new().route("/", get(how)).route("/held", get(handler));
-    let served = Served::start(router, ConnectionLimits { connections_max: 2, ..WIDE }, None).await;
+    let served = Served::start(router, ConnectionLimits { connections_max: 5, ..WIDE }, None).await;
     let asked = |sender: &http2::SendRequest<Empty<Bytes>>, path: &str| {
         let request = Request::get(format!("http://localhost{path}")).body(Empty::new()).expect("a request");
         let mut sender = sender.clone();
@@ -347,17 +347,27 @@ async fn requests_beside_the_first_of_their_connections_are_bounded_and_the_firs
         (Client::Two(sender), connection) => (sender, connection),
         (Client::One(_), _) => unreachable!("asked for the other"),
     };
+    let refused = async |sender| {
+        let before = served.metrics.requests_refused.get();
+        assert_eq!(soon("an answer", asked(sender, "/")).await.expect("done"), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(served.metrics.requests_refused.get(), before + 1);
+    };
+    // Three beside the first, while two are left free, which is less than a fourth would leave.
     let (first, _first) = two().await;
-    let waiting: Vec<_> = (0..3).map(|_| asked(&first, "/held")).collect();
-    until("requests held", || began.load(Ordering::Relaxed) == 3).await;
-    assert_eq!(soon("an answer", asked(&first, "/")).await.expect("done"), StatusCode::SERVICE_UNAVAILABLE);
+    let mut waiting: Vec<_> = (0..4).map(|_| asked(&first, "/held")).collect();
+    until("requests held", || began.load(Ordering::Relaxed) == 4).await;
+    refused(&first).await;
+    // Who leaves all of that open keeps nobody else from a request beside the first.
     let (second, _second) = two().await;
-    assert_eq!(
-        soon("an answer", asked(&second, "/")).await.expect("done"),
-        StatusCode::OK,
-        "the first of its connection"
-    );
-    assert_eq!(served.metrics.requests_refused.get(), 1);
+    waiting.extend((0..2).map(|_| asked(&second, "/held")));
+    until("requests held", || began.load(Ordering::Relaxed) == 6).await;
+    refused(&second).await;
+    let (third, _third) = two().await;
+    waiting.extend((0..2).map(|_| asked(&third, "/held")));
+    until("requests held", || began.load(Ordering::Relaxed) == 8).await;
+    let (fourth, _fourth) = two().await;
+    let status = soon("an answer", asked(&fourth, "/")).await.expect("done");
+    assert_eq!(status, StatusCode::OK, "the first of its connection");
     release.add_permits(1);
     for answer in waiting {
         assert_eq!(soon("an answer", answer).await.expect("done"), StatusCode::OK);
