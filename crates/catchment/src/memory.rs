@@ -23,6 +23,9 @@ const REQUEST_BYTES: u64 = 12 << 10;
 /// The files of one seal while they are encoded.
 const SEAL_BYTES: u64 = 64 << 20;
 
+/// Small data files while they are put together: of each a page a column and some rows, and one row group of what is written.
+const COMPACTION_BYTES: u64 = 96 << 20;
+
 /// The parts, each with its key.
 pub(crate) fn parts(settings: &Settings, foundation: &Foundation) -> Vec<Part> {
     let part = |what, bytes| Part { what, bytes };
@@ -40,6 +43,7 @@ pub(crate) fn parts(settings: &Settings, foundation: &Foundation) -> Vec<Part> {
                 .max(settings.ingest.in_flight_bytes_max.0 + settings.ingest.group_bytes_max.0),
         ),
         part("files of one seal", SEAL_BYTES),
+        part("data files that are put together", COMPACTION_BYTES),
         part(
             "remembered keys: window.keys_max, and those of one group",
             (settings.window.keys_max + group_keys_max(settings)) as u64 * KEY_BYTES,

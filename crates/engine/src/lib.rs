@@ -12,6 +12,7 @@
 //!   live      publish the rows: every View taken from now on holds them            (promise 4)
 //!   answer    accepted, duplicates, reused ids                                     (promise 2)
 //! seal      live rows -> lake, then the View swaps, then the log is trimmed        (promise 5)
+//! maintain  small files of the lake -> larger ones, then the View swaps
 //! ```
 //!
 //! The order in `commit` *is* the promise: durable, then remembered and visible, then answered. A caller that goes away
@@ -27,6 +28,7 @@ mod batch;
 mod commit;
 mod live;
 mod log;
+mod maintain;
 mod metrics;
 mod payload;
 mod recover;

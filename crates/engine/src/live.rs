@@ -136,9 +136,13 @@ impl Live {
         Some(Taken { first: taken.first()?.first, last, rows: taken.iter().map(|c| c.rows.clone()).collect() })
     }
 
-    /// Swaps the lake's snapshot and the rows it now covers, in one step.
+    /// Swaps the lake's snapshot and the rows it now covers, in one step. A seal and a merge that end together may tell of theirs in either
+    /// order: the newer one has all that the older one has.
     pub(crate) fn sealed(&self, lake: Arc<Snapshot>) {
         let mut state = self.lock();
+        if lake.version <= state.view.lake.version {
+            return;
+        }
         let sealed = lake.sealed;
         state.chunks.retain(|c| c.last > sealed);
         assert!(state.chunks.first().is_none_or(|c| c.first > sealed), "a seal covers whole chunks");
@@ -152,7 +156,7 @@ impl Live {
         self.room.notify_waiters();
     }
 
-    /// A new snapshot of the same sealed rows, as maintenance makes it.
+    /// The View of these rows.
     fn published(&self, state: &mut State) {
         let live = state.chunks.iter().map(Chunk::named).collect();
         state.view = Arc::new(View { lake: state.view.lake.clone(), live, newest: state.newest.clone() });

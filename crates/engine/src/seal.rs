@@ -71,7 +71,6 @@ impl SealLoop {
                 self.metrics.seal_rows.inc_by(count as u64);
                 self.metrics.seal_seconds.observe(seconds);
                 self.status.set_seal_failure(None);
-                self.maintain().await;
                 Ok(())
             }
             Err(error) => {
@@ -81,12 +80,6 @@ impl SealLoop {
                 self.status.set_seal_failure(Some(reason.clone()));
                 Err(reason)
             }
-        }
-    }
-
-    async fn maintain(&self) {
-        if let Err(error) = self.lake.maintain().await {
-            tracing::warn!(%error, "lake not maintained, will be tried after the next seal");
         }
     }
 }

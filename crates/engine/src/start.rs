@@ -9,6 +9,7 @@ use crate::batch::{AcceptError, Outcome, Submission, Waiting};
 use crate::commit::CommitLoop;
 use crate::live::Live;
 use crate::log::{EventLog, LocalLog, LogError};
+use crate::maintain::MaintainLoop;
 use crate::metrics::EngineMetrics;
 use crate::payload::Encoder;
 use crate::recover::{RecoverError, Recovery};
@@ -232,6 +233,8 @@ impl Engine {
         metrics.answers(&parts.answers, Instant::now());
         metrics.window_keys.set(parts.window.len() as i64);
         metrics.window_bytes.set(parts.window.bytes() as i64);
+        let maintain = MaintainLoop { lake: parts.lake.clone(), live: parts.live.clone(), sealed: sealed.clone() };
+        tokio::spawn(maintain.run());
         let seal = SealLoop {
             lake: parts.lake,
             live: parts.live.clone(),

@@ -47,6 +47,38 @@ pub enum LakeError {
     /// A file could not be stored.
     #[error("a file could not be stored: {0}")]
     Store(#[from] object_store::Error),
+    /// A file of a merge could not be written.
+    #[error("cannot write {path}: {source}")]
+    File {
+        /// The file.
+        path: String,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// A file cannot be merged. It stays as it is.
+    #[error("{path} is not merged: {reason}")]
+    Unmerged {
+        /// The file.
+        path: String,
+        /// What is in the way.
+        reason: String,
+    },
+    /// A merge does not have all rows of its files. Nothing of it is in the table.
+    #[error("a merge of {before} rows has {after}")]
+    Rows {
+        /// Rows of its files.
+        before: u64,
+        /// Rows that were written.
+        after: u64,
+    },
+    /// The disk has no room for a merge.
+    #[error("a merge needs {needed_bytes} bytes of room and the disk has {free_bytes}")]
+    NoRoom {
+        /// What it takes.
+        needed_bytes: u64,
+        /// What there is.
+        free_bytes: u64,
+    },
     /// A part of the range is sealed and a part is not: two writers, or a caller that does not repeat itself.
     #[error("positions {first} to {last} are to be sealed, but those up to {sealed} already are")]
     Overlap {

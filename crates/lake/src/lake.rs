@@ -1,9 +1,10 @@
 //! The lake's operations: open, seal, maintain.
 
+use crate::dead::DeadFiles;
 use crate::encode::{Encoded, encode};
 use crate::error::{LakeError, OpenError};
 use crate::metrics::LakeMetrics;
-use crate::name::sealed_range;
+use crate::name::{Level, level, sealed_range};
 use crate::snapshot::{LakeFile, Snapshot};
 use crate::store::create_durable;
 use crate::table::{self, RECEIVED_DATE};
@@ -18,7 +19,8 @@ use object_store::{ObjectStoreExt, PutPayload, path::Path as StorePath};
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex as StdMutex, OnceLock, PoisonError, RwLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::Mutex;
 use uuid::Uuid;
@@ -40,17 +42,23 @@ pub struct Sealing {
 /// The lake. Cheap to clone; all clones share one lane.
 #[derive(Clone)]
 pub struct Lake {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
-struct Shared {
-    dir: PathBuf,
+pub(crate) struct Shared {
+    pub(crate) dir: PathBuf,
+    pub(crate) schema: SchemaRef,
     wal: Uuid,
     /// The lane: who holds it may commit.
-    lane: Mutex<DeltaTable>,
+    pub(crate) lane: Mutex<DeltaTable>,
     store: ObjectStoreRef,
     snapshot: RwLock<Arc<Snapshot>>,
-    metrics: LakeMetrics,
+    pub(crate) dead: DeadFiles,
+    /// Files that could not be merged, until the next start.
+    pub(crate) left: StdMutex<HashSet<String>>,
+    /// The version that the last checkpoint is of.
+    checkpoint: AtomicU64,
+    pub(crate) metrics: LakeMetrics,
     /// Keeps other processes out of the folder.
     _lock: File,
 }
@@ -70,19 +78,26 @@ impl Lake {
         }
         let table = table::open_or_create(dir, schema).await?;
         let snapshot = table::snapshot(&table, dir, wal).await?;
-        let orphans = remove_orphans(&snapshot, wal).map_err(failed("clean"))?;
+        let tombstones = table::tombstones(&table).await?;
+        let dead = DeadFiles::default();
+        let orphans = clean(&snapshot, wal, &tombstones, &dead).map_err(failed("clean"))?;
         metrics.orphans.inc_by(orphans);
+        let snapshot = Arc::new(snapshot);
         let shared = Shared {
             dir: dir.clone(),
+            schema: schema.clone(),
             wal,
             store: table.log_store().object_store(None),
             lane: Mutex::new(table),
-            snapshot: RwLock::new(Arc::new(snapshot)),
+            snapshot: RwLock::new(snapshot.clone()),
+            dead,
+            left: StdMutex::default(),
+            checkpoint: AtomicU64::new(table::checkpoint(dir)),
             metrics,
             _lock: lock,
         };
         let lake = Self { shared: Arc::new(shared) };
-        lake.measure();
+        lake.swap(snapshot);
         Ok(lake)
     }
 
@@ -115,7 +130,7 @@ impl Lake {
             return Err(LakeError::Overlap { first, last, sealed });
         }
         let started = Instant::now();
-        let committed = self.commit(&mut table, &files, last).await;
+        let committed = self.commit_seal(&mut table, &files, last).await;
         if let Err(error) = committed {
             // An error can come after the commit is in: only the table itself knows.
             table.update_state().await?;
@@ -129,73 +144,74 @@ impl Lake {
         let before = self.snapshot();
         let version = table.version().unwrap_or(before.version);
         let mut all = before.files.clone();
-        all.extend(files.into_iter().map(|(_, file)| Arc::new(file)));
-        let root = before.root.clone();
-        Ok(self.swap(Snapshot { version, sealed: last, root, files: all }))
+        all.extend(files.into_iter().map(Arc::new));
+        Ok(self.swap(Arc::new(Snapshot::new(version, last, before.root.clone(), all))))
     }
 
-    /// Writes a checkpoint when it is time; to be called when there is time.
+    /// Writes a checkpoint when it is time, and removes the files whose time has come; to be called when there is time.
     ///
     /// # Errors
     /// [`LakeError`]; it can be tried again later.
     pub async fn maintain(&self) -> Result<(), LakeError> {
+        self.sweep().await?;
         let table = self.shared.lane.lock().await;
-        if !table.version().is_some_and(|v| v > 0 && v % CHECKPOINT_COMMITS == 0) {
+        let (version, before) = (table.version().unwrap_or(0), self.shared.checkpoint.load(Ordering::Relaxed));
+        if version < before + CHECKPOINT_COMMITS {
             return Ok(());
         }
         deltalake_core::checkpoints::create_checkpoint(&table, None).await?;
-        deltalake_core::checkpoints::cleanup_metadata(&table, None).await?;
+        self.shared.checkpoint.store(version, Ordering::Relaxed);
         self.shared.metrics.checkpoints.inc();
+        deltalake_core::checkpoints::cleanup_metadata(&table, None).await?;
+        Ok(())
+    }
+
+    async fn sweep(&self) -> Result<(), LakeError> {
+        let (shared, metrics) = (self.shared.clone(), &self.shared.metrics);
+        let swept = tokio::task::spawn_blocking(move || shared.dead.sweep(&shared.dir, now_millis())).await;
+        metrics.dead_files.set(self.shared.dead.len() as i64);
+        let failed = |source| LakeError::File { path: self.shared.dir.display().to_string(), source };
+        metrics.removed_files.inc_by(swept.map_err(|_| LakeError::Interrupted)?.map_err(failed)?);
         Ok(())
     }
 
     /// Encodes and stores the files of a seal; nobody sees them yet.
-    async fn write(&self, batches: Vec<RecordBatch>, range: (u64, u64)) -> Result<Vec<(String, LakeFile)>, LakeError> {
+    async fn write(&self, batches: Vec<RecordBatch>, range: (u64, u64)) -> Result<Vec<LakeFile>, LakeError> {
         let started = Instant::now();
         let wal = self.shared.wal;
         let encoded = tokio::task::spawn_blocking(move || encode(batches, wal, range)).await;
         let mut files = Vec::new();
-        for Encoded { day, path, bytes, stats } in encoded.map_err(|_| LakeError::Interrupted)?? {
+        for Encoded { path, bytes, stats } in encoded.map_err(|_| LakeError::Interrupted)?? {
             let size = bytes.len() as u64;
             self.shared.store.put(&StorePath::from(path.as_str()), PutPayload::from(bytes)).await?;
             self.shared.metrics.written_bytes.inc_by(size);
-            files.push((
-                day,
-                LakeFile { path, bytes: size, modified_millis: now_millis(), stats, data_bytes: OnceLock::new() },
-            ));
+            files.push(LakeFile {
+                path,
+                bytes: size,
+                modified_millis: now_millis(),
+                stats,
+                data_bytes: OnceLock::new(),
+            });
         }
         self.shared.metrics.encode_seconds.observe(started.elapsed().as_secs_f64());
         Ok(files)
     }
 
-    async fn commit(&self, table: &mut DeltaTable, files: &[(String, LakeFile)], last: u64) -> Result<(), LakeError> {
-        let adds = files.iter().map(|(day, file)| Action::Add(add(day, file))).collect();
+    async fn commit_seal(&self, table: &mut DeltaTable, files: &[LakeFile], last: u64) -> Result<(), LakeError> {
+        let adds = files.iter().map(|file| Action::Add(add(file))).collect();
         let transaction = Transaction::new_with_last_update(self.shared.wal, last as i64, Some(now_millis()));
-        let properties = CommitProperties::default()
-            .with_max_retries(0)
-            .with_create_checkpoint(false)
-            .with_cleanup_expired_logs(Some(false))
-            .with_application_transaction(transaction);
         let partition_by = Some(vec![RECEIVED_DATE.to_owned()]);
         let operation = DeltaOperation::Write { mode: SaveMode::Append, partition_by, predicate: None };
-        let committed = {
-            let snapshot = table.snapshot()?;
-            CommitBuilder::from(properties)
-                .with_actions(adds)
-                .build(Some(snapshot), table.log_store(), operation)
-                .await?
-        };
-        table.state = Some(committed.snapshot());
-        Ok(())
+        commit(table, properties().with_application_transaction(transaction), adds, operation).await
     }
 
-    async fn reload(&self, table: &DeltaTable) -> Result<Arc<Snapshot>, LakeError> {
+    pub(crate) async fn reload(&self, table: &DeltaTable) -> Result<Arc<Snapshot>, LakeError> {
         let snapshot = table::snapshot(table, &self.shared.dir, self.shared.wal).await?;
-        Ok(self.swap(snapshot))
+        Ok(self.swap(Arc::new(snapshot)))
     }
 
-    fn swap(&self, snapshot: Snapshot) -> Arc<Snapshot> {
-        let snapshot = Arc::new(snapshot);
+    pub(crate) fn swap(&self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
+        self.shared.dead.published(&snapshot);
         *self.shared.snapshot.write().unwrap_or_else(PoisonError::into_inner) = snapshot.clone();
         self.measure();
         snapshot
@@ -210,10 +226,10 @@ impl Lake {
     }
 }
 
-fn add(day: &str, file: &LakeFile) -> Add {
+pub(crate) fn add(file: &LakeFile) -> Add {
     Add {
         path: file.path.clone(),
-        partition_values: HashMap::from([(RECEIVED_DATE.to_owned(), Some(day.to_owned()))]),
+        partition_values: HashMap::from([(RECEIVED_DATE.to_owned(), Some(file.day().to_owned()))]),
         size: file.bytes as i64,
         modification_time: file.modified_millis,
         data_change: true,
@@ -222,13 +238,34 @@ fn add(day: &str, file: &LakeFile) -> Add {
     }
 }
 
-fn now_millis() -> i64 {
+/// Every commit is tried once, and leaves checkpoints and old commits to [`Lake::maintain`].
+pub(crate) fn properties() -> CommitProperties {
+    CommitProperties::default().with_max_retries(0).with_create_checkpoint(false).with_cleanup_expired_logs(Some(false))
+}
+
+pub(crate) async fn commit(
+    table: &mut DeltaTable,
+    properties: CommitProperties,
+    actions: Vec<Action>,
+    operation: DeltaOperation,
+) -> Result<(), LakeError> {
+    let committed = {
+        let snapshot = table.snapshot()?;
+        let built = CommitBuilder::from(properties).with_actions(actions);
+        built.build(Some(snapshot), table.log_store(), operation).await?
+    };
+    table.state = Some(committed.snapshot());
+    Ok(())
+}
+
+pub(crate) fn now_millis() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Removes files that no commit names: those of this wal's seals that are after the sealed position, and staged ones.
-fn remove_orphans(snapshot: &Snapshot, wal: Uuid) -> std::io::Result<u64> {
+/// Removes files that no commit names: those of this wal's seals that are after the sealed position, of merges, and staged ones. Files that
+/// were taken out of the table become `dead`.
+fn clean(snapshot: &Snapshot, wal: Uuid, tombstones: &HashMap<String, i64>, dead: &DeadFiles) -> std::io::Result<u64> {
     let active: HashSet<&str> = snapshot.files.iter().map(|f| f.path.as_str()).collect();
     let mut removed = 0;
     for folder in fs::read_dir(&snapshot.root)?.flatten().filter(|e| e.path().is_dir()) {
@@ -237,8 +274,13 @@ fn remove_orphans(snapshot: &Snapshot, wal: Uuid) -> std::io::Result<u64> {
             let path = format!("{}/{name}", folder.file_name().to_string_lossy());
             let staged =
                 name.rsplit_once('#').is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
-            let unfinished = sealed_range(&name, wal).is_some_and(|(first, _)| first > snapshot.sealed);
-            if staged || (unfinished && !active.contains(path.as_str())) {
+            if let (Some(since), false) = (tombstones.get(&path), active.contains(path.as_str())) {
+                dead.add(path, *since, 0);
+                continue;
+            }
+            let unsealed = sealed_range(&name, wal).is_some_and(|(first, _)| first > snapshot.sealed);
+            let merged = level(&path).is_some_and(|level| level > Level::Sealed);
+            if staged || ((unsealed || merged) && !active.contains(path.as_str())) {
                 fs::remove_file(file.path())?;
                 removed += 1;
             }

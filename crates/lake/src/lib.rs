@@ -6,20 +6,28 @@
 //!   position is part of the commit, and is read again before and after.
 //! - **Durable before visible.** Data files, commits and checkpoints are on stable storage, with their folders, before anyone
 //!   can see them.
+//! - **Once also when merged.** [`Lake::compact`] takes files out and puts their rows in again in one commit, which is made only when all of
+//!   the files are still there.
 //! - **One lane.** All commits of one [`Lake`] happen one after another, and its folder is locked against other processes.
 //!
 //! # What it does not do
 //!
 //! It plans no queries and knows nothing of the wal but its id. `docs/FORMAT.md` describes the folder.
 //!
-//! Reading order: [`Lake`] the operations, `encode` the files, `stats` what a reader can skip by, `store` the syncs.
+//! Reading order: [`Lake`] the operations, `encode` the files, `plan` and `merge` what becomes of small ones, `stats` what a reader can skip by,
+//! `store` the syncs.
 
+mod compact;
+mod dead;
 mod encode;
 mod error;
 mod lake;
+mod merge;
 mod metrics;
 mod name;
+mod plan;
 mod snapshot;
+mod sort;
 mod stats;
 mod store;
 mod table;

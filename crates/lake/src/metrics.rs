@@ -14,6 +14,13 @@ pub struct LakeMetrics {
     pub(crate) written_bytes: Counter,
     pub(crate) checkpoints: Counter,
     pub(crate) orphans: Counter,
+    pub(crate) compactions: Counter,
+    pub(crate) compaction_failures: Counter,
+    pub(crate) compaction_seconds: Histogram,
+    pub(crate) compacted_files: Counter,
+    pub(crate) compaction_due_files: Gauge,
+    pub(crate) dead_files: Gauge,
+    pub(crate) removed_files: Counter,
     pub(crate) version: Gauge,
     pub(crate) files: Gauge,
     pub(crate) rows: Gauge,
@@ -29,6 +36,13 @@ impl Default for LakeMetrics {
             written_bytes: Counter::default(),
             checkpoints: Counter::default(),
             orphans: Counter::default(),
+            compactions: Counter::default(),
+            compaction_failures: Counter::default(),
+            compaction_seconds: Histogram::new(exponential_buckets(0.01, 2.0, 14)),
+            compacted_files: Counter::default(),
+            compaction_due_files: Gauge::default(),
+            dead_files: Gauge::default(),
+            removed_files: Counter::default(),
             version: Gauge::default(),
             files: Gauge::default(),
             rows: Gauge::default(),
@@ -52,7 +66,22 @@ impl LakeMetrics {
         );
         r.register_with_unit("written", "Bytes of data files written", Unit::Bytes, m.written_bytes.clone());
         r.register("checkpoints", "Checkpoints of the Delta log written", m.checkpoints.clone());
-        r.register("orphans", "Files of unfinished seals removed at start", m.orphans.clone());
+        r.register("orphans", "Files of unfinished seals and compactions removed at start", m.orphans.clone());
+        r.register(
+            "compactions",
+            "Times that small data files were put together into larger ones",
+            m.compactions.clone(),
+        );
+        r.register("compaction_failures", "Compactions that failed and changed nothing", m.compaction_failures.clone());
+        r.register_with_unit("compaction", "Time of one compaction", Unit::Seconds, m.compaction_seconds.clone());
+        r.register("compacted_files", "Data files that went into larger ones", m.compacted_files.clone());
+        r.register("compaction_due_files", "Data files that wait to be put together", m.compaction_due_files.clone());
+        r.register(
+            "dead_files",
+            "Data files that went into larger ones and stay for an hour, for those who read them",
+            m.dead_files.clone(),
+        );
+        r.register("removed_files", "Data files removed after that hour", m.removed_files.clone());
         r.register("version", "Version of the Delta table", m.version.clone());
         r.register("files", "Data files of the table", m.files.clone());
         r.register("rows", "Events in the table", m.rows.clone());

@@ -1,4 +1,5 @@
-//! Names of data files: `received_date=<day>/<wal id>-<first>-<last>-<n>.parquet`, so that a repeated seal writes over itself.
+//! Names of data files below `received_date=<day>/`: `<wal id>-<first>-<last>-<n>.parquet` of a seal, so that a repeated seal writes over
+//! itself; `merged-<id>.parquet` of several seals; `hour-<id>.parquet` of all seals of an hour.
 
 use uuid::Uuid;
 
@@ -16,6 +17,44 @@ pub(crate) fn path(day: &str, wal: Uuid, range: (u64, u64), n: usize) -> String 
     format!("received_date={day}/{wal}-{}-{}-{n}.parquet", range.0, range.1)
 }
 
+/// How often the rows of a file were written anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Level {
+    /// By a seal.
+    Sealed,
+    /// By a merge of seals.
+    Merged,
+    /// By a merge of all that an hour left: not again.
+    Hour,
+}
+
+impl Level {
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Sealed => "",
+            Self::Merged => "merged-",
+            Self::Hour => "hour-",
+        }
+    }
+}
+
+/// The level of the file with this path; none when the name is not one of ours.
+pub(crate) fn level(path: &str) -> Option<Level> {
+    let name = path.rsplit('/').next()?.strip_suffix(".parquet")?;
+    for level in [Level::Merged, Level::Hour] {
+        if let Some(id) = name.strip_prefix(level.prefix()) {
+            return id.parse::<Uuid>().is_ok().then_some(level);
+        }
+    }
+    let wal = name.get(..36)?.parse().ok()?;
+    sealed_range(&format!("{name}.parquet"), wal).map(|_| Level::Sealed)
+}
+
+/// A new path in the folder of a day, for what a merge makes.
+pub(crate) fn merged(folder: &str, level: Level) -> String {
+    format!("{folder}/{}{}.parquet", level.prefix(), Uuid::now_v7())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -29,5 +68,22 @@ mod tests {
         assert_eq!(sealed_range(name, Uuid::from_u128(8)), None);
         assert_eq!(sealed_range("part-00001.parquet", wal), None);
         assert_eq!(sealed_range(&name.replace("-0.parquet", ".parquet"), wal), None);
+    }
+
+    #[test]
+    fn a_name_tells_its_level() {
+        let day = "received_date=2026-01-31";
+        assert_eq!(level(&path("2026-01-31", Uuid::from_u128(7), (3, 12), 0)), Some(Level::Sealed));
+        assert_eq!(level(&merged(day, Level::Merged)), Some(Level::Merged));
+        assert_eq!(level(&merged(day, Level::Hour)), Some(Level::Hour));
+        for foreign in [
+            "part-00001.parquet",
+            "hour-1.parquet",
+            "merged-.parquet",
+            "x",
+            "hour-00000000-0000-0000-0000-000000000007.csv",
+        ] {
+            assert_eq!(level(&format!("{day}/{foreign}")), None, "{foreign}");
+        }
     }
 }

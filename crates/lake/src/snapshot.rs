@@ -24,6 +24,12 @@ pub struct LakeFile {
 }
 
 impl LakeFile {
+    /// The day of receipt of its events, as the partition has it.
+    pub(crate) fn day(&self) -> &str {
+        let folder = self.path.split('/').next().unwrap_or_default();
+        folder.split_once('=').map_or("", |(_, day)| day)
+    }
+
     /// How large the data and attributes of an event are on the average, before compression; read from the file once. 0 when it cannot be
     /// read.
     pub fn data_bytes(&self, root: &Path) -> u64 {
@@ -48,8 +54,15 @@ pub struct Snapshot {
     pub sealed: u64,
     /// The table's folder.
     pub root: PathBuf,
-    /// Its data files.
+    /// Its data files, by their first position.
     pub files: Vec<Arc<LakeFile>>,
+}
+
+impl Snapshot {
+    pub(crate) fn new(version: u64, sealed: u64, root: PathBuf, mut files: Vec<Arc<LakeFile>>) -> Self {
+        files.sort_by_key(|f| f.stats.position.min);
+        Self { version, sealed, root, files }
+    }
 }
 
 /// What one query sees: each accepted event once.

@@ -78,6 +78,47 @@ fn write_synced(path: &FsPath, payload: &PutPayload) -> io::Result<()> {
     file.sync_all()
 }
 
+/// A file that is written beside its place, and seen there once it is whole and synced. What is dropped before is removed.
+pub(crate) struct Staged {
+    file: File,
+    staged: PathBuf,
+    place: PathBuf,
+}
+
+impl Staged {
+    /// For a place where nothing is.
+    pub(crate) fn create(place: &FsPath) -> io::Result<Self> {
+        create_durable(place.parent().ok_or(io::ErrorKind::InvalidInput)?)?;
+        let staged = PathBuf::from(format!("{}#0", place.display()));
+        Ok(Self { file: File::create(&staged)?, staged, place: place.to_path_buf() })
+    }
+
+    /// Puts it into its place. Returns its size.
+    pub(crate) fn place(self) -> io::Result<u64> {
+        self.file.sync_all()?;
+        fs::rename(&self.staged, &self.place)?;
+        File::open(self.place.parent().ok_or(io::ErrorKind::InvalidInput)?)?.sync_all()?;
+        Ok(self.file.metadata()?.len())
+    }
+}
+
+impl Write for Staged {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        // Not there any more once it was placed. What is left over is passed over by readers and removed at the next start.
+        drop(fs::remove_file(&self.staged));
+    }
+}
+
 /// Makes a folder; the name of each new one is synced.
 pub(crate) fn create_durable(folder: &FsPath) -> io::Result<()> {
     if folder.is_dir() {

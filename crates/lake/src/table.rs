@@ -10,6 +10,8 @@ use deltalake_core::logstore::LogStoreRef;
 use deltalake_core::operations::create::CreateBuilder;
 use deltalake_core::protocol::SaveMode;
 use deltalake_core::{DeltaTable, DeltaTableBuilder};
+use futures::TryStreamExt;
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use uuid::Uuid;
@@ -42,7 +44,12 @@ async fn create(store: LogStoreRef, schema: &SchemaRef) -> Result<(), LakeError>
         .with_table_name("events")
         .with_save_mode(SaveMode::ErrorIfExists)
         .with_partition_columns([RECEIVED_DATE])
-        .with_configuration([("delta.dataSkippingStatsColumns", Some(STATS_COLUMNS))]);
+        .with_configuration([
+            ("delta.dataSkippingStatsColumns", Some(STATS_COLUMNS)),
+            // A commit every few seconds: what no checkpoint and no reader needs goes after a day.
+            ("delta.deletedFileRetentionDuration", Some("interval 1 days")),
+            ("delta.logRetentionDuration", Some("interval 1 days")),
+        ]);
     for (name, kind, nullable) in columns(schema) {
         create = create.with_column(name, kind, nullable, None);
     }
@@ -89,6 +96,20 @@ pub(crate) async fn sealed_position(table: &DeltaTable, wal: Uuid) -> Result<u64
     Ok(version.and_then(|v| u64::try_from(v).ok()).unwrap_or(0))
 }
 
+/// The version that the last checkpoint of the table in `dir` is of; 0 when there is none.
+pub(crate) fn checkpoint(dir: &Path) -> u64 {
+    let text = std::fs::read(dir.join("_delta_log/_last_checkpoint")).unwrap_or_default();
+    let last: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+    last["version"].as_u64().unwrap_or(0)
+}
+
+/// The paths of the files that were taken out of the table, each with when that was.
+pub(crate) async fn tombstones(table: &DeltaTable) -> Result<HashMap<String, i64>, LakeError> {
+    let log_store = table.log_store();
+    let tombstones: Vec<_> = table.snapshot()?.all_tombstones(log_store.as_ref()).try_collect().await?;
+    Ok(tombstones.iter().map(|t| (t.path().into_owned(), t.deletion_timestamp().unwrap_or(0))).collect())
+}
+
 /// The table as readers see it.
 pub(crate) async fn snapshot(table: &DeltaTable, dir: &Path, wal: Uuid) -> Result<Snapshot, LakeError> {
     let state = table.snapshot()?;
@@ -106,11 +127,5 @@ pub(crate) async fn snapshot(table: &DeltaTable, dir: &Path, wal: Uuid) -> Resul
             data_bytes: OnceLock::new(),
         }));
     }
-    files.sort_by_key(|f| f.stats.position.min);
-    Ok(Snapshot {
-        version: state.version(),
-        sealed: sealed_position(table, wal).await?,
-        root: dir.to_path_buf(),
-        files,
-    })
+    Ok(Snapshot::new(state.version(), sealed_position(table, wal).await?, dir.to_path_buf(), files))
 }

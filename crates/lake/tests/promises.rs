@@ -1,57 +1,19 @@
 //! What the lake promises, shown on a real folder.
 
-use arrow::array::{ArrayRef, Int64Array, StringArray, TimestampMicrosecondArray, new_null_array};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use arrow::record_batch::RecordBatch;
+mod common;
+
+use arrow::datatypes::{DataType, Field, Schema};
+use common::{DAY, WAL, event, open, positions, schema, sealing_of};
 use lake::{Lake, LakeError, LakeMetrics, OpenError, Sealing};
-use std::path::Path;
 use std::sync::Arc;
-use uuid::Uuid;
-
-const DAY: i64 = 86_400_000_000;
-const WAL: Uuid = Uuid::from_u128(0x1234);
-
-fn schema() -> SchemaRef {
-    let micros = || DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
-    Arc::new(Schema::new(vec![
-        Field::new("position", DataType::Int64, false),
-        Field::new("id", DataType::Utf8, false),
-        Field::new("sensor", DataType::Utf8, false),
-        Field::new("type", DataType::Utf8, false),
-        Field::new("time", micros(), false),
-        Field::new("received_at", micros(), false),
-        Field::new("data", DataType::Utf8, true),
-        Field::new("data_binary", DataType::Binary, true),
-    ]))
-}
 
 /// Events `first..=last`, received at one microsecond each after `received_at`.
-fn rows(first: i64, last: i64, received_at: i64) -> RecordBatch {
-    let count = (last - first + 1) as usize;
-    let texts = |text: &str| -> ArrayRef { Arc::new(StringArray::from(vec![text; count])) };
-    let times = || -> ArrayRef {
-        let values = (0..count as i64).map(|n| received_at + n);
-        Arc::new(TimestampMicrosecondArray::from_iter_values(values).with_timezone("UTC"))
-    };
-    let columns = vec![
-        Arc::new(Int64Array::from_iter_values(first..=last)) as ArrayRef,
-        texts("id"),
-        texts("roof"),
-        texts("reading"),
-        times(),
-        times(),
-        texts("{\"t\": 1}"),
-        new_null_array(&DataType::Binary, count),
-    ];
-    RecordBatch::try_new(schema(), columns).expect("the columns fit")
+fn rows(first: i64, last: i64, received_at: i64) -> Sealing {
+    sealing_of((first..=last).map(|n| event(n, "roof", received_at + n - first, received_at + n - first)).collect())
 }
 
 fn sealing(first: i64, last: i64) -> Sealing {
-    Sealing { first: first as u64, last: last as u64, batches: vec![rows(first, last, DAY)] }
-}
-
-async fn open(dir: &Path) -> Lake {
-    Lake::open(dir, &schema(), WAL, LakeMetrics::default()).await.expect("the lake opens")
+    rows(first, last, DAY)
 }
 
 fn count(lake: &Lake) -> u64 {
@@ -69,6 +31,7 @@ async fn a_seal_is_in_once_however_often_it_is_repeated_also_after_a_restart() {
     let lake = open(dir.path()).await;
     lake.seal(sealing(1, 10)).await.expect("and again");
     lake.seal(sealing(11, 15)).await.expect("the next");
+    assert_eq!(positions(&lake), (1..=15).collect::<Vec<_>>());
     assert_eq!((count(&lake), lake.snapshot().sealed, lake.highest_position()), (15, 15, 15));
 }
 
@@ -86,8 +49,7 @@ async fn a_seal_that_overlaps_what_is_sealed_is_refused() {
 async fn each_day_of_receipt_gets_its_own_file_in_its_own_folder() {
     let dir = tempfile::tempdir().expect("a folder");
     let lake = open(dir.path()).await;
-    let batches = vec![rows(1, 10, 2 * DAY - 5)];
-    let snapshot = lake.seal(Sealing { first: 1, last: 10, batches }).await.expect("sealed");
+    let snapshot = lake.seal(rows(1, 10, 2 * DAY - 5)).await.expect("sealed");
     let days: Vec<&str> = snapshot.files.iter().map(|f| f.path.split('/').next().expect("a folder")).collect();
     assert_eq!(days, ["received_date=1970-01-02", "received_date=1970-01-03"]);
     let rows: Vec<u64> = snapshot.files.iter().map(|f| f.stats.rows).collect();

@@ -18,8 +18,8 @@ fn problems(pairs: &[(&str, &str)]) -> String {
 fn defaults_are_valid_and_their_memory_bound_leaves_a_tenth_of_what_the_unit_may_have() {
     let loaded = read(&[]).expect("valid");
     let (settings, foundation) = (Settings::from_loaded(&loaded), Foundation::from_loaded(&loaded));
-    // `MemoryMax=1536M` in deploy/systemd.
-    assert!(crate::memory::bound(&settings, &foundation).0 < (1536 << 20) / 10 * 9);
+    // `MemoryMax=1664M` in deploy/systemd.
+    assert!(crate::memory::bound(&settings, &foundation).0 < (1664 << 20) / 10 * 9);
     assert_eq!(foundation.http.body_bytes_max, BODY_BYTES_MAX);
 }
 

@@ -1,0 +1,146 @@
+//! Small files become larger ones: see [`plan`](crate::plan) for which.
+
+use crate::error::LakeError;
+use crate::lake::{Lake, add, commit, now_millis, properties};
+use crate::merge;
+use crate::plan::{self, Merge};
+use crate::snapshot::{LakeFile, Snapshot};
+use crate::table::RECEIVED_DATE;
+use deltalake_core::DeltaTable;
+use deltalake_core::kernel::{Action, Add, Remove};
+use deltalake_core::protocol::DeltaOperation;
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Instant;
+use tokio::sync::oneshot;
+
+/// What a merge leaves free on the disk.
+const ROOM_BYTES: u64 = 256 << 20;
+
+impl Lake {
+    /// Merges the small files that are due at this time, once. Returns the lake afterwards; none when nothing is due.
+    ///
+    /// Files are read and written on a thread of their own, at lower priority, while seals go on.
+    ///
+    /// # Errors
+    /// [`LakeError`]; nothing has changed, and it can be tried again. A file that cannot be merged is left as it is from then on.
+    pub async fn compact(&self, now_micros: i64) -> Result<Option<Arc<Snapshot>>, LakeError> {
+        let before = self.snapshot();
+        let (next, due) = {
+            let left = self.left();
+            (plan::next(&before.files, now_micros, &left), plan::due(&before.files, now_micros, &left))
+        };
+        self.shared.metrics.compaction_due_files.set(due as i64);
+        let Some(merge) = next else {
+            return Ok(None);
+        };
+        let started = Instant::now();
+        let merged = self.merge(Arc::new(merge)).await;
+        if let Err(error) = &merged {
+            self.shared.metrics.compaction_failures.inc();
+            if let LakeError::Unmerged { path, .. } = error {
+                self.left().insert(path.clone());
+            }
+        } else {
+            self.shared.metrics.compaction_seconds.observe(started.elapsed().as_secs_f64());
+        }
+        merged.map(Some)
+    }
+
+    /// Writes the files of a merge, and commits them when the table still has what they were made of.
+    async fn merge(&self, merge: Arc<Merge>) -> Result<Arc<Snapshot>, LakeError> {
+        let made = self.write_merged(merge.clone()).await?;
+        let dir = &self.shared.dir;
+        let mut table = self.shared.lane.lock().await;
+        table.update_state().await?;
+        if !has_all(&table, merge.files.iter().map(|f| f.path.as_str()))? {
+            merge::remove(dir, &made);
+            return self.reload(&table).await;
+        }
+        let started = Instant::now();
+        let committed = commit_merge(&mut table, &merge.files, &made).await;
+        if let Err(error) = committed {
+            // As after a seal: only the table itself knows.
+            table.update_state().await?;
+            if !has_all(&table, made.iter().map(|f| f.path.as_str()))? {
+                merge::remove(dir, &made);
+                return Err(error);
+            }
+        }
+        let metrics = &self.shared.metrics;
+        metrics.commits.inc();
+        metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
+        metrics.compactions.inc();
+        metrics.compacted_files.inc_by(merge.files.len() as u64);
+        metrics.written_bytes.inc_by(made.iter().map(|f| f.bytes).sum());
+        let before = self.snapshot();
+        let version = table.version().unwrap_or(before.version);
+        let gone: HashSet<&str> = merge.files.iter().map(|f| f.path.as_str()).collect();
+        let mut all: Vec<_> = before.files.iter().filter(|f| !gone.contains(f.path.as_str())).cloned().collect();
+        all.extend(made.into_iter().map(Arc::new));
+        let after = self.swap(Arc::new(Snapshot::new(version, before.sealed, before.root.clone(), all)));
+        let since_millis = now_millis();
+        for file in &merge.files {
+            self.shared.dead.add(file.path.clone(), since_millis, version);
+        }
+        metrics.dead_files.set(self.shared.dead.len() as i64);
+        Ok(after)
+    }
+
+    /// Files are written on a thread of its own: it takes seconds, at lower priority than the way in.
+    async fn write_merged(&self, merge: Arc<Merge>) -> Result<Vec<LakeFile>, LakeError> {
+        let needed_bytes = ROOM_BYTES + 2 * merge.files.iter().map(|f| f.bytes).sum::<u64>();
+        let (dir, schema) = (self.shared.dir.clone(), self.shared.schema.clone());
+        let (sender, made) = oneshot::channel();
+        let work = move || {
+            // On Linux this is the priority of the calling thread alone. Refused only in a sandbox; then all are equal.
+            let _ = rustix::process::setpriority_process(None, 10);
+            drop(sender.send(room(&dir, needed_bytes).and_then(|()| merge::merge(&dir, &schema, &merge))));
+        };
+        let failed = |source| LakeError::File { path: self.shared.dir.display().to_string(), source };
+        std::thread::Builder::new().name("compact".to_owned()).spawn(work).map_err(failed)?;
+        made.await.map_err(|_| LakeError::Interrupted)?
+    }
+
+    fn left(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.shared.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn commit_merge(table: &mut DeltaTable, gone: &[Arc<LakeFile>], made: &[LakeFile]) -> Result<(), LakeError> {
+    // The rows are the same: who follows the changes of the table sees none.
+    let adds = made.iter().map(|file| Action::Add(Add { data_change: false, ..add(file) }));
+    let actions = gone.iter().map(|file| Action::Remove(remove(file))).chain(adds).collect();
+    let target_size = made.iter().map(|f| f.bytes as i64).max().unwrap_or(0);
+    commit(table, properties(), actions, DeltaOperation::Optimize { predicate: None, target_size }).await
+}
+
+fn remove(file: &LakeFile) -> Remove {
+    Remove {
+        path: file.path.clone(),
+        data_change: false,
+        deletion_timestamp: Some(now_millis()),
+        extended_file_metadata: Some(true),
+        partition_values: Some(HashMap::from([(RECEIVED_DATE.to_owned(), Some(file.day().to_owned()))])),
+        size: Some(file.bytes as i64),
+        tags: None,
+        deletion_vector: None,
+        base_row_id: None,
+        default_row_commit_version: None,
+    }
+}
+
+/// Whether the table has all these files.
+fn has_all<'a>(table: &DeltaTable, mut paths: impl Iterator<Item = &'a str>) -> Result<bool, LakeError> {
+    let files = table.snapshot()?.log_data();
+    let active: HashSet<String> = files.iter().map(|file| file.path().into_owned()).collect();
+    Ok(paths.all(|path| active.contains(path)))
+}
+
+fn room(dir: &Path, needed_bytes: u64) -> Result<(), LakeError> {
+    let failed = |source: std::io::Error| LakeError::File { path: dir.display().to_string(), source };
+    let disk = rustix::fs::statvfs(dir).map_err(|e| failed(e.into()))?;
+    let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if free_bytes < needed_bytes { Err(LakeError::NoRoom { needed_bytes, free_bytes }) } else { Ok(()) }
+}

@@ -1,0 +1,168 @@
+//! Several data files put together into one or two: rows in order, those whose time is far from the others' apart.
+//!
+//! It reads and writes in a stream: of each file it holds a page a column and some rows, of what it writes one row group.
+
+use crate::encode::{DataFile, sorting_columns};
+use crate::error::LakeError;
+use crate::name;
+use crate::plan::Merge;
+use crate::snapshot::LakeFile;
+use crate::sort::{Merged, Run, sorted};
+use crate::store::Staged;
+use arrow::array::{AsArray, BooleanArray};
+use arrow::compute::{filter_record_batch, not};
+use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
+use arrow::record_batch::RecordBatch;
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+/// A row is late when its time is further than this from the time in which the files were received: it would widen the times of all others'
+/// file.
+const LATE_MICROS: i64 = 3_600_000_000;
+/// Rows that are read at once of each file, and their bytes.
+const READ_ROWS: u64 = 1024;
+const READ_BYTES: u64 = 256 << 10;
+
+/// Writes what becomes of a merge into the table's folder `root`, whose rows have the columns of `schema`. Nobody sees the files yet.
+///
+/// # Errors
+/// [`LakeError::Unmerged`] names a file that cannot be merged.
+pub(crate) fn merge(root: &Path, schema: &SchemaRef, merge: &Merge) -> Result<Vec<LakeFile>, LakeError> {
+    let files = &merge.files;
+    let row_bytes = files.iter().map(|file| file.data_bytes(root)).max().unwrap_or(0);
+    let runs = files.iter().map(|file| run(root, file, schema)).collect::<Result<_, _>>()?;
+    let received = || files.iter().map(|file| &file.stats.received_at);
+    let (since, until) = (received().filter_map(|r| r.min).min(), received().filter_map(|r| r.max).max());
+    let on_time =
+        (since.unwrap_or(i64::MIN).saturating_sub(LATE_MICROS), until.unwrap_or(i64::MAX).saturating_add(LATE_MICROS));
+    let folder = files[0].path.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let output = || Output { root, folder, schema, row_bytes: row_bytes as usize + OTHER_BYTES, merge, open: None };
+    let (mut most, mut late) = (output(), output());
+    let mut merged = Merged::<LakeError>::new(schema, runs)?;
+    while let Some(batch) = merged.next()? {
+        let times = batch.column_by_name("time").expect("a column of the table");
+        let times = times.as_primitive::<TimestampMicrosecondType>().values();
+        let is_on_time: BooleanArray = times.iter().map(|time| Some((on_time.0..=on_time.1).contains(time))).collect();
+        if is_on_time.true_count() == batch.num_rows() {
+            most.write(&batch)?;
+            continue;
+        }
+        most.write(&filter_record_batch(&batch, &is_on_time)?)?;
+        late.write(&filter_record_batch(&batch, &not(&is_on_time)?)?)?;
+    }
+    // Read once more than written is not lost; written fewer than read would be.
+    let made: Vec<LakeFile> = [most.finish()?, late.finish()?].into_iter().flatten().collect();
+    let (before, after) = (rows(files.iter().map(Arc::as_ref)), rows(&made));
+    if before != after {
+        remove(root, &made);
+        return Err(LakeError::Rows { before, after });
+    }
+    Ok(made)
+}
+
+/// What a row takes beside its data, about.
+const OTHER_BYTES: usize = 64;
+
+fn rows<'a>(files: impl IntoIterator<Item = &'a LakeFile>) -> u64 {
+    files.into_iter().map(|file| file.stats.rows).sum()
+}
+
+/// Removes files that nobody saw.
+pub(crate) fn remove(root: &Path, files: &[LakeFile]) {
+    for file in files {
+        // What is left is removed at the next start.
+        drop(std::fs::remove_file(root.join(&file.path)));
+    }
+}
+
+/// The rows of a file in order.
+fn run<'a>(root: &Path, file: &LakeFile, schema: &SchemaRef) -> Result<Run<'a, LakeError>, LakeError> {
+    let unmerged = |reason: String| LakeError::Unmerged { path: file.path.clone(), reason };
+    let opened = File::open(root.join(&file.path)).map_err(|e| unmerged(e.to_string()))?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(opened).map_err(|e| unmerged(e.to_string()))?;
+    let found = builder.schema();
+    let same = |(a, b): (&Arc<arrow::datatypes::Field>, &Arc<arrow::datatypes::Field>)| {
+        a.name() == b.name() && a.data_type() == b.data_type()
+    };
+    if found.fields().len() != schema.fields().len() || !found.fields().iter().zip(schema.fields()).all(same) {
+        return Err(unmerged("its columns are not those that this program writes".to_owned()));
+    }
+    let order = sorting_columns(schema);
+    let is_sorted = builder.metadata().row_groups().iter().all(|group| group.sorting_columns() == Some(&order))
+        && builder.metadata().num_row_groups() > 0;
+    let at_once = (READ_BYTES / file.data_bytes(root).max(1)).clamp(1, READ_ROWS) as usize;
+    let reader = builder.with_batch_size(at_once).build().map_err(|e| unmerged(e.to_string()))?;
+    let rows = Rows { reader, path: file.path.clone(), schema: schema.clone() };
+    if is_sorted {
+        return Ok(Box::new(rows));
+    }
+    // As files were written once, in order of position: no larger than what a seal holds.
+    let batches = rows.collect::<Result<Vec<_>, _>>()?;
+    let in_order = sorted(&batches)?.collect::<Result<Vec<_>, _>>()?;
+    Ok(Box::new(in_order.into_iter().map(Ok)))
+}
+
+/// The rows of a file, as it has them.
+struct Rows {
+    reader: ParquetRecordBatchReader,
+    path: String,
+    schema: SchemaRef,
+}
+
+impl Iterator for Rows {
+    type Item = Result<RecordBatch, LakeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let batch = self.reader.next()?;
+        let batch = batch.and_then(|batch| RecordBatch::try_new(self.schema.clone(), batch.columns().to_vec()));
+        Some(batch.map_err(|e| LakeError::Unmerged { path: self.path.clone(), reason: e.to_string() }))
+    }
+}
+
+/// One file that is made, once it has a row.
+struct Output<'a> {
+    root: &'a Path,
+    folder: &'a str,
+    schema: &'a SchemaRef,
+    row_bytes: usize,
+    merge: &'a Merge,
+    open: Option<(String, DataFile<BufWriter<Staged>>)>,
+}
+
+impl Output<'_> {
+    fn write(&mut self, batch: &RecordBatch) -> Result<(), LakeError> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        if self.open.is_none() {
+            let path = name::merged(self.folder, self.merge.level);
+            let place: PathBuf = self.root.join(&path);
+            let staged = Staged::create(&place).map_err(|source| LakeError::File { path: path.clone(), source })?;
+            self.open = Some((path, DataFile::new(BufWriter::new(staged), self.schema.clone(), self.row_bytes)?));
+        }
+        match &mut self.open {
+            Some((_, file)) => file.write(batch),
+            None => Ok(()),
+        }
+    }
+
+    fn finish(self) -> Result<Option<LakeFile>, LakeError> {
+        let Some((path, file)) = self.open else {
+            return Ok(None);
+        };
+        let (sink, stats) = file.finish()?;
+        let failed = |source| LakeError::File { path: path.clone(), source };
+        let staged = sink.into_inner().map_err(|e| failed(e.into_error()))?;
+        let bytes = staged.place().map_err(failed)?;
+        Ok(Some(LakeFile {
+            path,
+            bytes,
+            modified_millis: crate::lake::now_millis(),
+            stats,
+            data_bytes: OnceLock::new(),
+        }))
+    }
+}

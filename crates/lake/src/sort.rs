@@ -1,0 +1,247 @@
+//! The order of rows in a data file: by sensor, then time, then position, so that what is asked together lies together.
+
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::compute::interleave_record_batch;
+use arrow::datatypes::{DataType, Schema};
+use arrow::error::ArrowError;
+use arrow::record_batch::RecordBatch;
+use arrow::row::{RowConverter, Rows, SortField};
+use std::collections::VecDeque;
+
+/// The columns that rows are ordered by. Positions are used once, so no two rows are equal.
+pub(crate) const ORDER: [&str; 3] = ["sensor", "time", "position"];
+
+/// Most rows of a batch that is made here.
+const BATCH_ROWS: usize = 8192;
+/// And most bytes, however large its events are: the longest row times the number of rows stays below.
+const BATCH_BYTES: usize = 8 << 20;
+
+/// Makes of rows what compares as they do.
+struct Keys(RowConverter);
+
+impl Keys {
+    fn new(schema: &Schema) -> Result<Self, ArrowError> {
+        let field = |name: &&str| Ok(SortField::new(schema.field_with_name(name)?.data_type().clone()));
+        let fields = ORDER.iter().map(field).collect::<Result<_, ArrowError>>()?;
+        Ok(Self(RowConverter::new(fields)?))
+    }
+
+    fn of(&self, batch: &RecordBatch) -> Result<Rows, ArrowError> {
+        let column = |name: &&str| batch.column(batch.schema_ref().index_of(name).expect("looked up before")).clone();
+        let columns: Vec<ArrayRef> = ORDER.iter().map(column).collect();
+        self.0.convert_columns(&columns)
+    }
+}
+
+/// The rows of `batches` in order, a batch at a time.
+pub(crate) fn sorted(
+    batches: &[RecordBatch],
+) -> Result<impl Iterator<Item = Result<RecordBatch, ArrowError>>, ArrowError> {
+    let keys = Keys::new(&batches[0].schema())?;
+    let rows = batches.iter().map(|batch| keys.of(batch)).collect::<Result<Vec<_>, _>>()?;
+    let of_batch = |(n, rows): (usize, &Rows)| (0..rows.num_rows()).map(move |row| (n, row)).collect::<Vec<_>>();
+    let mut order: Vec<(usize, usize)> = rows.iter().enumerate().flat_map(of_batch).collect();
+    order.sort_unstable_by(|a, b| rows[a.0].row(a.1).cmp(&rows[b.0].row(b.1)));
+    drop(rows);
+    let step = rows_at_once(batches);
+    let starts = (0..order.len()).step_by(step);
+    Ok(starts.map(move |start| {
+        let batches: Vec<&RecordBatch> = batches.iter().collect();
+        interleave_record_batch(&batches, &order[start..order.len().min(start + step)])
+    }))
+}
+
+/// How many rows may be put together: fewer when there are large ones.
+fn rows_at_once(batches: &[RecordBatch]) -> usize {
+    let widest = batches.iter().map(widest).max().unwrap_or(0);
+    (BATCH_BYTES / widest.max(1)).clamp(1, BATCH_ROWS)
+}
+
+/// No row of the batch has more bytes in its texts than this.
+fn widest(batch: &RecordBatch) -> usize {
+    let longest = |offsets: &[i32]| offsets.windows(2).map(|pair| (pair[1] - pair[0]) as usize).max().unwrap_or(0);
+    let of_column = |column: &ArrayRef| match column.data_type() {
+        DataType::Utf8 => longest(column.as_string::<i32>().value_offsets()),
+        DataType::Binary => longest(column.as_binary::<i32>().value_offsets()),
+        _ => 8,
+    };
+    batch.columns().iter().map(of_column).sum()
+}
+
+/// Rows that come in order, a batch at a time.
+pub(crate) type Run<'a, E> = Box<dyn Iterator<Item = Result<RecordBatch, E>> + 'a>;
+
+/// One run of a merge: where it stands.
+struct Cursor<'a, E> {
+    rest: Run<'a, E>,
+    keys: Rows,
+    at: usize,
+    /// Which of the held batches is its.
+    held: usize,
+}
+
+/// Puts runs together into one, in order. Holds the batches that each run stands in, and those that the next batch takes rows of.
+pub(crate) struct Merged<'a, E> {
+    keys: Keys,
+    cursors: Vec<Cursor<'a, E>>,
+    held: Vec<RecordBatch>,
+    ready: VecDeque<RecordBatch>,
+}
+
+impl<'a, E: From<ArrowError>> Merged<'a, E> {
+    /// The runs have the columns of `schema`.
+    pub(crate) fn new(schema: &Schema, runs: Vec<Run<'a, E>>) -> Result<Self, E> {
+        let keys = Keys::new(schema)?;
+        let mut merged = Self { keys, cursors: Vec::new(), held: Vec::new(), ready: VecDeque::new() };
+        for mut rest in runs {
+            if let Some(batch) = next_batch(&mut rest)? {
+                let keys = merged.keys.of(&batch)?;
+                merged.cursors.push(Cursor { rest, keys, at: 0, held: merged.held.len() });
+                merged.held.push(batch);
+            }
+        }
+        Ok(merged)
+    }
+
+    /// The next rows; none at the end.
+    pub(crate) fn next(&mut self) -> Result<Option<RecordBatch>, E> {
+        if let Some(batch) = self.ready.pop_front() {
+            return Ok(Some(batch));
+        }
+        let mut rows: Vec<(usize, usize)> = Vec::with_capacity(BATCH_ROWS);
+        let mut used = self.cursors.len();
+        while rows.len() < BATCH_ROWS && used < 2 * self.cursors.len() + 2 {
+            let Some(first) = self.first(None) else { break };
+            let bound = self.first(Some(first));
+            if self.take(first, bound, &mut rows)? {
+                used += 1;
+            }
+        }
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let held: Vec<&RecordBatch> = self.held.iter().collect();
+        for part in rows.chunks(rows_at_once(&self.held)) {
+            self.ready.push_back(interleave_record_batch(&held, part)?);
+        }
+        self.let_go();
+        Ok(self.ready.pop_front())
+    }
+
+    /// The run whose next row is the first of all, but for one run.
+    fn first(&self, but: Option<usize>) -> Option<usize> {
+        let runs = (0..self.cursors.len()).filter(|n| Some(*n) != but);
+        runs.min_by(|a, b| self.cursors[*a].key().cmp(&self.cursors[*b].key()))
+    }
+
+    /// Takes the rows of run `first` that come before the next one of run `bound`, as far as its batch goes. Whether the batch ended.
+    fn take(&mut self, first: usize, bound: Option<usize>, rows: &mut Vec<(usize, usize)>) -> Result<bool, E> {
+        let (mut at, held) = (self.cursors[first].at, self.cursors[first].held);
+        {
+            let bound = bound.map(|n| self.cursors[n].key());
+            let keys = &self.cursors[first].keys;
+            while at < keys.num_rows() && rows.len() < BATCH_ROWS && bound.is_none_or(|bound| keys.row(at) <= bound) {
+                rows.push((held, at));
+                at += 1;
+            }
+        }
+        let cursor = &mut self.cursors[first];
+        cursor.at = at;
+        if at < cursor.keys.num_rows() {
+            return Ok(false);
+        }
+        match next_batch(&mut cursor.rest)? {
+            Some(batch) => {
+                (cursor.keys, cursor.at, cursor.held) = (self.keys.of(&batch)?, 0, self.held.len());
+                self.held.push(batch);
+            }
+            None => {
+                self.cursors.swap_remove(first);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Holds only the batches that the runs stand in.
+    fn let_go(&mut self) {
+        let held = self.cursors.iter_mut().enumerate().map(|(n, cursor)| {
+            let batch = self.held[cursor.held].clone();
+            cursor.held = n;
+            batch
+        });
+        self.held = held.collect();
+    }
+}
+
+impl<E> Cursor<'_, E> {
+    fn key(&self) -> arrow::row::Row<'_> {
+        self.keys.row(self.at)
+    }
+}
+
+/// The next batch that has rows.
+fn next_batch<E>(run: &mut Run<'_, E>) -> Result<Option<RecordBatch>, E> {
+    run.find(|batch| batch.as_ref().map_or(true, |batch| batch.num_rows() > 0)).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{Int64Array, StringArray, TimestampMicrosecondArray};
+    use proptest::prelude::*;
+    use std::sync::Arc;
+
+    type Event = (String, i64, i64);
+
+    fn batch(events: &[Event]) -> RecordBatch {
+        let texts = events.iter().map(|e| format!("{:0>1$}", e.2, (e.2 % 40) as usize));
+        RecordBatch::try_from_iter([
+            ("position", Arc::new(Int64Array::from_iter_values(events.iter().map(|e| e.2))) as ArrayRef),
+            ("sensor", Arc::new(StringArray::from_iter_values(events.iter().map(|e| &e.0)))),
+            ("time", Arc::new(TimestampMicrosecondArray::from_iter_values(events.iter().map(|e| e.1)))),
+            ("data", Arc::new(StringArray::from_iter_values(texts))),
+        ])
+        .expect("the columns fit")
+    }
+
+    fn events(batches: impl IntoIterator<Item = RecordBatch>) -> Vec<Event> {
+        let of = |batch: RecordBatch| {
+            let (position, sensor) =
+                (batch.column(0).as_primitive::<arrow::datatypes::Int64Type>(), batch.column(1).as_string::<i32>());
+            let time = batch.column(2).as_primitive::<arrow::datatypes::TimestampMicrosecondType>();
+            let row = |n: usize| (sensor.value(n).to_owned(), time.value(n), position.value(n));
+            (0..batch.num_rows()).map(row).collect::<Vec<_>>()
+        };
+        batches.into_iter().flat_map(of).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn sorted_runs_that_are_merged_are_all_rows_in_order(
+            runs in prop::collection::vec(prop::collection::vec(("[a-c]{0,2}", -3i64..3), 0..40), 1..6), rows in 1usize..9,
+        ) {
+            let mut position = 0;
+            let mut all: Vec<Event> = Vec::new();
+            let mut in_order: Vec<Run<'_, ArrowError>> = Vec::new();
+            for run in runs {
+                let numbered: Vec<Event> = run.into_iter().map(|(s, t)| { position += 1; (s, t, position) }).collect();
+                let parts: Vec<RecordBatch> = numbered.chunks(rows).map(batch).collect();
+                all.extend(numbered);
+                if parts.is_empty() {
+                    continue;
+                }
+                let sorted: Vec<RecordBatch> = sorted(&parts).expect("keys").collect::<Result<_, _>>().expect("rows");
+                let whole = events(sorted);
+                prop_assert!(whole.is_sorted());
+                in_order.push(Box::new(whole.chunks(rows).map(batch).map(Ok).collect::<Vec<_>>().into_iter()));
+            }
+            let mut merged = Merged::new(&batch(&[]).schema(), in_order).expect("keys");
+            let mut found = Vec::new();
+            while let Some(batch) = merged.next().expect("rows") {
+                found.extend(events([batch]));
+            }
+            all.sort();
+            prop_assert_eq!(found, all);
+        }
+    }
+}
