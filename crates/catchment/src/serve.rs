@@ -252,6 +252,10 @@ fn engine_options(dir: &DataDir, settings: &Settings, foundation: &Foundation) -
         live_bytes_max: settings.seal.live_bytes_max.0,
         seal_bytes: settings.seal.bytes.0,
         seal_age_seconds: settings.seal.age_seconds.0,
+        retention: engine::Retention {
+            age_seconds: settings.retention.age_seconds.map(|age| age.0),
+            bytes_max: settings.retention.bytes_max.map(|bytes| bytes.0),
+        },
         room_wait_seconds: settings.ingest.room_wait_seconds.0,
         window_keys_max: settings.window.keys_max,
         group_keys_max: memory::group_keys_max(settings),

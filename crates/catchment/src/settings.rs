@@ -94,6 +94,13 @@ nowwhat::settings! {
             /// Live rows of this age are sealed.
             age_seconds: Seconds = "30s", range "1s".."1h";
         }
+        /// How long events stay; without a limit they stay for ever. The oldest go first, by when they were received, a file at a time: up to an hour later.
+        retention: Retention {
+            /// Events go that were received longer ago; empty keeps them for ever.
+            age_seconds: Option<Seconds> = "", range "1h".."36500d";
+            /// Bytes of the lake's data files: beyond it the oldest events go; empty for no limit.
+            bytes_max: Option<ByteSize> = "", range "1MiB".."1000TiB";
+        }
         /// Questions.
         query: Query {
             /// Threads for queries, at lower priority than the way in.

@@ -1,10 +1,11 @@
-//! The maintenance loop: small files of the lake become larger ones, checkpoints are written, files that nobody reads are removed.
+//! The maintenance loop: what is not kept any longer goes, small files of the lake become larger ones, checkpoints are written, files that nobody
+//! reads are removed.
 //!
 //! It never holds up a seal but for a commit, and what fails is tried again later: events are in the lake before and after.
 
 use crate::live::Live;
 use crate::recover::wall_micros;
-use lake::{Lake, LakeError};
+use lake::{Lake, LakeError, Retention};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -17,6 +18,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(15 * 60);
 pub(crate) struct MaintainLoop {
     pub(crate) lake: Lake,
     pub(crate) live: Arc<Live>,
+    pub(crate) retention: Retention,
     /// Told after each seal.
     pub(crate) sealed: watch::Receiver<u64>,
 }
@@ -48,6 +50,9 @@ impl MaintainLoop {
     }
 
     async fn work(&self) -> Result<(), LakeError> {
+        if let Some(snapshot) = self.lake.expire(self.retention, wall_micros()).await? {
+            self.live.sealed(snapshot);
+        }
         while let Some(snapshot) = self.lake.compact(wall_micros()).await? {
             tracing::debug!(files = snapshot.files.len(), version = snapshot.version, "compacted");
             self.live.sealed(snapshot);

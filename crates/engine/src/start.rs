@@ -17,7 +17,7 @@ use crate::seal::{SealLoop, SealNow};
 use crate::window::Window;
 use arrow::datatypes::SchemaRef;
 use futures::FutureExt;
-use lake::{Lake, View};
+use lake::{Lake, Retention, View};
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,6 +46,8 @@ pub struct Options {
     pub seal_bytes: u64,
     /// Live rows of this age are sealed.
     pub seal_age_seconds: u64,
+    /// How long events stay in the lake.
+    pub retention: Retention,
     /// A group waits this long for a seal to make room, then fails.
     pub room_wait_seconds: u64,
     /// Number of keys in the duplicate window.
@@ -233,7 +235,8 @@ impl Engine {
         metrics.answers(&parts.answers, Instant::now());
         metrics.window_keys.set(parts.window.len() as i64);
         metrics.window_bytes.set(parts.window.bytes() as i64);
-        let maintain = MaintainLoop { lake: parts.lake.clone(), live: parts.live.clone(), sealed: sealed.clone() };
+        let (lake, live, retention) = (parts.lake.clone(), parts.live.clone(), options.retention);
+        let maintain = MaintainLoop { lake, live, retention, sealed: sealed.clone() };
         tokio::spawn(maintain.run());
         let seal = SealLoop {
             lake: parts.lake,

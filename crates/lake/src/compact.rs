@@ -1,15 +1,13 @@
 //! Small files become larger ones: see [`plan`](crate::plan) for which.
 
 use crate::error::LakeError;
-use crate::lake::{Lake, add, commit, now_millis, properties};
+use crate::lake::Lake;
 use crate::merge;
 use crate::plan::{self, Merge};
+use crate::replace::{Replaced, Replacing};
 use crate::snapshot::{LakeFile, Snapshot};
-use crate::table::RECEIVED_DATE;
-use deltalake_core::DeltaTable;
-use deltalake_core::kernel::{Action, Add, Remove};
 use deltalake_core::protocol::DeltaOperation;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -48,44 +46,29 @@ impl Lake {
         merged.map(Some)
     }
 
-    /// Writes the files of a merge, and commits them when the table still has what they were made of.
+    /// Writes the files of a merge, and puts them in the place of what they were made of.
     async fn merge(&self, merge: Arc<Merge>) -> Result<Arc<Snapshot>, LakeError> {
         let made = self.write_merged(merge.clone()).await?;
-        let dir = &self.shared.dir;
-        let mut table = self.shared.lane.lock().await;
-        table.update_state().await?;
-        if !has_all(&table, merge.files.iter().map(|f| f.path.as_str()))? {
-            merge::remove(dir, &made);
-            return self.reload(&table).await;
-        }
-        let started = Instant::now();
-        let committed = commit_merge(&mut table, &merge.files, &made).await;
-        if let Err(error) = committed {
-            // As after a seal: only the table itself knows.
-            table.update_state().await?;
-            if !has_all(&table, made.iter().map(|f| f.path.as_str()))? {
-                merge::remove(dir, &made);
-                return Err(error);
+        let target_size = made.iter().map(|f| f.bytes as i64).max().unwrap_or(0);
+        let operation = DeltaOperation::Optimize { predicate: None, target_size };
+        let replaced = self.replace(Replacing { gone: &merge.files, made: &made, expired_rows: 0, operation }).await;
+        match replaced {
+            Ok(Replaced::Done(snapshot)) => {
+                let metrics = &self.shared.metrics;
+                metrics.compactions.inc();
+                metrics.compacted_files.inc_by(merge.files.len() as u64);
+                metrics.written_bytes.inc_by(made.iter().map(|f| f.bytes).sum());
+                Ok(snapshot)
+            }
+            Ok(Replaced::NotThere(snapshot)) => {
+                merge::remove(&self.shared.dir, &made);
+                Ok(snapshot)
+            }
+            Err(error) => {
+                merge::remove(&self.shared.dir, &made);
+                Err(error)
             }
         }
-        let metrics = &self.shared.metrics;
-        metrics.commits.inc();
-        metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
-        metrics.compactions.inc();
-        metrics.compacted_files.inc_by(merge.files.len() as u64);
-        metrics.written_bytes.inc_by(made.iter().map(|f| f.bytes).sum());
-        let before = self.snapshot();
-        let version = table.version().unwrap_or(before.version);
-        let gone: HashSet<&str> = merge.files.iter().map(|f| f.path.as_str()).collect();
-        let mut all: Vec<_> = before.files.iter().filter(|f| !gone.contains(f.path.as_str())).cloned().collect();
-        all.extend(made.into_iter().map(Arc::new));
-        let after = self.swap(Arc::new(Snapshot::new(version, before.sealed, before.root.clone(), all)));
-        let since_millis = now_millis();
-        for file in &merge.files {
-            self.shared.dead.add(file.path.clone(), since_millis, version);
-        }
-        metrics.dead_files.set(self.shared.dead.len() as i64);
-        Ok(after)
     }
 
     /// Files are written on a thread of its own: it takes seconds, at lower priority than the way in.
@@ -106,36 +89,6 @@ impl Lake {
     fn left(&self) -> MutexGuard<'_, HashSet<String>> {
         self.shared.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-async fn commit_merge(table: &mut DeltaTable, gone: &[Arc<LakeFile>], made: &[LakeFile]) -> Result<(), LakeError> {
-    // The rows are the same: who follows the changes of the table sees none.
-    let adds = made.iter().map(|file| Action::Add(Add { data_change: false, ..add(file) }));
-    let actions = gone.iter().map(|file| Action::Remove(remove(file))).chain(adds).collect();
-    let target_size = made.iter().map(|f| f.bytes as i64).max().unwrap_or(0);
-    commit(table, properties(), actions, DeltaOperation::Optimize { predicate: None, target_size }).await
-}
-
-fn remove(file: &LakeFile) -> Remove {
-    Remove {
-        path: file.path.clone(),
-        data_change: false,
-        deletion_timestamp: Some(now_millis()),
-        extended_file_metadata: Some(true),
-        partition_values: Some(HashMap::from([(RECEIVED_DATE.to_owned(), Some(file.day().to_owned()))])),
-        size: Some(file.bytes as i64),
-        tags: None,
-        deletion_vector: None,
-        base_row_id: None,
-        default_row_commit_version: None,
-    }
-}
-
-/// Whether the table has all these files.
-fn has_all<'a>(table: &DeltaTable, mut paths: impl Iterator<Item = &'a str>) -> Result<bool, LakeError> {
-    let files = table.snapshot()?.log_data();
-    let active: HashSet<String> = files.iter().map(|file| file.path().into_owned()).collect();
-    Ok(paths.all(|path| active.contains(path)))
 }
 
 fn room(dir: &Path, needed_bytes: u64) -> Result<(), LakeError> {

@@ -145,7 +145,8 @@ impl Lake {
         let version = table.version().unwrap_or(before.version);
         let mut all = before.files.clone();
         all.extend(files.into_iter().map(Arc::new));
-        Ok(self.swap(Arc::new(Snapshot::new(version, last, before.root.clone(), all))))
+        let after = Snapshot::new(version, last, before.root.clone(), all);
+        Ok(self.swap(Arc::new(Snapshot { expired_rows: before.expired_rows, ..after })))
     }
 
     /// Writes a checkpoint when it is time, and removes the files whose time has come; to be called when there is time.
@@ -221,6 +222,7 @@ impl Lake {
         let (snapshot, metrics) = (self.snapshot(), &self.shared.metrics);
         metrics.version.set(snapshot.version as i64);
         metrics.files.set(snapshot.files.len() as i64);
+        metrics.expired_rows.set(snapshot.expired_rows as i64);
         metrics.rows.set(snapshot.files.iter().map(|f| f.stats.rows as i64).sum());
         metrics.bytes.set(snapshot.files.iter().map(|f| f.bytes as i64).sum());
     }

@@ -14,7 +14,7 @@
 //!
 //! It plans no queries and knows nothing of the wal but its id. `docs/FORMAT.md` describes the folder.
 //!
-//! Reading order: [`Lake`] the operations, `encode` the files, `plan` and `merge` what becomes of small ones, `stats` what a reader can skip by,
+//! Reading order: [`Lake`] the operations, `encode` the files, `plan` and `merge` what becomes of small ones, `retention` of old ones, `stats` what a reader can skip by,
 //! `store` the syncs.
 
 mod compact;
@@ -26,6 +26,8 @@ mod merge;
 mod metrics;
 mod name;
 mod plan;
+mod replace;
+mod retention;
 mod snapshot;
 mod sort;
 mod stats;
@@ -35,5 +37,6 @@ mod table;
 pub use error::{LakeError, OpenError};
 pub use lake::{Lake, Sealing};
 pub use metrics::LakeMetrics;
+pub use retention::Retention;
 pub use snapshot::{LakeFile, LiveChunk, Newest, Snapshot, View};
 pub use stats::{FileStats, Range};

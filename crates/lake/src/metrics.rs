@@ -24,6 +24,7 @@ pub struct LakeMetrics {
     pub(crate) version: Gauge,
     pub(crate) files: Gauge,
     pub(crate) rows: Gauge,
+    pub(crate) expired_rows: Gauge,
     pub(crate) bytes: Gauge,
 }
 
@@ -46,6 +47,7 @@ impl Default for LakeMetrics {
             version: Gauge::default(),
             files: Gauge::default(),
             rows: Gauge::default(),
+            expired_rows: Gauge::default(),
             bytes: Gauge::default(),
         }
     }
@@ -85,6 +87,7 @@ impl LakeMetrics {
         r.register("version", "Version of the Delta table", m.version.clone());
         r.register("files", "Data files of the table", m.files.clone());
         r.register("rows", "Events in the table", m.rows.clone());
+        r.register("expired_rows", "Events that were in the table and went by retention, ever", m.expired_rows.clone());
         r.register("bytes", "Bytes of the table's data files", m.bytes.clone());
         m
     }

@@ -52,6 +52,8 @@ pub struct Snapshot {
     pub version: u64,
     /// All events of this wal up to this position are in it.
     pub sealed: u64,
+    /// Events that were in it and went by [`Retention`](crate::Retention).
+    pub expired_rows: u64,
     /// The table's folder.
     pub root: PathBuf,
     /// Its data files, by their first position.
@@ -61,7 +63,7 @@ pub struct Snapshot {
 impl Snapshot {
     pub(crate) fn new(version: u64, sealed: u64, root: PathBuf, mut files: Vec<Arc<LakeFile>>) -> Self {
         files.sort_by_key(|f| f.stats.position.min);
-        Self { version, sealed, root, files }
+        Self { version, sealed, expired_rows: 0, root, files }
     }
 }
 

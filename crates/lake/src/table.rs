@@ -90,9 +90,17 @@ fn check_columns(dir: &Path, table: &DeltaTable, schema: &SchemaRef) -> Result<(
     Ok(())
 }
 
+/// The name under which the table counts the events that expired.
+pub(crate) const EXPIRED: &str = "catchment.expired";
+
 /// The last position of `wal` that the table holds, as its transaction identifier says.
 pub(crate) async fn sealed_position(table: &DeltaTable, wal: Uuid) -> Result<u64, LakeError> {
-    let version = table.snapshot()?.transaction_version(table.log_store().as_ref(), wal).await?;
+    transaction(table, wal).await
+}
+
+/// The version of a transaction identifier; 0 when there is none.
+pub(crate) async fn transaction(table: &DeltaTable, name: impl ToString + Send) -> Result<u64, LakeError> {
+    let version = table.snapshot()?.transaction_version(table.log_store().as_ref(), name.to_string()).await?;
     Ok(version.and_then(|v| u64::try_from(v).ok()).unwrap_or(0))
 }
 
@@ -127,5 +135,7 @@ pub(crate) async fn snapshot(table: &DeltaTable, dir: &Path, wal: Uuid) -> Resul
             data_bytes: OnceLock::new(),
         }));
     }
-    Ok(Snapshot::new(state.version(), sealed_position(table, wal).await?, dir.to_path_buf(), files))
+    let sealed = sealed_position(table, wal).await?;
+    let expired_rows = transaction(table, EXPIRED).await?;
+    Ok(Snapshot { expired_rows, ..Snapshot::new(state.version(), sealed, dir.to_path_buf(), files) })
 }

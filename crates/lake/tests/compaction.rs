@@ -3,7 +3,7 @@
 mod common;
 
 use common::{DAY, event, open, positions, read, rows_of, sealing_of};
-use lake::Lake;
+use lake::{Lake, Retention};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use std::collections::HashSet;
 use std::fs::File;
@@ -160,6 +160,31 @@ async fn files_that_were_merged_stay_for_who_reads_them_also_over_a_restart() {
     lake.maintain().await.expect("maintained");
     assert_eq!(on_disk(dir.path()).len(), 17, "nor after a restart");
     assert_eq!(positions(&lake), (1..=160).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn what_expires_is_gone_and_counted_and_everything_else_stays() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let lake = open(dir.path()).await;
+    seals(&lake, 1, 16, DAY).await;
+    compact(&lake, DAY + 2 * HOUR).await;
+    seals(&lake, 161, 4, DAY + 2 * HOUR).await;
+    let age = |seconds| Retention { age_seconds: Some(seconds), bytes_max: None };
+    assert!(
+        lake.expire(age(7200), DAY + 2 * HOUR).await.expect("nothing to do").is_none(),
+        "one event is not old enough"
+    );
+    let after = lake.expire(age(3600), DAY + 2 * HOUR).await.expect("expired").expect("something went");
+    assert_eq!((positions(&lake), after.sealed, after.expired_rows), ((161..=200).collect(), 200, 160));
+    drop((lake, after));
+    let lake = open(dir.path()).await;
+    assert_eq!((positions(&lake), lake.snapshot().expired_rows), ((161..=200).collect(), 160));
+    // The oldest of what is left, one file: then it is small enough.
+    let bytes = lake.snapshot().files.iter().map(|f| f.bytes).sum::<u64>();
+    let most = Retention { age_seconds: None, bytes_max: Some(bytes - 1) };
+    lake.expire(most, DAY + 2 * HOUR).await.expect("expired").expect("something went");
+    seals(&lake, 201, 1, DAY + 3 * HOUR).await;
+    assert_eq!((positions(&lake), lake.snapshot().expired_rows), ((171..=210).collect(), 170));
 }
 
 #[tokio::test]

@@ -37,6 +37,7 @@ async fn start(boot: &mut Boot, dir: &std::path::Path) -> Result<Router, BoxErro
         live_bytes_max: 8 * MIB,
         seal_bytes: 4 * MIB,
         seal_age_seconds: 3600,
+        retention: engine::Retention::default(),
         room_wait_seconds: 1,
         window_keys_max: 10_000,
         answers_bytes_max: MIB,

@@ -38,6 +38,7 @@ fn options(dir: &std::path::Path) -> Options {
         live_bytes_max: 8 << 20,
         seal_bytes: 8 << 20,
         seal_age_seconds: 60,
+        retention: lake::Retention::default(),
         room_wait_seconds: 1,
         window_keys_max: 100,
         group_keys_max: 10,

@@ -24,6 +24,7 @@ async fn engine(dir: &tempfile::TempDir) -> Engine {
         live_bytes_max: 8 * MIB,
         seal_bytes: 4 * MIB,
         seal_age_seconds: 3600,
+        retention: engine::Retention::default(),
         room_wait_seconds: 1,
         window_keys_max: 10_000,
         answers_bytes_max: MIB,
