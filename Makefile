@@ -2,7 +2,8 @@
 
 # Where cargo builds. CARGO_TARGET_DIR is honoured and never set here.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
-PROGRAM := $(TARGET)/release/catchment
+# Not PROGRAM, which names what deploy/package/build and the proofs take instead of a build.
+BUILT := $(TARGET)/release/catchment
 # The files a first build is missing tell whether the large dependencies have to be compiled.
 COLD := $(if $(wildcard $(TARGET)/release/deps/libdatafusion-*.rlib),,cold)
 
@@ -23,10 +24,10 @@ ifeq ($(COLD),cold)
 	@echo "The first build compiles the SQL engine and the table format: about 15 minutes on 2 cores, later builds take seconds."
 endif
 	@cargo build --release --locked --workspace
-	@ln -sf "$(abspath $(PROGRAM))" catchment
+	@ln -sf "$(abspath $(BUILT))" catchment
 
 # Where `make run` keeps its data.
-DATA := data
+DATA ?= data
 
 .PHONY: run
 run: build ## Build and start the collector, its data in ./data
@@ -82,7 +83,7 @@ endef
 WITH_TOOLS := PATH="$$PATH:$(TOOLS)/bin"
 
 # The database of advisories is fetched from GitHub; where that cannot be reached: DENY="licenses bans sources".
-DENY := advisories licenses bans sources
+DENY ?= advisories licenses bans sources
 
 .PHONY: deny
 deny: tools ## Licences, sources, known flaws of all dependencies, by deny.toml (DENY="licenses bans sources": without fetching the known flaws)
@@ -94,7 +95,7 @@ outdated: tools ## Dependencies that have newer versions: those that `cargo upda
 	@cargo update --dry-run --verbose
 
 # Crates that do without the SQL engine, which would be compiled once more, with counters. Their tests of this crate alone count.
-COVERAGE := event wal registry rejected nowwhat nowwhat-cli
+COVERAGE ?= event wal registry rejected nowwhat nowwhat-cli
 LLVM = $(shell rustc --version --verbose | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
 
 .PHONY: coverage
@@ -124,23 +125,24 @@ package: tools ## Pack a release build into ./dist: .deb, tar file, OCI image, S
 	@deploy/package/build
 
 # A version such as 1.2.3, or major, minor, patch; without one it is what the changelog asks for.
-VERSION :=
+VERSION ?=
 
 .PHONY: release
 release: tools ## Version, changelog, commit, tag, packages of a release (VERSION=1.2.3, or VERSION=minor)
 	@deploy/release $(VERSION)
 
 # What is deployed, to which environment; further options of ansible-playbook, such as ANSIBLE="--limit HOST --ask-vault-pass".
-PACKAGE = $(wildcard dist/catchment_*.deb)
+# The package made last, where none is named. ENV alone is not taken from the environment, where it is something of the shell's.
+PACKAGE ?= $(shell ls -t dist/catchment_*.deb 2>/dev/null | head -n 1)
 ENV :=
-ANSIBLE :=
+ANSIBLE ?=
 PLAY = deploy/ansible/run ansible-playbook --inventory inventories/$(ENV)
 
 .PHONY: deploy
 deploy: ## Deploy a package to an environment, host after host (ENV=qa PACKAGE=dist/catchment_1.2.0_amd64.deb)
 	@test -d "deploy/ansible/inventories/$(ENV)" -a -n "$(ENV)" || { echo "ENV=$(ENV): say which environment, ENV=qa for instance"; exit 2; }
 	@test -f "$(PACKAGE)" || { echo "PACKAGE=$(PACKAGE): say which one .deb, PACKAGE=dist/catchment_1.2.0_amd64.deb for instance"; exit 2; }
-	@$(PLAY) deploy.yml --extra-vars "service_package=$(abspath $(PACKAGE))" $(ANSIBLE)
+	@$(PLAY) deploy.yml --extra-vars "{\"service_package\": \"$$(realpath -- "$(PACKAGE)")\"}" $(ANSIBLE)
 
 .PHONY: stage
 # Whatever ENV says elsewhere.
@@ -153,7 +155,7 @@ rollback: ## Go back to the release that ran before the last deployment, host af
 	@$(PLAY) rollback.yml $(ANSIBLE)
 
 # Some of the slow proofs: PROOF="hosts alerts".
-PROOF = $(notdir $(shell find deploy/test -maxdepth 1 -type f -executable | sort))
+PROOF ?= $(notdir $(shell find deploy/test -maxdepth 1 -type f -executable | sort))
 
 .PHONY: test-deploy
 test-deploy: tools ## Slow proofs of packages and deployment on Debian hosts of our own: as root, an hour or more with the builds (PROOF="hosts")

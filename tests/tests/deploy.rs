@@ -3,7 +3,7 @@
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use tests::{blocks, catchment_with, installed, said, skipped};
+use tests::{blocks, catchment_with, installed, program, said, skipped};
 
 const ENVIRONMENTS: [&str; 4] = ["dev", "qa", "staging", "prod"];
 
@@ -83,6 +83,37 @@ fn a_deployment_without_environment_or_package_is_refused_and_says_what_is_missi
     }
     let staged = told(&make(&["--dry-run", "stage", "ENV=prod", "PACKAGE=Makefile"]));
     assert!(staged.contains("--inventory inventories/staging ") && !staged.contains("prod"), "{staged}");
+}
+
+/// Here and in a new service: `VERSION=1.5.0 make release` as well as `make release VERSION=1.5.0`, which goes first.
+#[test]
+fn what_is_said_before_make_counts_as_much_as_what_is_said_behind_it_and_a_path_may_have_blanks() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let made = run(Command::new(program().with_file_name("nowwhat")).args(["new", "shop-window"]).current_dir(&dir));
+    assert!(made.status.success(), "{}", told(&made));
+    let package = dir.path().canonicalize().expect("it is there").join("a package.deb");
+    std::fs::write(&package, "").expect("written");
+    let named = package.to_str().expect("a text");
+    let show = "--eval=show: ; @echo \"$$PROGRAM\"";
+    for folder in [root(), dir.path().join("shop-window")] {
+        for (arguments, name, value, expected) in [
+            (["--dry-run", "release"].as_slice(), "VERSION", "1.5.0", "deploy/release 1.5.0\n"),
+            (&["deploy", "ENV=qa", "PLAY=echo"], "PACKAGE", named, &format!("{{\"service_package\": \"{named}\"}}\n")),
+            (&["deploy", "ENV=qa", "PLAY=echo"], "ANSIBLE", "--limit one", "--limit one\n"),
+            (&["--dry-run", "deny"], "DENY", "bans", " check bans\n"),
+            (&[show, "show"], "PROGRAM", "a/program", "a/program\n"),
+        ] {
+            let mut make = Command::new("make");
+            make.args(arguments).env_remove("MAKEFLAGS").current_dir(&folder);
+            if name == "ANSIBLE" {
+                make.env("PACKAGE", named);
+            }
+            let output = told(&run(make.env(name, value)));
+            assert!(output.ends_with(expected), "{name} before make in {}: {output}", folder.display());
+            let output = told(&run(make.env(name, "another").arg(format!("{name}={value}"))));
+            assert!(output.ends_with(expected), "{name} behind make in {}: {output}", folder.display());
+        }
+    }
 }
 
 /// Everything that `kubectl apply --kustomize FOLDER` would send, as YAML.
