@@ -118,6 +118,27 @@ fn packed(folder: &Path, name: &str, parts: &str) -> String {
     std::fs::read_to_string(folder.join("dist/SHA256SUMS")).expect("it is there")
 }
 
+/// One can go back to a package of before, also when the next one cannot be made.
+fn assert_older_packages_stay(folder: &Path, parts: &str, sums: &str) {
+    let dist = folder.join("dist");
+    let names = || {
+        let entries = std::fs::read_dir(&dist).expect("a folder").flatten();
+        let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    };
+    std::fs::write(dist.join("shop-window_0.0.1_amd64.deb"), "a package of before").expect("written");
+    let older = done(inside(&dist, "sha256sum").arg("shop-window_0.0.1_amd64.deb"));
+    std::fs::write(dist.join("SHA256SUMS"), older.clone() + sums).expect("written");
+    let before = names();
+    let failed = inside(folder, "deploy/package/build").envs([("PROGRAM", "/bin/false"), ("PARTS", "tar")]).output();
+    assert!(!failed.expect("it runs").status.success());
+    assert_eq!(names(), before, "what fails leaves all as it was");
+    let again = packed(folder, NAME, parts);
+    assert!(names() == before && again.lines().count() == sums.lines().count() + 1, "{again}");
+    assert!(again.contains(older.trim()) && sums.lines().all(|line| again.contains(line)), "{again}");
+}
+
 #[test]
 fn a_new_service_passes_its_own_checks_and_tests_and_the_program_it_packs_runs() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -153,9 +174,8 @@ fn a_new_service_passes_its_own_checks_and_tests_and_the_program_it_packs_runs()
     let made_of: Value = serde_json::from_slice(&made_of).expect("JSON");
     let crates = made_of["components"].as_array().expect("a list");
     assert!(crates.iter().any(|component| component["name"] == "nowwhat"), "{made_of}");
-    std::fs::write(dist.join("shop-window-notes.txt"), "no package").expect("written");
     assert_eq!(packed(&folder, NAME, parts), sums, "the same to the bit");
-    assert!(dist.join("shop-window-notes.txt").is_file(), "only packages are taken away");
+    assert_older_packages_stay(&folder, parts, &sums);
     let unknown = inside(&folder, "deploy/package/build").env("PARTS", "deb zip").output().expect("it runs");
     let told = String::from_utf8_lossy(&unknown.stderr).into_owned();
     assert!(told.contains("there is no zip; it is of: deb tar image sbom"), "{told}");
