@@ -71,6 +71,30 @@ fn its_manifests_fit_the_published_schemas_of_kubernetes() {
 }
 
 #[test]
+fn its_package_takes_the_place_of_no_program_of_another_package() {
+    if !has("dpkg-query") {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    let script = std::fs::read_to_string(deploy(dir.path()).join("package/preinst")).expect("a script");
+    // Outside of /run, which it may not write.
+    let script = script.replace("/run/", &format!("{}/", dir.path().display()));
+    let installed = |name: &str| {
+        let output = Command::new("sh").args(["-c", &script.replace(NAME, name), "preinst", "install"]).output();
+        output.expect("sh runs")
+    };
+    assert!(installed(NAME).status.success(), "{}", told(&installed(NAME)));
+    for (name, place) in [
+        ("ls", "ls is there already, of the package coreutils"),
+        ("sh", "sh is there already, of the package dash"),
+        ("awk", "awk is there already, a link of update-alternatives"),
+    ] {
+        let refused = installed(name);
+        assert!(refused.status.code() == Some(1) && told(&refused).contains(place), "{name}: {}", told(&refused));
+    }
+}
+
+#[test]
 fn systemd_understands_its_units_and_exposes_the_service_less_than_2_of_10() {
     if !has("systemd-analyze") {
         return;

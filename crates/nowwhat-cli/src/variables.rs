@@ -9,6 +9,12 @@ pub(crate) const FILE: &str = "deploy/nowwhat.toml";
 /// Longest name: that of a user of Linux.
 const NAME_BYTES_MAX: usize = 32;
 
+/// Longest setting: behind the service's name it is that of a file.
+const SETTING_BYTES_MAX: usize = 200;
+
+/// Most digits of what it may take of memory: gigabytes of so many digits are still a number of 64 bits.
+const MEMORY_DIGITS_MAX: usize = 9;
+
 /// What a service says of itself. Program, system user, group, /var/lib/NAME, /etc/NAME/NAME.toml and the unit follow from `name`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -95,7 +101,7 @@ impl Variables {
             ("repository", &self.repository, address_flaw(&self.repository)),
             ("license", &self.license, license_flaw(&self.license)),
         ];
-        let arguments = self.arguments.iter().map(|text| ("arguments", text, text_flaw(text)));
+        let arguments = self.arguments.iter().map(|text| ("arguments", text, argument_flaw(text)));
         let credentials = self.credentials.iter().map(|text| ("credentials", text, setting_flaw(text)));
         let ports = [("api_port", self.api_port), ("admin_port", self.admin_port)];
         let no_port = ports.into_iter().find(|(_, port)| *port == 0);
@@ -107,12 +113,23 @@ impl Variables {
 
 /// What is wrong with a text, if anything: it stands in scripts, units, rules and JSON as it is.
 fn text_flaw(text: &str) -> Option<&'static str> {
-    let is_sign = |c: char| c.is_control() || "\"\\$`%{}".contains(c);
+    let is_sign = |c: char| c.is_control() || is_unseen(c) || "\"\\$`%{}".contains(c);
     match text {
         _ if text.trim() != text || text.is_empty() => Some("it is not empty, and no blanks are around it"),
-        _ if text.contains(is_sign) => Some("it is one line without \" \\ $ ` % { }"),
+        _ if text.contains(is_sign) => Some("it is one line without \" \\ $ ` % { } and signs that nobody sees"),
         _ => None,
     }
+}
+
+/// Ends a line for YAML and others, turns what follows, or is seen by nobody.
+fn is_unseen(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// What is wrong with an argument, if anything: the unit has it without quotes, and a `;` alone would end the command.
+fn argument_flaw(text: &str) -> Option<&'static str> {
+    let is_sign = |c: char| c.is_whitespace() || "';".contains(c);
+    text_flaw(text).or_else(|| text.contains(is_sign).then_some("it has no blanks, no quotes and no ;"))
 }
 
 /// What is wrong with the name of a thing or of somebody, if anything: it also stands in YAML without quotes, and in the list of users.
@@ -127,7 +144,9 @@ fn label_flaw(text: &str) -> Option<&'static str> {
 fn memory_flaw(size: &str) -> Option<&'static str> {
     let number = size.strip_suffix(['K', 'M', 'G']).unwrap_or_default();
     let is_whole = number.bytes().all(|byte| byte.is_ascii_digit()) && !number.starts_with('0') && !number.is_empty();
-    (!is_whole).then_some("it is a whole number and K, M or G, such as 256M")
+    // More, systemd takes for a mistake, and leaves the service without a bound.
+    let is_size = is_whole && number.len() <= MEMORY_DIGITS_MAX;
+    (!is_size).then_some("it is a whole number of at most 9 digits and K, M or G, such as 256M")
 }
 
 fn address_flaw(address: &str) -> Option<&'static str> {
@@ -144,7 +163,9 @@ fn license_flaw(license: &str) -> Option<&'static str> {
 
 fn setting_flaw(setting: &str) -> Option<&'static str> {
     let is_sign = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._".contains(c);
-    (setting.is_empty() || !setting.chars().all(is_sign)).then_some("it is a setting such as auth.admin_token")
+    // `..` would be a folder, and longer no name of a file.
+    let is_setting = setting.len() <= SETTING_BYTES_MAX && setting.split('.').all(|part| !part.is_empty());
+    (!is_setting || !setting.chars().all(is_sign)).then_some("it is a setting such as auth.admin_token")
 }
 
 /// Words of Rust in any edition: no crate can be used that has one as its name.
@@ -158,10 +179,11 @@ const CRATES: &str = "nowwhat axum serde serde-json tokio tracing core std alloc
 /// Folders of cargo's beside the program.
 const BUILD_FOLDERS: &str = "build deps examples incremental";
 
-/// Users and groups of a Debian, and what it is run by: the service's user, unit and folders would be theirs.
-const SYSTEM: &str = "adm apt audio backup bin cdrom cron crontab daemon dbus default deploy dialout dip disk dpkg fax floppy games gnats init \
-                      input irc kmem kvm list lp mail man messagebus news nobody nogroup operator plugdev polkitd private proxy \
-                      render root sasl sgx shadow src ssh sshd staff sudo sync sys tape tty udev users utmp uucp video voice www-data";
+/// What a Debian has: the service's program, package, user, unit and folders would take its place.
+const DEBIAN: &str = include_str!("debian.txt");
+
+/// Why a name of [`DEBIAN`] is none for a service.
+const HAS: &str = "a Debian has a program, a package, a user, a unit or a folder of this name";
 
 /// What is wrong with a name, if anything: it is a crate's, a user's, a unit's and a folder's.
 fn name_flaw(name: &str) -> Option<&'static str> {
@@ -175,9 +197,10 @@ fn name_flaw(name: &str) -> Option<&'static str> {
         _ if has(CRATES) => Some("a crate that it needs has this name"),
         _ if has(WORDS) => Some("it is a word of Rust"),
         _ if has(BUILD_FOLDERS) => Some("cargo keeps what it builds under this name"),
-        _ if has(SYSTEM) || name.starts_with("systemd") => {
-            Some("the system has a user, a unit or a folder of this name")
+        _ if DEBIAN.lines().any(|line| !line.starts_with('#') && line.split(' ').any(|taken| taken == name)) => {
+            Some(HAS)
         }
+        _ if name.starts_with("systemd") => Some(HAS),
         _ => None,
     }
 }
@@ -229,34 +252,65 @@ mod tests {
             ("a crate that it needs has this name", ["serde-json", "proc-macro", "axum"]),
             ("it is a word of Rust", ["match", "gen", "self"]),
             ("cargo keeps what it builds under this name", ["deps", "build", "incremental"]),
-            ("the system has a user, a unit or a folder of this name", ["root", "www-data", "systemd-shop"]),
+            (HAS, ["root", "www-data", "systemd-shop"]),
+            (HAS, ["ls", "paste", "login"]),
+            (HAS, ["prometheus", "nginx", "ssl"]),
         ] {
             for name in names {
                 assert_eq!(flaw(name), flawed, "{name}");
             }
         }
-        for name in ["match-maker", "shop", "roots", "serde-jsonl"] {
+        for name in ["match-maker", "shop", "roots", "serde-jsonl", "from", "debootstrap", "ls-colors", "logins"] {
             assert_eq!(flaw(name), "none", "{name}");
         }
     }
 
+    /// What is said of a file with this value, a piece of TOML.
+    fn told(key: &str, value: &str) -> String {
+        let old = TEXT.lines().find(|line| line.trim_start().starts_with(&format!("{key} = ")));
+        let text = match old {
+            Some(old) => TEXT.replace(old, &format!("{key} = {value}")),
+            None => format!("{TEXT}\n{key} = {value}"),
+        };
+        read(&text).map_or_else(|error| error.to_string(), |_| "taken".to_owned())
+    }
+
     #[test]
     fn no_value_is_taken_that_would_be_something_else_where_a_template_puts_it() {
-        let told = |key: &str, value: &str| {
-            let old = TEXT.lines().find(|line| line.trim_start().starts_with(&format!("{key} = ")));
-            let text = match old {
-                Some(old) => TEXT.replace(old, &format!("{key} = {value}")),
-                None => format!("{TEXT}\n{key} = {value}"),
-            };
-            read(&text).map_or_else(|error| error.to_string(), |_| "taken".to_owned())
-        };
         for (key, values) in [
-            ("title", [r#"'The "shop"'"#, "'Shop: window'", "'#1'", "'[shop]'", "''", r#""a\nb""#].as_slice()),
+            (
+                "title",
+                [
+                    r#"'The "shop"'"#,
+                    "'Shop: window'",
+                    "'#1'",
+                    "'[shop]'",
+                    "''",
+                    r#""a\nb""#,
+                    r#""a\u2028b""#,
+                    r#""a\u202eb""#,
+                ]
+                .as_slice(),
+            ),
             (
                 "description",
                 &["'runs $(reboot)'", "'`reboot`'", r"'a \ b'", "'100 %'", "'{{ shop }}'", "' a '", r#""a\"b""#],
             ),
-            ("memory_max", &["'lots'", "'0'", "'50%'", "'300MiB'", "'infinity'", "'1.5G'", "'M'", "'012M'", "'1T'"]),
+            (
+                "memory_max",
+                &[
+                    "'9999999999G'",
+                    "'lots'",
+                    "'0'",
+                    "'50%'",
+                    "'300MiB'",
+                    "'infinity'",
+                    "'1.5G'",
+                    "'M'",
+                    "'012M'",
+                    "'1T'",
+                ],
+            ),
             ("maintainer", &["'- Shop <shop@example.com>'", "'Shop: <shop@example.com>'"]),
             (
                 "repository",
@@ -264,8 +318,8 @@ mod tests {
             ),
             ("license", &["'MIT\"'", "'MIT: all'", "''"]),
             ("api_port", &["0"]),
-            ("arguments", &["['serve', '%h']"]),
-            ("credentials", &["['auth.token', 'a b']"]),
+            ("arguments", &["['serve', '%h']", "[\"it's\"]", "['--x=a b']", "['serve', ';']"]),
+            ("credentials", &["['auth.token', 'a b']", "['..']", "['.']", "['auth..token']", "['auth.']"]),
         ] {
             for value in values {
                 let refused = told(key, value);
@@ -275,10 +329,17 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn what_stands_well_everywhere_is_taken() {
         for (key, value) in [
             ("title", "\"Bob's shop, the 2nd\""),
             ("description", "'keeps what is there: bread & more (a shop)'"),
-            ("memory_max", "'2G'"),
+            ("memory_max", "'999999999G'"),
+            ("arguments", "['serve', '--name=Bérénice']"),
+            // Quoted where YAML would take it for something else.
+            ("title", "'null'"),
             ("license", "'MIT OR (Apache-2.0 WITH LLVM-exception)'"),
             ("credentials", "['auth.admin_token']"),
         ] {
