@@ -35,6 +35,9 @@ pub enum Format {
     Text,
     /// One JSON object a line.
     Json,
+    /// The same, where standard error is systemd's journal: before each line its level, `<3>` for one, which the journal takes off again and keeps
+    /// as the entry's priority.
+    JsonToJournal,
     /// Entries of systemd's journal, with each field as one of the journal's.
     Journal,
 }
@@ -142,7 +145,7 @@ pub fn layer(version: Version, format: Format, metrics: LogMetrics) -> Result<Li
 fn sink(format: Format) -> Sink {
     match format {
         Format::Journal => journal_or_standard_error(),
-        Format::Text | Format::Json => standard_error(),
+        Format::Text | Format::Json | Format::JsonToJournal => standard_error(),
     }
 }
 

@@ -2,11 +2,14 @@
 
 mod running;
 
+use nowwhat::testkit::PATIENCE;
 use running::{Hello, LOCAL, ask, program};
 use rustix::process::Signal;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 /// An answer's body, asked for with an id.
 fn get(address: SocketAddr, path: &str) -> String {
@@ -85,6 +88,39 @@ fn hangup_takes_over_what_it_can_and_says_what_it_cannot() {
     let refused = hello.line("not reloaded");
     assert!(refused["problems"].as_str().is_some_and(|p| p.contains("did you mean log.level?")), "{refused}");
     assert!(get(hello.admin_address, "/log/level") == "debug\n", "what was in force stays");
+}
+
+/// So `journalctl -p err` finds lines too that are JSON for a shipper.
+#[test]
+fn json_lines_for_the_journal_begin_with_the_level_that_it_keeps() {
+    // As systemd says that standard error is the journal.
+    let told = "JOURNAL_STREAM=$(stat --dereference --format=%d:%i /dev/stderr) exec \"$0\"";
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", told]).arg(program());
+    let hello = Hello::spawn(shell, &[("HELLO_LOG__FORMAT", "json"), ("HELLO_LOG__LEVEL", "debug")]);
+    let deadline = Instant::now() + PATIENCE;
+    while !hello.written().contains("\"ready\"") {
+        assert!(Instant::now() < deadline, "{}", hello.written());
+        std::thread::yield_now();
+    }
+    let written = hello.stop();
+    let mut levels = BTreeSet::new();
+    for line in written.lines() {
+        let (level, line) = line.split_at(3);
+        let line: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        let of_severity = match line["severity"].as_str().expect("a severity") {
+            "ERROR" => "<3>",
+            "WARN" => "<4>",
+            "INFO" => "<6>",
+            _ => "<7>",
+        };
+        assert_eq!(level, of_severity, "{line}");
+        levels.insert(level);
+    }
+    assert!(levels.is_superset(&["<6>", "<7>"].into()), "{levels:?}");
+    // Where it is another file, nobody takes levels away.
+    let hello = Hello::start(&[("HELLO_LOG__FORMAT", "json"), ("JOURNAL_STREAM", "1:1")]);
+    assert!(hello.stop().starts_with('{'));
 }
 
 #[test]

@@ -44,6 +44,7 @@ impl Output {
         let name = Foundation::from_loaded(loaded).log.format;
         let format = match name.as_str() {
             "auto" if journal::is_journal(environment) => Format::Journal,
+            "json" if journal::is_journal(environment) => Format::JsonToJournal,
             name => Format::from_name(name).expect("checked when it was read"),
         };
         Ok(Self::Process(format))

@@ -6,6 +6,7 @@
 
 use super::fields::{Fields, Seen};
 use super::{Format, Origin};
+use crate::journal;
 use jiff::Timestamp;
 use std::cell::{Cell, RefCell};
 use std::fmt::Write;
@@ -38,6 +39,10 @@ impl Line<'_> {
         match format {
             // The thread that writes to the journal reads the fields from it.
             Format::Json | Format::Journal => self.json(origin, out),
+            Format::JsonToJournal => {
+                out.extend_from_slice(&[b'<', b'0' + journal::priority(self.level), b'>']);
+                self.json(origin, out);
+            }
             Format::Text => out.extend_from_slice(self.text(colour).as_bytes()),
         }
     }
@@ -237,6 +242,19 @@ mod tests {
                 assert_eq!((json["type"].as_str(), json["host"].as_str()), (Some("bakery"), Some("oven")));
                 assert!(json.get("ratio").is_none(), "{text}");
             }
+        }
+    }
+
+    #[test]
+    fn where_the_journal_reads_lines_each_has_its_level_before_it() {
+        let (fields, origin) = (Fields::default(), Origin::new("bakery", "oven"));
+        for (level, before) in
+            [(Level::ERROR, "<3>{"), (Level::WARN, "<4>{"), (Level::INFO, "<6>{"), (Level::TRACE, "<7>{")]
+        {
+            let mut out = Vec::new();
+            Line { level, target: "t", fields: &fields }.render(Format::JsonToJournal, Colour::On, &origin, &mut out);
+            let text = String::from_utf8(out).expect("UTF-8");
+            assert!(text.starts_with(before) && text.ends_with("}\n"), "{text}");
         }
     }
 }
