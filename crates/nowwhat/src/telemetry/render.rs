@@ -244,17 +244,4 @@ mod tests {
             }
         }
     }
-
-    #[test]
-    fn where_the_journal_reads_lines_each_has_its_level_before_it() {
-        let (fields, origin) = (Fields::default(), Origin::new("bakery", "oven"));
-        for (level, before) in
-            [(Level::ERROR, "<3>{"), (Level::WARN, "<4>{"), (Level::INFO, "<6>{"), (Level::TRACE, "<7>{")]
-        {
-            let mut out = Vec::new();
-            Line { level, target: "t", fields: &fields }.render(Format::JsonToJournal, Colour::On, &origin, &mut out);
-            let text = String::from_utf8(out).expect("UTF-8");
-            assert!(text.starts_with(before) && text.ends_with("}\n"), "{text}");
-        }
-    }
 }
