@@ -38,10 +38,17 @@ fn has(tool: &str) -> bool {
 #[test]
 fn its_rules_are_valid_and_each_alert_fires() {
     let dir = tempfile::tempdir().expect("a folder");
-    let folder = deploy(dir.path()).join("prometheus");
-    if has_prometheus() {
-        done(Command::new("promtool").args(["check", "config", "prometheus.yml"]).current_dir(&folder));
-        done(Command::new("promtool").args(["test", "rules", "service.rules.test.yml"]).current_dir(&folder));
+    let service = deploy(dir.path()).parent().expect("a folder").to_path_buf();
+    let (folder, variables) = (service.join("deploy/prometheus"), service.join("deploy/nowwhat.toml"));
+    let text = std::fs::read_to_string(&variables).expect("the variables");
+    for slow in ["[]", "['/v1/export.csv', '/things/{id}', '/files/{*path}']"] {
+        std::fs::write(&variables, text.replace("slow_routes = []", &format!("slow_routes = {slow}")))
+            .expect("written");
+        done(Command::new(program().with_file_name("nowwhat")).arg("deploy").current_dir(&service));
+        if has_prometheus() {
+            done(Command::new("promtool").args(["check", "config", "prometheus.yml"]).current_dir(&folder));
+            done(Command::new("promtool").args(["test", "rules", "service.rules.test.yml"]).current_dir(&folder));
+        }
     }
 }
 

@@ -103,10 +103,11 @@ impl Variables {
         ];
         let arguments = self.arguments.iter().map(|text| ("arguments", text, argument_flaw(text)));
         let credentials = self.credentials.iter().map(|text| ("credentials", text, setting_flaw(text)));
+        let slow_routes = self.slow_routes.iter().map(|text| ("slow_routes", text, route_flaw(text)));
         let ports = [("api_port", self.api_port), ("admin_port", self.admin_port)];
         let no_port = ports.into_iter().find(|(_, port)| *port == 0);
         let no_port = no_port.map(|(key, port)| (key, port.to_string(), "a port is from 1 to 65535"));
-        let mut texts = texts.into_iter().chain(arguments).chain(credentials);
+        let mut texts = texts.into_iter().chain(arguments).chain(credentials).chain(slow_routes);
         no_port.or_else(|| texts.find_map(|(key, text, flaw)| Some((key, text.clone(), flaw?))))
     }
 }
@@ -166,6 +167,12 @@ fn setting_flaw(setting: &str) -> Option<&'static str> {
     // `..` would be a folder, and longer no name of a file.
     let is_setting = setting.len() <= SETTING_BYTES_MAX && setting.split('.').all(|part| !part.is_empty());
     (!is_setting || !setting.chars().all(is_sign)).then_some("it is a setting such as auth.admin_token")
+}
+
+fn route_flaw(route: &str) -> Option<&'static str> {
+    let is_sign = |c: char| c.is_ascii_alphanumeric() || "/-_.{}*".contains(c);
+    let is_route = route.starts_with('/') && route.chars().all(is_sign);
+    (!is_route).then_some("it is a route such as /api/v1/query or /things/{id}: / and letters, digits, - _ . { } *")
 }
 
 /// Words of Rust in any edition: no crate can be used that has one as its name.
@@ -320,6 +327,20 @@ mod tests {
             ("api_port", &["0"]),
             ("arguments", &["['serve', '%h']", "[\"it's\"]", "['--x=a b']", "['serve', ';']"]),
             ("credentials", &["['auth.token', 'a b']", "['..']", "['.']", "['auth..token']", "['auth.']"]),
+            (
+                "slow_routes",
+                &[
+                    "['/a', '/b\"']",
+                    "['.*']",
+                    "['']",
+                    "['/a|/b']",
+                    "['/a+']",
+                    "['/a b']",
+                    "['/a\\d']",
+                    "['/a$']",
+                    "['a']",
+                ],
+            ),
         ] {
             for value in values {
                 let refused = told(key, value);
@@ -342,6 +363,7 @@ mod tests {
             ("title", "'null'"),
             ("license", "'MIT OR (Apache-2.0 WITH LLVM-exception)'"),
             ("credentials", "['auth.admin_token']"),
+            ("slow_routes", "['/api/v1/export.csv', '/things/{id}', '/files/{*path}', '/a-b_c']"),
         ] {
             assert_eq!(told(key, value), "taken", "{key}");
         }

@@ -129,3 +129,15 @@ fn a_folder_that_is_no_service_is_told() {
     );
     assert_eq!(nowwhat(dir.path(), &["deploy", "--nonsense"]).status.code(), Some(2));
 }
+
+#[test]
+fn a_slow_route_is_left_out_of_the_objective_as_it_is_written_and_no_other_with_it() {
+    let dir = service();
+    let routes = "slow_routes = ['/v1/export.csv', '/things/{id}', '/files/{*path}']\n";
+    std::fs::write(dir.path().join("deploy/nowwhat.toml"), format!("{VARIABLES}{routes}")).expect("written");
+    let told = nowwhat(dir.path(), &["deploy"]);
+    assert!(told.status.success(), "{}", said(&told));
+    let rules = std::fs::read_to_string(dir.path().join("deploy/prometheus/service.rules.yml")).expect("rules");
+    let of_latency = "route!~\"/livez|/readyz|/v1/export[.]csv|/things/[{]id[}]|/files/[{][*]path[}]\"";
+    assert_eq!(rules.matches(of_latency).count(), 7 * 2 + 1, "{rules}");
+}
