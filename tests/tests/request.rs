@@ -116,7 +116,15 @@ fn of_an_unknown_request_it_says_what_to_do_and_what_is_no_id_is_refused() {
     let stored = "catchment_server_request_log_ends_total{end=\"stored\"}";
     collector.wait_for("something is collected", |c| c.metric(stored) > 0.0);
     let on = unknown("nobody-1");
-    assert!(on.contains("requests are collected since ") && !on.contains("collect = true"), "{on}");
+    assert!(on.contains("requests that ended from ") && !on.contains("from the next start on"), "{on}");
+    assert_eq!(collector.terminate(), 0);
+
+    // That some were collected once does not say that those of today are.
+    let collector = Collector::start(dir.path());
+    let off_again = unknown("nobody-1");
+    let last = collector.rows("SELECT max(time) FROM events WHERE sensor = 'catchment.requests'");
+    let last = last[0][0].as_str().expect("a time");
+    assert!(off_again.contains(&format!(" to {last} are collected")), "{last} in {off_again}");
 }
 
 #[test]

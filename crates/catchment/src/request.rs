@@ -236,9 +236,14 @@ fn audit(client: &Client, id: &str) -> anyhow::Result<Vec<Known>> {
 
 /// Why a request may not be among the collected ones.
 fn advice(client: &Client) -> anyhow::Result<String> {
-    let sql = format!("SELECT min(time) FROM events WHERE sensor = '{}'", server::REQUESTS_SENSOR);
-    Ok(match rows(client, &sql, &[])?.first().and_then(|row| row[0].as_str()) {
-        Some(since) => format!("requests are collected since {since}, each about a second after it ended"),
-        None => "requests are not collected: `collect = true` in [request_log] of the configuration does that from the next start on".to_owned(),
+    let sql = format!("SELECT min(time), max(time) FROM events WHERE sensor = '{}'", server::REQUESTS_SENSOR);
+    let rows = rows(client, &sql, &[])?;
+    let time = |at: usize| rows.first().and_then(|row| row[at].as_str());
+    Ok(match (time(0), time(1)) {
+        // Whether more are collected now is not known here.
+        (Some(first), Some(last)) => format!(
+            "requests that ended from {first} to {last} are collected, each about a second after its end while `collect = true` in [request_log]"
+        ),
+        _ => "requests are not collected: `collect = true` in [request_log] of the configuration does that from the next start on".to_owned(),
     })
 }
