@@ -90,6 +90,12 @@ fn folder(dir: &Path, found: &fs::Metadata) -> Finding {
             format!("{text}, but this is user {own}: run the collector and its commands as the same user"),
         );
     }
+    // Root opens everything.
+    if owner != 0
+        && let Some(finding) = left_by_another(dir, owner)
+    {
+        return finding;
+    }
     if mode & 0o077 != 0 {
         return Finding::look(
             "folder",
@@ -97,6 +103,31 @@ fn folder(dir: &Path, found: &fs::Metadata) -> Finding {
         );
     }
     Finding::good("folder", text)
+}
+
+/// The first thing in the folder that is not of the folder's owner: so a run as root leaves it, and the collector cannot open it.
+fn left_by_another(dir: &Path, owner: u32) -> Option<Finding> {
+    let mut folders = vec![dir.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            // Those are kept by commands for themselves, whoever runs them, and by a file system.
+            let is_others = folder == dir && (entry.file_name() == "sensors" || entry.file_name() == "lost+found");
+            let Some(found) = entry.metadata().ok().filter(|_| !is_others) else { continue };
+            if found.uid() != owner {
+                let (dir, path, other) = (dir.display(), entry.path(), found.uid());
+                let text = format!(
+                    "{dir} is of user {owner}, but {} in it of user {other}: the collector may not be able to open it; \
+                     `chown -R --reference={dir} {dir}` gives all of it to the folder's owner",
+                    path.display()
+                );
+                return Some(Finding::bad("folder", text));
+            }
+            if found.is_dir() {
+                folders.push(entry.path());
+            }
+        }
+    }
+    None
 }
 
 fn file_system(place: &Path) -> Finding {
@@ -193,5 +224,25 @@ fn throughput(bytes_per_second: f64) -> Finding {
         Finding::look("disk", format!("{text}: slow"))
     } else {
         Finding::good("disk", text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_of_another_user_than_the_folder_is_found_wherever_the_collector_opens_it() {
+        let dir = tempfile::tempdir().expect("a folder");
+        for folder in ["lake/_delta_log", "sensors", "lost+found"] {
+            fs::create_dir_all(dir.path().join(folder)).expect("made");
+        }
+        let own = rustix::process::geteuid().as_raw();
+        fs::write(dir.path().join("lake/_delta_log/0.json"), "").expect("written");
+        assert!(left_by_another(dir.path(), own).is_none());
+        let told = left_by_another(dir.path(), own + 1).expect("all is of another");
+        assert!(told.mark == super::super::Mark::Bad && told.text.contains("/lake in it of user"), "{told:?}");
+        fs::remove_dir_all(dir.path().join("lake")).expect("removed");
+        assert!(left_by_another(dir.path(), own + 1).is_none(), "commands keep tokens as whoever runs them");
     }
 }
