@@ -1,9 +1,9 @@
 //! Commands as people type them: those of the README, `send` in all its ways, `bench`, the Makefile.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use tests::{Collector, blocks, catchment, gzip, program, said};
+use tests::{Collector, blocks, catchment, catchment_with, gzip, program, said};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_path_buf()
@@ -273,23 +273,26 @@ fn commands_ask_over_tls_whom_they_can_trust_and_nobody_else() {
         .spawn()
         .expect("the program starts");
     tests::wait_until("the addresses", || dir.path().join("data/addresses.json").exists());
+    let text = std::fs::read_to_string(path("data/addresses.json")).expect("read");
+    let addresses: Value = serde_json::from_str(&text).expect("JSON");
+    let url = format!("https://{}", addresses["api"].as_str().expect("text"));
     let ca = path("certificate.pem");
-    let sent = catchment(dir.path(), &["send", "--ca-file", &ca], b"{\"n\":1}\n{\"n\":2}\n");
+    let there = ["--url", &url, "--ca-file", &ca];
+    let sent = catchment(dir.path(), &[&["send"], &there[..]].concat(), b"{\"n\":1}\n{\"n\":2}\n");
     assert_eq!(said(&sent), "2 accepted, 0 duplicates, 0 rejected\n", "{sent:?}");
-    let asked = catchment(dir.path(), &["query", "SELECT 1 AS one", "--format", "csv", "--ca-file", &ca], b"");
+    let asked = catchment(dir.path(), &[&["query", "SELECT 1 AS one", "--format", "csv"], &there[..]].concat(), b"");
     assert_eq!(said(&asked), "one\r\n1\r\n", "{asked:?}");
-    let load = catchment(dir.path(), &["bench", "--seconds", "1", "--connections", "1", "--ca-file", &ca], b"");
+    let load = catchment(dir.path(), &[&["bench", "--seconds", "1", "--connections", "1"], &there[..]].concat(), b"");
     assert!(said(&load).contains("none lost, none doubled"), "{load:?}");
-    let mut list = Command::new(program());
-    let list =
-        list.args(["sensor", "list"]).env("CATCHMENT_CA_FILE", &ca).current_dir(dir.path()).output().expect("it runs");
+    let variables = [("CATCHMENT_URL", &*url), ("CATCHMENT_CA_FILE", &*ca)];
+    let list = catchment_with(dir.path(), &["sensor", "list"], b"", &variables);
     assert!(said(&list).contains("cli"), "{list:?}");
 
     // Those that the system trusts did not sign it.
-    let distrusted = catchment(dir.path(), &["query", "SELECT 1"], b"");
+    let distrusted = catchment(dir.path(), &["query", "SELECT 1", "--url", &url], b"");
     let why = String::from_utf8_lossy(&distrusted.stderr).into_owned();
     assert!(distrusted.status.code() == Some(1) && why.contains("no answer from https://127.0.0.1"), "{why}");
-    let missing = catchment(dir.path(), &["query", "SELECT 1", "--ca-file", "none.pem"], b"");
+    let missing = catchment(dir.path(), &["query", "SELECT 1", "--url", &url, "--ca-file", "none.pem"], b"");
     assert!(String::from_utf8_lossy(&missing.stderr).contains("none.pem"), "{missing:?}");
     rustix::process::kill_process(rustix::process::Pid::from_child(&collector), rustix::process::Signal::TERM)
         .expect("ours");

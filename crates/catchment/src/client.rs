@@ -1,10 +1,12 @@
 //! Talking to a running collector: finding it, its token, asking over HTTP.
 //!
 //! Neither a token nor a password in an address is ever shown. The tokens of a data folder go to the collector that runs over it and to nobody
-//! else, unless both are named: an address may be anybody's. So it is looked at before each request whether that collector still runs.
+//! else, unless both are named: an address may be anybody's. So it is looked at before each request whether that collector still runs. Over TLS
+//! the one that a folder leads to is known by the very certificate that it serves; whoever is asked at an address that was given, by its name
+//! and an authority.
 
-use crate::data_dir::{DataDir, OF_PACKAGE};
-use anyhow::{Context, anyhow, bail};
+use crate::data_dir::{Addresses, DataDir, OF_PACKAGE};
+use anyhow::{Context, anyhow, bail, ensure};
 use bytes::Bytes;
 use clap::Args;
 use http::uri::Authority;
@@ -34,7 +36,7 @@ pub(crate) struct Server {
     /// Data folder of a collector on this machine [default: ./data, else /var/lib/catchment]; with --url: its tokens are used there.
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
-    /// Certificate authorities as PEM, for an address with https [default: $CATCHMENT_CA_FILE, else those of the system].
+    /// Certificate authorities as PEM, for --url with https [default: $CATCHMENT_CA_FILE, else those of the system].
     #[arg(long, value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
 }
@@ -144,9 +146,17 @@ impl Client {
             LIMITS,
             &DependencyMetrics::register(&mut Registry::default()),
         );
-        let http = match server.ca_file(environment).filter(|_| url.starts_with("https://")) {
-            Some(path) => http.with_ca(&path)?,
-            None => http,
+        let found = dir.as_ref().filter(|_| found_at.is_some()).and_then(|dir| Some((dir, dir.addresses()?)));
+        if let Some((dir, addresses)) = &found {
+            lets_commands_in(dir, addresses)?;
+        }
+        let http = match (given, found) {
+            _ if !url.starts_with("https://") => http,
+            (None, Some((dir, addresses))) if addresses.certificate.is_some() => knowing(http, dir),
+            _ => match server.ca_file(environment) {
+                Some(path) => http.with_ca(&path)?,
+                None => http,
+            },
         };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         Ok(Self { runtime: runtime.context("cannot start threads")?, http, url, dir, found_at, token })
@@ -326,6 +336,24 @@ fn beside(url: String, folders: &[&Path]) -> Place {
         Some((addresses, dir)) => (url, Some(dir), Some(addresses.api)),
         None => (url, None, None),
     }
+}
+
+/// For the collector that runs over a folder: it is known by the very certificate that it serves, whatever the names in it and whoever signed it.
+pub(crate) fn knowing(http: nowwhat::client::Client, dir: &DataDir) -> nowwhat::client::Client {
+    let dir = dir.clone();
+    http.with_certificate(move || dir.addresses()?.certificate)
+}
+
+/// Commands have no certificate to show.
+pub(crate) fn lets_commands_in(dir: &DataDir, addresses: &Addresses) -> anyhow::Result<()> {
+    ensure!(
+        !addresses.client_certificates_required,
+        "the collector over {} lets in only who shows a certificate, and commands have none: set http.tls_client_certificates = \"optional\" and \
+         restart it, or ask {} with `curl --cert`",
+        dir.path().display(),
+        addresses.url()
+    );
+    Ok(())
 }
 
 /// The admin token that a data folder keeps.

@@ -5,7 +5,7 @@ use http::Uri;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -13,19 +13,30 @@ use std::path::{Path, PathBuf};
 pub(crate) const OF_PACKAGE: &str = "/var/lib/catchment";
 
 /// The addresses really bound, as `addresses.json` holds them.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Addresses {
     pub(crate) api: SocketAddr,
     pub(crate) admin: SocketAddr,
     /// Whether the API is served over TLS.
     #[serde(default)]
     pub(crate) tls: bool,
+    /// The certificate that it serves, in DER: commands know the collector by it.
+    #[serde(default, with = "in_base64", skip_serializing_if = "Option::is_none")]
+    pub(crate) certificate: Option<Vec<u8>>,
+    /// Whether it lets nobody in who shows no certificate.
+    #[serde(default)]
+    pub(crate) client_certificates_required: bool,
 }
 
 impl Addresses {
-    /// The address of the API, as a client asks it.
+    /// The address of the API, as a client on this machine asks it.
     pub(crate) fn url(&self) -> String {
-        format!("{}://{}", if self.tls { "https" } else { "http" }, self.api)
+        format!("{}://{}", if self.tls { "https" } else { "http" }, reached(self.api))
+    }
+
+    /// The address of the admin listener, as a client on this machine asks it.
+    pub(crate) fn admin_url(&self) -> String {
+        format!("http://{}", reached(self.admin))
     }
 
     /// Whether who asks this address comes to this collector, and to nobody else. `127.0.0.1` and `[::1]` are two addresses, and may be
@@ -42,17 +53,57 @@ impl Addresses {
     }
 }
 
+/// Where this machine reaches what is bound at `address`: "every address" is none.
+fn reached(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        ip if !ip.is_unspecified() => ip,
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+mod in_base64 {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &Option<Vec<u8>>, serializer: S) -> Result<S::Ok, S::Error> {
+        bytes.as_ref().map(|bytes| STANDARD.encode(bytes)).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u8>>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| STANDARD.decode(text)).transpose().map_err(D::Error::custom)
+    }
+}
+
 /// Addresses that commands believe.
 #[derive(Debug)]
 pub(crate) struct Published {
     path: PathBuf,
-    _file: File,
+    file: File,
+    addresses: Addresses,
+}
+
+impl Published {
+    /// Tells the certificate that is served now; whoever looks meanwhile is told the one before.
+    pub(crate) fn renew(&mut self, certificate: Vec<u8>) -> anyhow::Result<()> {
+        let newer = Addresses { certificate: Some(certificate), ..self.addresses.clone() };
+        if newer.certificate != self.addresses.certificate {
+            self.file = written(&newer, &self.path)?;
+            self.addresses = newer;
+        }
+        Ok(())
+    }
 }
 
 impl Drop for Published {
     fn drop(&mut self) {
         // A file that stays behind is believed by nobody.
         drop(fs::remove_file(&self.path));
+        drop(self.file.unlock());
     }
 }
 
@@ -124,13 +175,9 @@ impl DataDir {
     }
 
     /// Tells the addresses of this process to commands, as long as what is returned is there.
-    pub(crate) fn publish(&self, addresses: &Addresses) -> anyhow::Result<Published> {
-        let (text, path) =
-            (serde_json::to_string(addresses).context("cannot write the addresses")? + "\n", self.addresses_path());
-        let file = write_private(&path, &text)?;
-        // Who only looks lets go at once.
-        file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
-        Ok(Published { path, _file: file })
+    pub(crate) fn publish(&self, addresses: Addresses) -> anyhow::Result<Published> {
+        let path = self.addresses_path();
+        Ok(Published { file: written(&addresses, &path)?, path, addresses })
     }
 
     /// A token kept in a file; none when there is no such file.
@@ -144,12 +191,18 @@ impl DataDir {
 
     /// Keeps a token for its owner alone.
     pub(crate) fn keep_token(path: &Path, token: &str) -> anyhow::Result<()> {
-        write_private(path, &format!("{token}\n")).map(drop)
+        write_private(path, &format!("{token}\n"), |_| Ok(())).map(drop)
     }
 }
 
-/// Writes a file with mode 0600, whole or not at all.
-fn write_private(path: &Path, text: &str) -> anyhow::Result<File> {
+/// The file of the addresses, held so that commands believe it.
+fn written(addresses: &Addresses, path: &Path) -> anyhow::Result<File> {
+    let text = serde_json::to_string(addresses).context("cannot write the addresses")? + "\n";
+    write_private(path, &text, File::lock)
+}
+
+/// Writes a file with mode 0600, whole or not at all; `then` is done with it before anybody finds it.
+fn write_private(path: &Path, text: &str, then: impl FnOnce(&File) -> std::io::Result<()>) -> anyhow::Result<File> {
     let staged = path.with_extension("new");
     let write = || -> std::io::Result<File> {
         if let Some(folder) = path.parent() {
@@ -159,6 +212,7 @@ fn write_private(path: &Path, text: &str) -> anyhow::Result<File> {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&staged)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
+        then(&file)?;
         fs::rename(&staged, path)?;
         Ok(file)
     };
@@ -169,11 +223,43 @@ fn write_private(path: &Path, text: &str) -> anyhow::Result<File> {
 mod tests {
     use super::*;
 
+    fn bound_at(api: &str) -> Addresses {
+        let (api, admin) = (api.parse().expect("an address"), ([127, 0, 0, 1], 1).into());
+        Addresses { api, admin, tls: false, certificate: None, client_certificates_required: false }
+    }
+
+    #[test]
+    fn commands_ask_a_collector_that_listens_at_every_address_over_loopback() {
+        for (api, url) in [
+            ("0.0.0.0:4711", "http://127.0.0.1:4711"),
+            ("[::]:4711", "http://[::1]:4711"),
+            ("192.0.2.1:4711", "http://192.0.2.1:4711"),
+        ] {
+            assert_eq!(bound_at(api).url(), url);
+        }
+    }
+
+    #[test]
+    fn what_is_published_is_believed_while_it_is_held_and_renewed_without_a_gap() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dir = DataDir::of(folder.path());
+        let addresses = Addresses { certificate: Some(b"old".to_vec()), ..bound_at("0.0.0.0:1") };
+        let mut published = dir.publish(addresses).expect("published");
+        assert_eq!(dir.addresses().expect("held").certificate.as_deref(), Some(b"old".as_slice()));
+        published.renew(b"new".to_vec()).expect("renewed");
+        assert_eq!(dir.addresses().expect("still held").certificate.as_deref(), Some(b"new".as_slice()));
+        drop(published);
+        assert!(dir.addresses().is_none());
+        // One of before certificates were told.
+        let of_before: Addresses =
+            serde_json::from_str(r#"{"api":"127.0.0.1:1","admin":"127.0.0.1:2","tls":true}"#).expect("read");
+        assert!(of_before.tls && of_before.certificate.is_none());
+    }
+
     #[test]
     fn an_address_is_that_of_the_collector_when_nobody_else_can_listen_there() {
         let is_at = |api: &str, url: &'static str| {
-            let addresses =
-                Addresses { api: api.parse().expect("an address"), admin: ([127, 0, 0, 1], 1).into(), tls: false };
+            let addresses = bound_at(api);
             addresses.is_asked_at(&Uri::from_static(url))
         };
         for (api, url) in [

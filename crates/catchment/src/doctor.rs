@@ -7,6 +7,7 @@ mod disk;
 mod machine;
 mod unit;
 
+use crate::client;
 use crate::config;
 use crate::data_dir::{Addresses, DataDir};
 use crate::memory;
@@ -123,7 +124,7 @@ fn findings(args: &DoctorArgs, environment: &Environment) -> Vec<Finding> {
     findings.push(machine::memory(memory::bound(&settings, &foundation), unit.as_ref()));
     findings.push(machine::clock());
     match DataDir::of(&settings.data.dir).addresses() {
-        Some(addresses) => findings.extend(collector(&addresses)),
+        Some(addresses) => findings.extend(collector(&DataDir::of(&settings.data.dir), &addresses)),
         None => {
             findings.push(Finding::look("collector", "none runs over this folder"));
             findings.push(port("port", foundation.http.listen, "catchment.socket"));
@@ -158,22 +159,29 @@ fn port(about: &'static str, address: SocketAddr, socket: &str) -> Finding {
 }
 
 /// What a running collector says of itself.
-fn collector(addresses: &Addresses) -> Vec<Finding> {
+fn collector(dir: &DataDir, addresses: &Addresses) -> Vec<Finding> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a thread that runs");
     let client = Client::new("the collector", LIMITS, &DependencyMetrics::register(&mut Registry::default()));
-    let ask = |path: &str| {
-        let answer = runtime.block_on(client.get(&format!("http://{}{path}", addresses.admin)));
-        answer.map_err(|error| nowwhat::error_chain(&error))
-    };
+    let client = client::knowing(client, dir);
+    let ask = |url: String| runtime.block_on(client.get(&url)).map_err(|error| nowwhat::error_chain(&error));
+    let (url, admin) = (addresses.url(), addresses.admin_url());
     let mut findings = Vec::new();
-    findings.push(match ask("/readyz") {
-        Err(error) => Finding::bad("collector", format!("it does not answer at {}: {error}", addresses.admin)),
-        Ok(answer) if answer.status.is_success() => Finding::good("collector", format!("ready at {}", addresses.url())),
+    findings.push(match ask(format!("{admin}/readyz")) {
+        Err(error) => Finding::bad("collector", format!("it does not answer at {admin}: {error}")),
+        Ok(answer) if answer.status.is_success() => Finding::good("collector", format!("ready at {url}")),
         Ok(answer) => {
             Finding::bad("collector", format!("not ready: {}", String::from_utf8_lossy(&answer.bytes).trim()))
         }
     });
-    if let Ok(answer) = ask("/version") {
+    findings.push(match client::lets_commands_in(dir, addresses) {
+        Err(error) => Finding::look("API", error.to_string()),
+        Ok(()) => match ask(format!("{url}/livez")) {
+            Err(error) => Finding::bad("API", format!("it does not answer at {url}: {error}")),
+            Ok(answer) if answer.status.is_success() => Finding::good("API", format!("answers at {url}")),
+            Ok(answer) => Finding::bad("API", format!("answers {} at {url}/livez", answer.status)),
+        },
+    });
+    if let Ok(answer) = ask(format!("{admin}/version")) {
         findings.push(version(&answer.json::<Value>().unwrap_or_default()));
     }
     findings

@@ -10,11 +10,14 @@ use engine::{Engine, EngineMetrics, Started};
 use lake::LakeMetrics;
 use nowwhat::config::{ByteSize, Loaded, Sources};
 use nowwhat::health::{Health, Weight};
+use nowwhat::serve::{ClientCertificates, Tls};
 use nowwhat::{Boot, BoxError, Environment, Foundation};
 use query::{Queries, QueryMetrics};
 use registry::{AuditBounds, Registry, RegistryMetrics, Token};
 use rejected::{Rejected, RejectedMetrics};
 use server::{App, Parts, Quotas, RequestLog, RequestLogLimits, SensorMetrics, ServerMetrics};
+use std::future;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -109,9 +112,7 @@ async fn start(boot: &mut Boot) -> anyhow::Result<Router> {
     boot.task("sensors in the metrics", metrics.sensors.follow(registry.clone(), rejected.clone(), quotas.clone()));
     let (limits, metrics) = (server_limits(&settings, &foundation), metrics.server);
     let app = App::new(Parts { engine, queries, registry, rejected, quotas, metrics, limits });
-    let tls = foundation.http.tls_certificate.is_some();
-    let addresses = Addresses { api: boot.address, admin: boot.admin_address, tls };
-    publish(boot, &dir, &addresses);
+    let addresses = publish(boot, &dir);
 
     log_bound(bound, &memory::parts(&settings, &foundation));
     boot.greeting(greeting(&addresses, &token_place, &bound.to_string()));
@@ -142,17 +143,35 @@ fn collect_requests(boot: &mut Boot, engine: &Engine, settings: &Settings, metri
     boot.on_request(move |request| log.take(request));
 }
 
-/// Commands find the collector by a file in the data folder.
-fn publish(boot: &mut Boot, dir: &DataDir, addresses: &Addresses) {
-    let published = dir.publish(addresses).inspect_err(|error| {
+/// Commands find the collector by a file in the data folder, and know it by the certificate there: at SIGHUP the newer one.
+fn publish(boot: &mut Boot, dir: &DataDir) -> Addresses {
+    let (http, tls) = (&boot.foundation.http, boot.tls.clone());
+    let addresses = Addresses {
+        api: boot.address,
+        admin: boot.admin_address,
+        tls: tls.is_some(),
+        certificate: tls.as_ref().map(Tls::certificate),
+        client_certificates_required: tls.is_some() && http.tls_client_certificates == ClientCertificates::Required,
+    };
+    let published = dir.publish(addresses.clone()).inspect_err(|error| {
         // On a full disk there is still much to read.
         let error = nowwhat::error_chain(error.as_ref());
         tracing::error!(error, "addresses not written: commands need --url to find this collector");
     });
+    let published = Arc::new(Mutex::new(published.ok()));
+    if let Some(tls) = tls {
+        let published = published.clone();
+        boot.on_reload(move |_| {
+            let mut published = published.lock().expect("nobody panics while holding it");
+            let renewed = published.as_mut().map_or(Ok(()), |published| published.renew(tls.certificate()));
+            future::ready(renewed.map_err(BoxError::from))
+        });
+    }
     boot.on_stop("addresses", async move {
-        drop(published);
+        drop(published.lock().expect("nobody panics while holding it").take());
         Ok(())
     });
+    addresses
 }
 
 /// Returns when the wal failed: then nothing is taken any more.
@@ -379,12 +398,12 @@ async fn flush_seen(registry: Registry) {
 /// What stands on the terminal when all is ready; `Try next` runs as pasted where `make run` was.
 fn greeting(addresses: &Addresses, token_place: &str, bound: &str) -> String {
     format!(
-        "\n  API     {}\n  admin   http://{}/metrics\n  token   {token_place}\n  memory  at most {bound}\n\n\
+        "\n  API     {}\n  admin   {}/metrics\n  token   {token_place}\n  memory  at most {bound}\n\n\
          Try next, in another terminal:\n\n  \
          ./catchment sensor add roof\n  \
          echo '{{\"type\":\"reading\",\"temperature\":21.5}}' | ./catchment send --sensor roof\n  \
          ./catchment query \"SELECT time, sensor, data->>'temperature' AS temperature FROM events ORDER BY position DESC LIMIT 5\"\n\n",
         addresses.url(),
-        addresses.admin
+        addresses.admin_url()
     )
 }

@@ -7,7 +7,8 @@
 //!
 //! An answer of any status is an answer, not an error. Redirects are not followed and nothing is repeated: whether a
 //! call may be made twice only its caller knows; [`ClientError::is_retryable`] says when it would help. Over `https`
-//! only the authorities of the file given to [`Client::with_ca`] are trusted.
+//! only the authorities of the file given to [`Client::with_ca`] are trusted, or the one certificate that
+//! [`Client::with_certificate`] is told.
 
 mod connector;
 
@@ -56,7 +57,7 @@ pub struct Client {
 /// Whether addresses with `https` can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Https {
-    WithAuthorities,
+    Trusted,
     NoAuthorities,
 }
 
@@ -213,7 +214,15 @@ impl Client {
     /// # Errors
     /// [`CaError`].
     pub fn with_ca(self, path: &Path) -> Result<Self, CaError> {
-        Ok(Self { http: pool(connector(path)?), https: Https::WithAuthorities, ..self })
+        Ok(Self { http: pool(connector(path)?), https: Https::Trusted, ..self })
+    }
+
+    /// The same client for addresses with `https` too, where a server is known by the certificate itself: the one is
+    /// trusted that `known` tells, in DER, whenever a connection is opened. Names, times and authorities do not count.
+    /// `known` must not wait.
+    #[must_use]
+    pub fn with_certificate(self, known: impl Fn() -> Option<Vec<u8>> + Send + Sync + 'static) -> Self {
+        Self { http: pool(Connector::knowing(known)), https: Https::Trusted, ..self }
     }
 
     /// Asks with GET.
@@ -305,7 +314,7 @@ impl Client {
     async fn arriving(&self, request: Request<Bytes>) -> Result<Arriving, ClientError> {
         let dependency = self.dependency;
         match (request.uri().scheme_str(), self.https) {
-            (Some("http"), _) | (Some("https"), Https::WithAuthorities) => {}
+            (Some("http"), _) | (Some("https"), Https::Trusted) => {}
             (Some("https"), Https::NoAuthorities) => return Err(ClientError::NoAuthorities { dependency }),
             _ => return Err(self.no_address()),
         }

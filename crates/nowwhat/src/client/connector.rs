@@ -1,5 +1,7 @@
 //! Connections for the client: TCP, and TLS by rustls over it for addresses with `https`.
 
+mod known;
+
 use super::CaError;
 use crate::small_file::{self, Readable};
 use futures::future::BoxFuture;
@@ -7,6 +9,7 @@ use http::Uri;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
+use known::Known;
 use std::io;
 use std::path::Path;
 use std::pin::Pin;
@@ -19,14 +22,16 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::{Error as PemError, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, Error as TlsError, RootCertStore};
+use tokio_rustls::rustls::{
+    CertificateError, ClientConfig, ConfigBuilder, Error as TlsError, RootCertStore, WantsVerifier,
+};
 use tokio_util::either::Either;
 use tower::Service;
 
 /// How long opening a connection may take, and the TLS handshake over it as long again, also in a call that may take longer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Makes connections; with TLS when it has authorities to trust.
+/// Makes connections; with TLS when it has somebody to trust.
 #[derive(Clone)]
 pub(super) struct Connector {
     tcp: HttpConnector,
@@ -50,6 +55,23 @@ impl Connector {
         tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
         Self { tcp, tls: None }
     }
+
+    /// For addresses with `https` too, of a server whose certificate `known` tells.
+    pub(super) fn knowing(known: impl Fn() -> Option<Vec<u8>> + Send + Sync + 'static) -> Self {
+        let config = builder().dangerous().with_custom_certificate_verifier(Arc::new(Known::new(known)));
+        Self::over_tls(config.with_no_client_auth())
+    }
+
+    fn over_tls(mut config: ClientConfig) -> Self {
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Self { tls: Some(TlsConnector::from(Arc::new(config))), ..Self::plain() }
+    }
+}
+
+fn builder() -> ConfigBuilder<ClientConfig, WantsVerifier> {
+    ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring offers what the default versions need")
 }
 
 /// A connector that trusts the authorities in a file.
@@ -63,13 +85,7 @@ pub(super) fn connector(path: &Path) -> Result<Connector, CaError> {
     if usable == 0 {
         return Err(CaError::None { path: path.to_owned() });
     }
-    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("ring offers what the default versions need")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Connector { tls: Some(TlsConnector::from(Arc::new(config))), ..Connector::plain() })
+    Ok(Connector::over_tls(builder().with_root_certificates(roots).with_no_client_auth()))
 }
 
 impl Service<Uri> for Connector {
@@ -107,14 +123,19 @@ enum NoHandshake {
     Silent,
     #[error("what answers there does not speak TLS: if it is plain HTTP, ask it with http://")]
     NotTls(#[source] io::Error),
+    #[error("what answers there shows another certificate than the one that it is known by: it may be another program")]
+    Another,
 }
 
 /// rustls says of an answer that is no TLS that it is corrupt; nobody thinks of the address then.
 fn of_handshake(error: io::Error) -> Box<dyn std::error::Error + Send + Sync> {
     let why = error.get_ref().and_then(|why| why.downcast_ref());
-    match matches!(why, Some(TlsError::InvalidMessage(_))) {
-        true => NoHandshake::NotTls(error).into(),
-        false => error.into(),
+    match why {
+        Some(TlsError::InvalidMessage(_)) => NoHandshake::NotTls(error).into(),
+        Some(TlsError::InvalidCertificate(CertificateError::ApplicationVerificationFailure)) => {
+            NoHandshake::Another.into()
+        }
+        _ => error.into(),
     }
 }
 

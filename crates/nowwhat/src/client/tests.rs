@@ -13,12 +13,14 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
+use tokio_rustls::rustls::sign::CertifiedKey;
 
 const LIMITS: CallLimits = CallLimits { timeout: Duration::from_secs(20), body_bytes_max: 1000 };
 
@@ -186,17 +188,32 @@ fn authority() -> CertifiedIssuer<'static, KeyPair> {
     CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority")
 }
 
-/// A service with a certificate for 127.0.0.1 and ::1 by `authority`.
+fn named(name: &str) -> CertificateParams {
+    CertificateParams::new([name.to_owned()]).expect("a name")
+}
+
+/// A service with a certificate for 127.0.0.1 by `authority`.
 async fn tls_service(authority: &CertifiedIssuer<'static, KeyPair>) -> SocketAddr {
+    tls_service_with(authority, "127.0.0.1").await.0
+}
+
+/// A service with a certificate for `name`, and that.
+async fn tls_service_with(
+    authority: &CertifiedIssuer<'static, KeyPair>,
+    name: &str,
+) -> (SocketAddr, CertificateDer<'static>) {
     let key = KeyPair::generate().expect("a key");
-    let params = CertificateParams::new(["127.0.0.1".to_owned(), "::1".to_owned()]).expect("names");
-    let certificate: CertificateDer<'static> = params.signed_by(&key, authority).expect("a certificate").into();
+    let certificate: CertificateDer<'static> = named(name).signed_by(&key, authority).expect("a certificate").into();
     let config = ServerConfig::builder_with_provider(Arc::new(tokio_rustls::rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("versions")
         .with_no_client_auth()
-        .with_single_cert(vec![certificate], PrivatePkcs8KeyDer::from(key.serialize_der()).into())
+        .with_single_cert(vec![certificate.clone()], PrivatePkcs8KeyDer::from(key.serialize_der()).into())
         .expect("a key that fits");
+    (serving(config).await, certificate)
+}
+
+async fn serving(config: ServerConfig) -> SocketAddr {
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -243,6 +260,59 @@ async fn over_https_only_the_given_authorities_are_trusted() {
     assert!(matches!(missing, CaError::Read { .. }), "{missing:?}");
     let empty = trusting(&file("empty.pem", "nothing".to_owned())).expect_err("no certificate");
     assert!(empty.to_string().starts_with("no certificate authority in "), "{empty}");
+}
+
+#[tokio::test]
+async fn a_server_is_known_by_its_certificate_alone_and_by_what_is_told_when_a_connection_is_opened() {
+    let ours = authority();
+    let (address, served) = tls_service_with(&ours, "another.example").await;
+    let url = format!("https://{address}/headers");
+    let known = Arc::new(Mutex::new(None));
+    let told = known.clone();
+    let client = client(LIMITS).0.with_certificate(move || told.lock().expect("whole").clone());
+    let refused = async || {
+        let error = client.get(&url).await.expect_err("it is not known");
+        assert!(matches!(error, ClientError::Connect { .. }) && error.is_unsent(), "{error:?}");
+        assert!(crate::error_chain(&error).contains("shows another certificate"), "{}", crate::error_chain(&error));
+    };
+    refused().await;
+    // That of the authority which signed it is another one.
+    *known.lock().expect("whole") = Some(ours.der().to_vec());
+    refused().await;
+    *known.lock().expect("whole") = Some(served.to_vec());
+    assert_eq!(client.get(&url).await.expect("an answer").status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn who_shows_a_known_certificate_without_its_key_is_refused() {
+    for version in [&tokio_rustls::rustls::version::TLS12, &tokio_rustls::rustls::version::TLS13] {
+        let (ours, key) = (authority(), KeyPair::generate().expect("a key"));
+        let certificate = named("127.0.0.1").signed_by(&key, &ours).expect("a certificate");
+        let thief = KeyPair::generate().expect("a key");
+        let ring = tokio_rustls::rustls::crypto::ring::default_provider();
+        let stolen = Stolen(Arc::new(CertifiedKey::new(
+            vec![certificate.der().clone()],
+            ring.key_provider.load_private_key(PrivatePkcs8KeyDer::from(thief.serialize_der()).into()).expect("a key"),
+        )));
+        let config = ServerConfig::builder_with_provider(Arc::new(ring)).with_protocol_versions(&[version]);
+        let config = config.expect("a version").with_no_client_auth().with_cert_resolver(Arc::new(stolen));
+        let address = serving(config).await;
+        let served = certificate.der().to_vec();
+        let client = client(LIMITS).0.with_certificate(move || Some(served.clone()));
+        let error = client.get(&format!("https://{address}/headers")).await.expect_err("it has no key");
+        assert!(matches!(error, ClientError::Connect { .. }), "{error:?}");
+        assert!(crate::error_chain(&error).contains("BadSignature"), "{}", crate::error_chain(&error));
+    }
+}
+
+/// Shows a certificate, and signs with another key.
+#[derive(Debug)]
+struct Stolen(Arc<CertifiedKey>);
+
+impl ResolvesServerCert for Stolen {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.clone())
+    }
 }
 
 #[tokio::test]

@@ -154,6 +154,11 @@ impl Tls {
         changed
     }
 
+    /// The certificate that new connections get, in DER, without its chain.
+    pub fn certificate(&self) -> Vec<u8> {
+        self.pair.read().expect("nobody panics while holding it").chain[0].to_vec()
+    }
+
     /// For one new connection.
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(self.pair.read().expect("nobody panics while holding it").config.clone())

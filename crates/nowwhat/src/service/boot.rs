@@ -7,6 +7,7 @@ use crate::dependency::{Dependency, DependencyMetrics};
 use crate::health::Health;
 use crate::metrics::{Registry, SharedRegistry};
 use crate::request::{Finished, Watcher};
+use crate::serve::Tls;
 use crate::settings::Foundation;
 use axum::Router;
 use futures::FutureExt;
@@ -41,6 +42,8 @@ pub struct Boot {
     pub address: SocketAddr,
     /// The address of the admin listener, which serves already.
     pub admin_address: SocketAddr,
+    /// What the public listener serves over TLS, if it does; after a reload the newer certificate.
+    pub tls: Option<Tls>,
     pub(super) registry: SharedRegistry,
     pub(super) calls: DependencyMetrics,
     pub(super) steps: Vec<Step>,

@@ -14,7 +14,7 @@ use crate::metrics::{self, Registry, SharedRegistry};
 use crate::otlp::{Otlp, OtlpMetrics, OtlpOptions};
 use crate::problem::Limits;
 use crate::request::{Inside, Observe, RequestMetrics, Seen, Tracing, Watcher};
-use crate::serve::{ConnectionMetrics, Inherited, register_certificates};
+use crate::serve::{ConnectionMetrics, Inherited, Tls, register_certificates};
 use crate::settings::Foundation;
 use crate::systemd::Systemd;
 use crate::telemetry::{self, Captured, Format, Further, LevelHandle, LogMetrics, Logging, Telemetry};
@@ -192,13 +192,14 @@ impl Prepared {
         self.metrics.connections.clone()
     }
 
-    pub(super) fn begin(&self, health: Health, [address, admin_address]: [SocketAddr; 2]) -> Boot {
+    pub(super) fn begin(&self, health: Health, [address, admin_address]: [SocketAddr; 2], tls: Option<Tls>) -> Boot {
         Boot {
             loaded: self.loaded.clone(),
             foundation: self.foundation.clone(),
             health,
             address,
             admin_address,
+            tls,
             registry: self.registry.clone(),
             calls: self.metrics.calls.clone(),
             steps: Vec::new(),
