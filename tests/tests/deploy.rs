@@ -1,6 +1,7 @@
 //! What `deploy/` says to Ansible and to Kubernetes is what they, and the program, can take. Deploying for real is `make test-deploy`.
 
 use serde_json::Value;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tests::{blocks, catchment_with, installed, program, said, skipped};
@@ -114,6 +115,34 @@ fn what_is_said_before_make_counts_as_much_as_what_is_said_behind_it_and_a_path_
             assert!(output.ends_with(expected), "{name} behind make in {}: {output}", folder.display());
         }
     }
+}
+
+#[test]
+fn a_deployment_that_ends_with_an_error_lets_others_deploy_and_keeps_its_exit_code() {
+    let dir = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(dir.path().join("bin")).expect("made");
+    let requirements = root().join("deploy/ansible/requirements.txt");
+    std::fs::copy(requirements, dir.path().join("requirements.txt")).expect("copied");
+    let calls = dir.path().join("calls");
+    let playbook = dir.path().join("bin/ansible-playbook");
+    let deployment = |code: u8| {
+        let script = format!("#!/bin/sh\necho \"$SERVICE_DEPLOYER: $*\" >>{}\nexit {code}\n", calls.display());
+        std::fs::write(&playbook, script).expect("written");
+        std::fs::set_permissions(&playbook, PermissionsExt::from_mode(0o755)).expect("may be run");
+        let mut deploy = Command::new(root().join("deploy/ansible/run"));
+        let output = run(deploy.args(["ansible-playbook", "deploy.yml"]).env("ANSIBLE_VENV", dir.path()));
+        let called = std::fs::read_to_string(&calls).expect("it was called");
+        std::fs::remove_file(&calls).expect("removed");
+        (output, called.lines().map(str::to_owned).collect::<Vec<_>>())
+    };
+    let (lost, called) = deployment(4);
+    assert_eq!(lost.status.code(), Some(4), "{lost:?}");
+    assert!(told(&lost).contains("systemctl stop catchment-deployment.service"), "{lost:?}");
+    assert_eq!(called.len(), 2, "{called:?}");
+    assert!(called[0].contains("deploys catchment since") && called[0].ends_with(": deploy.yml"), "{called:?}");
+    assert_eq!(called[1], format!("{} --tags unlock", called[0]));
+    let (done, called) = deployment(0);
+    assert_eq!((done.status.code(), called.len()), (Some(0), 1), "{done:?}");
 }
 
 /// Everything that `kubectl apply --kustomize FOLDER` would send, as YAML.

@@ -93,6 +93,7 @@ fn the_generated_tables_of_the_documents_are_current() {
     ];
     document("docs/API.md", &parts);
     document("docs/METRICS.md", &[("metrics", metrics_table())]);
+    document("docs/OPERATIONS.md", &[("bound", bound_by_default())]);
 }
 
 #[test]
@@ -107,6 +108,12 @@ fn test_of_the_server(name: &str) -> String {
     let (_, rest) = text.split_once(&format!("fn {name}() {{\n")).expect("the test is there");
     let (body, _) = rest.split_once("\n}\n").expect("it ends");
     format!("```rust\nfn {name}() {{\n{body}\n}}\n```\n")
+}
+
+fn bound_by_default() -> String {
+    let loaded = read(&[]).expect("valid");
+    let bound = crate::memory::bound(&Settings::from_loaded(&loaded), &Foundation::from_loaded(&loaded));
+    format!("By its defaults it stays inside {} MiB, the bound that it prints at its start.\n", bound.0 >> 20)
 }
 
 fn metrics_table() -> String {
