@@ -145,7 +145,7 @@ pub fn print(text: impl AsRef<[u8]>) -> Result<(), PrintError> {
     Ok(written.and_then(|()| out.flush())?)
 }
 
-/// Bytes with their control characters written out, but line ends and tabs; they may begin and end within a character.
+/// Bytes with what [`printable`] writes out, but line ends and tabs; they may begin and end within a character.
 fn for_terminal(bytes: &[u8]) -> Vec<u8> {
     let mut shown = Vec::with_capacity(bytes.len());
     let mut rest = bytes;
@@ -161,6 +161,21 @@ fn for_terminal(bytes: &[u8]) -> Vec<u8> {
                 shown.extend(format!("\\u{{{c:x}}}").bytes());
                 after
             }
+            // Whatever else steers has two or three bytes.
+            [byte @ (0xd8 | 0xe2 | 0xef), after @ ..] => {
+                let length = if *byte == 0xd8 { 2 } else { 3 };
+                let text = rest.get(..length).and_then(|bytes| str::from_utf8(bytes).ok());
+                match text.and_then(|text| text.chars().next()).filter(|c| steers(*c)) {
+                    Some(c) => {
+                        shown.extend(c.escape_default().map(|c| c as u8));
+                        &rest[length..]
+                    }
+                    None => {
+                        shown.push(*byte);
+                        after
+                    }
+                }
+            }
             [byte, after @ ..] => {
                 shown.push(*byte);
                 after
@@ -174,14 +189,21 @@ pub fn complain(line: &str) {
     drop(std::io::stderr().write_all(format!("{}\n", printable(line)).as_bytes()));
 }
 
-/// A text without characters that could command the terminal: it may come from anyone. Line ends and tabs stay.
+/// A text without characters that could command the terminal, begin a line or turn its direction: it may come from anyone. Line ends and tabs
+/// stay.
 pub fn printable(text: &str) -> String {
     let shown = |c: char| match c {
         '\n' | '\t' => c.to_string(),
-        c if c.is_control() => c.escape_default().to_string(),
+        c if steers(c) => c.escape_default().to_string(),
         c => c.to_string(),
     };
     text.chars().map(shown).collect()
+}
+
+/// Whether a character would change how the others of its line are shown.
+pub(crate) fn steers(c: char) -> bool {
+    let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+    c.is_control() || turns
 }
 
 /// The end of `main`: says on standard error why the program `name` failed, with all causes, and returns the exit code. What failed is
@@ -213,6 +235,20 @@ mod tests {
         assert_eq!(String::from_utf8_lossy(&shown), "\\u{1b}]0;title\\u{7}\tü\\u{9b}2J\\u{7f}\n");
         let (begin, end) = "ü\rü".as_bytes().split_at(1);
         assert_eq!([for_terminal(begin), for_terminal(end)].concat(), "ü\\u{d}ü".as_bytes(), "in parts");
+    }
+
+    #[test]
+    fn what_comes_from_anyone_cannot_turn_a_line_round_or_begin_another() {
+        let turned = "a\u{202e}b\u{2028}c\u{feff}d\u{2069}e\u{61c}f\u{200f}";
+        let shown = r"a\u{202e}b\u{2028}c\u{feff}d\u{2069}e\u{61c}f\u{200f}";
+        assert_eq!(printable(turned), shown);
+        assert_eq!(String::from_utf8_lossy(&for_terminal(turned.as_bytes())), shown);
+        // Letters with the same first bytes, emoji of several characters, and bytes that are cut.
+        let usual = "ش€👩\u{200d}💻ﬁ\u{ff01}";
+        assert_eq!((&*printable(usual), &*for_terminal(usual.as_bytes())), (usual, usual.as_bytes()));
+        for cut in [&b"\xe2\x80"[..], b"\xef", b"\xd8", b"\xe2\x28\xa1"] {
+            assert_eq!(for_terminal(cut), cut);
+        }
     }
 
     fn ended(error: impl Into<BoxError>) -> String {

@@ -6,6 +6,7 @@
 
 use super::fields::{Fields, Seen};
 use super::{Format, Origin};
+use crate::cli::steers;
 use crate::journal;
 use jiff::Timestamp;
 use std::cell::{Cell, RefCell};
@@ -165,11 +166,8 @@ fn is_plain(text: &[u8]) -> bool {
     escaped == 0
 }
 
-/// Control characters must not steer the terminal, begin a line or turn its direction. JSON keeps those beyond ASCII as they are.
+/// Nothing steers the terminal, and no line begins within one. JSON keeps what is beyond ASCII as it is.
 fn printable(text: &str) -> String {
-    let steers = |c: char| {
-        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
     text.chars().flat_map(|c| if steers(c) { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
