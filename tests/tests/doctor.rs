@@ -4,8 +4,10 @@ use serde_json::Value;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use tests::{Collector, catchment_with};
+use std::process::Command;
+use tests::{Collector, catchment_with, program, skipped};
 
 /// What it found, and its exit code.
 fn doctor(dir: &Path, settings: &[(&str, &str)]) -> (Vec<Value>, Option<i32>) {
@@ -73,6 +75,12 @@ fn a_folder_that_others_can_read_or_that_is_memory_is_told() {
     assert_eq!(code, Some(1));
     let (findings, _) = doctor(&open.path().join("not/yet"), &[]);
     assert_found(&findings, "folder", "good", "is not there yet");
+    std::os::unix::fs::symlink("nowhere", open.path().join("link")).expect("linked");
+    for below in ["link", "link/not/yet"] {
+        let (findings, code) = doctor(&open.path().join(below), &[]);
+        assert_found(&findings, "folder", "bad", "link is a link to what is not there");
+        assert_eq!(code, Some(1));
+    }
 }
 
 #[test]
@@ -91,4 +99,34 @@ fn a_port_that_systemd_holds_for_the_collector_is_found_well() {
     let settings =
         [("CATCHMENT_HTTP__LISTEN", "127.0.0.1:0"), ("CATCHMENT_ADMIN__LISTEN", &*address), ("PATH", &*path)];
     assert_found(&doctor(&data, &settings).0, "admin port", "bad", "cannot be listened at");
+}
+
+#[test]
+fn who_may_not_look_into_the_folder_is_told_so_and_not_that_no_collector_runs() {
+    if !rustix::process::getuid().is_root() {
+        return skipped("only root can be somebody else");
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    let collector = Collector::start(dir.path());
+    // The program may lie where only its owner looks.
+    let copy = dir.path().join("program");
+    fs::copy(program(), &copy).expect("copied");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("set");
+    let (data, address) = (dir.path().join("data"), collector.api.trim_start_matches("http://"));
+    let other = |args: &[&str]| {
+        let mut command = Command::new(&copy);
+        command.args(args).arg("--data-dir").arg(&data).current_dir("/").uid(65534).gid(65534);
+        let output = command.env("CATCHMENT_HTTP__LISTEN", address).output().expect("it runs");
+        let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+        (output.status.code(), said)
+    };
+    let (code, found) = other(&["doctor"]);
+    assert!(found.contains("LOOK  collector") && found.contains("whether one runs cannot be told"), "{found}");
+    assert!(found.contains("addresses.json: Permission denied"), "{found}");
+    assert!(!found.contains("none runs") && !found.contains("cannot be listened at"), "{found}");
+    assert_eq!(code, Some(1), "the folder is another's: {found}");
+    let (code, said) = other(&["request", "some-1"]);
+    assert!(said.contains("run this as the user of the collector") && said.contains("Permission denied"), "{said}");
+    assert!(!said.contains("no running collector"), "{said}");
+    assert_eq!(code, Some(1));
 }

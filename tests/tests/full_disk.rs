@@ -1,9 +1,9 @@
-//! A disk without room: senders are told, reading goes on, a start goes on, and all of it recovers by itself.
+//! A disk without room: senders are told, reading goes on, a start goes on, all of it recovers by itself, and `catchment doctor` says so.
 
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use tests::{Collector, skipped};
+use tests::{Collector, catchment_with, skipped};
 
 /// A small disk of its own, gone with the test.
 struct SmallDisk<'a>(&'a Path);
@@ -107,4 +107,36 @@ fn of_a_batch_with_many_rejected_events_all_are_kept_or_none_and_each_is_counted
     assert_eq!(collector.send(&token, bad.as_bytes()).json()["code"], "all_rejected");
     assert_eq!((count(), collector.metric("catchment_rejected_stored_total")), (json!(6000), 6000.0));
     collector.assert_adds_up();
+}
+
+#[test]
+fn where_a_new_folder_cannot_be_filled_the_start_fails_and_doctor_says_so_before() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let place = dir.path().join("place");
+    std::fs::create_dir(&place).expect("made");
+    let Some(disk) = SmallDisk::mount(&place, "16m") else {
+        return skipped("a tmpfs cannot be mounted: only root may");
+    };
+    let data = place.join("data");
+    let settings = [("CATCHMENT_HTTP__LISTEN", "127.0.0.1:0"), ("CATCHMENT_ADMIN__LISTEN", "127.0.0.1:0")];
+    let run = |command: &[&str]| {
+        let folder = ["--data-dir", data.to_str().expect("a path of text")];
+        let output = catchment_with(dir.path(), &[command, &folder[..]].concat(), b"", &settings);
+        let (found, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        (output.status.code(), format!("{found}{said}"))
+    };
+    let (_, little) = run(&["doctor"]);
+    assert!(little.contains("LOOK  disk") && little.contains("less than 1 GiB is free"), "{little}");
+    let assert_both_fail = |why: &str, why_serve: &str| {
+        let (code, found) = run(&["doctor"]);
+        assert!(found.contains("BAD   disk") && found.contains("cannot write in ") && found.contains(why), "{found}");
+        let (serve, said) = run(&["serve"]);
+        assert!(said.contains(why_serve), "{said}");
+        assert_eq!((code, serve), (Some(1), Some(1)));
+    };
+    disk.fill(0);
+    assert_both_fail("No space left on device", "full");
+    let remounted = Command::new("mount").args(["-o", "remount,ro"]).arg(&place).output();
+    assert!(remounted.is_ok_and(|output| output.status.success()), "it can be mounted once, so it can be again");
+    assert_both_fail("Read-only file system", "Read-only file system");
 }

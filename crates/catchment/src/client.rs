@@ -316,6 +316,11 @@ fn address(origin: &str, url: &str) -> Result<String, Usage> {
 fn running(folders: &[&Path]) -> anyhow::Result<Place> {
     let mut running = folders.iter().map(|dir| DataDir::of(dir)).filter_map(|dir| Some((dir.addresses()?, dir)));
     running.next().map(|(addresses, dir)| (addresses.url(), Some(dir), Some(addresses.api))).ok_or_else(|| {
+        if let Some(error) = folders.iter().find_map(|dir| DataDir::of(dir).kept_from_us()) {
+            return error.context(
+                "whether a collector runs cannot be told: run this as the user of the collector, or name it with --url and CATCHMENT_TOKEN",
+            );
+        }
         let looked: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
         let looked = if looked.is_empty() { format!("./data or {OF_PACKAGE}") } else { looked.join(", ") };
         anyhow!(

@@ -4,7 +4,7 @@ use anyhow::Context;
 use http::Uri;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -172,6 +172,13 @@ impl DataDir {
         let mut text = String::new();
         file.read_to_string(&mut text).ok()?;
         serde_json::from_str(&text).ok()
+    }
+
+    /// Why it cannot be told whether a collector runs over this folder, if that is kept from this user.
+    pub(crate) fn kept_from_us(&self) -> Option<anyhow::Error> {
+        let path = self.addresses_path();
+        let denied = File::open(&path).err().filter(|error| error.kind() == ErrorKind::PermissionDenied)?;
+        Some(anyhow::Error::new(denied).context(format!("cannot read {}", path.display())))
     }
 
     /// Tells the addresses of this process to commands, as long as what is returned is there.

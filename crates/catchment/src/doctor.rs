@@ -123,9 +123,15 @@ fn findings(args: &DoctorArgs, environment: &Environment) -> Vec<Finding> {
     findings.push(machine::descriptors(foundation.http.connections_max as u64, unit.as_ref()));
     findings.push(machine::memory(memory::bound(&settings, &foundation), unit.as_ref()));
     findings.push(machine::clock());
-    match DataDir::of(&settings.data.dir).addresses() {
-        Some(addresses) => findings.extend(collector(&DataDir::of(&settings.data.dir), &addresses)),
-        None => {
+    let data_dir = DataDir::of(&settings.data.dir);
+    match (data_dir.addresses(), data_dir.kept_from_us()) {
+        (Some(addresses), _) => findings.extend(collector(&data_dir, &addresses)),
+        // Its ports may be taken by itself.
+        (None, Some(error)) => {
+            let text = format!("whether one runs cannot be told: {error:#}; run this as the user of the collector");
+            findings.push(Finding::look("collector", text));
+        }
+        (None, None) => {
             findings.push(Finding::look("collector", "none runs over this folder"));
             findings.push(port("port", foundation.http.listen, "catchment.socket"));
             findings.push(port("admin port", foundation.admin.listen, "catchment-admin.socket"));

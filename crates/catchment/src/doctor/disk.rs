@@ -3,7 +3,7 @@
 use super::Finding;
 use crate::room::Disk;
 use rustix::fs::statfs;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -22,8 +22,10 @@ const STREAM_BYTES: usize = 64 << 20;
 /// The wal and a seal find room in it for a while; with less free somebody should look.
 const FREE_BYTES_MIN: u64 = 2 << 30;
 const FILES_FREE_MIN: u64 = 10_000;
-/// With less free nothing is written to measure a disk: it may be what others need.
+/// With less free a disk is not measured: it may be what others need.
 const MEASURED_FREE_MIN: u64 = 1 << 30;
+/// About what the databases of a new folder take. With less none starts over it, and an older one is about to turn events away.
+const START_BYTES: usize = 256 << 10;
 
 /// Numbers of file systems (`statfs`), and whether what is synced there outlives a restart of the machine.
 const FILE_SYSTEMS: [(i64, &str, Keeps); 11] = [
@@ -56,6 +58,11 @@ pub(super) fn findings(dir: &Path) -> Vec<Finding> {
             let Some(above) = nearest(dir) else {
                 return vec![Finding::bad("folder", format!("{}: {error}", dir.display()))];
             };
+            if !above.is_dir() {
+                let text =
+                    format!("{} is a link to what is not there: make that folder, or remove the link", above.display());
+                return vec![Finding::bad("folder", text)];
+            }
             let text = format!("{} is not there yet: the start makes it in {}", dir.display(), above.display());
             (vec![Finding::good("folder", text)], above)
         }
@@ -65,19 +72,41 @@ pub(super) fn findings(dir: &Path) -> Vec<Finding> {
     let disk = Disk::below(&place);
     findings.push(room(&disk));
     if disk.is_ok_and(|disk| disk.free_bytes < MEASURED_FREE_MIN) {
-        findings.push(Finding::look("disk", "not measured, so that what is left of it stays: less than 1 GiB is free"));
+        let little = "not measured, so that what is left of it stays: less than 1 GiB is free";
+        let found = synced(&place, START_BYTES).map(|()| Finding::look("disk", little));
+        findings.push(found.unwrap_or_else(|error| unwritable(&place, &error)));
         return findings;
     }
     findings.extend(match measured(&place) {
         Ok((syncs, stream)) => vec![fsync(&place, syncs), throughput(stream)],
-        Err(error) => vec![Finding::bad("disk", format!("cannot write in {}: {error}", place.display()))],
+        Err(error) => vec![unwritable(&place, &error)],
     });
     findings
 }
 
+fn unwritable(place: &Path, error: &std::io::Error) -> Finding {
+    Finding::bad("disk", format!("cannot write in {}: {error}", place.display()))
+}
+
+/// The nearest that is there of a folder and those above it: a folder, or a link to nowhere.
 fn nearest(dir: &Path) -> Option<PathBuf> {
     let whole = std::path::absolute(dir).ok()?;
-    whole.ancestors().skip(1).find(|above| above.is_dir()).map(Path::to_path_buf)
+    whole.ancestors().find(|above| above.symlink_metadata().is_ok()).map(Path::to_path_buf)
+}
+
+/// A file that is gone when it is closed, however this ends.
+fn passing(place: &Path) -> std::io::Result<File> {
+    let path = place.join(format!(".doctor-{}", std::process::id()));
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+    fs::remove_file(&path)?;
+    Ok(file)
+}
+
+/// Whether so much can be written and synced.
+fn synced(place: &Path, bytes: usize) -> std::io::Result<()> {
+    let mut file = passing(place)?;
+    file.write_all(&vec![0x5a; bytes])?;
+    file.sync_all()
 }
 
 fn folder(dir: &Path, found: &fs::Metadata) -> Finding {
@@ -165,10 +194,7 @@ fn room(disk: &std::io::Result<Disk>) -> Finding {
 
 /// Times of syncs after small writes, sorted; and bytes a second of a large write with its sync.
 fn measured(place: &Path) -> std::io::Result<(Vec<Duration>, f64)> {
-    let path = place.join(format!(".doctor-{}", std::process::id()));
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-    // What is open stays until it is closed: nothing is left, however this ends.
-    fs::remove_file(&path)?;
+    let mut file = passing(place)?;
     let began = Instant::now();
     let mut syncs = Vec::new();
     while syncs.len() < SYNCS && began.elapsed() < PATIENCE {
