@@ -1,7 +1,7 @@
 //! `catchment request ID`: what is known of one request, from the collector and from a log.
 
 use serde_json::{Value, json};
-use tests::{Collector, catchment, catchment_with, said};
+use tests::{Collector, blocks, catchment, catchment_with, said};
 
 const COLLECT: (&str, &str) = ("CATCHMENT_REQUEST_LOG__COLLECT", "true");
 
@@ -89,6 +89,9 @@ fn the_lines_of_a_log_are_among_it_from_a_file_and_from_standard_input() {
     assert!(said(&alone).contains("[201] POST /api/v1/sensor"), "{alone:?}");
     let why = failed(&alone, 1);
     assert!(why.contains("not all could be looked at: the collector: no running collector found"), "{why}");
+    let text = b"2026-11-26T12:00:00.5Z  INFO sold request_id=made-1\n";
+    let unread = failed(&catchment(dir.path(), &["request", "made-1", "--log", "-"], text), 1);
+    assert!(unread.contains("cannot read -: no line names a request"), "{unread}");
     let missing = failed(&catchment(dir.path(), &["request", "made-1", "--log", "no-log"], b""), 1);
     assert!(missing.contains("cannot open no-log"), "{missing}");
 }
@@ -116,15 +119,85 @@ fn of_an_unknown_request_it_says_what_to_do_and_what_is_no_id_is_refused() {
     let stored = "catchment_server_request_log_ends_total{end=\"stored\"}";
     collector.wait_for("something is collected", |c| c.metric(stored) > 0.0);
     let on = unknown("nobody-1");
-    assert!(on.contains("requests that ended from ") && !on.contains("from the next start on"), "{on}");
+    assert!(
+        on.contains("collected are requests that ended from ") && !on.contains("requests are not collected"),
+        "{on}"
+    );
     assert_eq!(collector.terminate(), 0);
 
-    // That some were collected once does not say that those of today are.
-    let collector = Collector::start(dir.path());
-    let off_again = unknown("nobody-1");
-    let last = collector.rows("SELECT max(time) FROM events WHERE sensor = 'catchment.requests'");
-    let last = last[0][0].as_str().expect("a time");
-    assert!(off_again.contains(&format!(" to {last} are collected")), "{last} in {off_again}");
+    let _collector = Collector::start(dir.path());
+    let after = unknown("nobody-1");
+    assert!(after.contains("collected are requests that ended from "), "{after}");
+    assert!(after.contains("`collect = true` in [request_log] still holds") && after.contains("left out"), "{after}");
+}
+
+/// Sends lines in a request of this id and key; how many were accepted.
+fn sent(collector: &Collector, token: &str, id: &str, key: &str, lines: &str) -> u64 {
+    let headers = [("x-request-id", id), ("idempotency-key", key), ("content-type", "application/x-ndjson")];
+    let answer = collector.post("/api/v1/events", token, lines.as_bytes(), &headers);
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    answer.json()["accepted"].as_u64().expect("a number")
+}
+
+#[test]
+fn each_of_many_requests_at_once_leads_to_its_own_events_and_to_no_others() {
+    let dir = folder();
+    let collector = Collector::start_with(dir.path(), &[COLLECT]);
+    let token = collector.sensor("roof");
+    let same = "{\"id\":\"same\",\"type\":\"t\",\"data\":1}\n";
+    assert_eq!(sent(&collector, &token, "first", "first", same), 1);
+    let threads = 20;
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            let (collector, token) = (&collector, &token);
+            scope.spawn(move || {
+                for n in (thread..200).step_by(threads) {
+                    // Of six three are stored: beside them are a rejected one, one that was stored before, and one that comes twice.
+                    let twice = format!("{{\"id\":\"e-{n}\",\"type\":\"t\",\"data\":{{\"n\":{n}}}}}\n").repeat(2);
+                    let lines = format!("{{\"n\":{n}}}\n{same}{twice}no\n{{\"n\":{n}}}\n");
+                    let key = format!("many-{n}");
+                    assert_eq!(sent(collector, token, &key, &key, &lines), 3);
+                    // Given again, and nothing but duplicates: both store nothing.
+                    assert_eq!(sent(collector, token, &format!("again-{n}"), &key, &lines), 3);
+                    assert_eq!(sent(collector, token, &format!("twice-{n}"), &format!("twice-{n}"), &twice), 0);
+                }
+            });
+        }
+    });
+    let count = "SELECT count(*) FROM events WHERE sensor = 'catchment.requests' AND data->>'path' = '/api/v1/events'";
+    collector.wait_for("all are collected", |c| c.rows(count) == [[json!(601)]]);
+
+    // The question of the document, of all of them at once.
+    let document = include_str!("../../docs/REQUESTS.md");
+    let (_, rest) = document.split_once("Which events came with the request").expect("it is asked there");
+    let question = blocks(rest, "sql").swap_remove(0);
+    let question = question.replace("SELECT ", "SELECT r.id, ").replace("r.id = 'order-17'", "r.id <> 'first'");
+    let mut found = std::collections::BTreeMap::<String, Vec<(u64, String)>>::new();
+    for row in collector.rows(&question) {
+        let text = |at: usize| row[at].as_str().expect("a text").to_owned();
+        found.entry(text(0)).or_default().push((row[1].as_u64().expect("a position"), text(5)));
+    }
+    assert_eq!(found.len(), 200, "{found:?}");
+    for (id, events) in &found {
+        let n = id.strip_prefix("many-").expect("only these stored something");
+        let (first, own) = (events[0].0, format!("{{\"n\":{n}}}"));
+        assert_eq!(events, &[0, 1, 2].map(|next| (first + next, own.clone())), "{id}");
+    }
+
+    let told = |id: &str| {
+        let output = catchment(dir.path(), &["request", id, "--json"], b"");
+        assert!(output.status.success(), "{output:?}");
+        let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let known = json["known"].as_array().expect("a list");
+        known.iter().filter(|known| known["what"] == "events").map(|known| known["known"].clone()).collect::<Vec<_>>()
+    };
+    for id in ["many-0", "many-99", "many-199"] {
+        let (events, first) = (told(id), found[id][0].0);
+        let of = |name: &str| events[0][name].clone();
+        assert_eq!((events.len(), of("events"), of("sensor")), (1, json!(3), json!("roof")));
+        assert_eq!((of("first_position"), of("last_position")), (json!(first), json!(first + 2)));
+    }
+    assert_eq!((told("again-99"), told("twice-99")), (vec![], vec![]));
 }
 
 #[test]

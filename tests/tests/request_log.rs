@@ -103,6 +103,10 @@ fn an_event_tells_what_the_line_in_the_log_tells_who_asked_and_what_and_no_secre
     assert_eq!(who(&unknown), [Value::Null, Value::Null, Value::Null]);
     let of = |names: [&str; 4]| names.map(|name| sent["data"][name].clone());
     assert_eq!(of(["events", "accepted", "duplicates", "rejected"]), [4, 2, 1, 1]);
+    let [first, last] =
+        ["first_position", "last_position"].map(|name| sent["data"][name].as_u64().expect("it is told"));
+    let stored = format!("SELECT count(*) FROM events WHERE sensor = 'roof' AND position BETWEEN {first} AND {last}");
+    assert_eq!((collector.rows(&stored), last), (vec![vec![json!(2)]], first + 1));
     assert_eq!((&asked["data"]["sql"], &asked["data"]["sql_bytes"]), (&json!("SELECT $1 AS \"ä\""), &json!(17)));
     assert_eq!(forbidden["data"]["code"], "insufficient_scope");
     let all = collector.rows("SELECT data FROM events WHERE sensor = 'catchment.requests'");

@@ -6,16 +6,19 @@
 mod lines;
 
 use crate::client::{Client, Server};
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use jiff::Timestamp;
 use nowwhat::Environment;
 use nowwhat::cli::{Usage, print, printable};
 use serde_json::{Value, json};
+use server::Code;
 use std::path::PathBuf;
 
 /// Most that is shown of one kind.
 const SHOWN_MAX: usize = 100;
+/// Answers that leave open whether the events are stored.
+const OPEN: [Code; 4] = [Code::LogPoisoned, Code::Stopping, Code::TimedOut, Code::Internal];
 
 #[derive(Args)]
 pub(crate) struct RequestArgs {
@@ -178,21 +181,48 @@ fn requests(client: &Client, id: &str) -> anyhow::Result<Vec<Known>> {
     Ok(known.collect())
 }
 
-/// The events that came with a request.
+/// Where the events of a request lie; none when it stored none. The time at which they came is no help: other requests came at the same one.
+fn positions(request: &Value) -> anyhow::Result<Option<(u64, u64)>> {
+    let number = |name: &str| request[name].as_u64();
+    if let (Some(first), Some(last)) = (number("first_position"), number("last_position")) {
+        return Ok(Some((first, last)));
+    }
+    let code = request["code"].as_str();
+    match (number("accepted"), request["received_at"].as_str()) {
+        (None, None) | (Some(0), _) => Ok(None),
+        (Some(accepted), _) => {
+            bail!(
+                "which they are is not known: the request was collected by a version that did not tell the positions of the {accepted} it stored"
+            )
+        }
+        (None, _) if code.is_none_or(|code| OPEN.iter().any(|open| open.name() == code)) => {
+            let events = &request["events"];
+            bail!(
+                "whether any is stored is not known: {events} came, and the request ended before its answer could tell"
+            )
+        }
+        (None, _) => Ok(None),
+    }
+}
+
+/// The events that a request stored.
 fn came(client: &Client, request: &Value) -> anyhow::Result<Vec<Known>> {
-    let (Some(sensor), Some(received_at)) = (request["sensor"].as_str(), request["received_at"].as_str()) else {
+    let (Some((first, last)), Some(sensor)) = (positions(request)?, request["sensor"].as_str()) else {
         return Ok(Vec::new());
     };
-    let sql = "SELECT count(*), min(position), max(position), min(type), max(type) FROM events \
-               WHERE sensor = $1 AND received_at = $2::timestamptz";
-    let known = rows(client, sql, &[sensor, received_at])?.into_iter().filter(|row| row[0] != 0).map(|row| {
+    let received_at = &request["received_at"];
+    let sql = format!(
+        "SELECT count(*), min(position), max(position), min(type), max(type) FROM events \
+         WHERE sensor = $1 AND position BETWEEN {first} AND {last}"
+    );
+    let known = rows(client, &sql, &[sensor])?.into_iter().filter(|row| row[0] != 0).map(|row| {
         let kind = |at: usize| row[at].as_str().unwrap_or_default().to_owned();
         let types = if row[3] == row[4] { kind(3) } else { format!("{} to {}", kind(3), kind(4)) };
         let text = format!("{} stored of sensor {sensor}, positions {} to {}, type {types}", row[0], row[1], row[2]);
         let value = json!({
             "sensor": sensor, "received_at": received_at, "events": row[0], "first_position": row[1], "last_position": row[2],
         });
-        Known::of("events", &Value::from(received_at), text, value)
+        Known::of("events", received_at, text, value)
     });
     Ok(known.collect())
 }
@@ -237,13 +267,45 @@ fn audit(client: &Client, id: &str) -> anyhow::Result<Vec<Known>> {
 /// Why a request may not be among the collected ones.
 fn advice(client: &Client) -> anyhow::Result<String> {
     let sql = format!("SELECT min(time), max(time) FROM events WHERE sensor = '{}'", server::REQUESTS_SENSOR);
-    let rows = rows(client, &sql, &[])?;
-    let time = |at: usize| rows.first().and_then(|row| row[at].as_str());
-    Ok(match (time(0), time(1)) {
-        // Whether more are collected now is not known here.
+    let times = rows(client, &sql, &[])?.into_iter().next().unwrap_or_default();
+    Ok(match (times[0].as_str(), times[1].as_str()) {
+        // Whether they still are is not told to whoever asks in SQL.
         (Some(first), Some(last)) => format!(
-            "requests that ended from {first} to {last} are collected, each about a second after its end while `collect = true` in [request_log]"
+            "collected are requests that ended from {first} to {last}; a later one is there about a second after its end, if \
+             `collect = true` in [request_log] still holds, and those that were left out, too many at once, are counted in \
+             `catchment_server_request_log_ends_total`"
         ),
         _ => "requests are not collected: `collect = true` in [request_log] of the configuration does that from the next start on".to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_those_whose_positions_a_request_tells_and_where_it_does_not_nobody_guesses() {
+        let told = |fields: &str| {
+            let received = json!({ "sensor": "roof", "received_at": "2026-11-26T12:00:00Z", "events": 3 });
+            let mut request: Value = serde_json::from_str(fields).expect("JSON");
+            request.as_object_mut().expect("an object").extend(received.as_object().expect("an object").clone());
+            positions(&request).map_err(|error| error.to_string())
+        };
+        assert_eq!(told(r#"{"accepted":2,"first_position":7,"last_position":8}"#), Ok(Some((7, 8))));
+        for stored_nothing in [
+            r#"{"accepted":0,"duplicates":3}"#,
+            r#"{"status":400,"code":"all_rejected"}"#,
+            r#"{"code":"storage_full"}"#,
+        ] {
+            assert_eq!(told(stored_nothing), Ok(None), "{stored_nothing}");
+        }
+        let before = told(r#"{"accepted":2,"duplicates":0,"rejected":1}"#).expect_err("it does not tell");
+        assert!(before.contains("which they are is not known") && before.contains("the 2 it stored"), "{before}");
+        for open in [r#"{"status":499}"#, r#"{"status":503,"code":"stopping"}"#] {
+            let open = told(open).expect_err("it does not tell");
+            assert!(open.contains("whether any is stored is not known: 3 came"), "{open}");
+        }
+        let others = positions(&json!({ "sensor": "roof", "status": 200 })).expect("it sent nothing");
+        assert_eq!(others, None);
+    }
 }

@@ -249,7 +249,7 @@ pub(crate) fn encode(answers: &[AgedAnswer], written_micros: i64) -> Vec<u8> {
     }
     for AgedAnswer { answer, age_seconds } in answers {
         let length = |part: &[u8]| u16::try_from(part.len()).expect("keys and what is told are bounded").to_le_bytes();
-        let Outcome { accepted, duplicates, reused_ids, last_position } = answer.outcome;
+        let Outcome { accepted, duplicates, reused_ids, last_position, first_position: _ } = answer.outcome;
         bytes.extend(length(&answer.key.0));
         bytes.extend(length(&answer.told));
         bytes.extend(u32::try_from(*age_seconds).unwrap_or(u32::MAX).to_le_bytes());
@@ -278,8 +278,8 @@ pub(crate) fn decode(bytes: &[u8], now_micros: i64) -> Option<Vec<AgedAnswer>> {
         let number = |n: usize| Some(u64::from_le_bytes(entry[24 + n * 8..32 + n * 8].try_into().ok()?));
         let (key, rest) = rest.split_at_checked(short(0))?;
         let (told, rest) = rest.split_at_checked(short(2))?;
-        let outcome =
-            Outcome { last_position: number(0)?, accepted: number(1)?, duplicates: number(2)?, reused_ids: number(3)? };
+        let [last_position, accepted, duplicates, reused_ids] = [number(0)?, number(1)?, number(2)?, number(3)?];
+        let outcome = Outcome { accepted, duplicates, reused_ids, last_position, first_position: None };
         let content = u128::from_le_bytes(entry[8..24].try_into().ok()?);
         let answer = Answer { key: RequestKey(key.into()), content, outcome, told: told.into() };
         let age_seconds = u64::from(u32::from_le_bytes(entry[4..8].try_into().ok()?));
@@ -385,7 +385,7 @@ mod tests {
                     answer: Arc::new(Answer {
                         key: key(&name),
                         content,
-                        outcome: Outcome { accepted, duplicates, reused_ids, last_position },
+                        outcome: Outcome { accepted, duplicates, reused_ids, last_position, first_position: None },
                         told: told.into(),
                     }),
                     age_seconds: u64::from(age),

@@ -27,6 +27,9 @@ pub struct Outcome {
     pub reused_ids: u64,
     /// The last position known to be durable when this batch was answered.
     pub last_position: u64,
+    /// Where the first stored event of this batch lies; the others follow it without a gap. None where nothing was stored, and in an
+    /// answer that is given again.
+    pub first_position: Option<u64>,
 }
 
 /// Why a batch was not stored. Nothing of it was.

@@ -69,7 +69,7 @@ impl Group {
         let last_position = self.first_position + stored.saturating_sub(1);
         let storing = self.members.iter().filter(|member| member.outcome.accepted > 0);
         let answer = |member: &Member| {
-            let outcome = Outcome { last_position, ..member.outcome };
+            let outcome = Outcome { last_position, first_position: None, ..member.outcome };
             let answer = Arc::new(member.request.as_ref()?.answer(outcome));
             Some(AgedAnswer { answer, age_seconds: 0 })
         };
@@ -148,8 +148,10 @@ impl CommitLoop {
         for Waiting { submission, answer } in waiting {
             let batch = submission.batch;
             let mut outcome = Outcome::default();
+            let first = first_position + group.keys.len() as u64;
             let stored = self.without_duplicates(batch.columns, batch.keys, &mut group.keys, &mut outcome);
             outcome.accepted = stored.num_rows() as u64;
+            outcome.first_position = (outcome.accepted > 0).then_some(first);
             let events = outcome.accepted + outcome.duplicates;
             let (request, _reservation) = (submission.request, submission.reservation);
             group.members.push(Member { answer, outcome, events, request, _reservation });

@@ -71,11 +71,18 @@ pub(crate) struct Ended {
     accepted: u64,
     duplicates: u64,
     rejected: u64,
+    /// Where its stored events lie, and no other's among them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_position: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_position: Option<u64>,
 }
 
 impl Ended {
     pub(crate) fn of(outcome: &Outcome, rejected: u64) -> Self {
-        Self { accepted: outcome.accepted, duplicates: outcome.duplicates, rejected }
+        let Outcome { accepted, duplicates, first_position, .. } = *outcome;
+        let last_position = first_position.map(|first| first + accepted - 1);
+        Self { accepted, duplicates, rejected, first_position, last_position }
     }
 }
 

@@ -130,7 +130,8 @@ async fn a_group_that_fails_leaves_no_answer_and_gives_its_key_back_before_its_c
     turn.send(Ok(())).expect("taken");
     let stored = engine.submit(keyed(&engine, &key, b"{\"n\":1}")).await.expect("the key was free again");
     let Ok(Claimed::Answered(answer)) = engine.claim(key) else { panic!("it is answered") };
-    assert_eq!((answer.outcome(), answer.content(), answer.told()), (stored, 3, &b"told"[..]));
+    let known = Outcome { first_position: None, ..stored };
+    assert_eq!((answer.outcome(), answer.content(), answer.told()), (known, 3, &b"told"[..]), "but where it lies");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -166,6 +167,34 @@ async fn a_request_that_stores_nothing_is_not_remembered() {
     let outcome = engine.submit(keyed(&engine, &key, event)).await.expect("answered");
     assert_eq!((outcome.accepted, outcome.duplicates), (0, 1));
     assert!(matches!(engine.claim(key), Ok(Claimed::First(_))), "its events' ids answer a retry");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_batch_of_a_group_is_told_where_its_own_events_lie() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (turn, turns) = mpsc::unbounded_channel();
+    let (began, mut appends) = mpsc::unbounded_channel();
+    let engine = engine_over(Box::new(ScriptedLog { turns, began }), dir.path()).await;
+    let submit = |body: &str| {
+        let (engine, submission) = (engine.clone(), submission(&engine, body.as_bytes()));
+        let mut submitting = Box::pin(async move { engine.submit(submission).await });
+        assert!(submitting.as_mut().now_or_never().is_none(), "handed in");
+        submitting
+    };
+    let before = submit("{\"n\":0}");
+    assert_eq!(appends.recv().await, Some(1));
+    let same = "{\"id\":\"same\",\"type\":\"a\",\"data\":1}\n";
+    let (beside, others) = (format!("{{\"n\":1}}\n{same}{{\"n\":1}}\n"), format!("{same}{{\"n\":3}}\n{same}"));
+    let group = [&*beside, same, &others, "{\"n\":4}\n"].map(submit);
+    turn.send(Ok(())).expect("taken");
+    assert_eq!(appends.recv().await, Some(5), "they are written at once");
+    turn.send(Ok(())).expect("taken");
+    let mut told = vec![before.await];
+    for batch in group {
+        told.push(batch.await);
+    }
+    let told: Vec<_> = told.into_iter().map(|o| o.map(|o| (o.first_position, o.accepted))).collect();
+    assert_eq!(told, [(Some(1), 1), (Some(2), 3), (None, 0), (Some(5), 1), (Some(6), 1)].map(Ok));
 }
 
 #[tokio::test(flavor = "multi_thread")]
