@@ -120,6 +120,10 @@ bench: build ## Start a collector on free ports, load it (BENCH="--seconds 30"),
 overload: build ## Offer a collector three times what it can take, for 10 minutes (OVERLOAD="--seconds 20"): it bends and does not break
 	@cargo bench --profile release --locked --quiet --workspace --bench overload -- $(OVERLOAD)
 
+.PHONY: month
+month: tools ## A month of seals on a simulated clock, about an hour (MONTH="--days 2"): files stay few, and questions as quick
+	@cargo bench --profile release --locked --quiet --workspace --bench month -- $(MONTH)
+
 .PHONY: package
 package: tools ## Pack a release build into ./dist: .deb, tar file, OCI image, SBOM, checksums; the same bytes each time (PARTS="deb tar")
 	@deploy/package/build
