@@ -1,4 +1,4 @@
-//! Small files become larger ones: see [`plan`](crate::plan) for which.
+//! Small files become larger ones: see [`plan`] for which.
 
 use crate::error::LakeError;
 use crate::lake::Lake;
