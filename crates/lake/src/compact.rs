@@ -25,11 +25,7 @@ impl Lake {
     /// [`LakeError`]; nothing has changed, and it can be tried again. A file that cannot be merged is left as it is from then on.
     pub async fn compact(&self, now_micros: i64) -> Result<Option<Arc<Snapshot>>, LakeError> {
         let before = self.snapshot();
-        let (next, due) = {
-            let left = self.left();
-            (plan::next(&before.files, now_micros, &left), plan::due(&before.files, now_micros, &left))
-        };
-        self.shared.metrics.compaction_due_files.set(due as i64);
+        let next = plan::next(&before.files, now_micros, &self.left());
         let Some(merge) = next else {
             return Ok(None);
         };
@@ -86,7 +82,7 @@ impl Lake {
         made.await.map_err(|_| LakeError::Interrupted)?
     }
 
-    fn left(&self) -> MutexGuard<'_, HashSet<String>> {
+    pub(crate) fn left(&self) -> MutexGuard<'_, HashSet<String>> {
         self.shared.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -5,6 +5,7 @@ use crate::encode::{Encoded, encode};
 use crate::error::{LakeError, OpenError};
 use crate::metrics::LakeMetrics;
 use crate::name::{Level, level, sealed_range};
+use crate::plan;
 use crate::snapshot::{LakeFile, Snapshot};
 use crate::store::create_durable;
 use crate::table::{self, RECEIVED_DATE};
@@ -222,6 +223,8 @@ impl Lake {
         let (snapshot, metrics) = (self.snapshot(), &self.shared.metrics);
         metrics.version.set(snapshot.version as i64);
         metrics.files.set(snapshot.files.len() as i64);
+        let due = plan::due(&snapshot.files, now_millis().saturating_mul(1000), &self.left());
+        metrics.compaction_due_files.set(due as i64);
         metrics.expired_rows.set(snapshot.expired_rows as i64);
         metrics.rows.set(snapshot.files.iter().map(|f| f.stats.rows as i64).sum());
         metrics.bytes.set(snapshot.files.iter().map(|f| f.bytes as i64).sum());
