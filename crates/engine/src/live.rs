@@ -77,9 +77,11 @@ impl Live {
         metrics.sealed_position.set(lake.sealed as i64);
         let sealing = lake.sealed;
         Arc::new_cyclic(|live: &Weak<Self>| {
-            let (live, last) = (live.clone(), Arc::new(View::of_lake(lake.clone())));
-            // When the live rows are gone, so is the engine: what it said last is all there is.
-            let newest = Newest(Arc::new(move || live.upgrade().map_or_else(|| last.clone(), |live| live.view())));
+            let live = live.clone();
+            // When the live rows are gone, so is the engine: nothing is found any more. No lake is held for that, as it would keep its files.
+            let nothing = Snapshot { sealed: 0, files: Vec::new(), ..lake.as_ref().clone() };
+            let nothing = Arc::new(View::of_lake(Arc::new(nothing)));
+            let newest = Newest(Arc::new(move || live.upgrade().map_or_else(|| nothing.clone(), |live| live.view())));
             let view = Arc::new(View { lake, live: Vec::new(), newest: newest.clone() });
             let state = State { view, chunks: Vec::new(), bytes: 0, rows: 0, sealing, newest };
             Self {
@@ -140,7 +142,7 @@ impl Live {
     /// order: the newer one has all that the older one has.
     pub(crate) fn sealed(&self, lake: Arc<Snapshot>) {
         let mut state = self.lock();
-        if lake.version <= state.view.lake.version {
+        if (lake.version, lake.sealed) <= (state.view.lake.version, state.view.lake.sealed) {
             return;
         }
         let sealed = lake.sealed;

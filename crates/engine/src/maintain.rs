@@ -1,11 +1,13 @@
 //! The maintenance loop: what is not kept any longer goes, small files of the lake become larger ones, checkpoints are written, files that nobody
 //! reads are removed.
 //!
-//! It never holds up a seal but for a commit, and what fails is tried again later: events are in the lake before and after.
+//! It never holds up a seal but for a commit or a checkpoint, and what fails is tried again later: events are in the lake before and after.
 
 use crate::live::Live;
 use crate::recover::wall_micros;
-use lake::{Lake, LakeError, Retention};
+use futures::FutureExt;
+use lake::{Lake, LakeError, Retention, Snapshot};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -28,7 +30,8 @@ impl MaintainLoop {
     pub(crate) async fn run(mut self) {
         let mut pause = PAUSE;
         loop {
-            let worked = self.work().await;
+            let worked = AssertUnwindSafe(self.work()).catch_unwind().await;
+            let worked = worked.unwrap_or_else(|_| Err(LakeError::Interrupted));
             let mut sealed = self.sealed.clone();
             let ended = async { while sealed.changed().await.is_ok() {} };
             match worked {
@@ -49,15 +52,38 @@ impl MaintainLoop {
         }
     }
 
+    /// Each step whatever became of the others: the first is what makes room. Fails with the last failure.
     async fn work(&self) -> Result<(), LakeError> {
-        if let Some(snapshot) = self.lake.expire(self.retention, wall_micros()).await? {
-            self.live.sealed(snapshot);
+        let mut worked = self.lake.sweep().await;
+        let mut note = |step: Result<(), LakeError>| {
+            if step.is_err() {
+                worked = step;
+            }
+        };
+        note(self.lake.expire(self.retention, wall_micros()).await.map(|expired| self.relaid(expired)));
+        loop {
+            match self.lake.compact(wall_micros()).await {
+                Ok(Some(snapshot)) => self.relaid(Some(snapshot)),
+                Ok(None) => break,
+                // It is left as it is, and the others have their turn.
+                Err(error @ LakeError::Unmerged { .. }) => tracing::warn!(%error, "a data file is left as it is"),
+                Err(error) => {
+                    note(Err(error));
+                    break;
+                }
+            }
+            note(self.lake.checkpoint().await);
+            note(self.lake.sweep().await);
         }
-        while let Some(snapshot) = self.lake.compact(wall_micros()).await? {
-            tracing::debug!(files = snapshot.files.len(), version = snapshot.version, "compacted");
-            self.live.sealed(snapshot);
-            self.lake.maintain().await?;
+        note(self.lake.checkpoint().await);
+        worked
+    }
+
+    /// The same rows in other files, or fewer.
+    fn relaid(&self, lake: Option<Arc<Snapshot>>) {
+        if let Some(lake) = lake {
+            tracing::debug!(files = lake.files.len(), version = lake.version, "the lake has other files");
+            self.live.sealed(lake);
         }
-        self.lake.maintain().await
     }
 }

@@ -29,17 +29,22 @@ impl Lake {
         let Some(merge) = next else {
             return Ok(None);
         };
-        let started = Instant::now();
-        let merged = self.merge(Arc::new(merge)).await;
-        if let Err(error) = &merged {
-            self.shared.metrics.compaction_failures.inc();
-            if let LakeError::Unmerged { path, .. } = error {
-                self.left().insert(path.clone());
-            }
-        } else {
+        let (started, merge) = (Instant::now(), Arc::new(merge));
+        let merged = self.merge(merge.clone()).await;
+        let Err(error) = merged else {
             self.shared.metrics.compaction_seconds.observe(started.elapsed().as_secs_f64());
+            return merged.map(Some);
+        };
+        self.shared.metrics.compaction_failures.inc();
+        match &error {
+            LakeError::Unmerged { path, .. } => drop(self.left().insert(path.clone())),
+            // It would fail again, and those that come after it would never have their turn.
+            LakeError::Encode(_) | LakeError::Arrow(_) | LakeError::Rows { .. } => {
+                self.left().extend(merge.files.iter().map(|file| file.path.clone()));
+            }
+            _ => {}
         }
-        merged.map(Some)
+        Err(error)
     }
 
     /// Writes the files of a merge, and puts them in the place of what they were made of.
@@ -47,24 +52,17 @@ impl Lake {
         let made = self.write_merged(merge.clone()).await?;
         let target_size = made.iter().map(|f| f.bytes as i64).max().unwrap_or(0);
         let operation = DeltaOperation::Optimize { predicate: None, target_size };
-        let replaced = self.replace(Replacing { gone: &merge.files, made: &made, expired_rows: 0, operation }).await;
-        match replaced {
-            Ok(Replaced::Done(snapshot)) => {
+        let replaced = self.replace(Replacing { gone: &merge.files, made: &made, expired_rows: 0, operation }).await?;
+        Ok(match replaced {
+            Replaced::Done(snapshot) => {
                 let metrics = &self.shared.metrics;
                 metrics.compactions.inc();
                 metrics.compacted_files.inc_by(merge.files.len() as u64);
                 metrics.written_bytes.inc_by(made.iter().map(|f| f.bytes).sum());
-                Ok(snapshot)
+                snapshot
             }
-            Ok(Replaced::NotThere(snapshot)) => {
-                merge::remove(&self.shared.dir, &made);
-                Ok(snapshot)
-            }
-            Err(error) => {
-                merge::remove(&self.shared.dir, &made);
-                Err(error)
-            }
-        }
+            Replaced::NotThere(snapshot) => snapshot,
+        })
     }
 
     /// Files are written on a thread of its own: it takes seconds, at lower priority than the way in.

@@ -4,6 +4,7 @@
 //! it takes. So they go an hour later, and not before the last snapshot that has them is gone.
 
 use crate::snapshot::Snapshot;
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -32,8 +33,12 @@ struct State {
 }
 
 impl DeadFiles {
-    /// A snapshot that readers get.
-    pub(crate) fn published(&self, snapshot: &Arc<Snapshot>) {
+    /// A snapshot that readers get from now on, instead of the one before. What it has no more is dead.
+    pub(crate) fn published(&self, before: &Snapshot, snapshot: &Arc<Snapshot>, now_millis: i64) {
+        let active = paths(snapshot);
+        for file in before.files.iter().filter(|file| !active.contains(file.path.as_str())) {
+            self.add(file.path.clone(), now_millis, snapshot.version);
+        }
         let mut state = self.lock();
         state.snapshots.retain(|s| s.strong_count() > 0);
         state.snapshots.push(Arc::downgrade(snapshot));
@@ -56,7 +61,11 @@ impl DeadFiles {
     pub(crate) fn sweep(&self, root: &Path, now_millis: i64) -> io::Result<u64> {
         let due = {
             let mut state = self.lock();
-            let oldest = state.snapshots.iter().filter_map(Weak::upgrade).map(|s| s.version).min().unwrap_or(u64::MAX);
+            let held: Vec<_> = state.snapshots.iter().filter_map(Weak::upgrade).collect();
+            let oldest = held.iter().map(|s| s.version).min().unwrap_or(u64::MAX);
+            let active = held.last().map_or_else(HashSet::new, |newest| paths(newest));
+            // What is in the table is never removed, whatever led here.
+            state.dead.retain(|dead| !active.contains(dead.path.as_str()));
             let is_due = |dead: &mut Dead| now_millis - dead.since_millis >= GRACE_MILLIS && oldest >= dead.version;
             state.dead.extract_if(.., is_due).collect::<Vec<_>>()
         };
@@ -80,6 +89,10 @@ impl DeadFiles {
     }
 }
 
+fn paths(snapshot: &Snapshot) -> HashSet<&str> {
+    snapshot.files.iter().map(|file| file.path.as_str()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,8 +108,8 @@ mod tests {
         fs::write(&path, "x").expect("written");
         let dead = DeadFiles::default();
         let (before, after) = (snapshot(dir.path(), 6), snapshot(dir.path(), 7));
-        dead.published(&before);
-        dead.published(&after);
+        dead.published(&before, &before, 0);
+        dead.published(&before, &after, 0);
         dead.add("a".to_owned(), 0, 7);
         dead.add("gone already".to_owned(), 0, 5);
         assert_eq!(dead.sweep(dir.path(), GRACE_MILLIS - 1).expect("swept"), 0);

@@ -2,7 +2,7 @@
 
 use crate::error::LakeError;
 use crate::name;
-use crate::sort::{ORDER, sorted};
+use crate::sort::{ORDER, parts, sorted, widest};
 use crate::stats::FileStats;
 use arrow::array::{AsArray, BooleanArray};
 use arrow::compute::filter_record_batch;
@@ -11,7 +11,7 @@ use arrow::record_batch::RecordBatch;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
-use parquet::file::metadata::SortingColumn;
+use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use std::collections::BTreeMap;
@@ -20,12 +20,15 @@ use uuid::Uuid;
 
 /// Rows of a row group: small enough that a reader's memory stays small, large enough to compress well.
 const ROW_GROUP_ROWS: usize = 128 * 1024;
-/// And its encoded bytes: a writer holds them.
+/// And its bytes, encoded, which a writer holds, and as they are.
 const ROW_GROUP_BYTES: usize = 16 << 20;
-/// A page of a column has about this size.
+const ROW_GROUP_PLAIN_BYTES: usize = 256 << 20;
+/// A page of a column has no more than about twice this: rows are handed on in parts of it, and a reader holds a whole page.
 const PAGE_BYTES: usize = 1 << 20;
-const PAGE_ROWS_MIN: usize = 4;
-const PAGE_ROWS_MAX: usize = 1024;
+/// Rows after which the size of a page is looked at.
+const PAGE_ROWS: usize = 1024;
+/// The longest row of each row group, separated by commas: how many a merge may read at once.
+pub(crate) const WIDEST: &str = "catchment.widest_row_bytes";
 const DAY_MICROS: i64 = 86_400_000_000;
 
 /// An encoded file that is not stored yet.
@@ -71,9 +74,7 @@ fn split(batch: RecordBatch, days: &mut BTreeMap<i64, Vec<RecordBatch>>) -> Resu
 }
 
 fn file(batches: &[RecordBatch]) -> Result<(Vec<u8>, FileStats), LakeError> {
-    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
-    let bytes: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
-    let mut file = DataFile::new(Vec::new(), batches[0].schema(), bytes / rows.max(1))?;
+    let mut file = DataFile::new(Vec::new(), batches[0].schema())?;
     for batch in sorted(batches)? {
         file.write(&batch?)?;
     }
@@ -84,35 +85,53 @@ fn file(batches: &[RecordBatch]) -> Result<(Vec<u8>, FileStats), LakeError> {
 pub(crate) struct DataFile<W: Write + Send> {
     writer: ArrowWriter<W>,
     stats: FileStats,
+    /// The longest row of each row group, the last one of which is being written.
+    widest: Vec<usize>,
+    group_rows: usize,
+    group_bytes: usize,
 }
 
 impl<W: Write + Send> DataFile<W> {
-    /// A file whose rows have about `row_bytes` each.
-    pub(crate) fn new(sink: W, schema: SchemaRef, row_bytes: usize) -> Result<Self, LakeError> {
+    pub(crate) fn new(sink: W, schema: SchemaRef) -> Result<Self, LakeError> {
         // Without the Arrow schema in the file, every reader sees the plain Parquet types.
-        let options =
-            ArrowWriterOptions::new().with_properties(properties(&schema, row_bytes)).with_skip_arrow_metadata(true);
-        Ok(Self { writer: ArrowWriter::try_new_with_options(sink, schema, options)?, stats: FileStats::default() })
+        let options = ArrowWriterOptions::new().with_properties(properties(&schema)).with_skip_arrow_metadata(true);
+        let writer = ArrowWriter::try_new_with_options(sink, schema, options)?;
+        Ok(Self { writer, stats: FileStats::default(), widest: vec![0], group_rows: 0, group_bytes: 0 })
     }
 
     pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<(), LakeError> {
         self.stats.add(batch);
-        self.writer.write(batch)?;
-        if self.writer.in_progress_size() > ROW_GROUP_BYTES {
+        for (part, bytes) in parts(batch, PAGE_BYTES) {
+            if self.group_rows + part.num_rows() > ROW_GROUP_ROWS || self.group_bytes + bytes > ROW_GROUP_PLAIN_BYTES {
+                self.end_group()?;
+            }
+            self.writer.write(&part)?;
+            self.group_rows += part.num_rows();
+            self.group_bytes += bytes;
+            let at = self.widest.len() - 1;
+            self.widest[at] = self.widest[at].max(widest(&part));
+            if self.writer.in_progress_size() > ROW_GROUP_BYTES {
+                self.end_group()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn end_group(&mut self) -> Result<(), LakeError> {
+        if self.group_rows > 0 {
             self.writer.flush()?;
+            (self.group_rows, self.group_bytes) = (0, 0);
+            self.widest.push(0);
         }
         Ok(())
     }
 
     /// What was written, and what is in it.
-    pub(crate) fn finish(self) -> Result<(W, FileStats), LakeError> {
+    pub(crate) fn finish(mut self) -> Result<(W, FileStats), LakeError> {
+        let widest: Vec<String> = self.widest.iter().filter(|bytes| **bytes > 0).map(usize::to_string).collect();
+        self.writer.append_key_value_metadata(KeyValue::new(WIDEST.to_owned(), widest.join(",")));
         Ok((self.writer.into_inner()?, self.stats))
     }
-}
-
-/// How many rows are written before the size of a page is looked at: few when they are large, because a reader holds a whole page.
-fn rows_of_a_page(row_bytes: usize) -> usize {
-    (PAGE_BYTES / row_bytes.max(1)).clamp(PAGE_ROWS_MIN, PAGE_ROWS_MAX)
 }
 
 /// The order of the rows, as Parquet says it.
@@ -124,12 +143,12 @@ pub(crate) fn sorting_columns(schema: &Schema) -> Vec<SortingColumn> {
     ORDER.into_iter().map(column).collect()
 }
 
-fn properties(schema: &Schema, row_bytes: usize) -> WriterProperties {
+fn properties(schema: &Schema) -> WriterProperties {
     let column = |name: &str| ColumnPath::from(name);
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .set_write_batch_size(rows_of_a_page(row_bytes))
+        .set_max_row_group_row_count(None)
+        .set_write_batch_size(PAGE_ROWS)
         .set_sorting_columns(Some(sorting_columns(schema)))
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_column_dictionary_enabled(column("position"), false)

@@ -98,7 +98,7 @@ pub enum LakeError {
         reason: String,
     },
     /// A task ended before its work was done.
-    #[error("interrupted: the program is stopping")]
+    #[error("interrupted: the program is stopping, or a task panicked")]
     Interrupted,
 }
 

@@ -142,20 +142,20 @@ impl Lake {
         }
         self.shared.metrics.commits.inc();
         self.shared.metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
-        let before = self.snapshot();
-        let version = table.version().unwrap_or(before.version);
-        let mut all = before.files.clone();
-        all.extend(files.into_iter().map(Arc::new));
-        let after = Snapshot::new(version, last, before.root.clone(), all);
-        Ok(self.swap(Arc::new(Snapshot { expired_rows: before.expired_rows, ..after })))
+        let next = |before: &Snapshot, version| {
+            let mut all = before.files.clone();
+            all.extend(files.into_iter().map(Arc::new));
+            let after = Snapshot::new(version, last, before.root.clone(), all);
+            Snapshot { expired_rows: before.expired_rows, ..after }
+        };
+        self.advance(&table, next).await
     }
 
-    /// Writes a checkpoint when it is time, and removes the files whose time has come; to be called when there is time.
+    /// Writes a checkpoint when it is time; to be called when there is time. Commits wait meanwhile.
     ///
     /// # Errors
     /// [`LakeError`]; it can be tried again later.
-    pub async fn maintain(&self) -> Result<(), LakeError> {
-        self.sweep().await?;
+    pub async fn checkpoint(&self) -> Result<(), LakeError> {
         let table = self.shared.lane.lock().await;
         let (version, before) = (table.version().unwrap_or(0), self.shared.checkpoint.load(Ordering::Relaxed));
         if version < before + CHECKPOINT_COMMITS {
@@ -168,13 +168,31 @@ impl Lake {
         Ok(())
     }
 
-    async fn sweep(&self) -> Result<(), LakeError> {
+    /// Removes the files that went from the table an hour ago and that nobody reads any more.
+    ///
+    /// # Errors
+    /// [`LakeError`]; what could not be removed is tried again.
+    pub async fn sweep(&self) -> Result<(), LakeError> {
         let (shared, metrics) = (self.shared.clone(), &self.shared.metrics);
         let swept = tokio::task::spawn_blocking(move || shared.dead.sweep(&shared.dir, now_millis())).await;
         metrics.dead_files.set(self.shared.dead.len() as i64);
         let failed = |source| LakeError::File { path: self.shared.dir.display().to_string(), source };
         metrics.removed_files.inc_by(swept.map_err(|_| LakeError::Interrupted)?.map_err(failed)?);
         Ok(())
+    }
+
+    /// The lake after the commit that `table` has made: what `next` makes of the lake before, when there was no other commit between.
+    pub(crate) async fn advance(
+        &self,
+        table: &DeltaTable,
+        next: impl FnOnce(&Snapshot, u64) -> Snapshot,
+    ) -> Result<Arc<Snapshot>, LakeError> {
+        let (before, version) = (self.snapshot(), table.version());
+        match version {
+            Some(version) if version == before.version + 1 => Ok(self.swap(Arc::new(next(&before, version)))),
+            // A commit before it ended with an error, and was in.
+            _ => self.reload(table).await,
+        }
     }
 
     /// Encodes and stores the files of a seal; nobody sees them yet.
@@ -213,8 +231,11 @@ impl Lake {
     }
 
     pub(crate) fn swap(&self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
-        self.shared.dead.published(&snapshot);
-        *self.shared.snapshot.write().unwrap_or_else(PoisonError::into_inner) = snapshot.clone();
+        let before = {
+            let mut current = self.shared.snapshot.write().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *current, snapshot.clone())
+        };
+        self.shared.dead.published(&before, &snapshot, now_millis());
         self.measure();
         snapshot
     }
@@ -223,6 +244,7 @@ impl Lake {
         let (snapshot, metrics) = (self.snapshot(), &self.shared.metrics);
         metrics.version.set(snapshot.version as i64);
         metrics.files.set(snapshot.files.len() as i64);
+        metrics.dead_files.set(self.shared.dead.len() as i64);
         let due = plan::due(&snapshot.files, now_millis().saturating_mul(1000), &self.left());
         metrics.compaction_due_files.set(due as i64);
         metrics.expired_rows.set(snapshot.expired_rows as i64);
@@ -268,8 +290,8 @@ pub(crate) fn now_millis() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Removes files that no commit names: those of this wal's seals that are after the sealed position, of merges, and staged ones. Files that
-/// were taken out of the table become `dead`.
+/// Removes what an unfinished seal left: files of this wal after the sealed position, and staged ones. Files that are in the table no more become
+/// `dead`, and so do those of merges that never were, and those that the table has long forgotten: they go after a start that went well.
 fn clean(snapshot: &Snapshot, wal: Uuid, tombstones: &HashMap<String, i64>, dead: &DeadFiles) -> std::io::Result<u64> {
     let active: HashSet<&str> = snapshot.files.iter().map(|f| f.path.as_str()).collect();
     let mut removed = 0;
@@ -279,15 +301,19 @@ fn clean(snapshot: &Snapshot, wal: Uuid, tombstones: &HashMap<String, i64>, dead
             let path = format!("{}/{name}", folder.file_name().to_string_lossy());
             let staged =
                 name.rsplit_once('#').is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
-            if let (Some(since), false) = (tombstones.get(&path), active.contains(path.as_str())) {
-                dead.add(path, *since, 0);
+            let range = sealed_range(&name, wal);
+            let unsealed = range.is_some_and(|(first, _)| first > snapshot.sealed);
+            if active.contains(path.as_str()) {
                 continue;
             }
-            let unsealed = sealed_range(&name, wal).is_some_and(|(first, _)| first > snapshot.sealed);
-            let merged = level(&path).is_some_and(|level| level > Level::Sealed);
-            if staged || ((unsealed || merged) && !active.contains(path.as_str())) {
+            if staged || unsealed {
                 fs::remove_file(file.path())?;
                 removed += 1;
+            } else if let Some(since) = tombstones.get(&path) {
+                dead.add(path, *since, 0);
+            } else if range.is_some() || level(&path).is_some_and(|level| level > Level::Sealed) {
+                let written = file.metadata()?.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+                dead.add(path, written.as_millis() as i64, 0);
             }
         }
     }

@@ -2,12 +2,12 @@
 //!
 //! It reads and writes in a stream: of each file it holds a page a column and some rows, of what it writes one row group.
 
-use crate::encode::{DataFile, sorting_columns};
+use crate::encode::{DataFile, WIDEST, sorting_columns};
 use crate::error::LakeError;
 use crate::name;
 use crate::plan::Merge;
 use crate::snapshot::LakeFile;
-use crate::sort::{Merged, Run, sorted};
+use crate::sort::{Merged, Run};
 use crate::store::Staged;
 use arrow::array::{AsArray, BooleanArray};
 use arrow::compute::{filter_record_batch, not};
@@ -23,8 +23,8 @@ use std::sync::{Arc, OnceLock};
 /// file.
 const LATE_MICROS: i64 = 3_600_000_000;
 /// Rows that are read at once of each file, and their bytes.
-const READ_ROWS: u64 = 1024;
-const READ_BYTES: u64 = 256 << 10;
+const READ_ROWS: usize = 1024;
+const READ_BYTES: usize = 256 << 10;
 
 /// Writes what becomes of a merge into the table's folder `root`, whose rows have the columns of `schema`. Nobody sees the files yet.
 ///
@@ -32,14 +32,13 @@ const READ_BYTES: u64 = 256 << 10;
 /// [`LakeError::Unmerged`] names a file that cannot be merged.
 pub(crate) fn merge(root: &Path, schema: &SchemaRef, merge: &Merge) -> Result<Vec<LakeFile>, LakeError> {
     let files = &merge.files;
-    let row_bytes = files.iter().map(|file| file.data_bytes(root)).max().unwrap_or(0);
     let runs = files.iter().map(|file| run(root, file, schema)).collect::<Result<_, _>>()?;
     let received = || files.iter().map(|file| &file.stats.received_at);
     let (since, until) = (received().filter_map(|r| r.min).min(), received().filter_map(|r| r.max).max());
     let on_time =
         (since.unwrap_or(i64::MIN).saturating_sub(LATE_MICROS), until.unwrap_or(i64::MAX).saturating_add(LATE_MICROS));
     let folder = files[0].path.rsplit_once('/').map_or("", |(folder, _)| folder);
-    let output = || Output { root, folder, schema, row_bytes: row_bytes as usize + OTHER_BYTES, merge, open: None };
+    let output = || Output { root, folder, schema, merge, open: None };
     let (mut most, mut late) = (output(), output());
     let mut merged = Merged::<LakeError>::new(schema, runs)?;
     while let Some(batch) = merged.next()? {
@@ -54,7 +53,14 @@ pub(crate) fn merge(root: &Path, schema: &SchemaRef, merge: &Merge) -> Result<Ve
         late.write(&filter_record_batch(&batch, &not(&is_on_time)?)?)?;
     }
     // Read once more than written is not lost; written fewer than read would be.
-    let made: Vec<LakeFile> = [most.finish()?, late.finish()?].into_iter().flatten().collect();
+    let mut made: Vec<LakeFile> = most.finish()?.into_iter().collect();
+    match late.finish() {
+        Ok(late) => made.extend(late),
+        Err(error) => {
+            remove(root, &made);
+            return Err(error);
+        }
+    }
     let (before, after) = (rows(files.iter().map(Arc::as_ref)), rows(&made));
     if before != after {
         remove(root, &made);
@@ -62,9 +68,6 @@ pub(crate) fn merge(root: &Path, schema: &SchemaRef, merge: &Merge) -> Result<Ve
     }
     Ok(made)
 }
-
-/// What a row takes beside its data, about.
-const OTHER_BYTES: usize = 64;
 
 fn rows<'a>(files: impl IntoIterator<Item = &'a LakeFile>) -> u64 {
     files.into_iter().map(|file| file.stats.rows).sum()
@@ -91,25 +94,40 @@ fn run<'a>(root: &Path, file: &LakeFile, schema: &SchemaRef) -> Result<Run<'a, L
         return Err(unmerged("its columns are not those that this program writes".to_owned()));
     }
     let order = sorting_columns(schema);
-    let is_sorted = builder.metadata().row_groups().iter().all(|group| group.sorting_columns() == Some(&order))
-        && builder.metadata().num_row_groups() > 0;
-    let at_once = (READ_BYTES / file.data_bytes(root).max(1)).clamp(1, READ_ROWS) as usize;
-    let reader = builder.with_batch_size(at_once).build().map_err(|e| unmerged(e.to_string()))?;
-    let rows = Rows { reader, path: file.path.clone(), schema: schema.clone() };
-    if is_sorted {
-        return Ok(Box::new(rows));
-    }
-    // As files were written once, in order of position: no larger than what a seal holds.
-    let batches = rows.collect::<Result<Vec<_>, _>>()?;
-    let in_order = sorted(&batches)?.collect::<Result<Vec<_>, _>>()?;
-    Ok(Box::new(in_order.into_iter().map(Ok)))
+    let metadata = builder.metadata().clone();
+    let said = metadata.file_metadata().key_value_metadata().and_then(|all| all.iter().find(|one| one.key == WIDEST));
+    let widest = said
+        .and_then(|one| one.value.as_ref()?.split(',').map(|bytes| bytes.parse().ok()).collect::<Option<Vec<usize>>>());
+    let widest = widest.filter(|widest| widest.len() == metadata.num_row_groups());
+    let is_sorted = metadata.row_groups().iter().all(|group| group.sorting_columns() == Some(&order));
+    let (Some(widest), true) = (widest, is_sorted) else {
+        return Err(unmerged("it does not say that its rows are in order: it is of a program of before".to_owned()));
+    };
+    let (path, file, schema) = (file.path.clone(), root.join(&file.path), schema.clone());
+    let groups = widest.into_iter().enumerate().flat_map(move |(group, widest)| -> Run<'_, LakeError> {
+        // Each row group with as many rows at once as its longest row allows.
+        let at_once = (READ_BYTES / widest.max(1)).clamp(1, READ_ROWS);
+        match Rows::of_group(&file, group, at_once) {
+            Ok(reader) => Box::new(Rows { reader, path: path.clone(), schema: schema.clone() }),
+            Err(reason) => Box::new(std::iter::once(Err(LakeError::Unmerged { path: path.clone(), reason }))),
+        }
+    });
+    Ok(Box::new(groups))
 }
 
-/// The rows of a file, as it has them.
+/// The rows of a row group.
 struct Rows {
     reader: ParquetRecordBatchReader,
     path: String,
     schema: SchemaRef,
+}
+
+impl Rows {
+    fn of_group(file: &Path, group: usize, at_once: usize) -> Result<ParquetRecordBatchReader, String> {
+        let opened = File::open(file).map_err(|e| e.to_string())?;
+        let builder = ParquetRecordBatchReaderBuilder::try_new(opened).map_err(|e| e.to_string())?;
+        builder.with_row_groups(vec![group]).with_batch_size(at_once).build().map_err(|e| e.to_string())
+    }
 }
 
 impl Iterator for Rows {
@@ -127,7 +145,6 @@ struct Output<'a> {
     root: &'a Path,
     folder: &'a str,
     schema: &'a SchemaRef,
-    row_bytes: usize,
     merge: &'a Merge,
     open: Option<(String, DataFile<BufWriter<Staged>>)>,
 }
@@ -141,7 +158,7 @@ impl Output<'_> {
             let path = name::merged(self.folder, self.merge.level);
             let place: PathBuf = self.root.join(&path);
             let staged = Staged::create(&place).map_err(|source| LakeError::File { path: path.clone(), source })?;
-            self.open = Some((path, DataFile::new(BufWriter::new(staged), self.schema.clone(), self.row_bytes)?));
+            self.open = Some((path, DataFile::new(BufWriter::new(staged), self.schema.clone())?));
         }
         match &mut self.open {
             Some((_, file)) => file.write(batch),

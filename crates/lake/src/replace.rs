@@ -2,6 +2,7 @@
 
 use crate::error::LakeError;
 use crate::lake::{Lake, add, commit, now_millis, properties};
+use crate::merge;
 use crate::snapshot::{LakeFile, Snapshot};
 use crate::table::{self, EXPIRED, RECEIVED_DATE};
 use deltalake_core::DeltaTable;
@@ -29,47 +30,53 @@ pub(crate) enum Replaced {
 }
 
 impl Lake {
-    /// Changes the table when it still has all files that go.
+    /// Changes the table when it still has all files that go. What was made for it is removed when it is surely not in the table; where that cannot
+    /// be told, the next start does it.
     pub(crate) async fn replace(&self, replacing: Replacing<'_>) -> Result<Replaced, LakeError> {
-        let Replacing { gone, made, expired_rows, operation } = replacing;
+        let (gone, made) = (replacing.gone, replacing.made);
         let mut table = self.shared.lane.lock().await;
-        table.update_state().await?;
-        if active(&table, gone)? < gone.len() {
+        let is_there = match table.update_state().await {
+            Ok(()) => active(&table, gone).map(|active| active == gone.len()),
+            Err(error) => Err(error.into()),
+        };
+        if !is_there.as_ref().is_ok_and(|is_there| *is_there) {
+            merge::remove(&self.shared.dir, made);
+            is_there?;
             return self.reload(&table).await.map(Replaced::NotThere);
         }
         let started = Instant::now();
-        let is_changed = expired_rows > 0;
-        let adds = made.iter().map(|file| Action::Add(Add { data_change: is_changed, ..add(file) }));
-        let removes = gone.iter().map(|file| Action::Remove(Remove { data_change: is_changed, ..remove(file) }));
-        let expired_rows = table::transaction(&table, EXPIRED).await? + expired_rows;
-        let mut properties = properties();
-        if is_changed {
-            let total = Transaction::new_with_last_update(EXPIRED, expired_rows as i64, Some(now_millis()));
-            properties = properties.with_application_transaction(total);
-        }
-        if let Err(error) = commit(&mut table, properties, removes.chain(adds).collect(), operation).await {
+        let expired_rows = table::transaction(&table, EXPIRED).await? + replacing.expired_rows;
+        if let Err(error) = commit_change(&mut table, &replacing, expired_rows).await {
             // As after a seal, only the table itself knows: all of it is in, or nothing.
             table.update_state().await?;
             if active(&table, gone)? > 0 {
+                merge::remove(&self.shared.dir, made);
                 return Err(error);
             }
         }
         let metrics = &self.shared.metrics;
         metrics.commits.inc();
         metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
-        let before = self.snapshot();
-        let version = table.version().unwrap_or(before.version);
         let paths: HashSet<&str> = gone.iter().map(|f| f.path.as_str()).collect();
-        let mut files: Vec<_> = before.files.iter().filter(|f| !paths.contains(f.path.as_str())).cloned().collect();
-        files.extend(made.iter().cloned().map(Arc::new));
-        let after = Snapshot::new(version, before.sealed, before.root.clone(), files);
-        let after = self.swap(Arc::new(Snapshot { expired_rows, ..after }));
-        for path in paths {
-            self.shared.dead.add(path.to_owned(), now_millis(), version);
-        }
-        metrics.dead_files.set(self.shared.dead.len() as i64);
-        Ok(Replaced::Done(after))
+        let next = |before: &Snapshot, version| {
+            let mut files: Vec<_> = before.files.iter().filter(|f| !paths.contains(f.path.as_str())).cloned().collect();
+            files.extend(made.iter().cloned().map(Arc::new));
+            Snapshot { expired_rows, ..Snapshot::new(version, before.sealed, before.root.clone(), files) }
+        };
+        self.advance(&table, next).await.map(Replaced::Done)
     }
+}
+
+async fn commit_change(table: &mut DeltaTable, replacing: &Replacing<'_>, expired_rows: u64) -> Result<(), LakeError> {
+    let is_changed = replacing.expired_rows > 0;
+    let adds = replacing.made.iter().map(|file| Action::Add(Add { data_change: is_changed, ..add(file) }));
+    let removes = replacing.gone.iter().map(|file| Action::Remove(Remove { data_change: is_changed, ..remove(file) }));
+    let mut properties = properties();
+    if is_changed {
+        let total = Transaction::new_with_last_update(EXPIRED, expired_rows as i64, Some(now_millis()));
+        properties = properties.with_application_transaction(total);
+    }
+    commit(table, properties, removes.chain(adds).collect(), replacing.operation.clone()).await
 }
 
 fn remove(file: &LakeFile) -> Remove {

@@ -53,19 +53,48 @@ pub(crate) fn sorted(
 
 /// How many rows may be put together: fewer when there are large ones.
 fn rows_at_once(batches: &[RecordBatch]) -> usize {
-    let widest = batches.iter().map(widest).max().unwrap_or(0);
-    (BATCH_BYTES / widest.max(1)).clamp(1, BATCH_ROWS)
+    let widest = batches.iter().map(widest).max().unwrap_or(1);
+    (BATCH_BYTES / widest).clamp(1, BATCH_ROWS)
 }
 
 /// No row of the batch has more bytes in its texts than this.
-fn widest(batch: &RecordBatch) -> usize {
-    let longest = |offsets: &[i32]| offsets.windows(2).map(|pair| (pair[1] - pair[0]) as usize).max().unwrap_or(0);
-    let of_column = |column: &ArrayRef| match column.data_type() {
-        DataType::Utf8 => longest(column.as_string::<i32>().value_offsets()),
-        DataType::Binary => longest(column.as_binary::<i32>().value_offsets()),
-        _ => 8,
-    };
-    batch.columns().iter().map(of_column).sum()
+pub(crate) fn widest(batch: &RecordBatch) -> usize {
+    let longest = |lengths: Box<dyn Iterator<Item = usize> + '_>| lengths.max().unwrap_or(0);
+    batch.columns().iter().filter_map(lengths).map(longest).sum::<usize>() + FIXED_BYTES
+}
+
+/// What a row takes beside its texts, about.
+const FIXED_BYTES: usize = 48;
+
+/// The lengths of a column of texts.
+fn lengths(column: &ArrayRef) -> Option<Box<dyn Iterator<Item = usize> + '_>> {
+    let of =
+        |offsets: &'_ [i32]| -> Vec<usize> { offsets.windows(2).map(|pair| (pair[1] - pair[0]) as usize).collect() };
+    match column.data_type() {
+        DataType::Utf8 => Some(Box::new(of(column.as_string::<i32>().value_offsets()).into_iter())),
+        DataType::Binary => Some(Box::new(of(column.as_binary::<i32>().value_offsets()).into_iter())),
+        _ => None,
+    }
+}
+
+/// The batch in parts of at most about so many bytes, each of one row at least; each with its bytes.
+pub(crate) fn parts(batch: &RecordBatch, bytes_max: usize) -> Vec<(RecordBatch, usize)> {
+    let mut of_row = vec![FIXED_BYTES; batch.num_rows()];
+    for column in batch.columns().iter().filter_map(lengths) {
+        of_row.iter_mut().zip(column).for_each(|(row, length)| *row += length);
+    }
+    let (mut parts, mut first, mut bytes) = (Vec::new(), 0, 0);
+    for (row, length) in of_row.into_iter().enumerate() {
+        if bytes + length > bytes_max && row > first {
+            parts.push((batch.slice(first, row - first), bytes));
+            (first, bytes) = (row, 0);
+        }
+        bytes += length;
+    }
+    if first < batch.num_rows() {
+        parts.push((batch.slice(first, batch.num_rows() - first), bytes));
+    }
+    parts
 }
 
 /// Rows that come in order, a batch at a time.

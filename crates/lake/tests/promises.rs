@@ -101,7 +101,7 @@ async fn checkpoints_are_written_and_the_lake_opens_from_them() {
     let lake = open(dir.path()).await;
     for n in 0..40 {
         lake.seal(sealing(n * 10 + 1, n * 10 + 10)).await.expect("sealed");
-        lake.maintain().await.expect("maintained");
+        lake.checkpoint().await.expect("a checkpoint");
     }
     assert!(dir.path().join("_delta_log/_last_checkpoint").exists());
     let before = lake.snapshot().as_ref().clone();
