@@ -149,7 +149,10 @@ impl Live {
         state.chunks.retain(|c| c.last > sealed);
         assert!(state.chunks.first().is_none_or(|c| c.first > sealed), "a seal covers whole chunks");
         state.bytes = state.chunks.iter().map(|c| c.bytes).sum();
-        state.rows = state.chunks.iter().map(|c| c.rows.num_rows()).sum();
+        let rows = state.chunks.iter().map(|c| c.rows.num_rows()).sum();
+        // Counted where they leave, whoever tells it: a seal whose commit ended with an error is told by the next commit that went well.
+        self.metrics.seal_rows.inc_by((state.rows - rows) as u64);
+        state.rows = rows;
         state.view = Arc::new(View { lake, live: Vec::new(), newest: state.newest.clone() });
         self.published(&mut state);
         drop(state);

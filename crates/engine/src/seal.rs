@@ -68,7 +68,6 @@ impl SealLoop {
                 self.live.sealed(snapshot);
                 self.sealed.send_replace(last);
                 self.metrics.seals.inc();
-                self.metrics.seal_rows.inc_by(count as u64);
                 self.metrics.seal_seconds.observe(seconds);
                 self.status.set_seal_failure(None);
                 Ok(())
