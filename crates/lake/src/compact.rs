@@ -19,7 +19,7 @@ const ROOM_BYTES: u64 = 256 << 20;
 impl Lake {
     /// Merges the small files that are due at this time, once. Returns the lake afterwards; none when nothing is due.
     ///
-    /// Files are read and written on a thread of their own, at lower priority, while seals go on.
+    /// Files are read and written on a thread of their own, at the lowest priority, while seals go on.
     ///
     /// # Errors
     /// [`LakeError`]; nothing has changed, and it can be tried again. A file that cannot be merged is left as it is from then on.
@@ -65,14 +65,15 @@ impl Lake {
         })
     }
 
-    /// Files are written on a thread of its own: it takes seconds, at lower priority than the way in.
+    /// Files are written on a thread of its own: it takes seconds, at the lowest priority.
     async fn write_merged(&self, merge: Arc<Merge>) -> Result<Vec<LakeFile>, LakeError> {
         let needed_bytes = ROOM_BYTES + 2 * merge.files.iter().map(|f| f.bytes).sum::<u64>();
         let (dir, schema) = (self.shared.dir.clone(), self.shared.schema.clone());
         let (sender, made) = oneshot::channel();
         let work = move || {
-            // On Linux this is the priority of the calling thread alone. Refused only in a sandbox; then all are equal.
-            let _ = rustix::process::setpriority_process(None, 10);
+            // The lowest there is: under full load this lags, and what comes in does not. On Linux it is the priority of the calling thread alone. Refused
+            // only in a sandbox; then all are equal.
+            let _ = rustix::process::setpriority_process(None, 19);
             drop(sender.send(room(&dir, needed_bytes).and_then(|()| merge::merge(&dir, &schema, &merge))));
         };
         let failed = |source| LakeError::File { path: self.shared.dir.display().to_string(), source };
