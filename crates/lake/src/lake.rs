@@ -265,7 +265,7 @@ pub(crate) fn add(file: &LakeFile) -> Add {
     }
 }
 
-/// Every commit is tried once, and leaves checkpoints and old commits to [`Lake::maintain`].
+/// Every commit is tried once, and leaves checkpoints and old commits to [`Lake::checkpoint`].
 pub(crate) fn properties() -> CommitProperties {
     CommitProperties::default().with_max_retries(0).with_create_checkpoint(false).with_cleanup_expired_logs(Some(false))
 }
