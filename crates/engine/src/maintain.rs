@@ -32,8 +32,6 @@ impl MaintainLoop {
         loop {
             let worked = AssertUnwindSafe(self.work()).catch_unwind().await;
             let worked = worked.unwrap_or_else(|_| Err(LakeError::Interrupted));
-            let mut sealed = self.sealed.clone();
-            let ended = async { while sealed.changed().await.is_ok() {} };
             match worked {
                 Ok(()) => {
                     pause = PAUSE;
@@ -43,6 +41,7 @@ impl MaintainLoop {
                 }
                 Err(error) => {
                     tracing::warn!(%error, pause_seconds = pause.as_secs(), "lake not maintained, will be tried again");
+                    let ended = async { while self.sealed.changed().await.is_ok() {} };
                     if tokio::time::timeout(pause, ended).await.is_ok() {
                         return;
                     }

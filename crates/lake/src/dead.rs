@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// So long a file stays for other engines.
-pub(crate) const GRACE_MILLIS: i64 = 3_600_000;
+const GRACE_MILLIS: i64 = 3_600_000;
 
 /// A file that went.
 #[derive(Debug)]

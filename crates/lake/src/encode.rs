@@ -2,7 +2,7 @@
 
 use crate::error::LakeError;
 use crate::name;
-use crate::sort::{ORDER, parts, sorted, widest};
+use crate::sort::{ORDER, Part, parts, sorted};
 use crate::stats::FileStats;
 use arrow::array::{AsArray, BooleanArray};
 use arrow::compute::filter_record_batch;
@@ -101,15 +101,15 @@ impl<W: Write + Send> DataFile<W> {
 
     pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<(), LakeError> {
         self.stats.add(batch);
-        for (part, bytes) in parts(batch, PAGE_BYTES) {
-            if self.group_rows + part.num_rows() > ROW_GROUP_ROWS || self.group_bytes + bytes > ROW_GROUP_PLAIN_BYTES {
+        for Part { rows, bytes, widest } in parts(batch, PAGE_BYTES) {
+            if self.group_rows + rows.num_rows() > ROW_GROUP_ROWS || self.group_bytes + bytes > ROW_GROUP_PLAIN_BYTES {
                 self.end_group()?;
             }
-            self.writer.write(&part)?;
-            self.group_rows += part.num_rows();
+            self.writer.write(&rows)?;
+            self.group_rows += rows.num_rows();
             self.group_bytes += bytes;
             let at = self.widest.len() - 1;
-            self.widest[at] = self.widest[at].max(widest(&part));
+            self.widest[at] = self.widest[at].max(widest);
             if self.writer.in_progress_size() > ROW_GROUP_BYTES {
                 self.end_group()?;
             }

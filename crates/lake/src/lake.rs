@@ -1,4 +1,4 @@
-//! The lake's operations: open, seal, maintain.
+//! The lake's operations: open, seal, write checkpoints, sweep.
 
 use crate::dead::DeadFiles;
 use crate::encode::{Encoded, encode};
@@ -54,7 +54,7 @@ pub(crate) struct Shared {
     pub(crate) lane: Mutex<DeltaTable>,
     store: ObjectStoreRef,
     snapshot: RwLock<Arc<Snapshot>>,
-    pub(crate) dead: DeadFiles,
+    dead: DeadFiles,
     /// Files that could not be merged, until the next start.
     pub(crate) left: StdMutex<HashSet<String>>,
     /// The version that the last checkpoint is of.
@@ -230,7 +230,7 @@ impl Lake {
         Ok(self.swap(Arc::new(snapshot)))
     }
 
-    pub(crate) fn swap(&self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
+    fn swap(&self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
         let before = {
             let mut current = self.shared.snapshot.write().unwrap_or_else(PoisonError::into_inner);
             std::mem::replace(&mut *current, snapshot.clone())

@@ -13,10 +13,12 @@ use arrow::array::{AsArray, BooleanArray};
 use arrow::compute::{filter_record_batch, not};
 use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+};
 use std::fs::File;
 use std::io::BufWriter;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 /// A row is late when its time is further than this from the time in which the files were received: it would widen the times of all others'
@@ -52,7 +54,6 @@ pub(crate) fn merge(root: &Path, schema: &SchemaRef, merge: &Merge) -> Result<Ve
         most.write(&filter_record_batch(&batch, &is_on_time)?)?;
         late.write(&filter_record_batch(&batch, &not(&is_on_time)?)?)?;
     }
-    // Read once more than written is not lost; written fewer than read would be.
     let mut made: Vec<LakeFile> = most.finish()?.into_iter().collect();
     match late.finish() {
         Ok(late) => made.extend(late),
@@ -85,8 +86,9 @@ pub(crate) fn remove(root: &Path, files: &[LakeFile]) {
 fn run<'a>(root: &Path, file: &LakeFile, schema: &SchemaRef) -> Result<Run<'a, LakeError>, LakeError> {
     let unmerged = |reason: String| LakeError::Unmerged { path: file.path.clone(), reason };
     let opened = File::open(root.join(&file.path)).map_err(|e| unmerged(e.to_string()))?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(opened).map_err(|e| unmerged(e.to_string()))?;
-    let found = builder.schema();
+    let read =
+        ArrowReaderMetadata::load(&opened, ArrowReaderOptions::default()).map_err(|e| unmerged(e.to_string()))?;
+    let found = read.schema();
     let same = |(a, b): (&Arc<arrow::datatypes::Field>, &Arc<arrow::datatypes::Field>)| {
         a.name() == b.name() && a.data_type() == b.data_type()
     };
@@ -94,7 +96,7 @@ fn run<'a>(root: &Path, file: &LakeFile, schema: &SchemaRef) -> Result<Run<'a, L
         return Err(unmerged("its columns are not those that this program writes".to_owned()));
     }
     let order = sorting_columns(schema);
-    let metadata = builder.metadata().clone();
+    let metadata = read.metadata();
     let said = metadata.file_metadata().key_value_metadata().and_then(|all| all.iter().find(|one| one.key == WIDEST));
     let widest = said
         .and_then(|one| one.value.as_ref()?.split(',').map(|bytes| bytes.parse().ok()).collect::<Option<Vec<usize>>>());
@@ -103,16 +105,27 @@ fn run<'a>(root: &Path, file: &LakeFile, schema: &SchemaRef) -> Result<Run<'a, L
     let (Some(widest), true) = (widest, is_sorted) else {
         return Err(unmerged("it does not say that its rows are in order: it is of a program of before".to_owned()));
     };
-    let (path, file, schema) = (file.path.clone(), root.join(&file.path), schema.clone());
+    let (path, place, schema) = (file.path.clone(), root.join(&file.path), schema.clone());
     let groups = widest.into_iter().enumerate().flat_map(move |(group, widest)| -> Run<'_, LakeError> {
         // Each row group with as many rows at once as its longest row allows.
         let at_once = (READ_BYTES / widest.max(1)).clamp(1, READ_ROWS);
-        match Rows::of_group(&file, group, at_once) {
+        match group_reader(&place, read.clone(), group, at_once) {
             Ok(reader) => Box::new(Rows { reader, path: path.clone(), schema: schema.clone() }),
-            Err(reason) => Box::new(std::iter::once(Err(LakeError::Unmerged { path: path.clone(), reason }))),
+            Err(e) => Box::new(std::iter::once(Err(LakeError::Unmerged { path: path.clone(), reason: e.to_string() }))),
         }
     });
     Ok(Box::new(groups))
+}
+
+/// Reads a row group of a file whose footer was read before.
+fn group_reader(
+    place: &Path,
+    read: ArrowReaderMetadata,
+    group: usize,
+    at_once: usize,
+) -> parquet::errors::Result<ParquetRecordBatchReader> {
+    let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(File::open(place)?, read);
+    builder.with_row_groups(vec![group]).with_batch_size(at_once).build()
 }
 
 /// The rows of a row group.
@@ -120,14 +133,6 @@ struct Rows {
     reader: ParquetRecordBatchReader,
     path: String,
     schema: SchemaRef,
-}
-
-impl Rows {
-    fn of_group(file: &Path, group: usize, at_once: usize) -> Result<ParquetRecordBatchReader, String> {
-        let opened = File::open(file).map_err(|e| e.to_string())?;
-        let builder = ParquetRecordBatchReaderBuilder::try_new(opened).map_err(|e| e.to_string())?;
-        builder.with_row_groups(vec![group]).with_batch_size(at_once).build().map_err(|e| e.to_string())
-    }
 }
 
 impl Iterator for Rows {
@@ -154,16 +159,16 @@ impl Output<'_> {
         if batch.num_rows() == 0 {
             return Ok(());
         }
-        if self.open.is_none() {
-            let path = name::merged(self.folder, self.merge.level);
-            let place: PathBuf = self.root.join(&path);
-            let staged = Staged::create(&place).map_err(|source| LakeError::File { path: path.clone(), source })?;
-            self.open = Some((path, DataFile::new(BufWriter::new(staged), self.schema.clone())?));
-        }
-        match &mut self.open {
-            Some((_, file)) => file.write(batch),
-            None => Ok(()),
-        }
+        let (_, file) = match &mut self.open {
+            Some(open) => open,
+            none => {
+                let path = name::merged(self.folder, self.merge.level);
+                let staged = Staged::create(&self.root.join(&path));
+                let staged = staged.map_err(|source| LakeError::File { path: path.clone(), source })?;
+                none.insert((path, DataFile::new(BufWriter::new(staged), self.schema.clone())?))
+            }
+        };
+        file.write(batch)
     }
 
     fn finish(self) -> Result<Option<LakeFile>, LakeError> {

@@ -35,11 +35,8 @@ impl Lake {
     pub(crate) async fn replace(&self, replacing: Replacing<'_>) -> Result<Replaced, LakeError> {
         let (gone, made) = (replacing.gone, replacing.made);
         let mut table = self.shared.lane.lock().await;
-        let is_there = match table.update_state().await {
-            Ok(()) => active(&table, gone).map(|active| active == gone.len()),
-            Err(error) => Err(error.into()),
-        };
-        if !is_there.as_ref().is_ok_and(|is_there| *is_there) {
+        let is_there = has_all(&mut table, gone).await;
+        if !matches!(is_there, Ok(true)) {
             merge::remove(&self.shared.dir, made);
             is_there?;
             return self.reload(&table).await.map(Replaced::NotThere);
@@ -92,6 +89,12 @@ fn remove(file: &LakeFile) -> Remove {
         base_row_id: None,
         default_row_commit_version: None,
     }
+}
+
+/// Whether the table as it is now has all of these files.
+async fn has_all(table: &mut DeltaTable, files: &[Arc<LakeFile>]) -> Result<bool, LakeError> {
+    table.update_state().await?;
+    Ok(active(table, files)? == files.len())
 }
 
 /// How many of these files the table has.

@@ -53,46 +53,48 @@ pub(crate) fn sorted(
 
 /// How many rows may be put together: fewer when there are large ones.
 fn rows_at_once(batches: &[RecordBatch]) -> usize {
-    let widest = batches.iter().map(widest).max().unwrap_or(1);
+    let widest = batches.iter().flat_map(row_bytes).max().unwrap_or(1);
     (BATCH_BYTES / widest).clamp(1, BATCH_ROWS)
-}
-
-/// No row of the batch has more bytes in its texts than this.
-pub(crate) fn widest(batch: &RecordBatch) -> usize {
-    let longest = |lengths: Box<dyn Iterator<Item = usize> + '_>| lengths.max().unwrap_or(0);
-    batch.columns().iter().filter_map(lengths).map(longest).sum::<usize>() + FIXED_BYTES
 }
 
 /// What a row takes beside its texts, about.
 const FIXED_BYTES: usize = 48;
 
-/// The lengths of a column of texts.
-fn lengths(column: &ArrayRef) -> Option<Box<dyn Iterator<Item = usize> + '_>> {
-    let of =
-        |offsets: &'_ [i32]| -> Vec<usize> { offsets.windows(2).map(|pair| (pair[1] - pair[0]) as usize).collect() };
-    match column.data_type() {
-        DataType::Utf8 => Some(Box::new(of(column.as_string::<i32>().value_offsets()).into_iter())),
-        DataType::Binary => Some(Box::new(of(column.as_binary::<i32>().value_offsets()).into_iter())),
-        _ => None,
+/// The bytes of each row.
+fn row_bytes(batch: &RecordBatch) -> Vec<usize> {
+    let mut rows = vec![FIXED_BYTES; batch.num_rows()];
+    for column in batch.columns() {
+        let offsets = match column.data_type() {
+            DataType::Utf8 => column.as_string::<i32>().value_offsets(),
+            DataType::Binary => column.as_binary::<i32>().value_offsets(),
+            _ => continue,
+        };
+        for (row, pair) in rows.iter_mut().zip(offsets.windows(2)) {
+            *row += (pair[1] - pair[0]) as usize;
+        }
     }
+    rows
 }
 
-/// The batch in parts of at most about so many bytes, each of one row at least; each with its bytes.
-pub(crate) fn parts(batch: &RecordBatch, bytes_max: usize) -> Vec<(RecordBatch, usize)> {
-    let mut of_row = vec![FIXED_BYTES; batch.num_rows()];
-    for column in batch.columns().iter().filter_map(lengths) {
-        of_row.iter_mut().zip(column).for_each(|(row, length)| *row += length);
-    }
-    let (mut parts, mut first, mut bytes) = (Vec::new(), 0, 0);
-    for (row, length) in of_row.into_iter().enumerate() {
-        if bytes + length > bytes_max && row > first {
-            parts.push((batch.slice(first, row - first), bytes));
-            (first, bytes) = (row, 0);
+/// Rows of a batch that follow one another.
+pub(crate) struct Part {
+    pub(crate) rows: RecordBatch,
+    pub(crate) bytes: usize,
+    /// Bytes of the longest row.
+    pub(crate) widest: usize,
+}
+
+/// The batch in parts of at most so many bytes, each of one row at least.
+pub(crate) fn parts(batch: &RecordBatch, bytes_max: usize) -> Vec<Part> {
+    let (of_row, mut parts, mut first) = (row_bytes(batch), Vec::new(), 0);
+    while first < of_row.len() {
+        let (mut bytes, mut count) = (of_row[first], 1);
+        while let Some(more) = of_row.get(first + count).filter(|more| bytes + **more <= bytes_max) {
+            (bytes, count) = (bytes + more, count + 1);
         }
-        bytes += length;
-    }
-    if first < batch.num_rows() {
-        parts.push((batch.slice(first, batch.num_rows() - first), bytes));
+        let widest = of_row[first..first + count].iter().copied().max().unwrap_or(0);
+        parts.push(Part { rows: batch.slice(first, count), bytes, widest });
+        first += count;
     }
     parts
 }
