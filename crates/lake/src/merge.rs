@@ -163,7 +163,7 @@ impl Output<'_> {
             Some(open) => open,
             none => {
                 let path = name::merged(self.folder, self.merge.level);
-                let staged = Staged::create(&self.root.join(&path));
+                let staged = Staged::create(&self.root.join(&path), 0);
                 let staged = staged.map_err(|source| LakeError::File { path: path.clone(), source })?;
                 none.insert((path, DataFile::new(BufWriter::new(staged), self.schema.clone())?))
             }
@@ -178,7 +178,7 @@ impl Output<'_> {
         let (sink, stats) = file.finish()?;
         let failed = |source| LakeError::File { path: path.clone(), source };
         let staged = sink.into_inner().map_err(|e| failed(e.into_error()))?;
-        let bytes = staged.place().map_err(failed)?;
+        let bytes = staged.place(|staged, place| std::fs::rename(staged, place)).map_err(failed)?;
         Ok(Some(LakeFile {
             path,
             bytes,

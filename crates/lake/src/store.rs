@@ -53,29 +53,16 @@ impl std::fmt::Display for DurableStore {
 }
 
 fn put_durable(path: &FsPath, payload: &PutPayload, mode: &PutMode, number: u64) -> io::Result<()> {
-    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    create_durable(folder)?;
-    // Names that end in `#` and a number are passed over when the folder is listed.
-    let staged = PathBuf::from(format!("{}#{number}", path.display()));
-    let written = write_synced(&staged, payload).and_then(|()| match mode {
-        PutMode::Create => fs::hard_link(&staged, path),
-        PutMode::Overwrite => fs::rename(&staged, path),
-        PutMode::Update(_) => Err(io::ErrorKind::Unsupported.into()),
-    });
-    if !matches!((mode, &written), (PutMode::Overwrite, Ok(()))) {
-        // What is left over is passed over by readers and removed at the next start.
-        drop(fs::remove_file(&staged));
-    }
-    written?;
-    File::open(folder)?.sync_all()
-}
-
-fn write_synced(path: &FsPath, payload: &PutPayload) -> io::Result<()> {
-    let mut file = File::create(path)?;
+    let mut staged = Staged::create(path, number)?;
     for part in payload.iter() {
-        file.write_all(part)?;
+        staged.write_all(part)?;
     }
-    file.sync_all()
+    match mode {
+        PutMode::Create => staged.place(|staged, place| fs::hard_link(staged, place)),
+        PutMode::Overwrite => staged.place(|staged, place| fs::rename(staged, place)),
+        PutMode::Update(_) => Err(io::ErrorKind::Unsupported.into()),
+    }
+    .map(drop)
 }
 
 /// A file that is written beside its place, and seen there once it is whole and synced. What is dropped before is removed.
@@ -86,17 +73,20 @@ pub(crate) struct Staged {
 }
 
 impl Staged {
-    /// For a place where nothing is.
-    pub(crate) fn create(place: &FsPath) -> io::Result<Self> {
+    /// Beside `place`, where nobody else stages with this number.
+    pub(crate) fn create(place: &FsPath, number: u64) -> io::Result<Self> {
         create_durable(place.parent().ok_or(io::ErrorKind::InvalidInput)?)?;
-        let staged = PathBuf::from(format!("{}#0", place.display()));
+        // Names that end in `#` and a number are passed over when the folder is listed.
+        let staged = PathBuf::from(format!("{}#{number}", place.display()));
         Ok(Self { file: File::create(&staged)?, staged, place: place.to_path_buf() })
     }
 
-    /// Puts it into its place. Returns its size.
-    pub(crate) fn place(self) -> io::Result<u64> {
+    /// Puts it into its place, by a link or a new name. Returns its size.
+    pub(crate) fn place(self, put: impl FnOnce(&FsPath, &FsPath) -> io::Result<()>) -> io::Result<u64> {
         self.file.sync_all()?;
-        fs::rename(&self.staged, &self.place)?;
+        put(&self.staged, &self.place)?;
+        // Of a link the other name goes before the folder is synced.
+        drop(fs::remove_file(&self.staged));
         File::open(self.place.parent().ok_or(io::ErrorKind::InvalidInput)?)?.sync_all()?;
         Ok(self.file.metadata()?.len())
     }
@@ -114,7 +104,7 @@ impl Write for Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        // Not there any more once it was placed. What is left over is passed over by readers and removed at the next start.
+        // Not there any more when it was renamed. What is left over is passed over by readers and removed at the next start.
         drop(fs::remove_file(&self.staged));
     }
 }
