@@ -105,7 +105,8 @@ fn what_is_said_before_make_counts_as_much_as_what_is_said_behind_it_and_a_path_
             (&[show, "show"], "PROGRAM", "a/program", "a/program\n"),
         ] {
             let mut make = Command::new("make");
-            make.args(arguments).env_remove("MAKEFLAGS").current_dir(&folder);
+            // Under another make it would tell its folders as well.
+            make.args(arguments).env_remove("MAKEFLAGS").env_remove("MAKELEVEL").current_dir(&folder);
             if name == "ANSIBLE" {
                 make.env("PACKAGE", named);
             }
