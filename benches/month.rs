@@ -9,6 +9,7 @@
 use arrow::array::{ArrayRef, Int64Array, StringArray, TimestampMicrosecondArray, new_null_array};
 use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
+use event::FieldRules;
 use lake::{Lake, LakeMetrics, Sealing, Snapshot, View};
 use query::{Queries, Query, QueryMetrics};
 use rejected::{Rejected, RejectedMetrics};
@@ -41,7 +42,9 @@ fn main() -> ExitCode {
 async fn month(days: i64) -> ExitCode {
     let dir = tempfile::tempdir().expect("a folder");
     let (folder, schema) = (dir.path().join("lake"), event::events_schema());
-    let lake = Lake::open(&folder, &schema, Uuid::from_u128(1), LakeMetrics::default()).await.expect("the lake opens");
+    let lake = Lake::open(&folder, &schema, Uuid::from_u128(1), FieldRules::default(), LakeMetrics::default())
+        .await
+        .expect("the lake opens");
     let queries = queries(dir.path()).await;
     say(
         "| day | seals | files | MiB | seconds | last day by type, ms | latest 100 of a sensor, ms | all events, ms |\n|---|---|---|---|---|---|---|---|",

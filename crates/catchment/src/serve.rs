@@ -2,7 +2,7 @@
 
 use crate::data_dir::{Addresses, DataDir};
 use crate::room::RoomMetrics;
-use crate::settings::{Audit, Settings};
+use crate::settings::{Audit, FieldPath, Settings};
 use crate::{ServeArgs, config, memory};
 use anyhow::Context;
 use axum::Router;
@@ -271,6 +271,11 @@ fn engine_options(dir: &DataDir, settings: &Settings, foundation: &Foundation) -
         live_bytes_max: settings.seal.live_bytes_max.0,
         seal_bytes: settings.seal.bytes.0,
         seal_age_seconds: settings.seal.age_seconds.0,
+        fields: engine::FieldRules {
+            columns_max: settings.fields.columns_max,
+            allow: settings.fields.allow.iter().map(FieldPath::text).collect(),
+            deny: settings.fields.deny.iter().map(FieldPath::text).collect(),
+        },
         retention: engine::Retention {
             age_seconds: settings.retention.age_seconds.map(|age| age.0),
             bytes_max: settings.retention.bytes_max.map(|bytes| bytes.0),
@@ -402,7 +407,7 @@ fn greeting(addresses: &Addresses, token_place: &str, bound: &str) -> String {
          Try next, in another terminal:\n\n  \
          ./catchment sensor add roof\n  \
          echo '{{\"type\":\"reading\",\"temperature\":21.5}}' | ./catchment send --sensor roof\n  \
-         ./catchment query \"SELECT time, sensor, data->>'temperature' AS temperature FROM events ORDER BY position DESC LIMIT 5\"\n\n",
+         ./catchment query \"SELECT time, sensor, data.temperature FROM events ORDER BY position DESC LIMIT 5\"\n\n",
         addresses.url(),
         addresses.admin_url()
     )

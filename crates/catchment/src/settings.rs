@@ -1,8 +1,27 @@
 //! What Catchment can be told, each key with its default, its range and its meaning.
 
-use nowwhat::config::{ByteSize, Seconds, Secret};
+use nowwhat::config::{ByteSize, Seconds, Secret, Value};
 use server::Origin;
 use std::path::PathBuf;
+
+/// A field of `data`: the names on the way to it, joined by points.
+#[derive(Clone, Debug)]
+pub(crate) struct FieldPath(String);
+
+impl FieldPath {
+    pub(crate) fn text(&self) -> String {
+        self.0.clone()
+    }
+}
+
+impl Value for FieldPath {
+    const EXPECTED: &'static str = "a field of data such as temperature or battery.level: names of letters, digits and underscores, joined by points";
+
+    fn parse(text: &str) -> Option<Self> {
+        let is_name = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        text.split('.').all(is_name).then(|| Self(text.to_owned()))
+    }
+}
 
 nowwhat::settings! {
     /// The settings of `catchment serve`, beside those that every service has.
@@ -93,6 +112,15 @@ nowwhat::settings! {
             bytes: ByteSize = "64MiB", range "1MiB".."8GiB";
             /// Live rows of this age are sealed.
             age_seconds: Seconds = "30s", range "1s".."1h";
+        }
+        /// Which fields of `data` get a column of their own in the lake, which makes questions about them fast. All others are answered from the text. A column that is there stays.
+        fields: Fields {
+            /// Most columns.
+            columns_max: usize = "256", range "0".."1000";
+            /// Only these fields and what lies under them get one, as in temperature, battery.level; empty for all.
+            allow: Vec<FieldPath> = "";
+            /// These fields and what lies under them get none.
+            deny: Vec<FieldPath> = "";
         }
         /// How long events stay; without a limit they stay for ever. The oldest go first, by when they were received, a file at a time: up to an hour later.
         retention: Retention {

@@ -16,6 +16,7 @@ use crate::recover::{RecoverError, Recovery};
 use crate::seal::{SealLoop, SealNow};
 use crate::window::Window;
 use arrow::datatypes::SchemaRef;
+use event::FieldRules;
 use futures::FutureExt;
 use lake::{Lake, Retention, View};
 use std::panic::AssertUnwindSafe;
@@ -46,6 +47,8 @@ pub struct Options {
     pub seal_bytes: u64,
     /// Live rows of this age are sealed.
     pub seal_age_seconds: u64,
+    /// Which fields of `data` get a column in the lake.
+    pub fields: FieldRules,
     /// How long events stay in the lake.
     pub retention: Retention,
     /// A group waits this long for a seal to make room, then fails.
@@ -183,7 +186,8 @@ impl Engine {
     ) -> Result<(Self, Started), StartError> {
         let began = Instant::now();
         let (log, opened) = LocalLog::open(&options)?;
-        let lake = Lake::open(&options.lake_dir, &options.schema, log.id(), lake_metrics).await?;
+        let lake =
+            Lake::open(&options.lake_dir, &options.schema, log.id(), options.fields.clone(), lake_metrics).await?;
         let snapshot = lake.snapshot();
         let wal_position = opened.last_position;
         let lake_position = lake.highest_position().max(snapshot.sealed);

@@ -151,7 +151,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads a key and its colon; gives the key with its quotes.
-    fn key(&mut self) -> Result<Range<usize>, SyntaxError> {
+    pub(crate) fn key(&mut self) -> Result<Range<usize>, SyntaxError> {
         if self.peek() != Some(b'"') {
             return Err(self.expected("a key in quotes"));
         }

@@ -12,12 +12,13 @@
 //! No I/O, no async, no clock: the time of receipt is given. It gives no positions and makes no ids; the engine does.
 //!
 //! Reading order: [`events_schema`] the columns, [`read()`] a body, `json` the scanner under it, `plain` and `cloud` what
-//! an event is, `time`, `key`, [`decompress()`].
+//! an event is, `time`, `key`, [`decompress()`]; [`Fields`] which fields of `data` are columns as well, [`Splitter`] how.
 
 mod cloud;
 mod code;
 mod columns;
 mod decompress;
+mod field;
 mod fields;
 mod framing;
 mod header;
@@ -26,14 +27,17 @@ mod key;
 mod plain;
 mod read;
 mod schema;
+mod split;
 mod time;
 
 pub use code::{Code, Rejection};
 pub use decompress::{ContentEncoding, DecompressError, UnknownEncoding, decompress, encodings_of};
+pub use field::{FIELDS, Field, FieldRules, Fields, Kind, REST, WHOLE, column_of};
 pub use fields::{BadPointer, FieldNames};
 pub use framing::{Framing, Headers, UnsupportedMediaType, framing_of};
 pub use jiff::tz::TimeZone;
 pub use key::{BadKeys, Key, content_hash, keys_from_bytes, keys_to_bytes, made_id};
 pub use read::{Batch, Limits, ReadError, ReadOptions, columns_bytes_max, read};
 pub use schema::{batch_schema, events_schema};
+pub use split::{Split, Splitter};
 pub use time::{TimeError, format_time, parse_time, time_zone};

@@ -69,12 +69,13 @@ impl Lake {
     async fn write_merged(&self, merge: Arc<Merge>) -> Result<Vec<LakeFile>, LakeError> {
         let needed_bytes = ROOM_BYTES + 2 * merge.files.iter().map(|f| f.bytes).sum::<u64>();
         let (dir, schema) = (self.shared.dir.clone(), self.shared.schema.clone());
+        let fields = self.snapshot().fields.clone();
         let (sender, made) = oneshot::channel();
         let work = move || {
             // The lowest there is: under full load this lags, and what comes in does not. On Linux it is the priority of the calling thread alone. Refused
             // only in a sandbox; then all are equal.
             let _ = rustix::process::setpriority_process(None, 19);
-            drop(sender.send(room(&dir, needed_bytes).and_then(|()| merge::merge(&dir, &schema, &merge))));
+            drop(sender.send(room(&dir, needed_bytes).and_then(|()| merge::merge(&dir, &schema, &fields, &merge))));
         };
         let failed = |source| LakeError::File { path: self.shared.dir.display().to_string(), source };
         std::thread::Builder::new().name("compact".to_owned()).spawn(work).map_err(failed)?;

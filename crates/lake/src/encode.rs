@@ -8,6 +8,7 @@ use arrow::array::{AsArray, BooleanArray};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Schema, SchemaRef, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
+use event::{FIELDS, Fields, Splitter, WHOLE};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
@@ -16,6 +17,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// Rows of a row group: small enough that a reader's memory stays small, large enough to compress well.
@@ -38,18 +40,28 @@ pub(crate) struct Encoded {
     pub(crate) stats: FileStats,
 }
 
-/// Encodes the batches of one seal.
-pub(crate) fn encode(batches: Vec<RecordBatch>, wal: Uuid, range: (u64, u64)) -> Result<Vec<Encoded>, LakeError> {
+/// Encodes the batches of one seal, with a column for each of `fields`. Whether there are fields that have no column and may get one.
+pub(crate) fn encode(
+    batches: &[RecordBatch],
+    wal: Uuid,
+    range: (u64, u64),
+    fields: &Fields,
+) -> Result<(Vec<Encoded>, bool), LakeError> {
     let mut days: BTreeMap<i64, Vec<RecordBatch>> = BTreeMap::new();
     for batch in batches {
-        split(batch, &mut days)?;
+        split(batch.clone(), &mut days)?;
     }
-    let files = days.into_iter().enumerate().map(|(n, (day, batches))| {
-        let day = day_text(day);
-        let (bytes, stats) = file(&batches)?;
-        Ok(Encoded { path: name::path(&day, wal, range, n), bytes, stats })
-    });
-    files.collect()
+    let (mut files, mut saw_new) = (Vec::new(), false);
+    for (n, (day, batches)) in days.into_iter().enumerate() {
+        let mut file = DataFile::new(Vec::new(), batches[0].schema(), fields)?;
+        for batch in sorted(&batches)? {
+            file.write(&batch?)?;
+        }
+        saw_new |= file.splitter.saw_new();
+        let (bytes, stats) = file.finish()?;
+        files.push(Encoded { path: name::path(&day_text(day), wal, range, n), bytes, stats });
+    }
+    Ok((files, saw_new))
 }
 
 fn split(batch: RecordBatch, days: &mut BTreeMap<i64, Vec<RecordBatch>>) -> Result<(), LakeError> {
@@ -73,17 +85,12 @@ fn split(batch: RecordBatch, days: &mut BTreeMap<i64, Vec<RecordBatch>>) -> Resu
     Ok(())
 }
 
-fn file(batches: &[RecordBatch]) -> Result<(Vec<u8>, FileStats), LakeError> {
-    let mut file = DataFile::new(Vec::new(), batches[0].schema())?;
-    for batch in sorted(batches)? {
-        file.write(&batch?)?;
-    }
-    file.finish()
-}
-
 /// A data file being written: its rows come in order.
 pub(crate) struct DataFile<W: Write + Send> {
     writer: ArrowWriter<W>,
+    /// The columns of the table with those of the fields.
+    schema: SchemaRef,
+    splitter: Splitter,
     stats: FileStats,
     /// The longest row of each row group, the last one of which is being written.
     widest: Vec<usize>,
@@ -92,11 +99,14 @@ pub(crate) struct DataFile<W: Write + Send> {
 }
 
 impl<W: Write + Send> DataFile<W> {
-    pub(crate) fn new(sink: W, schema: SchemaRef) -> Result<Self, LakeError> {
+    /// Its rows have the columns of `table`; those of `fields` are made here.
+    pub(crate) fn new(sink: W, table: SchemaRef, fields: &Fields) -> Result<Self, LakeError> {
+        let schema = Arc::new(fields.schema(&table));
         // Without the Arrow schema in the file, every reader sees the plain Parquet types.
         let options = ArrowWriterOptions::new().with_properties(properties(&schema)).with_skip_arrow_metadata(true);
-        let writer = ArrowWriter::try_new_with_options(sink, schema, options)?;
-        Ok(Self { writer, stats: FileStats::default(), widest: vec![0], group_rows: 0, group_bytes: 0 })
+        let writer = ArrowWriter::try_new_with_options(sink, schema.clone(), options)?;
+        let (splitter, stats) = (Splitter::new(fields.clone()), FileStats { whole: WHOLE, ..FileStats::default() });
+        Ok(Self { writer, schema, splitter, stats, widest: vec![0], group_rows: 0, group_bytes: 0 })
     }
 
     pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<(), LakeError> {
@@ -105,7 +115,10 @@ impl<W: Write + Send> DataFile<W> {
             if self.group_rows + rows.num_rows() > ROW_GROUP_ROWS || self.group_bytes + bytes > ROW_GROUP_PLAIN_BYTES {
                 self.end_group()?;
             }
-            self.writer.write(&rows)?;
+            let split = self.splitter.split_column(rows.column_by_name("data").expect("a column of the table"));
+            self.stats.whole = self.stats.whole.min(split.whole);
+            let columns = rows.columns().iter().cloned().chain(split.columns).collect();
+            self.writer.write(&RecordBatch::try_new(self.schema.clone(), columns)?)?;
             self.group_rows += rows.num_rows();
             self.group_bytes += bytes;
             let at = self.widest.len() - 1;
@@ -158,8 +171,10 @@ fn properties(schema: &Schema) -> WriterProperties {
         .set_column_dictionary_enabled(column("id"), false)
         .set_column_encoding(column("id"), Encoding::DELTA_BYTE_ARRAY);
     // Pages that a reader may pass over.
-    for name in ["position", "sensor", "type", "time", "received_at"] {
-        properties = properties.set_column_statistics_enabled(column(name), EnabledStatistics::Page);
+    let of_fields = schema.fields().iter().map(|field| field.name().as_str()).filter(|name| name.starts_with(FIELDS));
+    for name in ["position", "sensor", "type", "time", "received_at"].into_iter().chain(of_fields) {
+        properties =
+            properties.set_column_statistics_enabled(ColumnPath::new(vec![name.to_owned()]), EnabledStatistics::Page);
     }
     for name in ["id", "subject", "attributes", "data", "data_binary"] {
         properties = properties.set_column_statistics_enabled(column(name), EnabledStatistics::None);

@@ -9,6 +9,7 @@ use crate::plan;
 use crate::snapshot::{LakeFile, Snapshot};
 use crate::store::create_durable;
 use crate::table::{self, RECEIVED_DATE};
+use arrow::array::AsArray;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use deltalake_core::DeltaTable;
@@ -16,11 +17,12 @@ use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties};
 use deltalake_core::kernel::{Action, Add, Transaction};
 use deltalake_core::logstore::ObjectStoreRef;
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
+use event::{FieldRules, Fields};
 use object_store::{ObjectStoreExt, PutPayload, path::Path as StorePath};
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, OnceLock, PoisonError, RwLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::Mutex;
@@ -50,6 +52,10 @@ pub(crate) struct Shared {
     pub(crate) dir: PathBuf,
     pub(crate) schema: SchemaRef,
     wal: Uuid,
+    /// Which fields of `data` may get a column.
+    rules: FieldRules,
+    /// No further field gets a column until the next start: a commit that gave one failed.
+    has_all_fields: AtomicBool,
     /// The lane: who holds it may commit.
     pub(crate) lane: Mutex<DeltaTable>,
     store: ObjectStoreRef,
@@ -69,7 +75,13 @@ impl Lake {
     ///
     /// # Errors
     /// [`OpenError`]: the folder is in use or cannot be used, or holds another table.
-    pub async fn open(dir: &Path, schema: &SchemaRef, wal: Uuid, metrics: LakeMetrics) -> Result<Self, OpenError> {
+    pub async fn open(
+        dir: &Path,
+        schema: &SchemaRef,
+        wal: Uuid,
+        rules: FieldRules,
+        metrics: LakeMetrics,
+    ) -> Result<Self, OpenError> {
         let failed = |action| move |source| OpenError::Folder { action, path: dir.to_path_buf(), source };
         create_durable(dir).map_err(failed("create"))?;
         let dir = &fs::canonicalize(dir).map_err(failed("find"))?;
@@ -78,7 +90,7 @@ impl Lake {
             return Err(OpenError::InUse(dir.clone()));
         }
         let table = table::open_or_create(dir, schema).await?;
-        let snapshot = table::snapshot(&table, dir, wal).await?;
+        let snapshot = table::snapshot(&table, dir, wal, &rules).await?;
         let tombstones = table::tombstones(&table).await?;
         let dead = DeadFiles::default();
         let orphans = clean(&snapshot, wal, &tombstones, &dead).map_err(failed("clean"))?;
@@ -88,6 +100,8 @@ impl Lake {
             dir: dir.clone(),
             schema: schema.clone(),
             wal,
+            rules,
+            has_all_fields: AtomicBool::new(false),
             store: table.log_store().object_store(None),
             lane: Mutex::new(table),
             snapshot: RwLock::new(snapshot.clone()),
@@ -120,7 +134,7 @@ impl Lake {
     /// [`LakeError`]; the range is not in the lake, or the next call finds that it is.
     pub async fn seal(&self, sealing: Sealing) -> Result<Arc<Snapshot>, LakeError> {
         let Sealing { first, last, batches } = sealing;
-        let files = self.write(batches, (first, last)).await?;
+        let (files, fields) = self.write(batches, (first, last)).await?;
         let mut table = self.shared.lane.lock().await;
         table.update_state().await?;
         let sealed = table::sealed_position(&table, self.shared.wal).await?;
@@ -131,11 +145,15 @@ impl Lake {
             return Err(LakeError::Overlap { first, last, sealed });
         }
         let started = Instant::now();
-        let committed = self.commit_seal(&mut table, &files, last).await;
+        let committed = self.commit_seal(&mut table, &files, last, &fields).await;
         if let Err(error) = committed {
             // An error can come after the commit is in: only the table itself knows.
             table.update_state().await?;
             if table::sealed_position(&table, self.shared.wal).await? != last {
+                if fields.len() > self.snapshot().fields.len() {
+                    // Whatever the reason: the next try has the columns that are there.
+                    self.shared.has_all_fields.store(true, Ordering::Relaxed);
+                }
                 return Err(error);
             }
             return self.reload(&table).await;
@@ -145,8 +163,7 @@ impl Lake {
         let next = |before: &Snapshot, version| {
             let mut all = before.files.clone();
             all.extend(files.into_iter().map(Arc::new));
-            let after = Snapshot::new(version, last, before.root.clone(), all);
-            Snapshot { expired_rows: before.expired_rows, ..after }
+            Snapshot { version, sealed: last, fields, ..before.clone() }.with_files(all)
         };
         self.advance(&table, next).await
     }
@@ -196,12 +213,18 @@ impl Lake {
     }
 
     /// Encodes and stores the files of a seal; nobody sees them yet.
-    async fn write(&self, batches: Vec<RecordBatch>, range: (u64, u64)) -> Result<Vec<LakeFile>, LakeError> {
+    async fn write(
+        &self,
+        batches: Vec<RecordBatch>,
+        range: (u64, u64),
+    ) -> Result<(Vec<LakeFile>, Arc<Fields>), LakeError> {
         let started = Instant::now();
-        let wal = self.shared.wal;
-        let encoded = tokio::task::spawn_blocking(move || encode(batches, wal, range)).await;
+        let (wal, fields) = (self.shared.wal, self.snapshot().fields.clone());
+        let may_grow = !self.shared.has_all_fields.load(Ordering::Relaxed);
+        let work = move || encode_with_new(&batches, wal, range, (fields, may_grow));
+        let (encoded, fields) = tokio::task::spawn_blocking(work).await.map_err(|_| LakeError::Interrupted)??;
         let mut files = Vec::new();
-        for Encoded { path, bytes, stats } in encoded.map_err(|_| LakeError::Interrupted)?? {
+        for Encoded { path, bytes, stats } in encoded {
             let size = bytes.len() as u64;
             self.shared.store.put(&StorePath::from(path.as_str()), PutPayload::from(bytes)).await?;
             self.shared.metrics.written_bytes.inc_by(size);
@@ -214,19 +237,27 @@ impl Lake {
             });
         }
         self.shared.metrics.encode_seconds.observe(started.elapsed().as_secs_f64());
-        Ok(files)
+        Ok((files, fields))
     }
 
-    async fn commit_seal(&self, table: &mut DeltaTable, files: &[LakeFile], last: u64) -> Result<(), LakeError> {
-        let adds = files.iter().map(|file| Action::Add(add(file))).collect();
+    async fn commit_seal(
+        &self,
+        table: &mut DeltaTable,
+        files: &[LakeFile],
+        last: u64,
+        fields: &Fields,
+    ) -> Result<(), LakeError> {
+        let columns = table::with_fields(table, fields)?;
+        let actions = columns.into_iter().chain(files.iter().map(|file| Action::Add(add(file)))).collect();
         let transaction = Transaction::new_with_last_update(self.shared.wal, last as i64, Some(now_millis()));
         let partition_by = Some(vec![RECEIVED_DATE.to_owned()]);
         let operation = DeltaOperation::Write { mode: SaveMode::Append, partition_by, predicate: None };
-        commit(table, properties().with_application_transaction(transaction), adds, operation).await
+        commit(table, properties().with_application_transaction(transaction), actions, operation).await
     }
 
     pub(crate) async fn reload(&self, table: &DeltaTable) -> Result<Arc<Snapshot>, LakeError> {
-        let snapshot = table::snapshot(table, &self.shared.dir, self.shared.wal).await?;
+        let shared = &self.shared;
+        let snapshot = table::snapshot(table, &shared.dir, shared.wal, &shared.rules).await?;
         Ok(self.swap(Arc::new(snapshot)))
     }
 
@@ -248,9 +279,30 @@ impl Lake {
         let due = plan::due(&snapshot.files, now_millis().saturating_mul(1000), &self.left());
         metrics.compaction_due_files.set(due as i64);
         metrics.expired_rows.set(snapshot.expired_rows as i64);
+        metrics.field_columns.set(snapshot.fields.len() as i64);
         metrics.rows.set(snapshot.files.iter().map(|f| f.stats.rows as i64).sum());
         metrics.bytes.set(snapshot.files.iter().map(|f| f.bytes as i64).sum());
     }
+}
+
+/// Encodes the batches of a seal, once more when there are fields that get a column.
+fn encode_with_new(
+    batches: &[RecordBatch],
+    wal: Uuid,
+    range: (u64, u64),
+    (fields, may_grow): (Arc<Fields>, bool),
+) -> Result<(Vec<Encoded>, Arc<Fields>), LakeError> {
+    let (encoded, saw_new) = encode(batches, wal, range, &fields)?;
+    if !(saw_new && may_grow) {
+        return Ok((encoded, fields));
+    }
+    // In the order of the positions, in which queries find them as well.
+    let mut more = fields.as_ref().clone();
+    for batch in batches {
+        more.discover(batch.column_by_name("data").expect("a column of the table").as_string());
+    }
+    let (encoded, _) = encode(batches, wal, range, &more)?;
+    Ok((encoded, Arc::new(more)))
 }
 
 pub(crate) fn add(file: &LakeFile) -> Add {

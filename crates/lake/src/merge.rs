@@ -13,6 +13,8 @@ use arrow::array::{AsArray, BooleanArray};
 use arrow::compute::{filter_record_batch, not};
 use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
+use event::Fields;
+use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
 };
@@ -28,11 +30,17 @@ const LATE_MICROS: i64 = 3_600_000_000;
 const READ_ROWS: usize = 1024;
 const READ_BYTES: usize = 256 << 10;
 
-/// Writes what becomes of a merge into the table's folder `root`, whose rows have the columns of `schema`. Nobody sees the files yet.
+/// Writes what becomes of a merge into the table's folder `root`, whose rows have the columns of `schema`, with those of `fields`. Nobody sees the
+/// files yet.
 ///
 /// # Errors
 /// [`LakeError::Unmerged`] names a file that cannot be merged.
-pub(crate) fn merge(root: &Path, schema: &SchemaRef, merge: &Merge) -> Result<Vec<LakeFile>, LakeError> {
+pub(crate) fn merge(
+    root: &Path,
+    schema: &SchemaRef,
+    fields: &Fields,
+    merge: &Merge,
+) -> Result<Vec<LakeFile>, LakeError> {
     let files = &merge.files;
     let runs = files.iter().map(|file| run(root, file, schema)).collect::<Result<_, _>>()?;
     let received = || files.iter().map(|file| &file.stats.received_at);
@@ -40,7 +48,7 @@ pub(crate) fn merge(root: &Path, schema: &SchemaRef, merge: &Merge) -> Result<Ve
     let on_time =
         (since.unwrap_or(i64::MIN).saturating_sub(LATE_MICROS), until.unwrap_or(i64::MAX).saturating_add(LATE_MICROS));
     let folder = files[0].path.rsplit_once('/').map_or("", |(folder, _)| folder);
-    let output = || Output { root, folder, schema, merge, open: None };
+    let output = || Output { root, folder, schema, fields, merge, open: None };
     let (mut most, mut late) = (output(), output());
     let mut merged = Merged::<LakeError>::new(schema, runs)?;
     while let Some(batch) = merged.next()? {
@@ -92,7 +100,8 @@ fn run<'a>(root: &Path, file: &LakeFile, schema: &SchemaRef) -> Result<Run<'a, L
     let same = |(a, b): (&Arc<arrow::datatypes::Field>, &Arc<arrow::datatypes::Field>)| {
         a.name() == b.name() && a.data_type() == b.data_type()
     };
-    if found.fields().len() != schema.fields().len() || !found.fields().iter().zip(schema.fields()).all(same) {
+    // The columns of fields come behind; they are made again.
+    if found.fields().len() < schema.fields().len() || !found.fields().iter().zip(schema.fields()).all(same) {
         return Err(unmerged("its columns are not those that this program writes".to_owned()));
     }
     let order = sorting_columns(schema);
@@ -109,7 +118,7 @@ fn run<'a>(root: &Path, file: &LakeFile, schema: &SchemaRef) -> Result<Run<'a, L
     let groups = widest.into_iter().enumerate().flat_map(move |(group, widest)| -> Run<'_, LakeError> {
         // Each row group with as many rows at once as its longest row allows.
         let at_once = (READ_BYTES / widest.max(1)).clamp(1, READ_ROWS);
-        match group_reader(&place, read.clone(), group, at_once) {
+        match group_reader(&place, read.clone(), group, (at_once, schema.fields().len())) {
             Ok(reader) => Box::new(Rows { reader, path: path.clone(), schema: schema.clone() }),
             Err(e) => Box::new(std::iter::once(Err(LakeError::Unmerged { path: path.clone(), reason: e.to_string() }))),
         }
@@ -117,15 +126,16 @@ fn run<'a>(root: &Path, file: &LakeFile, schema: &SchemaRef) -> Result<Run<'a, L
     Ok(Box::new(groups))
 }
 
-/// Reads a row group of a file whose footer was read before.
+/// Reads the first columns of a row group of a file whose footer was read before, some rows at once.
 fn group_reader(
     place: &Path,
     read: ArrowReaderMetadata,
     group: usize,
-    at_once: usize,
+    (at_once, columns): (usize, usize),
 ) -> parquet::errors::Result<ParquetRecordBatchReader> {
     let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(File::open(place)?, read);
-    builder.with_row_groups(vec![group]).with_batch_size(at_once).build()
+    let own = ProjectionMask::roots(builder.parquet_schema(), 0..columns);
+    builder.with_projection(own).with_row_groups(vec![group]).with_batch_size(at_once).build()
 }
 
 /// The rows of a row group.
@@ -150,6 +160,7 @@ struct Output<'a> {
     root: &'a Path,
     folder: &'a str,
     schema: &'a SchemaRef,
+    fields: &'a Fields,
     merge: &'a Merge,
     open: Option<(String, DataFile<BufWriter<Staged>>)>,
 }
@@ -165,7 +176,7 @@ impl Output<'_> {
                 let path = name::merged(self.folder, self.merge.level);
                 let staged = Staged::create(&self.root.join(&path), 0);
                 let staged = staged.map_err(|source| LakeError::File { path: path.clone(), source })?;
-                none.insert((path, DataFile::new(BufWriter::new(staged), self.schema.clone())?))
+                none.insert((path, DataFile::new(BufWriter::new(staged), self.schema.clone(), self.fields)?))
             }
         };
         file.write(batch)

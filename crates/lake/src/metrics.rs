@@ -23,6 +23,7 @@ pub struct LakeMetrics {
     pub(crate) removed_files: Counter,
     pub(crate) version: Gauge,
     pub(crate) files: Gauge,
+    pub(crate) field_columns: Gauge,
     pub(crate) rows: Gauge,
     pub(crate) expired_rows: Gauge,
     pub(crate) bytes: Gauge,
@@ -46,6 +47,7 @@ impl Default for LakeMetrics {
             removed_files: Counter::default(),
             version: Gauge::default(),
             files: Gauge::default(),
+            field_columns: Gauge::default(),
             rows: Gauge::default(),
             expired_rows: Gauge::default(),
             bytes: Gauge::default(),
@@ -86,6 +88,7 @@ impl LakeMetrics {
         r.register("removed_files", "Data files removed after that hour", m.removed_files.clone());
         r.register("version", "Version of the Delta table", m.version.clone());
         r.register("files", "Data files of the table", m.files.clone());
+        r.register("field_columns", "Fields of data that have a column of their own", m.field_columns.clone());
         r.register("rows", "Events in the table", m.rows.clone());
         r.register("expired_rows", "Events that were in the table and went by retention, ever", m.expired_rows.clone());
         r.register("bytes", "Bytes of the table's data files", m.bytes.clone());

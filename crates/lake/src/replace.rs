@@ -58,7 +58,7 @@ impl Lake {
         let next = |before: &Snapshot, version| {
             let mut files: Vec<_> = before.files.iter().filter(|f| !paths.contains(f.path.as_str())).cloned().collect();
             files.extend(made.iter().cloned().map(Arc::new));
-            Snapshot { expired_rows, ..Snapshot::new(version, before.sealed, before.root.clone(), files) }
+            Snapshot { version, expired_rows, ..before.clone() }.with_files(files)
         };
         self.advance(&table, next).await.map(Replaced::Done)
     }

@@ -1,6 +1,7 @@
 //! What readers see: the lake at one version, and the View that adds the live rows after it.
 
 use crate::stats::FileStats;
+use ::event::Fields;
 use arrow::record_batch::RecordBatch;
 use parquet::file::metadata::ParquetMetaDataReader;
 use std::fmt;
@@ -58,12 +59,20 @@ pub struct Snapshot {
     pub root: PathBuf,
     /// Its data files, by their first position.
     pub files: Vec<Arc<LakeFile>>,
+    /// The fields of `data` that have a column.
+    pub fields: Arc<Fields>,
 }
 
 impl Snapshot {
-    pub(crate) fn new(version: u64, sealed: u64, root: PathBuf, mut files: Vec<Arc<LakeFile>>) -> Self {
+    pub(crate) fn new(version: u64, sealed: u64, root: PathBuf, files: Vec<Arc<LakeFile>>) -> Self {
+        let nothing = Self { version, sealed, expired_rows: 0, root, files: Vec::new(), fields: Arc::default() };
+        nothing.with_files(files)
+    }
+
+    /// With these files instead of its own.
+    pub(crate) fn with_files(self, mut files: Vec<Arc<LakeFile>>) -> Self {
         files.sort_by_key(|f| f.stats.position.min);
-        Self { version, sealed, expired_rows: 0, root, files }
+        Self { files, ..self }
     }
 }
 

@@ -6,10 +6,10 @@ use arrow::array::{Array, AsArray};
 use arrow::compute::{max, max_string, min, min_string};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
+use event::REST;
 use serde_json::{Map, Value, json};
 
-/// The columns with statistics; the table's property `delta.dataSkippingStatsColumns`. Never ids or data: statistics outlive
-/// an erasure in the Delta log.
+/// The columns with statistics. Never ids or data: statistics outlive an erasure in the Delta log.
 pub(crate) const STATS_COLUMNS: &str = "position,sensor,type,time,received_at";
 
 /// Longer texts are no bound from above.
@@ -60,6 +60,8 @@ pub struct FileStats {
     pub sensor: Range<String>,
     /// Types.
     pub event_type: Range<String>,
+    /// The smallest value of [`event::REST`]: of the columns of fields with smaller numbers, the text need not be read. 0 where it is not known.
+    pub whole: i32,
 }
 
 impl FileStats {
@@ -100,6 +102,7 @@ impl FileStats {
                 range.max.as_ref().filter(|t| t.chars().count() <= TEXT_CHARS_MAX).map(|t| Value::from(t.as_str()));
             put(name, floor, ceiling);
         }
+        put(REST, (self.whole > 0).then(|| Value::from(self.whole)), None);
         let nulls: Map<String, Value> = STATS_COLUMNS.split(',').map(|c| (c.to_owned(), Value::from(0))).collect();
         json!({ "numRecords": self.rows, "minValues": least, "maxValues": most, "nullCount": nulls }).to_string()
     }
@@ -122,6 +125,7 @@ impl FileStats {
             received_at: time("received_at"),
             sensor: text("sensor"),
             event_type: text("type"),
+            whole: least[REST].as_i64().and_then(|whole| i32::try_from(whole).ok()).unwrap_or(0),
         })
     }
 }
@@ -154,6 +158,7 @@ mod tests {
             received_at: Range { min: Some(5), max: Some(5) },
             sensor: Range { min: Some("a".into()), max: Some("b".into()) },
             event_type: Range { min: Some("x".repeat(100)), max: Some("x".repeat(100)) },
+            whole: 7,
         };
         let json: Value = serde_json::from_str(&stats.to_json()).expect("JSON");
         assert_eq!(json["minValues"]["time"], "1969-12-31T23:59:59.999Z");
@@ -162,7 +167,7 @@ mod tests {
         assert_eq!(json["maxValues"].get("type"), None);
         let back = FileStats::from_json(&stats.to_json()).expect("our own");
         assert!(back.time.min <= stats.time.min && back.time.max >= stats.time.max, "{back:?}");
-        assert_eq!((back.rows, back.position, back.sensor), (2, stats.position, stats.sensor));
+        assert_eq!((back.rows, back.position, back.sensor, back.whole), (2, stats.position, stats.sensor, 7));
         assert!(FileStats::from_json("{}").is_err());
     }
 }

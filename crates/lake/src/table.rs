@@ -5,11 +5,12 @@ use crate::snapshot::{LakeFile, Snapshot};
 use crate::stats::{FileStats, STATS_COLUMNS};
 use crate::store::DurableStore;
 use arrow::datatypes::{DataType as ArrowType, SchemaRef};
-use deltalake_core::kernel::{DataType, PrimitiveType};
+use deltalake_core::kernel::{Action, DataType, MetadataExt, PrimitiveType, StructField, StructType};
 use deltalake_core::logstore::LogStoreRef;
 use deltalake_core::operations::create::CreateBuilder;
 use deltalake_core::protocol::SaveMode;
-use deltalake_core::{DeltaTable, DeltaTableBuilder};
+use deltalake_core::{DeltaTable, DeltaTableBuilder, DeltaTableError};
+use event::{Field, FieldRules, Fields, Kind, REST};
 use futures::TryStreamExt;
 use std::collections::HashMap;
 use std::path::Path;
@@ -18,6 +19,9 @@ use uuid::Uuid;
 
 /// The partition column: the day of receipt in UTC, so that late events open no old partition.
 pub(crate) const RECEIVED_DATE: &str = "received_date";
+
+/// The property of the table that names the columns with statistics.
+const STATS_PROPERTY: &str = "delta.dataSkippingStatsColumns";
 
 /// The table in `dir`, made when there is none.
 pub(crate) async fn open_or_create(dir: &Path, schema: &SchemaRef) -> Result<DeltaTable, OpenError> {
@@ -45,7 +49,7 @@ async fn create(store: LogStoreRef, schema: &SchemaRef) -> Result<(), LakeError>
         .with_save_mode(SaveMode::ErrorIfExists)
         .with_partition_columns([RECEIVED_DATE])
         .with_configuration([
-            ("delta.dataSkippingStatsColumns", Some(STATS_COLUMNS)),
+            (STATS_PROPERTY, Some(STATS_COLUMNS)),
             // A commit every few seconds: what no checkpoint and no reader needs goes after a day.
             ("delta.deletedFileRetentionDuration", Some("interval 1 days")),
             ("delta.logRetentionDuration", Some("interval 1 days")),
@@ -67,6 +71,9 @@ fn columns(schema: &SchemaRef) -> Vec<(String, DataType, bool)> {
 fn delta_type(kind: &ArrowType) -> DataType {
     DataType::Primitive(match kind {
         ArrowType::Int64 => PrimitiveType::Long,
+        ArrowType::Int32 => PrimitiveType::Integer,
+        ArrowType::Float64 => PrimitiveType::Double,
+        ArrowType::Boolean => PrimitiveType::Boolean,
         ArrowType::Timestamp(..) => PrimitiveType::Timestamp,
         ArrowType::Binary => PrimitiveType::Binary,
         ArrowType::Utf8 => PrimitiveType::String,
@@ -118,8 +125,48 @@ pub(crate) async fn tombstones(table: &DeltaTable) -> Result<HashMap<String, i64
     Ok(tombstones.iter().map(|t| (t.path().into_owned(), t.deletion_timestamp().unwrap_or(0))).collect())
 }
 
+/// The fields that have a column in the table, in the order in which they got it.
+fn fields(table: &DeltaTable, rules: &FieldRules) -> Result<Fields, LakeError> {
+    let schema = table.snapshot()?.schema();
+    let field = |column: &StructField| {
+        let kind = match column.data_type() {
+            DataType::Primitive(PrimitiveType::Double) => Kind::Double,
+            DataType::Primitive(PrimitiveType::Boolean) => Kind::Boolean,
+            DataType::Primitive(PrimitiveType::String) => Kind::Text,
+            _ => return None,
+        };
+        Field::of_column(column.name(), kind)
+    };
+    Ok(Fields::new(schema.fields().filter_map(field), rules.clone()))
+}
+
+/// What makes the table have the columns of these fields; none when it has them.
+pub(crate) fn with_fields(table: &DeltaTable, fields: &Fields) -> Result<Option<Action>, LakeError> {
+    let state = table.snapshot()?;
+    let before = state.schema();
+    let columns = fields.columns();
+    let new: Vec<StructField> = columns
+        .iter()
+        .filter(|column| before.field(column.name()).is_none())
+        .map(|column| StructField::new(column.name(), delta_type(column.data_type()), true))
+        .collect();
+    if new.is_empty() {
+        return Ok(None);
+    }
+    let after = StructType::try_new(before.fields().cloned().chain(new)).map_err(DeltaTableError::from)?;
+    let metadata = state.metadata().clone().with_schema(&after).map_err(DeltaTableError::from)?;
+    let statistics = format!("{STATS_COLUMNS},{REST}");
+    let metadata = metadata.add_config_key(STATS_PROPERTY.to_owned(), statistics).map_err(DeltaTableError::from)?;
+    Ok(Some(Action::Metadata(metadata)))
+}
+
 /// The table as readers see it.
-pub(crate) async fn snapshot(table: &DeltaTable, dir: &Path, wal: Uuid) -> Result<Snapshot, LakeError> {
+pub(crate) async fn snapshot(
+    table: &DeltaTable,
+    dir: &Path,
+    wal: Uuid,
+    rules: &FieldRules,
+) -> Result<Snapshot, LakeError> {
     let state = table.snapshot()?;
     let mut files = Vec::new();
     for view in state.log_data().iter() {
@@ -137,5 +184,6 @@ pub(crate) async fn snapshot(table: &DeltaTable, dir: &Path, wal: Uuid) -> Resul
     }
     let sealed = sealed_position(table, wal).await?;
     let expired_rows = transaction(table, EXPIRED).await?;
-    Ok(Snapshot { expired_rows, ..Snapshot::new(state.version(), sealed, dir.to_path_buf(), files) })
+    let fields = Arc::new(fields(table, rules)?);
+    Ok(Snapshot { expired_rows, fields, ..Snapshot::new(state.version(), sealed, dir.to_path_buf(), files) })
 }

@@ -4,6 +4,7 @@ mod common;
 
 use arrow::datatypes::{DataType, Field, Schema};
 use common::{DAY, WAL, event, open, positions, schema, sealing_of};
+use event::FieldRules;
 use lake::{Lake, LakeError, LakeMetrics, OpenError, Sealing};
 use std::sync::Arc;
 
@@ -80,7 +81,7 @@ async fn what_an_unfinished_seal_left_is_removed_and_nothing_else() {
 async fn two_lakes_over_one_folder_are_refused() {
     let dir = tempfile::tempdir().expect("a folder");
     let _first = open(dir.path()).await;
-    let second = Lake::open(dir.path(), &schema(), WAL, LakeMetrics::default()).await;
+    let second = Lake::open(dir.path(), &schema(), WAL, FieldRules::default(), LakeMetrics::default()).await;
     assert!(matches!(second, Err(OpenError::InUse(_))));
 }
 
@@ -90,7 +91,9 @@ async fn a_table_with_other_columns_is_refused() {
     drop(open(dir.path()).await);
     let mut fields: Vec<Field> = schema().fields().iter().map(|f| f.as_ref().clone()).collect();
     fields.push(Field::new("more", DataType::Utf8, true));
-    let opened = Lake::open(dir.path(), &Arc::new(Schema::new(fields)), WAL, LakeMetrics::default()).await;
+    let opened =
+        Lake::open(dir.path(), &Arc::new(Schema::new(fields)), WAL, FieldRules::default(), LakeMetrics::default())
+            .await;
     let Err(error) = opened else { panic!("opened a foreign table") };
     assert!(error.to_string().contains("column more is missing"), "{error}");
 }

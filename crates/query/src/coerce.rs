@@ -4,19 +4,41 @@
 //! and fail the whole question, because of one event, on the day when it comes: here a text that meets a number is read as a double,
 //! and as null where it is none. `data->'v'`, which is JSON of any kind, is compared by its text.
 
+use crate::fields::field_as;
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::Transformed;
 use datafusion::common::{DFSchema, ExprSchema, Result, ScalarValue};
-use datafusion::logical_expr::expr::{Between, Case, InList, InSubquery, ScalarFunction};
+use datafusion::logical_expr::expr::{Between, Case, InList, InSubquery, ScalarFunction, TryCast};
 use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
-use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
+use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawAggregateExpr, RawBinaryExpr};
 use datafusion::logical_expr::sqlparser::ast::BinaryOperator;
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator, binary_expr, cast, in_list, try_cast, when};
 use datafusion_functions_json::udfs::json_as_text_udf;
 
 /// Functions whose arguments are compared with each other.
 const COMPARING: [&str; 4] = ["coalesce", "nullif", "greatest", "least"];
+/// Aggregates that take numbers only.
+const OF_NUMBERS: [&str; 18] = [
+    "avg",
+    "sum",
+    "mean",
+    "median",
+    "stddev",
+    "stddev_pop",
+    "var",
+    "var_pop",
+    "corr",
+    "covar_samp",
+    "covar_pop",
+    "approx_median",
+    "approx_percentile_cont",
+    "percentile_cont",
+    "regr_slope",
+    "regr_intercept",
+    "regr_r2",
+    "regr_avgx",
+];
 /// Functions of times that count in nanoseconds.
 const IN_NANOSECONDS: [&str; 4] = ["date_trunc", "date_bin", "to_char", "to_unixtime"];
 /// The times that nanoseconds reach, in microseconds, less a year for what is rounded down.
@@ -31,6 +53,14 @@ impl ExprPlanner for Fields {
         use BinaryOperator::{Divide, Eq, Gt, GtEq, Lt, LtEq, Minus, Modulo, Multiply, NotEq, Plus};
         if matches!(expr.op, Eq | NotEq | Lt | LtEq | Gt | GtEq | Plus | Minus | Multiply | Divide | Modulo) {
             (expr.left, expr.right) = met(expr.left, expr.right, schema);
+        }
+        Ok(PlannerResult::Original(expr))
+    }
+
+    fn plan_aggregate(&self, mut expr: RawAggregateExpr) -> Result<PlannerResult<RawAggregateExpr>> {
+        if OF_NUMBERS.contains(&expr.func.name()) {
+            let as_number = |e: Expr| if is_field(&e) { as_double(as_text(e)) } else { e };
+            expr.args = expr.args.into_iter().map(as_number).collect();
         }
         Ok(PlannerResult::Original(expr))
     }
@@ -72,6 +102,10 @@ impl FunctionRewrite for Fields {
                 Transformed::yes(Expr::Case(Case { expr: None, when_then_expr: cases, else_expr }))
             }
             Expr::ScalarFunction(function) => called(function, schema)?,
+            Expr::TryCast(TryCast { expr, field }) => match field_as(&expr, field.data_type()) {
+                Some(field) => Transformed::yes(field),
+                None => Transformed::no(Expr::TryCast(TryCast { expr, field })),
+            },
             other => Transformed::no(other),
         })
     }
@@ -217,5 +251,5 @@ fn is_micros(expr: &Expr, schema: &dyn ExprSchema) -> bool {
 }
 
 fn as_double(expr: Expr) -> Expr {
-    try_cast(expr, DataType::Float64)
+    field_as(&expr, &DataType::Float64).unwrap_or_else(|| try_cast(expr, DataType::Float64))
 }

@@ -9,18 +9,23 @@
 //!
 //! **Invariant:** only this crate names DataFusion.
 //!
-//! Reading order: [`Queries`] runs them, `statement` what may be asked, `coerce` how texts meet numbers, `table` and `live` the View as
+//! Reading order: [`Queries`] runs them, `statement` what may be asked, `path` how fields are written, `coerce` how texts meet numbers, `fields` and `columns` how fields are
+//! answered from columns, `table` and `live` the View as
 //! a table, `prune` which files are read, [`encode()`] answers as JSON, NDJSON and CSV.
 
 mod coerce;
+mod columns;
 mod encode;
 mod error;
+mod fields;
 mod live;
 mod metrics;
+mod path;
 mod prune;
 mod rejected;
 mod relations;
 mod run;
+mod session;
 mod statement;
 mod table;
 mod value;

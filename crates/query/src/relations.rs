@@ -78,7 +78,9 @@ impl Visitor for Count {
 
 #[cfg(test)]
 mod tests {
-    use crate::statement::parse;
+    fn parse(sql: &str) -> Result<datafusion::sql::parser::Statement, crate::QueryError> {
+        crate::statement::parse(sql, &|_| None)
+    }
 
     /// Each name stands for two of the one before.
     fn doubling(times: usize) -> String {

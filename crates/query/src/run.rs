@@ -1,11 +1,13 @@
 //! Running questions: threads, limits, the stream of an answer.
 
-use crate::coerce::Fields;
+use crate::columns::highest_asked;
 use crate::error::QueryError;
+use crate::fields::type_of;
 use crate::metrics::{End, EndLabel, QueryMetrics};
 use crate::rejected::RejectedEvents;
+use crate::session::{base_state, environment};
 use crate::statement;
-use crate::table::{BATCH_ROWS, Events, LAKE_URL};
+use crate::table::{BATCH_ROWS, Events};
 use crate::value::type_name;
 use ::rejected::Rejected;
 use arrow::array::RecordBatch;
@@ -14,17 +16,15 @@ use datafusion::catalog::{MemorySchemaProvider, SchemaProvider};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::error::DataFusionError;
-use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool};
-use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
-use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
-use datafusion::execution::{FunctionRegistry, SendableRecordBatchStream};
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
-use datafusion::prelude::{SQLOptions, SessionConfig};
+use datafusion::prelude::SQLOptions;
 use futures::StreamExt;
 use lake::View;
-use object_store::local::LocalFileSystem;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,18 +36,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 /// Stack of a query's thread: enough for the deepest statement that is allowed, which is planned by recursion. Only what is used of
 /// it takes memory.
 const STACK_BYTES: usize = 256 << 20;
-/// Functions that make much from little, in one step that no limit ends.
-const MULTIPLYING: [&str; 8] = [
-    "range",
-    "generate_series",
-    "repeat",
-    "array_repeat",
-    "list_repeat",
-    "array_resize",
-    "list_resize",
-    "string_to_list",
-];
-
 /// Limits of questions.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -380,7 +368,7 @@ impl Task {
     }
 
     async fn plan(&self) -> Result<SendableRecordBatchStream, QueryError> {
-        let statement = statement::parse(&self.query.sql)?;
+        let statement = statement::parse(&self.query.sql, &|path| type_of(&self.view, path))?;
         let failed = |e: DataFusionError| QueryError::of(&e);
         let events = Arc::new(Events::new(self.view.clone(), self.shared.metrics.clone()));
         let mut state = self.state(events.clone()).map_err(failed)?;
@@ -389,15 +377,34 @@ impl Task {
         allowed.verify_plan(&plan).map_err(|e| QueryError::NotAllowed(e.strip_backtrace()))?;
         let params = self.query.params.iter().map(scalar).collect::<Result<Vec<_>, _>>()?;
         let plan = plan.with_param_values(ParamValues::from(params)).map_err(failed)?;
-        let mut physical = state.create_physical_plan(&plan).await.map_err(failed)?;
+        let mut physical = match self.physical(&state, &plan, &events).await {
+            Ok(physical) => physical,
+            // DataFusion 55 loses a field in the condition of a join when it takes it down to the files.
+            Err(_) => {
+                state.config_mut().options_mut().optimizer.enable_leaf_expression_pushdown = false;
+                self.physical(&state, &plan, &events).await.map_err(failed)?
+            }
+        };
         let batch_rows = events.batch_rows.load(Ordering::Relaxed);
         if batch_rows < BATCH_ROWS {
             // Now it is known that large events are read: every operator is to hold few of them.
             *state.config_mut() = state.config().clone().with_batch_size(batch_rows);
-            physical = state.create_physical_plan(&plan).await.map_err(failed)?;
+            physical = self.physical(&state, &plan, &events).await.map_err(failed)?;
         }
         let plan = yielding(physical).map_err(failed)?;
         execute_stream(plan, state.task_ctx()).map_err(failed)
+    }
+
+    async fn physical(
+        &self,
+        state: &SessionState,
+        plan: &LogicalPlan,
+        events: &Events,
+    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        let plan = state.optimize(plan)?;
+        let highest = highest_asked(&plan, &self.view.lake.fields)?;
+        events.asked.store(highest.map_or(0, |number| number + 1), Ordering::Relaxed);
+        state.query_planner().create_physical_plan(&plan, state).await
     }
 
     /// The base with its tables: the View, and what was rejected.
@@ -427,48 +434,6 @@ fn yielding(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>, Data
         })
     });
     wrapped.map(|plan| plan.data)
-}
-
-fn environment(options: &Options, pool: Arc<dyn MemoryPool>) -> Result<Arc<RuntimeEnv>, DataFusionError> {
-    let disk = DiskManagerBuilder::default()
-        .with_mode(DiskManagerMode::Directories(vec![options.spill_dir.clone()]))
-        .with_max_temp_directory_size(options.spill_bytes_max);
-    let environment = RuntimeEnvBuilder::new().with_memory_pool(pool).with_disk_manager_builder(disk).build_arc()?;
-    let files = LocalFileSystem::new_with_prefix(&options.lake_dir)?;
-    let url = datafusion::execution::object_store::ObjectStoreUrl::parse(LAKE_URL)?;
-    environment.register_object_store(url.as_ref(), Arc::new(files));
-    Ok(environment)
-}
-
-fn base_state(options: &Options, environment: Arc<RuntimeEnv>) -> Result<SessionState, DataFusionError> {
-    let mut config = SessionConfig::new()
-        .with_default_catalog_and_schema("catchment", "public")
-        .with_create_default_catalog_and_schema(false)
-        .with_information_schema(true)
-        .with_target_partitions(options.threads)
-        .with_batch_size(BATCH_ROWS);
-    let settings = config.options_mut();
-    "postgresql".parse().map(|dialect| settings.sql_parser.dialect = dialect)?;
-    settings.execution.time_zone = Some("UTC".into());
-    // A recursive query doubles a text a round; no limit of rows or memory sees it.
-    settings.execution.enable_recursive_ctes = false;
-    settings.execution.parquet.pushdown_filters = true;
-    settings.execution.parquet.reorder_filters = true;
-    // Columns that a filter has read are kept for the answer, 100 MB for each file by default: beyond any pool.
-    settings.execution.parquet.max_predicate_cache_size = Some(2 << 20);
-    let mut state = SessionStateBuilder::new()
-        .with_config(config)
-        .with_runtime_env(environment)
-        .with_default_features()
-        .with_table_functions(std::collections::HashMap::new())
-        .build();
-    datafusion_functions_json::register_all(&mut state)?;
-    state.register_expr_planner(Arc::new(Fields))?;
-    state.register_function_rewrite(Arc::new(Fields))?;
-    for name in MULTIPLYING {
-        state.deregister_udf(name)?;
-    }
-    Ok(state)
 }
 
 fn scalar(param: &serde_json::Value) -> Result<ScalarValue, QueryError> {

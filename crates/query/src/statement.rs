@@ -1,9 +1,11 @@
 //! What may be asked, and how the operators of JSON are understood.
 //!
-//! `data->>'value'` is the text as it was sent. A cast of it gives null where the value does not fit, instead of failing the whole
+//! `data.value` is the field as it is: a number, true or false, a text. `data->>'value'` is the text as it was sent. A cast of it gives null where the value does not fit, instead of failing the whole
 //! question because of one event. What it is where it meets a number, `coerce` decides.
 
 use crate::error::QueryError;
+use crate::fields::AS_TEXT;
+use crate::path::PathsIntoData;
 use crate::relations;
 use datafusion::sql::parser::{DFParser, Statement};
 use datafusion::sql::sqlparser::ast::{
@@ -12,6 +14,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
+use event::Kind;
 use std::ops::ControlFlow;
 
 /// Most words and signs of a statement. A chain of operators nests once for each, and is planned by recursion.
@@ -19,12 +22,15 @@ const WORDS_MAX: usize = 5_000;
 /// Most operators of a chain `a + b + c`: each is planned with all before it, so that the time grows with their square.
 const OPERATORS_MAX: usize = 1_000;
 /// Most steps of a chain `data->'a'->'b'`: as deep as an event may be nested by default.
-const STEPS_MAX: usize = 128;
+pub(crate) const STEPS_MAX: usize = 128;
 /// Most characters that `lpad` and `rpad` fill up to.
 const PAD_CHARS_MAX: u64 = 1000;
 
-/// Parses the one statement of a question, checks that it only reads, and prepares its JSON operators.
-pub(crate) fn parse(sql: &str) -> Result<Statement, QueryError> {
+/// Tells the type of a field; none for one that is a text.
+pub(crate) type TypeOf<'a> = &'a dyn Fn(&[String]) -> Option<Kind>;
+
+/// Parses the one statement of a question, checks that it only reads, and prepares its fields and JSON operators.
+pub(crate) fn parse(sql: &str, type_of: TypeOf<'_>) -> Result<Statement, QueryError> {
     let words = Tokenizer::new(&PostgreSqlDialect {}, sql)
         .tokenize()
         .map_or(0, |tokens| tokens.iter().filter(|token| !matches!(token, Token::Whitespace(_))).count());
@@ -44,10 +50,10 @@ pub(crate) fn parse(sql: &str) -> Result<Statement, QueryError> {
             return Err(QueryError::NotAllowed("there are several statements".to_owned()));
         }
     };
-    checked(statement)
+    checked(statement, type_of)
 }
 
-fn checked(statement: Statement) -> Result<Statement, QueryError> {
+fn checked(statement: Statement, type_of: TypeOf<'_>) -> Result<Statement, QueryError> {
     match statement {
         Statement::Statement(mut sql) => {
             if !reads(&sql) {
@@ -55,13 +61,14 @@ fn checked(statement: Statement) -> Result<Statement, QueryError> {
                 return Err(QueryError::NotAllowed(format!("{name} is not allowed here")));
             }
             relations::check(&sql)?;
-            match sql.visit(&mut Rewrite) {
+            let fields = PathsIntoData::of(&sql, type_of);
+            match sql.visit(&mut Rewrite(fields)) {
                 ControlFlow::Continue(()) => Ok(Statement::Statement(sql)),
                 ControlFlow::Break(error) => Err(error),
             }
         }
         Statement::Explain(mut explain) => {
-            explain.statement = Box::new(checked(*explain.statement)?);
+            explain.statement = Box::new(checked(*explain.statement, type_of)?);
             Ok(Statement::Explain(explain))
         }
         Statement::CreateExternalTable(_) => Err(QueryError::NotAllowed("CREATE is not allowed here".to_owned())),
@@ -82,9 +89,9 @@ fn reads(sql: &Sql) -> bool {
     }
 }
 
-struct Rewrite;
+struct Rewrite<'a>(PathsIntoData<'a>);
 
-impl VisitorMut for Rewrite {
+impl VisitorMut for Rewrite<'_> {
     type Break = QueryError;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<QueryError> {
@@ -94,11 +101,13 @@ impl VisitorMut for Rewrite {
         if writes || !query.locks.is_empty() {
             return refused("a query that writes or locks is not allowed here");
         }
+        self.0.sort_by_names(query);
         ControlFlow::Continue(())
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<QueryError> {
         tell_apart(&mut select.projection);
+        self.0.name(&mut select.projection);
         if select.into.is_some() { refused("SELECT INTO is not allowed here") } else { ControlFlow::Continue(()) }
     }
 
@@ -127,16 +136,10 @@ impl VisitorMut for Rewrite {
         if let Expr::Function(function) = expr {
             return pads_little(function);
         }
-        let Expr::CompoundIdentifier(parts) = expr else {
-            return ControlFlow::Continue(());
-        };
-        if parts.len() == 2 && parts[0].quote_style.is_none() && parts[0].value.eq_ignore_ascii_case("data") {
-            let field = &parts[1].value;
-            return ControlFlow::Break(QueryError::Invalid(format!(
-                "data.{field}: ask for a field of data as data->>'{field}', as a number (data->>'{field}')::double"
-            )));
+        match self.0.read(expr) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => ControlFlow::Break(error),
         }
-        ControlFlow::Continue(())
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<QueryError> {
@@ -190,8 +193,7 @@ fn pads_little(function: &Function) -> ControlFlow<QueryError> {
     }
 }
 
-/// Functions that follow a path in one call: as text, and as JSON.
-const AS_TEXT: &str = "json_as_text";
+/// The function that follows a path in one call, as JSON.
 const AS_JSON: &str = "json_get";
 
 /// `data->'a'->'b'` becomes one call with the whole path. Planned step by step, the time doubles with each.
@@ -218,7 +220,7 @@ fn flatten(expr: &mut Expr) {
     *expr = call(name, args);
 }
 
-fn call(name: &str, args: Vec<Expr>) -> Expr {
+pub(crate) fn call(name: &str, args: Vec<Expr>) -> Expr {
     let unnamed = |arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg));
     let args = args.into_iter().map(unnamed).collect();
     Expr::Function(Function {
@@ -244,10 +246,10 @@ fn arguments(function: &Function) -> Option<Vec<Expr>> {
     list.args.iter().map(plain).collect()
 }
 
-/// Whether an expression is the text of a field: `data->>'a'`, `data->'a'->>'b'`, with or without parentheses.
+/// Whether an expression is a field: `data->>'a'`, `data->'a'->>'b'`, `data.a`, with or without parentheses.
 fn is_field(expr: &Expr) -> bool {
     match expr {
-        Expr::Nested(inner) => is_field(inner),
+        Expr::Nested(inner) | Expr::Cast { kind: CastKind::TryCast, expr: inner, .. } => is_field(inner),
         Expr::BinaryOp { op: BinaryOperator::LongArrow, .. } => true,
         Expr::Function(function) => function.name.to_string() == AS_TEXT,
         _ => false,
@@ -297,8 +299,12 @@ fn refused(why: &str) -> ControlFlow<QueryError> {
 mod tests {
     use super::*;
 
+    fn plain(sql: &str) -> Result<Statement, QueryError> {
+        parse(sql, &|_| None)
+    }
+
     fn shown(sql: &str) -> String {
-        match parse(sql).expect(sql) {
+        match plain(sql).expect(sql) {
             Statement::Statement(sql) => sql.to_string(),
             other => panic!("{other:?}"),
         }
@@ -322,13 +328,13 @@ mod tests {
             "PREPARE a AS SELECT 1",
             "SELECT * FROM events TABLESAMPLE (10)",
         ] {
-            let error = parse(sql).expect_err(sql);
+            let error = plain(sql).expect_err(sql);
             assert!(matches!(error, QueryError::NotAllowed(_) | QueryError::Invalid(_)), "{sql}: {error}");
         }
         for sql in
             ["SELECT 1", "EXPLAIN SELECT 1", "SHOW TABLES", "DESCRIBE events", "WITH a AS (SELECT 1) SELECT * FROM a;"]
         {
-            parse(sql).unwrap_or_else(|e| panic!("{sql}: {e}"));
+            plain(sql).unwrap_or_else(|e| panic!("{sql}: {e}"));
         }
     }
 
@@ -344,7 +350,7 @@ mod tests {
     #[test]
     fn statements_that_grow_without_bound_are_refused() {
         let chain = |n: usize, term: &str| format!("SELECT {} FROM events", vec![term; n].join("+"));
-        parse(&chain(1000, "1")).expect("a long chain is understood");
+        plain(&chain(1000, "1")).expect("a long chain is understood");
         for sql in [
             chain(1002, "1"),
             chain(10_000, "1"),
@@ -353,15 +359,36 @@ mod tests {
             "SELECT rpad('x', position) FROM events".to_owned(),
             r#"SELECT "lpad"('x', 1000000000)"#.to_owned(),
         ] {
-            let error = parse(&sql).expect_err("too much");
+            let error = plain(&sql).expect_err("too much");
             assert!(matches!(error, QueryError::Invalid(_)), "{error}");
         }
-        parse("SELECT lpad('x', 10, '0')").expect("a usual length");
+        plain("SELECT lpad('x', 10, '0')").expect("a usual length");
     }
 
     #[test]
-    fn a_field_written_as_a_column_gets_an_error_that_says_how() {
-        let error = parse("SELECT data.temperature FROM events").expect_err("not yet a column");
-        assert!(error.to_string().contains("data->>'temperature'"), "{error}");
+    fn a_field_written_as_a_column_is_read_as_its_type() {
+        let shown = |sql: &str| match parse(sql, &|path| (path.join(".") == "room.Temperature").then_some(Kind::Double))
+        {
+            Ok(Statement::Statement(sql)) => sql.to_string(),
+            other => panic!("{other:?}"),
+        };
+        let number = "TRY_CAST(json_as_text(data, 'room', 'Temperature') AS DOUBLE PRECISION)";
+        assert_eq!(
+            shown("SELECT data.room.Temperature FROM events WHERE data.room.Temperature > 5"),
+            format!(r#"SELECT {number} AS "data.room.Temperature" FROM events WHERE {number} > 5"#)
+        );
+        assert_eq!(
+            shown("SELECT avg(e.data.other) FROM events e ORDER BY events.\"data\".\"a b\""),
+            "SELECT avg(json_as_text(e.data, 'other')) AS \"avg(e.data.other)\" FROM events e ORDER BY json_as_text(events.\"data\", 'a b')"
+        );
+        for columns in ["SELECT data.time FROM events data", "SELECT data.time FROM events AS \"data\""] {
+            assert_eq!(shown(columns), columns);
+        }
+        assert_eq!(
+            shown("SELECT data.data.x FROM events data"),
+            "SELECT json_as_text(data.data, 'x') AS \"data.x\" FROM events data"
+        );
+        let error = plain("SELECT data.list[1] FROM events").expect_err("no list");
+        assert!(error.to_string().contains("data->'list'->0"), "{error}");
     }
 }

@@ -3,6 +3,7 @@
 //! Texts are views (`Utf8View`): short ones are compared and grouped without a look elsewhere. Files are read by DataFusion's
 //! Parquet reader, live rows by `live`.
 
+use crate::columns::Whole;
 use crate::live::LiveExec;
 use crate::metrics::QueryMetrics;
 use crate::prune::kept;
@@ -30,6 +31,7 @@ use std::sync::{Arc, LazyLock};
 /// Where the lake's files are found.
 pub(crate) const LAKE_URL: &str = "lake://events";
 
+/// The columns that a statement knows.
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     let events = event::events_schema();
     let field = |f: &Field| match f.data_type() {
@@ -39,6 +41,9 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     };
     Arc::new(Schema::new(events.fields().iter().map(|f| field(f)).collect::<Vec<_>>()))
 });
+
+/// Bytes at the end of a file that are read first: its footer is mostly in them.
+pub(crate) const FOOTER_BYTES: usize = 256 * 1024;
 
 /// Rows of a batch, as every operator hands them on.
 pub(crate) const BATCH_ROWS: usize = 8192;
@@ -50,13 +55,18 @@ const BATCH_BYTES: u64 = 1 << 20;
 pub(crate) struct Events {
     view: Arc<View>,
     metrics: QueryMetrics,
+    /// The columns of the lake's files: those that a statement knows, and behind them those of fields.
+    file_schema: SchemaRef,
+    /// Columns of smaller numbers are asked for, counted as [`event::REST`] counts them.
+    pub(crate) asked: AtomicUsize,
     /// Rows that a batch may have, as far as the scans planned so far tell.
     pub(crate) batch_rows: AtomicUsize,
 }
 
 impl Events {
     pub(crate) fn new(view: Arc<View>, metrics: QueryMetrics) -> Self {
-        Self { view, metrics, batch_rows: AtomicUsize::new(BATCH_ROWS) }
+        let file_schema = Arc::new(view.lake.fields.schema(&SCHEMA));
+        Self { view, metrics, file_schema, asked: AtomicUsize::new(0), batch_rows: AtomicUsize::new(BATCH_ROWS) }
     }
 
     fn lake(
@@ -66,8 +76,8 @@ impl Events {
         scan: Scan<'_>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let options = TableParquetOptions { global: scan.parquet.clone(), ..TableParquetOptions::default() };
-        let source = ParquetSource::new(SCHEMA.clone()).with_table_parquet_options(options);
-        let mut source = source.with_metadata_size_hint(256 * 1024);
+        let source = ParquetSource::new(self.file_schema.clone()).with_table_parquet_options(options);
+        let mut source = source.with_metadata_size_hint(FOOTER_BYTES);
         if let Some(predicate) = predicate {
             source = source.with_predicate(predicate);
         }
@@ -75,24 +85,25 @@ impl Events {
         let count = groups.len();
         // Newest first, so that a question for the last events finds them in the first files.
         for (n, file) in files.iter().rev().enumerate() {
-            let statistics = Arc::new(statistics(file));
-            groups[n % count].push(PartitionedFile::new(file.path.clone(), file.bytes).with_statistics(statistics));
+            let statistics = Arc::new(statistics(file, &self.file_schema));
+            let known = PartitionedFile::new(file.path.clone(), file.bytes).with_statistics(statistics);
+            groups[n % count].push(known.with_extension(Whole(file.stats.whole)));
         }
         let rows: u64 = files.iter().map(|f| f.stats.rows).sum();
-        let mut total = Statistics::new_unknown(&SCHEMA);
+        let mut total = Statistics::new_unknown(&self.file_schema);
         total.num_rows = Precision::Exact(rows as usize);
         let url = ObjectStoreUrl::parse(LAKE_URL)?;
         let config = FileScanConfigBuilder::new(url, Arc::new(source))
             .with_file_groups(groups.into_iter().map(FileGroup::new).collect())
             .with_statistics(total)
-            .with_projection_indices(scan.projection.cloned())?
+            .with_projection_indices(Some(scan.projection.cloned().unwrap_or_else(all_columns)))?
             .with_limit(scan.limit)
             .build();
         Ok(DataSourceExec::from_data_source(config))
     }
 
     fn live(&self, scan: Scan<'_>) -> Result<Arc<dyn ExecutionPlan>> {
-        let all: Vec<usize> = (0..SCHEMA.fields().len()).collect();
+        let all = all_columns();
         let columns = scan.projection.unwrap_or(&all);
         Ok(Arc::new(LiveExec::try_new(&self.view, &SCHEMA, columns, scan.partitions)?))
     }
@@ -148,7 +159,7 @@ impl TableProvider for Events {
             partitions: state.config().target_partitions(),
             parquet: &state.config_options().execution.parquet,
         };
-        let mut parts = Vec::with_capacity(2);
+        let mut parts = Vec::with_capacity(3);
         if scan.reads_data() {
             let sealed = files.iter().map(|file| file.data_bytes(&self.view.lake.root));
             let live = self.view.live.iter().filter_map(live_data_bytes);
@@ -156,8 +167,14 @@ impl TableProvider for Events {
             let rows = (BATCH_BYTES / widest).clamp(1, BATCH_ROWS as u64);
             self.batch_rows.fetch_min(rows as usize, Ordering::Relaxed);
         }
-        if !files.is_empty() {
-            parts.push(self.lake(&files, predicate, scan)?);
+        // Files whose texts need not be read for the fields that are asked for, apart from the others.
+        let asked = self.asked.load(Ordering::Relaxed) as i64;
+        let (from_columns, from_texts): (Vec<_>, Vec<_>) =
+            files.into_iter().partition(|file| i64::from(file.stats.whole) >= asked);
+        for files in [from_columns, from_texts] {
+            if !files.is_empty() {
+                parts.push(self.lake(&files, predicate.clone(), scan)?);
+            }
         }
         if !self.view.live.is_empty() || parts.is_empty() {
             parts.push(self.live(scan)?);
@@ -177,8 +194,12 @@ fn live_data_bytes(chunk: &LiveChunk) -> Option<u64> {
     Some((bytes / rows.num_rows().max(1)) as u64)
 }
 
+fn all_columns() -> Vec<usize> {
+    (0..SCHEMA.fields().len()).collect()
+}
+
 /// What is known of a file, in the order of the columns. Bounds are not exact: times are rounded outwards.
-fn statistics(file: &LakeFile) -> Statistics {
+fn statistics(file: &LakeFile, schema: &Schema) -> Statistics {
     let stats = &file.stats;
     let bounds = |min: Option<ScalarValue>, max: Option<ScalarValue>| ColumnStatistics {
         null_count: Precision::Exact(0),
@@ -187,7 +208,7 @@ fn statistics(file: &LakeFile) -> Statistics {
         ..ColumnStatistics::new_unknown()
     };
     let time = |micros: Option<i64>| micros.map(|m| ScalarValue::TimestampMicrosecond(Some(m), Some("UTC".into())));
-    let mut known = Statistics::new_unknown(&SCHEMA);
+    let mut known = Statistics::new_unknown(schema);
     known.num_rows = Precision::Exact(stats.rows as usize);
     for (field, column) in SCHEMA.fields().iter().zip(&mut known.column_statistics) {
         let range = match (field.name().as_str(), field.data_type()) {

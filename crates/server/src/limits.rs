@@ -115,6 +115,11 @@ const LIMITS: &[Limit] = &[
         key: "request_log.waiting_bytes_max",
         code: Answer::Words("they are left out of the request log, and counted"),
     },
+    Limit {
+        what: "Fields of `data` with a column of their own",
+        key: "fields.columns_max",
+        code: Answer::Words("further ones are read from the text"),
+    },
     Limit { what: "Text of a query", key: "query.bytes_max", code: Answer::Turned(Code::QueryTooLarge) },
     Limit { what: "Queries at once", key: "query.concurrent_max", code: Answer::Turned(Code::TooManyQueries) },
     Limit { what: "Time of a query", key: "query.timeout_seconds_max", code: Answer::Turned(Code::QueryTimeout) },

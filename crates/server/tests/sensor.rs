@@ -36,6 +36,7 @@ async fn start(boot: &mut Boot, dir: &std::path::Path) -> Result<Router, BoxErro
         payload_bytes_max: 16 << 20,
         live_bytes_max: 8 * MIB,
         seal_bytes: 4 * MIB,
+        fields: engine::FieldRules::default(),
         seal_age_seconds: 3600,
         retention: engine::Retention::default(),
         room_wait_seconds: 1,

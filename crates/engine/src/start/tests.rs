@@ -4,6 +4,7 @@ use super::*;
 use crate::answers::Request;
 use crate::log::{Appended, LogFrame, RememberedKeys};
 use async_trait::async_trait;
+use event::FieldRules;
 use event::{FieldNames, Framing, Limits, ReadOptions};
 use prometheus_client::registry::Registry;
 use uuid::Uuid;
@@ -37,6 +38,7 @@ fn options(dir: &std::path::Path) -> Options {
         payload_bytes_max: 1 << 20,
         live_bytes_max: 8 << 20,
         seal_bytes: 8 << 20,
+        fields: FieldRules::default(),
         seal_age_seconds: 60,
         retention: lake::Retention::default(),
         room_wait_seconds: 1,
@@ -53,7 +55,9 @@ async fn engine_over(log: Box<dyn EventLog>, dir: &std::path::Path) -> Engine {
     let options = options(dir);
     let mut registry = Registry::default();
     let (metrics, lake_metrics) = (EngineMetrics::register(&mut registry), lake::LakeMetrics::register(&mut registry));
-    let lake = Lake::open(&options.lake_dir, &options.schema, log.id(), lake_metrics).await.expect("a lake");
+    let lake = Lake::open(&options.lake_dir, &options.schema, log.id(), FieldRules::default(), lake_metrics)
+        .await
+        .expect("a lake");
     let live = Live::new(lake.snapshot(), metrics.clone());
     let window =
         Window::new(options.window_keys_max, options.group_keys_max, Duration::from_secs(options.window_seconds));

@@ -3,6 +3,7 @@
 use arrow::array::{ArrayRef, AsArray, Int64Array, StringArray, TimestampMicrosecondArray, new_null_array};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
+use event::FieldRules;
 use lake::{Lake, LakeMetrics, Sealing};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use std::fs::File;
@@ -62,7 +63,7 @@ pub(crate) fn sealing_of(events: Vec<Event>) -> Sealing {
 }
 
 pub(crate) async fn open(dir: &Path) -> Lake {
-    Lake::open(dir, &schema(), WAL, LakeMetrics::default()).await.expect("the lake opens")
+    Lake::open(dir, &schema(), WAL, FieldRules::default(), LakeMetrics::default()).await.expect("the lake opens")
 }
 
 /// The rows of a data file.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{Options, Queries, Query, QueryMetrics};
+use event::FieldRules;
 use event::{FieldNames, Framing, Limits, ReadOptions};
 use lake::{Lake, LakeMetrics, Sealing};
 use std::sync::{Mutex, Weak};
@@ -45,7 +46,9 @@ async fn rows_that_were_merged_or_sealed_since_the_view_was_taken_are_read_once_
     let dir = tempfile::tempdir().expect("a folder");
     let lake_dir = dir.path().join("lake");
     let wal = uuid::Uuid::from_u128(7);
-    let lake = Lake::open(&lake_dir, &event::events_schema(), wal, LakeMetrics::default()).await.expect("a lake");
+    let lake = Lake::open(&lake_dir, &event::events_schema(), wal, FieldRules::default(), LakeMetrics::default())
+        .await
+        .expect("a lake");
     let options = Options {
         lake_dir,
         spill_dir: dir.path().join("spill"),

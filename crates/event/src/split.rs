@@ -1,0 +1,407 @@
+//! Takes the texts of `data` apart into the columns of fields.
+//!
+//! # What it promises
+//!
+//! - A column never tells another value than the text: what does not fit its column's type exactly is null there, and its row says in the
+//!   column [`REST`](crate::REST) that the text is to be read.
+//! - Whatever the texts are, memory is bounded: so many columns, so many names, so many bytes of a text.
+
+mod value;
+
+use crate::field::{DEPTH_MAX, Field, Fields, Kind, PATH_BYTES_MAX, WHOLE, is_path};
+use crate::json::{Scanner, SyntaxError};
+use arrow::array::{
+    Array, ArrayBuilder, ArrayRef, AsArray, BooleanBuilder, Float64Builder, Int32Builder, StringArray, StringBuilder,
+};
+use std::collections::HashMap;
+use std::sync::Arc;
+use value::{Value, fitting};
+
+/// Most names that are known at once; a row with others is looked up in the text.
+const NAMES_MAX: usize = 4096;
+
+/// Takes texts apart into the columns of fields.
+#[derive(Debug)]
+pub struct Splitter {
+    walk: Walk,
+}
+
+/// Texts, taken apart.
+#[derive(Debug)]
+pub struct Split {
+    /// The columns, as [`Fields::columns`] names them.
+    pub columns: Vec<ArrayRef>,
+    /// The smallest value of [`REST`].
+    pub whole: i32,
+}
+
+impl Splitter {
+    /// For the columns of these fields.
+    pub fn new(fields: Fields) -> Self {
+        Self { walk: Walk::new(fields, Unknown::Seen) }
+    }
+
+    /// The fields.
+    pub fn fields(&self) -> &Fields {
+        &self.walk.fields
+    }
+
+    /// Whether a field was seen that has no column and may get one.
+    pub fn saw_new(&self) -> bool {
+        self.walk.saw_new
+    }
+
+    /// Takes the texts apart.
+    pub fn split(&mut self, data: &StringArray) -> Split {
+        let mut values: Vec<Values> = self.walk.fields.iter().map(|field| Values::new(field.kind)).collect();
+        let mut rest = Int32Builder::with_capacity(data.len());
+        let mut whole = WHOLE;
+        for row in 0..data.len() {
+            let mut row_whole = WHOLE;
+            if !data.is_null(row) {
+                row_whole = self.walk.row(data.value(row), &mut |column, value| values[column].put(row, value));
+            }
+            whole = whole.min(row_whole);
+            rest.append_value(row_whole);
+        }
+        let mut columns: Vec<ArrayRef> = vec![Arc::new(rest.finish())];
+        columns.extend(values.into_iter().map(|values| values.finish(data.len())));
+        Split { columns, whole }
+    }
+
+    /// Takes the column `data` of a batch apart.
+    pub fn split_column(&mut self, data: &ArrayRef) -> Split {
+        self.split(data.as_string())
+    }
+}
+
+/// The values of a column so far; rows between were null.
+enum Values {
+    Double(Float64Builder),
+    Boolean(BooleanBuilder),
+    Text(StringBuilder),
+}
+
+impl Values {
+    fn new(kind: Kind) -> Self {
+        match kind {
+            Kind::Double => Self::Double(Float64Builder::with_capacity(0)),
+            Kind::Boolean => Self::Boolean(BooleanBuilder::with_capacity(0)),
+            Kind::Text => Self::Text(StringBuilder::with_capacity(0, 0)),
+        }
+    }
+
+    fn put(&mut self, row: usize, value: Value<'_>) {
+        self.fill(row);
+        match (self, value) {
+            (Self::Double(values), Value::Double(value)) => values.append_value(value),
+            (Self::Boolean(values), Value::Boolean(value)) => values.append_value(value),
+            (Self::Text(values), Value::Text(value)) => values.append_value(value),
+            _ => {}
+        }
+    }
+
+    /// Nulls up to a row.
+    fn fill(&mut self, row: usize) {
+        match self {
+            Self::Double(values) => values.append_nulls(row - values.len()),
+            Self::Boolean(values) => values.append_nulls(row - values.len()),
+            Self::Text(values) => values.append_nulls(row - values.len()),
+        }
+    }
+
+    fn finish(mut self, rows: usize) -> ArrayRef {
+        self.fill(rows);
+        match self {
+            Self::Double(mut values) => Arc::new(values.finish()),
+            Self::Boolean(mut values) => Arc::new(values.finish()),
+            Self::Text(mut values) => Arc::new(values.finish()),
+        }
+    }
+}
+
+/// A name somewhere in the texts.
+#[derive(Debug)]
+struct Name {
+    text: Box<str>,
+    parent: usize,
+    depth: usize,
+    /// Its column.
+    column: Option<usize>,
+    /// A field of a column lies below it.
+    leads: bool,
+    /// The rules were asked: it may get a column as long as there is room.
+    may_get: bool,
+    /// It can have a column by its name.
+    is_path: bool,
+    children: Vec<usize>,
+    by_name: HashMap<Box<str>, usize>,
+    /// The row in which it was seen last, counted from 1.
+    seen: u64,
+}
+
+impl Name {
+    fn new(text: &str, parent: usize, depth: usize) -> Self {
+        Self {
+            text: text.into(),
+            parent,
+            depth,
+            column: None,
+            leads: false,
+            may_get: false,
+            is_path: false,
+            children: Vec::new(),
+            by_name: HashMap::new(),
+            seen: 0,
+        }
+    }
+}
+
+/// A member of an object.
+enum Member {
+    /// Its name is known now.
+    Known(usize),
+    /// Its name came before in the same object.
+    Again,
+    /// There are too many names to know its own.
+    Stranger,
+}
+
+/// What becomes of a field that has no column and may get one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unknown {
+    /// It gets one at once.
+    Column,
+    /// It is told that there is one.
+    Seen,
+}
+
+/// Goes through texts, name by name. Texts of one shape have their names in the same order: the next one is guessed.
+#[derive(Debug)]
+pub(crate) struct Walk {
+    fields: Fields,
+    names: Vec<Name>,
+    unknown: Unknown,
+    saw_new: bool,
+    row: u64,
+    whole: i32,
+    scratch: String,
+}
+
+const ROOT: usize = 0;
+
+impl Walk {
+    pub(crate) fn new(fields: Fields, unknown: Unknown) -> Self {
+        let mut walk = Self {
+            names: Vec::new(),
+            fields: Fields::default(),
+            unknown,
+            saw_new: false,
+            row: 0,
+            whole: WHOLE,
+            scratch: String::new(),
+        };
+        walk.names.push(Name { leads: true, ..Name::new("", ROOT, 0) });
+        for (column, field) in fields.iter().enumerate() {
+            let mut at = ROOT;
+            for step in &field.path {
+                at = match walk.names[at].by_name.get(step.as_str()) {
+                    Some(known) => *known,
+                    None => walk.add(at, step),
+                };
+            }
+            walk.got(at, column);
+        }
+        walk.fields = fields;
+        walk
+    }
+
+    /// Goes through the text of a row. How far it need not be looked up in the text; `put` gets what fits a column.
+    pub(crate) fn row(&mut self, text: &str, put: &mut impl FnMut(usize, Value<'_>)) -> i32 {
+        self.row += 1;
+        self.whole = WHOLE;
+        let mut scanner = Scanner::new(text.as_bytes(), usize::MAX);
+        let read = match scanner.peek() {
+            Some(b'{') => self.object(&mut scanner, text, ROOT, put),
+            // No object has no fields.
+            _ => Ok(()),
+        };
+        if read.is_err() {
+            // It was read when it came.
+            self.whole = 0;
+        }
+        self.whole
+    }
+
+    /// The fields, with those that got a column on the way.
+    pub(crate) fn into_fields(self) -> Fields {
+        self.fields
+    }
+
+    /// An object whose brace is next.
+    fn object<'t>(
+        &mut self,
+        scanner: &mut Scanner<'t>,
+        text: &'t str,
+        parent: usize,
+        put: &mut impl FnMut(usize, Value<'_>),
+    ) -> Result<(), SyntaxError> {
+        scanner.at += 1;
+        if scanner.eat(b'}') {
+            return Ok(());
+        }
+        let mut guess = 0;
+        loop {
+            let key = scanner.key()?;
+            let name = &text[key.start + 1..key.end - 1];
+            if name.contains('\\') {
+                // It may stand for any name.
+                self.whole = 0;
+            }
+            let member = self.member(parent, name, &mut guess);
+            self.value(scanner, text, member, put)?;
+            if scanner.eat(b'}') {
+                return Ok(());
+            }
+            if !scanner.eat(b',') {
+                return Err(scanner.expected("a comma or the end of the object"));
+            }
+        }
+    }
+
+    fn member(&mut self, parent: usize, name: &str, guess: &mut usize) -> Member {
+        let children = &self.names[parent].children;
+        let guessed = children.get(*guess).copied().filter(|child| *self.names[*child].text == *name);
+        let known = guessed.or_else(|| self.names[parent].by_name.get(name).copied());
+        let child = match known {
+            Some(child) => child,
+            None if self.names.len() < NAMES_MAX && name.len() <= PATH_BYTES_MAX => {
+                let child = self.add(parent, name);
+                self.names[child].may_get = self.fields.may_get(&self.path(child));
+                child
+            }
+            None => return Member::Stranger,
+        };
+        *guess += 1;
+        if std::mem::replace(&mut self.names[child].seen, self.row) == self.row {
+            // Of two values of one name readers take this one or that one.
+            self.whole = 0;
+            return Member::Again;
+        }
+        Member::Known(child)
+    }
+
+    fn value<'t>(
+        &mut self,
+        scanner: &mut Scanner<'t>,
+        text: &'t str,
+        member: Member,
+        put: &mut impl FnMut(usize, Value<'_>),
+    ) -> Result<(), SyntaxError> {
+        let first = scanner.peek();
+        let start = scanner.at;
+        let name = match member {
+            Member::Known(name) => name,
+            Member::Again => return scanner.value(),
+            Member::Stranger => {
+                self.whole = self.whole.min(self.fields.len() as i32);
+                return scanner.value();
+            }
+        };
+        match first {
+            Some(b'{') if self.names[name].depth < DEPTH_MAX => {
+                self.object(scanner, text, name, put)?;
+                self.unread(name);
+            }
+            Some(b'{' | b'[') => {
+                scanner.value()?;
+                self.unread(name);
+            }
+            Some(b'n') => scanner.value()?,
+            _ => {
+                scanner.value()?;
+                self.scalar(&text[start..scanner.at], name, put);
+            }
+        }
+        Ok(())
+    }
+
+    /// An object or a list, which is in no column: as a text it is the value of its field.
+    fn unread(&mut self, name: usize) {
+        let Name { column, leads, is_path, .. } = self.names[name];
+        match column.map(|column| self.fields.kind(column)) {
+            Some(Kind::Text) => self.whole = 0,
+            // No number, nor true or false.
+            Some(_) => {}
+            // Below it lie columns, so it gets none.
+            None if leads || !is_path => {}
+            None => self.whole = self.whole.min(self.fields.len() as i32),
+        }
+    }
+
+    fn scalar(&mut self, text: &str, name: usize, put: &mut impl FnMut(usize, Value<'_>)) {
+        let Name { column, is_path, may_get, leads, .. } = self.names[name];
+        if column.is_none() && (leads || !may_get) {
+            if is_path {
+                self.whole = self.whole.min(self.fields.len() as i32);
+            }
+            return;
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let value = fitting(text, &mut scratch);
+        match (column, value) {
+            (Some(column), Some(value)) if value.kind() == self.fields.kind(column) => put(column, value),
+            (Some(_), _) => self.whole = 0,
+            (None, None) => self.whole = self.whole.min(self.fields.len() as i32),
+            (None, Some(value)) => self.unknown(name, value.kind()),
+        }
+        self.scratch = scratch;
+    }
+
+    /// A value of a field that has no column and may get one.
+    fn unknown(&mut self, name: usize, kind: Kind) {
+        let path = self.path(name);
+        if !self.fields.may_get(&path) {
+            // No room any more, or one of the same name but for capital letters was quicker.
+            self.names[name].may_get = false;
+        } else if self.unknown == Unknown::Column {
+            self.fields.push(Field { path, kind });
+            self.got(name, self.fields.len() - 1);
+        } else {
+            self.saw_new = true;
+        }
+        self.whole = self.whole.min(self.fields.len() as i32);
+    }
+
+    fn got(&mut self, name: usize, column: usize) {
+        self.names[name].column = Some(column);
+        let mut at = name;
+        while at != ROOT {
+            at = self.names[at].parent;
+            self.names[at].leads = true;
+        }
+    }
+
+    fn add(&mut self, parent: usize, name: &str) -> usize {
+        let place = self.names.len();
+        let depth = self.names[parent].depth + 1;
+        self.names.push(Name::new(name, parent, depth));
+        self.names[parent].children.push(place);
+        self.names[parent].by_name.insert(name.into(), place);
+        self.names[place].is_path = is_path(&self.path(place));
+        place
+    }
+
+    fn path(&self, name: usize) -> Vec<String> {
+        let (mut at, mut path) = (name, Vec::new());
+        while at != ROOT {
+            path.push(self.names[at].text.to_string());
+            at = self.names[at].parent;
+        }
+        path.reverse();
+        path
+    }
+}
+
+#[cfg(test)]
+mod tests;

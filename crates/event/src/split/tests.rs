@@ -1,0 +1,134 @@
+//! Which fields get a column, and that columns say what the texts say.
+
+use super::value::exact;
+use super::*;
+use crate::field::FieldRules;
+use arrow::datatypes::{Float64Type, Int32Type};
+
+fn discovered(texts: &[&str], rules: FieldRules) -> Fields {
+    let mut fields = Fields::new([], rules);
+    fields.discover(&StringArray::from_iter_values(texts));
+    fields
+}
+
+fn names(fields: &Fields) -> Vec<(String, Kind)> {
+    fields.iter().map(|field| (field.column(), field.kind)).collect()
+}
+
+fn split(texts: &[&str], fields: &Fields) -> (Vec<i32>, Vec<ArrayRef>) {
+    let mut splitter = Splitter::new(fields.clone());
+    let Split { mut columns, whole } = splitter.split(&StringArray::from_iter_values(texts));
+    let rest = columns.remove(0).as_primitive::<Int32Type>().values().to_vec();
+    assert_eq!(whole, rest.iter().copied().min().unwrap_or(WHOLE));
+    (rest, columns)
+}
+
+#[test]
+fn fields_get_columns_in_the_order_of_the_texts_with_the_type_of_the_first_value() {
+    let texts = [
+        r#"{"value": 1.5, "unit": "C", "ok": true, "gone": null, "list": [1], "where": {"room": "a", "deep": {"x": 1}}}"#,
+        r#"{"value": "n/a", "gone": 7, "big": 12345678901234567890, "odd name": 1, "a.b": 2, "Unit": "F"}"#,
+        r#"{"big": "text"}"#,
+    ];
+    let fields = discovered(&texts, FieldRules::default());
+    let expected = [
+        ("data.value", Kind::Double),
+        ("data.unit", Kind::Text),
+        ("data.ok", Kind::Boolean),
+        ("data.where.room", Kind::Text),
+        ("data.where.deep.x", Kind::Double),
+        ("data.gone", Kind::Double),
+        ("data.big", Kind::Text),
+    ];
+    assert_eq!(names(&fields), expected.map(|(name, kind)| (name.to_owned(), kind)));
+    assert_eq!(fields.get(&["where", "room"]), Some((3, Kind::Text)));
+    assert_eq!(fields.get(&["where.room"]), None, "a name with a point is another field");
+    let again: Vec<Field> =
+        fields.iter().map(|f| Field::of_column(&f.column(), f.kind).expect("a column of a field")).collect();
+    assert_eq!(again, fields.iter().cloned().collect::<Vec<_>>());
+}
+
+#[test]
+fn rows_say_which_columns_have_all_that_the_text_has() {
+    let fields = discovered(&[r#"{"n": 1, "t": "x", "in": {"b": true, "c": 1}}"#], FieldRules::default());
+    for (text, whole) in [
+        (r#"{"n": 2, "t": "y", "in": {"b": false}}"#, WHOLE),
+        (r#"{"t": null, "in": {}}"#, WHOLE),
+        (r#"{}"#, WHOLE),
+        ("[1,2]", WHOLE),
+        (r#"{"n": "n/a"}"#, 0),
+        (r#"{"n": 9007199254740993}"#, 0),
+        (r#"{"n": 1, "n": 2}"#, 0),
+        (r#"{"\u006e": 1}"#, 0),
+        (r#"{"t": 5}"#, 0),
+        (r#"{"t": [1]}"#, 0),
+        (r#"{"t": {}}"#, 0),
+        // As a number it is null both ways.
+        (r#"{"n": [1]}"#, WHOLE),
+        (r#"{"in": {"c": 1, "b": true}}"#, WHOLE),
+        (r#"{"in": 5}"#, 4),
+        // These may get a column later.
+        (r#"{"list": [1]}"#, 4),
+        (r#"{"object": {}}"#, 4),
+        (r#"{"new": 5}"#, 4),
+        (r#"{"huge": 12345678901234567890}"#, 4),
+        // These never do.
+        (r#"{"odd name": 5, "é": [1]}"#, WHOLE),
+    ] {
+        assert_eq!(split(&[text], &fields).0, [whole], "{text}");
+    }
+    let (rest, columns) = split(&[r#"{"n": 1}"#, r#"{"n": "n/a"}"#, "{}", r#"{"n": -0.5e2}"#], &fields);
+    assert_eq!(rest, [WHOLE, 0, WHOLE, WHOLE]);
+    let numbers: Vec<Option<f64>> = columns[0].as_primitive::<Float64Type>().iter().collect();
+    assert_eq!(numbers, [Some(1.0), None, None, Some(-50.0)]);
+    assert_eq!(columns.iter().map(|column| column.len()).collect::<Vec<_>>(), [4, 4, 4, 4]);
+}
+
+#[test]
+fn only_numbers_that_a_double_is_are_columns() {
+    for number in ["0", "-0", "21.5", "1e5", "1.50", "0.1", "0.30000000000000004", "9007199254740992", "1E+2", "5e-324"]
+    {
+        assert_eq!(exact(number), number.parse().ok(), "{number}");
+    }
+    for other in
+        ["9007199254740993", "0.1000000000000000055", "1e400", "-1e999999999999999999999", "1.00000000000000001"]
+    {
+        assert_eq!(exact(other), None, "{other}");
+    }
+}
+
+#[test]
+fn columns_are_bounded_and_may_be_chosen() {
+    let texts = [r#"{"a": 1, "b": {"c": 2, "d": 3}, "e": 4, "A": 5}"#];
+    let chosen = |allow: &[&str], deny: &[&str], columns_max| {
+        let owned = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect();
+        let rules = FieldRules { columns_max, allow: owned(allow), deny: owned(deny) };
+        names(&discovered(&texts, rules)).into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+    };
+    assert_eq!(chosen(&[], &[], 2), ["data.a", "data.b.c"]);
+    assert_eq!(chosen(&["b"], &[], 256), ["data.b.c", "data.b.d"]);
+    assert_eq!(chosen(&[], &["b.c", "e"], 256), ["data.a", "data.b.d"], "A is a, but for capital letters");
+
+    let many = format!("{{{}}}", (0..10_000).map(|n| format!("\"k{n}\": {n}")).collect::<Vec<_>>().join(","));
+    let fields = discovered(&[&many], FieldRules::default());
+    assert_eq!(fields.len(), 256);
+    let (rest, columns) = split(&[&many], &fields);
+    assert_eq!((rest, columns.len()), (vec![256], 256));
+}
+
+#[test]
+fn a_new_field_is_seen_as_long_as_it_may_get_a_column() {
+    let rules = FieldRules { columns_max: 2, ..FieldRules::default() };
+    let sees = |text: &str, fields: &Fields| {
+        let mut splitter = Splitter::new(fields.clone());
+        splitter.split(&StringArray::from_iter_values([text]));
+        splitter.saw_new()
+    };
+    let one = discovered(&[r#"{"a": 1}"#], rules.clone());
+    assert!(sees(r#"{"b": 1}"#, &one));
+    for text in [r#"{"a": "x"}"#, r#"{"A": 1}"#, r#"{"b": null}"#, r#"{"b": [1]}"#, r#"{"odd name": 1}"#] {
+        assert!(!sees(text, &one), "{text}");
+    }
+    let two = discovered(&[r#"{"a": 1, "b": 1}"#], rules);
+    assert!(!sees(r#"{"c": 1}"#, &two), "there is no room");
+}

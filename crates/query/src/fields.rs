@@ -1,0 +1,101 @@
+//! Fields of `data` as numbers and as true and false.
+//!
+//! `field_double(data, 'a', 'b')` is `(data->'a'->>'b')::double`, and null where the text is no number, in one call that can be answered
+//! from a column: see [`columns`](crate::columns).
+
+use arrow::compute::CastOptions;
+use arrow::datatypes::{DataType, Field as ArrowField};
+use datafusion::common::Result;
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ExpressionPlacement, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
+use datafusion_functions_json::udfs::json_as_text_udf;
+use event::{Fields, Kind};
+use lake::View;
+use std::sync::{Arc, LazyLock};
+
+/// The function of a field's text.
+pub(crate) const AS_TEXT: &str = "json_as_text";
+
+static AS_DOUBLE: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| FieldAs::udf("field_double", Kind::Double));
+static AS_BOOLEAN: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| FieldAs::udf("field_boolean", Kind::Boolean));
+
+/// The call for a field as a type, in the place of a cast of the call for its text; none when there is none.
+pub(crate) fn field_as(text: &Expr, kind: &DataType) -> Option<Expr> {
+    let function = match kind {
+        DataType::Float64 => &AS_DOUBLE,
+        DataType::Boolean => &AS_BOOLEAN,
+        _ => return None,
+    };
+    match text {
+        Expr::Alias(alias) => field_as(&alias.expr, kind),
+        Expr::ScalarFunction(call) if call.func.name() == AS_TEXT => Some(function.call(call.args.clone())),
+        _ => None,
+    }
+}
+
+/// The type of the column that can answer the calls of a function.
+pub(crate) fn kind_of(function: &ScalarUDF) -> Option<Kind> {
+    match function.inner().downcast_ref::<FieldAs>() {
+        Some(field) => Some(field.kind),
+        None => (function.name() == AS_TEXT).then_some(Kind::Text),
+    }
+}
+
+/// The type of a field, as its column has it or will have it; none when it has none and gets none, and is a text.
+pub(crate) fn type_of(view: &View, path: &[String]) -> Option<Kind> {
+    let known = &view.lake.fields;
+    if known.get(path).is_some() || !known.may_get(path) {
+        return known.get(path).map(|(_, kind)| kind);
+    }
+    let mut fields: Fields = known.as_ref().clone();
+    for chunk in &view.live {
+        let Some(rows) = chunk.rows.upgrade() else {
+            continue;
+        };
+        fields.discover(arrow::array::AsArray::as_string(rows.column_by_name("data")?));
+        if let Some((_, kind)) = fields.get(path) {
+            return Some(kind);
+        }
+    }
+    None
+}
+
+/// A field as a type, null where its text is none.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct FieldAs {
+    name: &'static str,
+    kind: Kind,
+    signature: Signature,
+}
+
+impl FieldAs {
+    fn udf(name: &'static str, kind: Kind) -> Arc<ScalarUDF> {
+        Arc::new(Self { name, kind, signature: Signature::variadic_any(Volatility::Immutable) }.into())
+    }
+}
+
+impl ScalarUDFImpl for FieldAs {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
+        json_as_text_udf().inner().return_type(arguments)?;
+        Ok(self.kind.data_type())
+    }
+
+    fn invoke_with_args(&self, mut args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        args.return_field = Arc::new(ArrowField::new(AS_TEXT, DataType::Utf8, true));
+        let text = json_as_text_udf().inner().invoke_with_args(args)?;
+        text.cast_to(&self.kind.data_type(), Some(&CastOptions { safe: true, ..CastOptions::default() }))
+    }
+
+    fn placement(&self, args: &[ExpressionPlacement]) -> ExpressionPlacement {
+        json_as_text_udf().inner().placement(args)
+    }
+}
