@@ -93,7 +93,7 @@ fn rows_max(body: &[u8], framing: &Framing<'_>, limits: &Limits) -> usize {
     if matches!(framing, Framing::CloudEvent | Framing::Binary(_)) {
         return 1;
     }
-    let starts = body.iter().filter(|b| **b == b'{').count();
+    let starts = memchr::memchr_iter(b'{', body).count();
     (starts + 1).min(body.len() / 2 + 1).min(limits.batch_events_max)
 }
 
@@ -182,7 +182,7 @@ pub(crate) fn refusal(code: Code, pointer: Option<&str>, reason: impl Into<Strin
 
 impl<'a> Reader<'a> {
     fn new(body: &[u8], framing: &Framing<'_>, options: &'a ReadOptions<'a>) -> Result<Self, ReadError> {
-        let lines = body.iter().filter(|b| **b == b'\n').count();
+        let lines = memchr::memchr_iter(b'\n', body).count();
         let rows = (lines + 1).min(rows_max(body, framing, &options.limits));
         let fields = &options.fields;
         Ok(Self {
@@ -209,8 +209,10 @@ impl<'a> Reader<'a> {
     }
 
     fn lines(&mut self, body: &[u8]) -> Result<(), ReadError> {
-        for line in body.split(|b| *b == b'\n') {
-            let line = line.trim_ascii();
+        let mut start = 0;
+        for end in memchr::memchr_iter(b'\n', body).chain([body.len()]) {
+            let line = body[start..end].trim_ascii();
+            start = end + 1;
             if !line.is_empty() {
                 self.count()?;
                 self.alone(line);

@@ -25,6 +25,8 @@ const ROW_GROUP_ROWS: usize = 128 * 1024;
 /// And its bytes, encoded, which a writer holds, and as they are.
 const ROW_GROUP_BYTES: usize = 16 << 20;
 const ROW_GROUP_PLAIN_BYTES: usize = 256 << 20;
+/// And what the writer holds for it: many columns hold more than they have encoded.
+const WRITER_BYTES: usize = 48 << 20;
 /// A page of a column has no more than about twice this: rows are handed on in parts of it, and a reader holds a whole page.
 const PAGE_BYTES: usize = 1 << 20;
 /// Rows after which the size of a page is looked at.
@@ -111,7 +113,8 @@ impl<W: Write + Send> DataFile<W> {
 
     pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<(), LakeError> {
         self.stats.add(batch);
-        for Part { rows, bytes, widest } in parts(batch, PAGE_BYTES) {
+        let fields_bytes = self.splitter.fields().len() * size_of::<f64>();
+        for Part { rows, bytes, widest } in parts(batch, PAGE_BYTES, fields_bytes) {
             if self.group_rows + rows.num_rows() > ROW_GROUP_ROWS || self.group_bytes + bytes > ROW_GROUP_PLAIN_BYTES {
                 self.end_group()?;
             }
@@ -123,7 +126,7 @@ impl<W: Write + Send> DataFile<W> {
             self.group_bytes += bytes;
             let at = self.widest.len() - 1;
             self.widest[at] = self.widest[at].max(widest);
-            if self.writer.in_progress_size() > ROW_GROUP_BYTES {
+            if self.writer.in_progress_size() > ROW_GROUP_BYTES || self.writer.memory_size() > WRITER_BYTES {
                 self.end_group()?;
             }
         }

@@ -84,12 +84,13 @@ pub(crate) struct Part {
     pub(crate) widest: usize,
 }
 
-/// The batch in parts of at most so many bytes, each of one row at least.
-pub(crate) fn parts(batch: &RecordBatch, bytes_max: usize) -> Vec<Part> {
+/// The batch in parts of at most so many bytes, each of one row at least. A row takes `fields_bytes` more in columns of fields.
+pub(crate) fn parts(batch: &RecordBatch, bytes_max: usize, fields_bytes: usize) -> Vec<Part> {
     let (of_row, mut parts, mut first) = (row_bytes(batch), Vec::new(), 0);
     while first < of_row.len() {
         let (mut bytes, mut count) = (of_row[first], 1);
-        while let Some(more) = of_row.get(first + count).filter(|more| bytes + **more <= bytes_max) {
+        let fits = |bytes: usize, count: usize| bytes + fields_bytes * count <= bytes_max;
+        while let Some(more) = of_row.get(first + count).filter(|more| fits(bytes + **more, count + 1)) {
             (bytes, count) = (bytes + more, count + 1);
         }
         let widest = of_row[first..first + count].iter().copied().max().unwrap_or(0);
