@@ -16,6 +16,8 @@ pub const WHOLE: i32 = i32::MAX;
 /// What the names of the columns begin with.
 pub const FIELDS: &str = "data.";
 
+/// Fields that the table has columns for anyhow.
+const OWN: [&str; 2] = ["type", "time"];
 /// A field that lies deeper has no column.
 pub(crate) const DEPTH_MAX: usize = 8;
 /// A field with a longer path has no column.
@@ -158,6 +160,7 @@ impl Fields {
         let name = column_of(path);
         self.fields.len() < self.rules.columns_max
             && is_path(path)
+            && !OWN.contains(&&name[FIELDS.len()..])
             && self.rules.allows(&name[FIELDS.len()..])
             && !self.folded.contains(&name.to_ascii_lowercase())
     }

@@ -7,6 +7,7 @@ use crate::stats::FileStats;
 use arrow::array::{AsArray, BooleanArray};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Schema, SchemaRef, TimestampMicrosecondType};
+use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use event::{FIELDS, Fields, Splitter, WHOLE};
 use parquet::arrow::ArrowWriter;
@@ -17,7 +18,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use uuid::Uuid;
 
 /// Rows of a row group: small enough that a reader's memory stays small, large enough to compress well.
@@ -29,6 +30,8 @@ const ROW_GROUP_PLAIN_BYTES: usize = 256 << 20;
 const WRITER_BYTES: usize = 48 << 20;
 /// A page of a column has no more than about twice this: rows are handed on in parts of it, and a reader holds a whole page.
 const PAGE_BYTES: usize = 1 << 20;
+/// Cuts that wait to be written.
+const CUTS_WAITING: usize = 2;
 /// Rows after which the size of a page is looked at.
 const PAGE_ROWS: usize = 1024;
 /// The longest row of each row group, separated by commas: how many a merge may read at once.
@@ -56,10 +59,8 @@ pub(crate) fn encode(
     let (mut files, mut saw_new) = (Vec::new(), false);
     for (n, (day, batches)) in days.into_iter().enumerate() {
         let mut file = DataFile::new(Vec::new(), batches[0].schema(), fields)?;
-        for batch in sorted(&batches)? {
-            file.write(&batch?)?;
-        }
-        saw_new |= file.splitter.saw_new();
+        file.write_all(sorted(&batches)?)?;
+        saw_new |= file.cutter.splitter.saw_new();
         let (bytes, stats) = file.finish()?;
         files.push(Encoded { path: name::path(&day_text(day), wal, range, n), bytes, stats });
     }
@@ -89,15 +90,8 @@ fn split(batch: RecordBatch, days: &mut BTreeMap<i64, Vec<RecordBatch>>) -> Resu
 
 /// A data file being written: its rows come in order.
 pub(crate) struct DataFile<W: Write + Send> {
-    writer: ArrowWriter<W>,
-    /// The columns of the table with those of the fields.
-    schema: SchemaRef,
-    splitter: Splitter,
-    stats: FileStats,
-    /// The longest row of each row group, the last one of which is being written.
-    widest: Vec<usize>,
-    group_rows: usize,
-    group_bytes: usize,
+    cutter: Cutter,
+    groups: Groups<W>,
 }
 
 impl<W: Write + Send> DataFile<W> {
@@ -107,46 +101,116 @@ impl<W: Write + Send> DataFile<W> {
         // Without the Arrow schema in the file, every reader sees the plain Parquet types.
         let options = ArrowWriterOptions::new().with_properties(properties(&schema)).with_skip_arrow_metadata(true);
         let writer = ArrowWriter::try_new_with_options(sink, schema.clone(), options)?;
-        let (splitter, stats) = (Splitter::new(fields.clone()), FileStats { whole: WHOLE, ..FileStats::default() });
-        Ok(Self { writer, schema, splitter, stats, widest: vec![0], group_rows: 0, group_bytes: 0 })
+        let stats = FileStats { whole: WHOLE, ..FileStats::default() };
+        let cutter = Cutter { schema, splitter: Splitter::new(fields.clone()), stats };
+        Ok(Self { cutter, groups: Groups { writer, widest: vec![0], rows: 0, bytes: 0 } })
     }
 
     pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<(), LakeError> {
+        self.cutter.cut(batch, |cut| self.groups.write(cut))
+    }
+
+    /// Writes these batches, while the next ones are made and cut on a thread of their own.
+    fn write_all(
+        &mut self,
+        batches: impl Iterator<Item = Result<RecordBatch, ArrowError>> + Send,
+    ) -> Result<(), LakeError> {
+        let Self { cutter, groups } = self;
+        std::thread::scope(|scope| {
+            let (sender, cuts) = mpsc::sync_channel(CUTS_WAITING);
+            let cutting = scope.spawn(move || -> Result<(), LakeError> {
+                for batch in batches {
+                    // Nobody takes them when one could not be written, which tells why.
+                    cutter.cut(&batch?, |cut| sender.send(cut).map_err(|_| LakeError::Interrupted))?;
+                }
+                Ok(())
+            });
+            for cut in cuts {
+                groups.write(cut)?;
+            }
+            cutting.join().map_err(|_| LakeError::Interrupted)?
+        })
+    }
+
+    /// What was written, and what is in it.
+    pub(crate) fn finish(self) -> Result<(W, FileStats), LakeError> {
+        Ok((self.groups.finish()?, self.cutter.stats))
+    }
+}
+
+/// Rows that are written at once, with the columns of fields.
+struct Cut {
+    rows: RecordBatch,
+    /// Of the table's own columns.
+    bytes: usize,
+    widest: usize,
+}
+
+/// Cuts batches into what is written at once.
+struct Cutter {
+    /// The columns of the table with those of the fields.
+    schema: SchemaRef,
+    splitter: Splitter,
+    stats: FileStats,
+}
+
+impl Cutter {
+    fn cut(
+        &mut self,
+        batch: &RecordBatch,
+        mut take: impl FnMut(Cut) -> Result<(), LakeError>,
+    ) -> Result<(), LakeError> {
         self.stats.add(batch);
         let fields_bytes = self.splitter.fields().len() * size_of::<f64>();
         for Part { rows, bytes, widest } in parts(batch, PAGE_BYTES, fields_bytes) {
-            if self.group_rows + rows.num_rows() > ROW_GROUP_ROWS || self.group_bytes + bytes > ROW_GROUP_PLAIN_BYTES {
-                self.end_group()?;
-            }
             let split = self.splitter.split_column(rows.column_by_name("data").expect("a column of the table"));
             self.stats.whole = self.stats.whole.min(split.whole);
             let columns = rows.columns().iter().cloned().chain(split.columns).collect();
-            self.writer.write(&RecordBatch::try_new(self.schema.clone(), columns)?)?;
-            self.group_rows += rows.num_rows();
-            self.group_bytes += bytes;
-            let at = self.widest.len() - 1;
-            self.widest[at] = self.widest[at].max(widest);
-            if self.writer.in_progress_size() > ROW_GROUP_BYTES || self.writer.memory_size() > WRITER_BYTES {
-                self.end_group()?;
-            }
+            take(Cut { rows: RecordBatch::try_new(self.schema.clone(), columns)?, bytes, widest })?;
+        }
+        Ok(())
+    }
+}
+
+/// The row groups of a data file.
+struct Groups<W: Write + Send> {
+    writer: ArrowWriter<W>,
+    /// The longest row of each, the last one of which is being written.
+    widest: Vec<usize>,
+    /// Rows of that one, and their bytes.
+    rows: usize,
+    bytes: usize,
+}
+
+impl<W: Write + Send> Groups<W> {
+    fn write(&mut self, Cut { rows, bytes, widest }: Cut) -> Result<(), LakeError> {
+        if self.rows + rows.num_rows() > ROW_GROUP_ROWS || self.bytes + bytes > ROW_GROUP_PLAIN_BYTES {
+            self.end()?;
+        }
+        self.writer.write(&rows)?;
+        self.rows += rows.num_rows();
+        self.bytes += bytes;
+        let at = self.widest.len() - 1;
+        self.widest[at] = self.widest[at].max(widest);
+        if self.writer.in_progress_size() > ROW_GROUP_BYTES || self.writer.memory_size() > WRITER_BYTES {
+            self.end()?;
         }
         Ok(())
     }
 
-    fn end_group(&mut self) -> Result<(), LakeError> {
-        if self.group_rows > 0 {
+    fn end(&mut self) -> Result<(), LakeError> {
+        if self.rows > 0 {
             self.writer.flush()?;
-            (self.group_rows, self.group_bytes) = (0, 0);
+            (self.rows, self.bytes) = (0, 0);
             self.widest.push(0);
         }
         Ok(())
     }
 
-    /// What was written, and what is in it.
-    pub(crate) fn finish(mut self) -> Result<(W, FileStats), LakeError> {
+    fn finish(mut self) -> Result<W, LakeError> {
         let widest: Vec<String> = self.widest.iter().filter(|bytes| **bytes > 0).map(usize::to_string).collect();
         self.writer.append_key_value_metadata(KeyValue::new(WIDEST.to_owned(), widest.join(",")));
-        Ok((self.writer.into_inner()?, self.stats))
+        Ok(self.writer.into_inner()?)
     }
 }
 
