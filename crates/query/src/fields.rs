@@ -3,6 +3,7 @@
 //! `field_double(data, 'a', 'b')` is `(data->'a'->>'b')::double`, and null where the text is no number, in one call that can be answered
 //! from a column: see [`columns`](crate::columns).
 
+use arrow::array::AsArray;
 use arrow::compute::CastOptions;
 use arrow::datatypes::{DataType, Field as ArrowField};
 use datafusion::common::Result;
@@ -12,6 +13,7 @@ use datafusion::logical_expr::{
 use datafusion_functions_json::udfs::json_as_text_udf;
 use event::{Fields, Kind};
 use lake::View;
+use std::cell::OnceCell;
 use std::sync::{Arc, LazyLock};
 
 /// The function of a field's text.
@@ -42,23 +44,40 @@ pub(crate) fn kind_of(function: &ScalarUDF) -> Option<Kind> {
     }
 }
 
-/// The type of a field, as its column has it or will have it; none when it has none and gets none, and is a text.
-pub(crate) fn type_of(view: &View, path: &[String]) -> Option<Kind> {
-    let known = &view.lake.fields;
-    if known.get(path).is_some() || !known.may_get(path) {
-        return known.get(path).map(|(_, kind)| kind);
+/// The types of the fields of a View.
+pub(crate) struct FieldTypes<'a> {
+    view: &'a View,
+    /// With the columns that the live rows will bring; looked for once.
+    with_live: OnceCell<Fields>,
+}
+
+impl<'a> FieldTypes<'a> {
+    pub(crate) fn new(view: &'a View) -> Self {
+        Self { view, with_live: OnceCell::new() }
     }
-    let mut fields: Fields = known.as_ref().clone();
-    for chunk in &view.live {
-        let Some(rows) = chunk.rows.upgrade() else {
-            continue;
-        };
-        fields.discover(arrow::array::AsArray::as_string(rows.column_by_name("data")?));
-        if let Some((_, kind)) = fields.get(path) {
-            return Some(kind);
+
+    /// The type of a field, as its column has it or will have it; none when it has none and gets none, and is a text.
+    pub(crate) fn of(&self, path: &[String]) -> Option<Kind> {
+        let known = &self.view.lake.fields;
+        let fields = if known.may_get(path) { self.with_live.get_or_init(|| self.discovered()) } else { known };
+        fields.get(path).map(|(_, kind)| kind)
+    }
+
+    fn discovered(&self) -> Fields {
+        loop {
+            // Rows of this View may be sealed since, with their columns.
+            let newest = (self.view.newest.0)();
+            let live: Option<Vec<_>> = newest.live.iter().map(|chunk| chunk.rows.upgrade()).collect();
+            let Some(live) = live else {
+                continue;
+            };
+            let mut fields = newest.lake.fields.as_ref().clone();
+            for rows in live {
+                fields.discover(rows.column_by_name("data").expect("a column of the table").as_string());
+            }
+            return fields;
         }
     }
-    None
 }
 
 /// A field as a type, null where its text is none.

@@ -2,7 +2,7 @@
 
 use crate::columns::highest_asked;
 use crate::error::QueryError;
-use crate::fields::type_of;
+use crate::fields::FieldTypes;
 use crate::metrics::{End, EndLabel, QueryMetrics};
 use crate::rejected::RejectedEvents;
 use crate::session::{base_state, environment};
@@ -368,7 +368,10 @@ impl Task {
     }
 
     async fn plan(&self) -> Result<SendableRecordBatchStream, QueryError> {
-        let statement = statement::parse(&self.query.sql, &|path| type_of(&self.view, path))?;
+        let statement = {
+            let types = FieldTypes::new(&self.view);
+            statement::parse(&self.query.sql, &|path| types.of(path))?
+        };
         let failed = |e: DataFusionError| QueryError::of(&e);
         let events = Arc::new(Events::new(self.view.clone(), self.shared.metrics.clone()));
         let mut state = self.state(events.clone()).map_err(failed)?;
