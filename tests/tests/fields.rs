@@ -95,6 +95,8 @@ fn a_field_is_the_same_in_live_rows_in_the_lake_and_after_a_start() {
         "SELECT (data->>'temperature')::double, data->>'temperature', (data.temperature)::bigint FROM events ORDER BY position",
         "SELECT DISTINCT data.ok FROM events ORDER BY data.ok",
         "SELECT CASE data.room.Floor WHEN 2 THEN 'two' ELSE 'other' END, coalesce(data.humidity, -1) FROM events ORDER BY position",
+        "SELECT position FROM events WHERE data.temperature = 'n/a' OR data.temperature IN (21.5, 'n/a') ORDER BY 1",
+        "SELECT coalesce(data.temperature, 'none') FROM events ORDER BY position",
         "SELECT max(t) FROM (SELECT data.temperature AS t FROM events WHERE data.temperature IN (21.5, 19.5)) x",
     ];
     let ask = |collector: &Collector| questions.map(|sql| (sql, collector.query(sql).text));
@@ -139,6 +141,8 @@ fn questions_use_the_columns_and_leave_the_text_unread() {
         let scan = scan(sql);
         assert!(scan.contains("data.temperature@") && !scan.contains("data@"), "{sql}: {scan}");
     }
+    let twice = "SELECT a = b, a = c FROM (SELECT a, a AS b, a AS c, concat(data, '')->>'x' FROM (SELECT random() AS a, data FROM events) t) u";
+    assert_eq!(collector.rows(&format!("{twice} LIMIT 1")), [[json!(true), json!(true)]]);
     // What was sent is in the text alone.
     assert!(scan("SELECT data->>'temperature' FROM events").contains("data@"));
     // One event whose field is no number: only its file is read that way.

@@ -22,6 +22,8 @@ const CONNECTION_BYTES: u64 = 32 << 10;
 const REQUEST_BYTES: u64 = 12 << 10;
 /// The files of one seal while they are encoded.
 const SEAL_BYTES: u64 = 64 << 20;
+/// What the column of a field takes beside its values while a file is written.
+const COLUMN_BYTES: u64 = 128 << 10;
 
 /// Small data files while they are put together: of each a page a column and some rows, and one row group of what is written.
 const COMPACTION_BYTES: u64 = 96 << 20;
@@ -42,7 +44,7 @@ pub(crate) fn parts(settings: &Settings, foundation: &Foundation) -> Vec<Part> {
                 .0
                 .max(settings.ingest.in_flight_bytes_max.0 + settings.ingest.group_bytes_max.0),
         ),
-        part("files of one seal", SEAL_BYTES),
+        part("files of one seal: fields.columns_max", SEAL_BYTES + settings.fields.columns_max as u64 * COLUMN_BYTES),
         part("data files that are put together", COMPACTION_BYTES),
         part(
             "remembered keys: window.keys_max, and those of one group",

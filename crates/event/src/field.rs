@@ -4,7 +4,7 @@
 //! later. Names are what every reader of the table can read: letters, digits, underscores, no two alike but for capital letters.
 
 use crate::split::{Unknown, Walk};
-use arrow::array::{Array, StringArray};
+use arrow::array::StringArray;
 use arrow::datatypes::{DataType, Field as ArrowField, Schema};
 use std::collections::{HashMap, HashSet};
 
@@ -78,7 +78,7 @@ pub(crate) fn is_path(path: &[impl AsRef<str>]) -> bool {
     (1..=DEPTH_MAX).contains(&path.len()) && bytes <= PATH_BYTES_MAX && path.iter().all(|step| is_name(step.as_ref()))
 }
 
-fn is_name(name: &str) -> bool {
+pub(crate) fn is_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
@@ -155,23 +155,26 @@ impl Fields {
         same.then(|| (place, self.fields[place].kind))
     }
 
+    /// Whether there may be one more column.
+    pub(crate) fn has_room(&self) -> bool {
+        self.fields.len() < self.rules.columns_max
+    }
+
     /// Whether a field that has none may get a column.
     pub fn may_get(&self, path: &[impl AsRef<str>]) -> bool {
         let name = column_of(path);
-        self.fields.len() < self.rules.columns_max
+        self.has_room()
             && is_path(path)
             && !OWN.contains(&&name[FIELDS.len()..])
             && self.rules.allows(&name[FIELDS.len()..])
             && !self.folded.contains(&name.to_ascii_lowercase())
     }
 
-    /// Gives columns to the fields of these texts that may get one, in the order of the texts.
-    pub fn discover(&mut self, data: &StringArray) {
+    /// Gives columns to the fields of these texts that may get one, in the order of the texts, however they are cut.
+    pub fn discover<'a>(&mut self, data: impl IntoIterator<Item = &'a StringArray>) {
         let mut walk = Walk::new(std::mem::take(self), Unknown::Column);
-        for row in 0..data.len() {
-            if !data.is_null(row) {
-                walk.row(data.value(row), &mut |_, _| {});
-            }
+        for text in data.into_iter().flatten().flatten() {
+            walk.row(text, &mut |_, _| {});
         }
         *self = walk.into_fields();
     }

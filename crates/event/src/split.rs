@@ -8,7 +8,7 @@
 
 mod value;
 
-use crate::field::{DEPTH_MAX, Field, Fields, Kind, PATH_BYTES_MAX, WHOLE, is_path};
+use crate::field::{DEPTH_MAX, Field, Fields, Kind, PATH_BYTES_MAX, WHOLE, is_name, is_path};
 use crate::json::{Scanner, SyntaxError};
 use arrow::array::{
     Array, ArrayBuilder, ArrayRef, AsArray, BooleanBuilder, Float64Builder, Int32Builder, StringArray, StringBuilder,
@@ -31,7 +31,7 @@ pub struct Splitter {
 pub struct Split {
     /// The columns, as [`Fields::columns`] names them.
     pub columns: Vec<ArrayRef>,
-    /// The smallest value of [`REST`].
+    /// The smallest value of [`REST`](crate::REST).
     pub whole: i32,
 }
 
@@ -161,8 +161,8 @@ impl Name {
 enum Member {
     /// Its name is known now.
     Known(usize),
-    /// Its name came before in the same object.
-    Again,
+    /// Its name came before in the same object, or can be on no way to a column.
+    Passed,
     /// There are too many names to know its own.
     Stranger,
 }
@@ -270,6 +270,9 @@ impl Walk {
     }
 
     fn member(&mut self, parent: usize, name: &str, guess: &mut usize) -> Member {
+        if !is_name(name) {
+            return Member::Passed;
+        }
         let children = &self.names[parent].children;
         let guessed = children.get(*guess).copied().filter(|child| *self.names[*child].text == *name);
         let known = guessed.or_else(|| self.names[parent].by_name.get(name).copied());
@@ -280,13 +283,16 @@ impl Walk {
                 self.names[child].may_get = self.fields.may_get(&self.path(child));
                 child
             }
-            None => return Member::Stranger,
+            None => {
+                self.saw_new |= self.fields.has_room();
+                return Member::Stranger;
+            }
         };
         *guess += 1;
         if std::mem::replace(&mut self.names[child].seen, self.row) == self.row {
             // Of two values of one name readers take this one or that one.
             self.whole = 0;
-            return Member::Again;
+            return Member::Passed;
         }
         Member::Known(child)
     }
@@ -302,7 +308,7 @@ impl Walk {
         let start = scanner.at;
         let name = match member {
             Member::Known(name) => name,
-            Member::Again => return scanner.value(),
+            Member::Passed => return scanner.value(),
             Member::Stranger => {
                 self.whole = self.whole.min(self.fields.len() as i32);
                 return scanner.value();

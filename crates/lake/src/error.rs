@@ -102,6 +102,27 @@ pub enum LakeError {
     Interrupted,
 }
 
+impl LakeError {
+    /// Whether the table does not take its columns, whatever the disk does.
+    pub(crate) fn is_of_schema(&self) -> bool {
+        use DeltaTableError as E;
+        let Self::Delta(error) = self else {
+            return false;
+        };
+        matches!(
+            **error,
+            E::SchemaMismatch { .. }
+                | E::MetadataError(_)
+                | E::NoSchema
+                | E::MissingFeature { .. }
+                | E::InvalidData { .. }
+                | E::CommitValidation { .. }
+                | E::KernelError(_)
+                | E::Kernel { .. }
+        )
+    }
+}
+
 impl From<DeltaTableError> for LakeError {
     fn from(error: DeltaTableError) -> Self {
         Self::Delta(Box::new(error))

@@ -150,9 +150,10 @@ impl Lake {
             // An error can come after the commit is in: only the table itself knows.
             table.update_state().await?;
             if table::sealed_position(&table, self.shared.wal).await? != last {
-                if fields.len() > self.snapshot().fields.len() {
-                    // Whatever the reason: the next try has the columns that are there.
+                if error.is_of_schema() {
+                    // The next try has the columns that are there.
                     self.shared.has_all_fields.store(true, Ordering::Relaxed);
+                    tracing::warn!(%error, "no further field of data gets a column until the next start");
                 }
                 return Err(error);
             }
@@ -298,9 +299,11 @@ fn encode_with_new(
     }
     // In the order of the positions, in which queries find them as well.
     let mut more = fields.as_ref().clone();
-    for batch in batches {
-        more.discover(batch.column_by_name("data").expect("a column of the table").as_string());
+    more.discover(batches.iter().map(|batch| batch.column_by_name("data").expect("a column of the table").as_string()));
+    if more.len() == fields.len() {
+        return Ok((encoded, fields));
     }
+    drop(encoded);
     let (encoded, _) = encode(batches, wal, range, &more)?;
     Ok((encoded, Arc::new(more)))
 }

@@ -4,7 +4,7 @@
 //! and fail the whole question, because of one event, on the day when it comes: here a text that meets a number is read as a double,
 //! and as null where it is none. `data->'v'`, which is JSON of any kind, is compared by its text.
 
-use crate::fields::field_as;
+use crate::fields::{field_as, kind_of};
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::Transformed;
@@ -15,6 +15,7 @@ use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawAggregate
 use datafusion::logical_expr::sqlparser::ast::BinaryOperator;
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator, binary_expr, cast, in_list, try_cast, when};
 use datafusion_functions_json::udfs::json_as_text_udf;
+use event::Kind;
 
 /// Functions whose arguments are compared with each other.
 const COMPARING: [&str; 4] = ["coalesce", "nullif", "greatest", "least"];
@@ -140,6 +141,7 @@ fn met(left: Expr, right: Expr, schema: &dyn ExprSchema) -> (Expr, Expr) {
 /// Expressions that are compared with each other: JSON becomes its text, and texts become doubles where one is a number.
 fn all_met<const N: usize>(exprs: [Expr; N], schema: &dyn ExprSchema) -> [Expr; N] {
     let exprs = exprs.map(as_text);
+    let exprs = if exprs.iter().any(is_word) { exprs.map(typed_as_text) } else { exprs };
     let numbers = exprs.iter().any(|e| is_number(e, schema));
     exprs.map(|e| if numbers && is_text(&e, schema) { as_double(e) } else { e })
 }
@@ -147,7 +149,10 @@ fn all_met<const N: usize>(exprs: [Expr; N], schema: &dyn ExprSchema) -> [Expr; 
 /// `v IN (5, 'n/a')` asks for the number and for the text.
 fn listed(list: InList, schema: &dyn ExprSchema) -> Result<Expr> {
     let InList { expr, list, negated } = list;
-    let (expr, list): (Expr, Vec<Expr>) = (as_text(*expr), list.into_iter().map(as_text).collect());
+    let (mut expr, list): (Expr, Vec<Expr>) = (as_text(*expr), list.into_iter().map(as_text).collect());
+    if list.iter().any(is_word) {
+        expr = typed_as_text(expr);
+    }
     if is_number(&expr, schema) {
         let list = list.into_iter().map(|e| if is_text(&e, schema) { as_double(e) } else { e }).collect();
         return Ok(in_list(expr, list, negated));
@@ -176,6 +181,9 @@ fn called(mut function: ScalarFunction, schema: &dyn ExprSchema) -> Result<Trans
         let args = function.args.into_iter();
         function.args = args.map(|e| within_if_column(e, schema)).collect::<Result<_>>()?;
         return Ok(Transformed::yes(Expr::ScalarFunction(function)));
+    }
+    if COMPARING.contains(&name) && function.args.iter().any(is_word) {
+        function.args = function.args.into_iter().map(typed_as_text).collect();
     }
     if !COMPARING.contains(&name) || !function.args.iter().any(is_field) {
         return Ok(Transformed::no(Expr::ScalarFunction(function)));
@@ -248,6 +256,31 @@ fn is_time(expr: &Expr, schema: &dyn ExprSchema) -> bool {
 fn is_micros(expr: &Expr, schema: &dyn ExprSchema) -> bool {
     let micros = |kind| matches!(kind, DataType::Timestamp(TimeUnit::Microsecond, _));
     matches!(expr, Expr::Column(_)) && expr.get_type(schema).is_ok_and(micros)
+}
+
+/// Whether an expression is a text that is written out and no number.
+fn is_word(expr: &Expr) -> bool {
+    match expr {
+        Expr::Literal(value, _) => value.try_as_str().flatten().is_some_and(|text| text.trim().parse::<f64>().is_err()),
+        _ => false,
+    }
+}
+
+/// A field that is read as a number, as its text: beside a word it is compared with that.
+fn typed_as_text(expr: Expr) -> Expr {
+    match expr {
+        Expr::Alias(alias) if is_double(&alias.expr) => typed_as_text(*alias.expr),
+        Expr::ScalarFunction(mut call) if kind_of(&call.func) == Some(Kind::Double) => {
+            call.func = json_as_text_udf();
+            Expr::ScalarFunction(call)
+        }
+        Expr::TryCast(TryCast { expr, field }) if *field.data_type() == DataType::Float64 && is_field(&expr) => *expr,
+        other => other,
+    }
+}
+
+fn is_double(expr: &Expr) -> bool {
+    matches!(expr, Expr::ScalarFunction(call) if kind_of(&call.func) == Some(Kind::Double))
 }
 
 fn as_double(expr: Expr) -> Expr {

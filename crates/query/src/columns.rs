@@ -106,7 +106,14 @@ fn to_files(node: &Arc<dyn ExecutionPlan>) -> Changed {
     if !exprs.iter().any(|projected| has_field(&projected.expr)) {
         return Ok(None);
     }
+    // What is computed is computed once: only names and values go through.
+    let is_plain = |expr: &Arc<dyn PhysicalExpr>| {
+        expr.downcast_ref::<Column>().is_some() || expr.downcast_ref::<Literal>().is_some()
+    };
     while let Some(inner) = input.downcast_ref::<ProjectionExec>() {
+        if !inner.projection_expr().iter().all(|projected| is_plain(&projected.expr)) {
+            return Ok(None);
+        }
         exprs = inner.projection_expr().try_merge(&exprs)?;
         input = inner.input().clone();
     }
@@ -124,7 +131,8 @@ fn to_files(node: &Arc<dyn ExecutionPlan>) -> Changed {
 /// Whether an expression asks for a field.
 fn has_field(expr: &Arc<dyn PhysicalExpr>) -> bool {
     let is_field = |expr: &Arc<dyn PhysicalExpr>| {
-        expr.downcast_ref::<ScalarFunctionExpr>().is_some_and(|call| kind_of(call.fun()).is_some())
+        let call = expr.downcast_ref::<ScalarFunctionExpr>().filter(|call| kind_of(call.fun()).is_some());
+        call.is_some_and(|call| call.args().first().is_some_and(|data| data.downcast_ref::<Column>().is_some()))
     };
     expr.exists(|expr| Ok(is_field(expr))).unwrap_or(false)
 }

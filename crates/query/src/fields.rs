@@ -72,9 +72,9 @@ impl<'a> FieldTypes<'a> {
                 continue;
             };
             let mut fields = newest.lake.fields.as_ref().clone();
-            for rows in live {
-                fields.discover(rows.column_by_name("data").expect("a column of the table").as_string());
-            }
+            fields.discover(
+                live.iter().map(|rows| rows.column_by_name("data").expect("a column of the table").as_string()),
+            );
             return fields;
         }
     }

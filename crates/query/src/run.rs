@@ -383,10 +383,11 @@ impl Task {
         let mut physical = match self.physical(&state, &plan, &events).await {
             Ok(physical) => physical,
             // DataFusion 55 loses a field in the condition of a join when it takes it down to the files.
-            Err(_) => {
+            Err(error) if error.to_string().contains("__datafusion_extracted") => {
                 state.config_mut().options_mut().optimizer.enable_leaf_expression_pushdown = false;
                 self.physical(&state, &plan, &events).await.map_err(failed)?
             }
+            Err(error) => return Err(failed(error)),
         };
         let batch_rows = events.batch_rows.load(Ordering::Relaxed);
         if batch_rows < BATCH_ROWS {

@@ -7,7 +7,7 @@ use arrow::datatypes::{Float64Type, Int32Type};
 
 fn discovered(texts: &[&str], rules: FieldRules) -> Fields {
     let mut fields = Fields::new([], rules);
-    fields.discover(&StringArray::from_iter_values(texts));
+    fields.discover([&StringArray::from_iter_values(texts)]);
     fields
 }
 
@@ -114,6 +114,27 @@ fn columns_are_bounded_and_may_be_chosen() {
     assert_eq!(fields.len(), 256);
     let (rest, columns) = split(&[&many], &fields);
     assert_eq!((rest, columns.len()), (vec![256], 256));
+}
+
+#[test]
+fn names_that_can_have_no_column_take_no_room_and_cuts_make_no_difference() {
+    let junk = |from: usize| {
+        format!("{{{}}}", (from..from + 5000).map(|n| format!("\"{n}-x\":1")).collect::<Vec<_>>().join(","))
+    };
+    let names = |from: usize| {
+        format!("{{{}}}", (from..from + 5000).map(|n| format!("\"n{n}\":null")).collect::<Vec<_>>().join(","))
+    };
+    let texts = [junk(0), r#"{"t": 1}"#.into(), names(0), r#"{"late": 1}"#.into(), r#"{"t": "x"}"#.into()];
+    let whole = StringArray::from_iter_values(&texts);
+    for cut in 0..=texts.len() {
+        let mut fields = Fields::default();
+        fields.discover([&whole.slice(0, cut), &whole.slice(cut, texts.len() - cut)]);
+        // There are too many names when `late` comes: it waits for another time.
+        assert_eq!(self::names(&fields), [("data.t".to_owned(), Kind::Double)], "cut at {cut}");
+    }
+    let mut splitter = Splitter::new(Fields::default());
+    splitter.split(&StringArray::from_iter_values([names(0), r#"{"late": 1}"#.into()]));
+    assert!(splitter.saw_new(), "what is not known may be new");
 }
 
 #[test]
