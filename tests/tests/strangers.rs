@@ -171,12 +171,15 @@ impl Drop for Ended {
 struct Sending(Child);
 
 impl Sending {
-    /// As the sensor `roof`, whose first 1,000 lines are stored.
+    /// As the sensor `roof`, whose first 1,000 lines are stored and answered.
     fn begun(dir: &Path, collector: &Collector) -> Self {
         assert_done(&catchment(dir, &["sensor", "add", "roof"], b""));
         let mut sending = Self::start(dir);
         sending.lines(1000);
         collector.wait_for("the first lines", |c| c.rows("SELECT count(*) FROM events") == [[serde_json::json!(1000)]]);
+        // They are seen before they are answered.
+        let log = || std::fs::read_to_string(dir.join("log")).expect("the log");
+        tests::wait_until("their answer", || log().contains("[200] POST /api/v1/events"));
         sending
     }
 

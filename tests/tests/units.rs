@@ -54,7 +54,10 @@ fn the_service_is_exposed_less_than_2_of_10() {
 fn the_bound_of_memory_by_default_fits_into_what_the_unit_allows() {
     let dir = tempfile::tempdir().expect("a folder");
     let _collector = Collector::start(dir.path());
-    let log = std::fs::read_to_string(dir.path().join("log")).expect("the log");
+    // A thread of its own writes the log.
+    let log = || std::fs::read_to_string(dir.path().join("log")).expect("the log");
+    tests::wait_until("the bound is logged", || log().contains("\"memory_bound_bytes\":"));
+    let log = log();
     let bound = log.split("\"memory_bound_bytes\":").nth(1).expect("the bound is logged");
     let bound: u64 = bound.split(['}', ',']).next().and_then(|n| n.parse().ok()).expect("a number");
     let unit = std::fs::read_to_string(units().join("catchment.service")).expect("the unit");
