@@ -8,11 +8,13 @@ mod door;
 mod postgres;
 mod prometheus;
 mod raw;
+mod readers;
 
 pub use accounting::{balances, imbalances};
 pub use door::{Door, Fate};
 pub use postgres::Postgres;
 pub use prometheus::{Prometheus, has_prometheus, rules_folder};
+pub use readers::{as_read_by, readers_python};
 
 use serde_json::Value;
 use std::io::{Read, Write};
@@ -95,17 +97,6 @@ pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
         assert!(Instant::now() < deadline, "{what} did not happen in time");
         std::thread::sleep(Duration::from_millis(5));
     }
-}
-
-/// What a program for [`readers_python`] ends with: threads of the readers abort Python now and then while it ends by itself.
-pub const READERS_END: &str = "\nimport os, sys; sys.stdout.flush(); os._exit(0)";
-
-/// A Python that has the readers `deltalake`, `polars` and `duckdb`; none when this machine has none.
-pub fn readers_python() -> Option<PathBuf> {
-    let python = std::env::var_os("CATCHMENT_READERS_PYTHON").map_or_else(|| PathBuf::from("python3"), PathBuf::from);
-    let program = format!("import deltalake, polars, duckdb, pyarrow{READERS_END}");
-    let imports = Command::new(&python).args(["-c", &program]).output();
-    imports.is_ok_and(|output| output.status.success()).then_some(python)
 }
 
 /// Says that a test was skipped, and why.

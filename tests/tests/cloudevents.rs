@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::Command;
-use tests::{Answer, Collector, READERS_END, corpus, skipped};
+use tests::{Answer, Collector, as_read_by, corpus, skipped};
 
 const STRUCTURED: &str = "application/cloudevents+json";
 const BATCHED: &str = "application/cloudevents-batch+json; charset=UTF-8";
@@ -209,11 +209,7 @@ fn events_are_shown_with_all_they_came_with_live_and_at_rest() {
     let program = "import sys, json, deltalake
 rows = deltalake.DeltaTable(sys.argv[1]).to_pyarrow_table().sort_by('position').to_pylist()
 print(json.dumps([[r['source'], r['content_type'], r['attributes'], r['data'], r['data_binary'] and r['data_binary'].hex()] for r in rows]))";
-    let program = format!("{program}{READERS_END}");
-    let output =
-        Command::new(python).args(["-c", &program]).arg(dir.path().join("data/lake")).output().expect("Python runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let rows: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let rows = as_read_by(&python, ("deltalake", program), dir.path());
     assert_eq!(rows[0], json!(["/s", "image/png", "{\"site\":\"a b\"}", null, "ff0001504e47"]));
     assert_eq!(rows[1], json!(["/s", null, "{\"n\":7}", "{\"v\": 1e2}", null]));
 }

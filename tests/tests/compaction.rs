@@ -4,8 +4,7 @@
 use serde_json::Value;
 use std::collections::HashSet;
 use std::path::Path;
-use std::process::Command;
-use tests::{Collector, READERS_END, skipped};
+use tests::{Collector, as_read_by, skipped};
 
 /// Each of these batches is larger than `seal.bytes`: it is a seal of its own.
 const BATCH: u64 = 2_000;
@@ -99,11 +98,7 @@ fn independent_readers_find_what_the_collector_counts_before_and_after_files_are
         collector.wait_for("the compactions", |c| c.metric("catchment_lake_compaction_due_files") < 16.0);
         let counted = collector.rows("SELECT count(*), count(DISTINCT position), sum(length(data)) FROM events");
         for (name, program) in READERS {
-            let program = format!("{program}{READERS_END}");
-            let table = dir.path().join("data/lake");
-            let output = Command::new(&python).args(["-c", &program]).arg(table).output().expect("Python runs");
-            assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
-            let found: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+            let found = as_read_by(&python, (name, program), dir.path());
             assert_eq!(found, Value::from(counted[0].clone()), "{name} after {next} batches");
         }
     }

@@ -1,10 +1,7 @@
 //! Real events, sent over HTTP and read back: by SQL byte for byte, and from the table by readers that are not ours.
 
-use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::Command;
-use tests::{Collector, READERS_END, corpus, gunzipped_lines, skipped};
+use tests::{Collector, as_read_by, corpus, gunzipped_lines, skipped};
 
 const CORPORA: [&str; 3] = ["nab", "access_logs", "github_webhooks"];
 
@@ -97,16 +94,9 @@ fn independent_readers_find_the_same_events_in_the_table() {
     }
     assert_eq!(collector.terminate(), 0);
     for (name, program) in READERS {
-        let found = read(&python, program, &dir.path().join("data/lake"));
+        let found = as_read_by(&python, (name, program), dir.path());
         assert_eq!(found["sensors"], serde_json::json!(expected), "{name}");
         assert_eq!(found["positions"], events * (events + 1) / 2, "{name}");
         assert_eq!(found["bytes"], bytes, "{name}");
     }
-}
-
-fn read(python: &Path, program: &str, table: &Path) -> Value {
-    let program = format!("{program}{READERS_END}");
-    let output = Command::new(python).args(["-c", &program]).arg(table).output().expect("Python runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).expect("JSON")
 }

@@ -3,8 +3,7 @@
 
 use serde_json::{Value, json};
 use std::path::Path;
-use std::process::Command;
-use tests::{Collector, READERS_END, corpus, gunzipped_lines, skipped};
+use tests::{Collector, as_read_by, corpus, gunzipped_lines, skipped};
 
 /// Seals are small, so that there are many and they are put together.
 const SETTINGS: [(&str, &str); 2] = [("CATCHMENT_SEAL__BYTES", "1MiB"), ("CATCHMENT_INGEST__SEGMENT_BYTES", "4MiB")];
@@ -295,11 +294,7 @@ fn independent_readers_have_the_columns() {
         expected
     );
     for (name, program) in READERS {
-        let program = format!("{program}{READERS_END}");
-        let table = dir.path().join("data/lake");
-        let output = Command::new(&python).args(["-c", &program]).arg(table).output().expect("Python runs");
-        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
-        let found: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let found = as_read_by(&python, (name, program), dir.path());
         assert_eq!(found, expected, "{name}");
     }
     assert_eq!(collector.terminate(), 0);

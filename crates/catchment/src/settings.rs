@@ -18,8 +18,7 @@ impl Value for FieldPath {
     const EXPECTED: &'static str = "a field of data such as temperature or battery.level: names of letters, digits and underscores, joined by points";
 
     fn parse(text: &str) -> Option<Self> {
-        let is_name = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        text.split('.').all(is_name).then(|| Self(text.to_owned()))
+        text.split('.').all(engine::is_name).then(|| Self(text.to_owned()))
     }
 }
 

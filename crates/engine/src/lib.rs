@@ -39,7 +39,7 @@ mod window;
 pub use admission::{Admission, Reservation, TurnedAway};
 pub use answers::{ANSWER_BYTES_MAX, Answer, Claim, Claimed, InUse, Request, RequestKey, TOLD_BYTES_MAX};
 pub use batch::{AcceptError, Outcome, Submission};
-pub use event::FieldRules;
+pub use event::{FieldRules, is_name};
 pub use lake::Retention;
 pub use log::{Appended, EventLog, LocalLog, LogError, LogFrame, RememberedKeys};
 pub use metrics::EngineMetrics;

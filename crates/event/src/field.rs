@@ -22,6 +22,7 @@ const OWN: [&str; 2] = ["type", "time"];
 pub(crate) const DEPTH_MAX: usize = 8;
 /// A field with a longer path has no column.
 pub(crate) const PATH_BYTES_MAX: usize = 128;
+
 /// The type of a field's column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -78,7 +79,8 @@ pub(crate) fn is_path(path: &[impl AsRef<str>]) -> bool {
     (1..=DEPTH_MAX).contains(&path.len()) && bytes <= PATH_BYTES_MAX && path.iter().all(|step| is_name(step.as_ref()))
 }
 
-pub(crate) fn is_name(name: &str) -> bool {
+/// Whether a name can be on the way to a field with a column.
+pub fn is_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 

@@ -32,12 +32,12 @@ mod time;
 
 pub use code::{Code, Rejection};
 pub use decompress::{ContentEncoding, DecompressError, UnknownEncoding, decompress, encodings_of};
-pub use field::{FIELDS, Field, FieldRules, Fields, Kind, REST, WHOLE, column_of};
+pub use field::{FIELDS, Field, FieldRules, Fields, Kind, REST, WHOLE, column_of, is_name};
 pub use fields::{BadPointer, FieldNames};
 pub use framing::{Framing, Headers, UnsupportedMediaType, framing_of};
 pub use jiff::tz::TimeZone;
 pub use key::{BadKeys, Key, content_hash, keys_from_bytes, keys_to_bytes, made_id};
 pub use read::{Batch, Limits, ReadError, ReadOptions, columns_bytes_max, read};
-pub use schema::{batch_schema, events_schema};
+pub use schema::{batch_schema, data_of, events_schema};
 pub use split::{Split, Splitter};
 pub use time::{TimeError, format_time, parse_time, time_zone};

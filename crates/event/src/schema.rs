@@ -1,6 +1,8 @@
 //! The columns of the table `events`, as `docs/SCHEMA.md` describes them.
 
+use arrow::array::{AsArray, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::record_batch::RecordBatch;
 use std::sync::{Arc, LazyLock};
 
 fn micros() -> DataType {
@@ -34,6 +36,14 @@ static EVENTS: LazyLock<SchemaRef> = LazyLock::new(|| {
 /// data_binary.
 pub fn events_schema() -> SchemaRef {
     EVENTS.clone()
+}
+
+/// The texts of `data` in rows of the table.
+///
+/// # Panics
+/// When the rows are of another table.
+pub fn data_of(rows: &RecordBatch) -> &StringArray {
+    rows.column_by_name("data").expect("a column of the table").as_string()
 }
 
 /// A batch as it was read: the table without positions; an id is null where none was given.

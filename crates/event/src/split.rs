@@ -11,7 +11,7 @@ mod value;
 use crate::field::{DEPTH_MAX, Field, Fields, Kind, PATH_BYTES_MAX, WHOLE, is_name, is_path};
 use crate::json::{Scanner, SyntaxError};
 use arrow::array::{
-    Array, ArrayBuilder, ArrayRef, AsArray, BooleanBuilder, Float64Builder, Int32Builder, StringArray, StringBuilder,
+    Array, ArrayBuilder, ArrayRef, BooleanBuilder, Float64Builder, Int32Builder, StringArray, StringBuilder,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -67,11 +67,6 @@ impl Splitter {
         let mut columns: Vec<ArrayRef> = vec![Arc::new(rest.finish())];
         columns.extend(values.into_iter().map(|values| values.finish(data.len())));
         Split { columns, whole }
-    }
-
-    /// Takes the column `data` of a batch apart.
-    pub fn split_column(&mut self, data: &ArrayRef) -> Split {
-        self.split(data.as_string())
     }
 }
 

@@ -9,7 +9,7 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Schema, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
-use event::{FIELDS, Fields, Splitter, WHOLE};
+use event::{FIELDS, Fields, Splitter, WHOLE, data_of};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
@@ -163,7 +163,7 @@ impl Cutter {
         self.stats.add(batch);
         let fields_bytes = self.splitter.fields().len() * size_of::<f64>();
         for Part { rows, bytes, widest } in parts(batch, PAGE_BYTES, fields_bytes) {
-            let split = self.splitter.split_column(rows.column_by_name("data").expect("a column of the table"));
+            let split = self.splitter.split(data_of(&rows));
             self.stats.whole = self.stats.whole.min(split.whole);
             let columns = rows.columns().iter().cloned().chain(split.columns).collect();
             take(Cut { rows: RecordBatch::try_new(self.schema.clone(), columns)?, bytes, widest })?;

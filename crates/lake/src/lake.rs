@@ -9,7 +9,6 @@ use crate::plan;
 use crate::snapshot::{LakeFile, Snapshot};
 use crate::store::create_durable;
 use crate::table::{self, RECEIVED_DATE};
-use arrow::array::AsArray;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use deltalake_core::DeltaTable;
@@ -17,7 +16,7 @@ use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties};
 use deltalake_core::kernel::{Action, Add, Transaction};
 use deltalake_core::logstore::ObjectStoreRef;
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
-use event::{FieldRules, Fields};
+use event::{FieldRules, Fields, data_of};
 use object_store::{ObjectStoreExt, PutPayload, path::Path as StorePath};
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -299,7 +298,7 @@ fn encode_with_new(
     }
     // In the order of the positions, in which queries find them as well.
     let mut more = fields.as_ref().clone();
-    more.discover(batches.iter().map(|batch| batch.column_by_name("data").expect("a column of the table").as_string()));
+    more.discover(batches.iter().map(data_of));
     if more.len() == fields.len() {
         return Ok((encoded, fields));
     }

@@ -19,7 +19,7 @@ use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::union::UnionExec;
-use event::{FIELDS, Fields, REST};
+use event::{Fields, REST, column_of};
 use std::sync::Arc;
 
 /// What a scan knows of a file, beside its statistics: [`FileStats::whole`](lake::FileStats).
@@ -236,6 +236,6 @@ impl Columns {
             (!text.contains('.')).then_some(text)
         };
         let steps = steps.iter().map(step).collect::<Option<Vec<_>>>()?;
-        (!steps.is_empty()).then(|| (format!("{FIELDS}{}", steps.join(".")), call))
+        (!steps.is_empty()).then(|| (column_of(&steps), call))
     }
 }

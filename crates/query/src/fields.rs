@@ -3,7 +3,6 @@
 //! `field_double(data, 'a', 'b')` is `(data->'a'->>'b')::double`, and null where the text is no number, in one call that can be answered
 //! from a column: see [`columns`](crate::columns).
 
-use arrow::array::AsArray;
 use arrow::compute::CastOptions;
 use arrow::datatypes::{DataType, Field as ArrowField};
 use datafusion::common::Result;
@@ -11,7 +10,7 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ExpressionPlacement, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 use datafusion_functions_json::udfs::json_as_text_udf;
-use event::{Fields, Kind};
+use event::{Fields, Kind, data_of};
 use lake::View;
 use std::cell::OnceCell;
 use std::sync::{Arc, LazyLock};
@@ -72,9 +71,7 @@ impl<'a> FieldTypes<'a> {
                 continue;
             };
             let mut fields = newest.lake.fields.as_ref().clone();
-            fields.discover(
-                live.iter().map(|rows| rows.column_by_name("data").expect("a column of the table").as_string()),
-            );
+            fields.discover(live.iter().map(|rows| data_of(rows)));
             return fields;
         }
     }

@@ -4,8 +4,7 @@ use super::*;
 use crate::answers::Request;
 use crate::log::{Appended, LogFrame, RememberedKeys};
 use async_trait::async_trait;
-use event::FieldRules;
-use event::{FieldNames, Framing, Limits, ReadOptions};
+use event::{FieldNames, FieldRules, Framing, Limits, ReadOptions};
 use prometheus_client::registry::Registry;
 use uuid::Uuid;
 

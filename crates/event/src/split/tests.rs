@@ -3,6 +3,7 @@
 use super::value::exact;
 use super::*;
 use crate::field::FieldRules;
+use arrow::array::AsArray;
 use arrow::datatypes::{Float64Type, Int32Type};
 
 fn discovered(texts: &[&str], rules: FieldRules) -> Fields {

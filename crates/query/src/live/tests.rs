@@ -2,8 +2,7 @@
 
 use super::*;
 use crate::{Options, Queries, Query, QueryMetrics};
-use event::FieldRules;
-use event::{FieldNames, Framing, Limits, ReadOptions};
+use event::{FieldNames, FieldRules, Framing, Limits, ReadOptions};
 use lake::{Lake, LakeMetrics, Sealing};
 use std::sync::{Mutex, Weak};
 use std::time::Duration;
