@@ -41,6 +41,7 @@ demo: build ## Start a collector on free ports, send this machine's readings for
 check: tools ## Format, lints with warnings as errors, documentation, the rules of the house
 	@cargo fmt --all --check
 	@cargo fmt --all --check --manifest-path fuzz/Cargo.toml
+	@cargo fetch --locked --quiet --manifest-path fuzz/Cargo.toml || { echo "fuzz/Cargo.lock is behind: cargo metadata --manifest-path fuzz/Cargo.toml >/dev/null"; exit 1; }
 	@cargo clippy --release --locked --workspace --all-targets -- -D warnings
 	@RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps --document-private-items --quiet
 	@$(MAKE) --no-print-directory tidy

@@ -81,8 +81,10 @@ fn a_field_is_the_same_in_live_rows_in_the_lake_and_after_a_start() {
 {"Temperature":1,"temperature":[1],"unit":{"of":"C"}}
 {"temperature":1,"temperature":2,"a.b":3,"odd name":4}
 {"tempera\u0074ure":7}
+{"temperature":"nan","humidity":1e400,"unit":"D"}
 "#;
-    assert_eq!(collector.send(&token, lines.as_bytes()).json()["accepted"], 7);
+    let long = format!("{lines}{{\"v\":{},\"temperature\":5}}\n", "9".repeat(4301));
+    assert_eq!(collector.send(&token, long.as_bytes()).json()["accepted"], 9);
     let questions = [
         "SELECT data.temperature, data.unit, data.ok, data.room.name, data.room.Floor, data.room.lift.up, data.humidity FROM events ORDER BY position",
         r#"SELECT data.tags, data.Temperature, data."a.b", data."odd name", data.none, data.room FROM events ORDER BY position"#,
@@ -97,6 +99,9 @@ fn a_field_is_the_same_in_live_rows_in_the_lake_and_after_a_start() {
         "SELECT position FROM events WHERE data.temperature = 'n/a' OR data.temperature IN (21.5, 'n/a') ORDER BY 1",
         "SELECT coalesce(data.temperature, 'none') FROM events ORDER BY position",
         "SELECT max(t) FROM (SELECT data.temperature AS t FROM events WHERE data.temperature IN (21.5, 19.5)) x",
+        "WITH data AS (SELECT data.temperature AS n FROM events) SELECT sum(data.n), count(*) FROM data",
+        "SELECT e.data.unit, f.data.unit FROM events e JOIN events f ON e.position = f.position ORDER BY e.position",
+        "SELECT data.unit FROM events UNION SELECT data.room.name FROM events ORDER BY data.unit",
     ];
     let ask = |collector: &Collector| questions.map(|sql| (sql, collector.query(sql).text));
     let live = ask(&collector);
@@ -107,6 +112,17 @@ fn a_field_is_the_same_in_live_rows_in_the_lake_and_after_a_start() {
     let first = collector.rows(questions[0]);
     assert_eq!(first[0], [json!(21.5), json!("C"), json!(true), json!("a"), json!(2.0), json!(false), json!(null)]);
     assert_eq!(first[2][..3], [json!(19.5), json!("7"), json!(true)], "texts that read as the type, read as it");
+    assert_eq!(first[7][..2], [json!(null), json!("D")], "what JSON has no number for is null");
+    for (sql, said) in [
+        ("SELECT count(*) FROM events WHERE data.ok BETWEEN 0 AND 1", "cast one of them"),
+        (
+            "SELECT position FROM events e WHERE data.room.Floor = (SELECT max(f.data.room.Floor) FROM events f WHERE f.data.unit = e.data.unit)",
+            "join it",
+        ),
+    ] {
+        let answer = collector.query(sql);
+        assert!(answer.status == 400 && answer.text.contains(said), "{sql}: {}", answer.text);
+    }
     all_sealed(&collector);
     assert_eq!(ask(&collector), live);
     assert_eq!(agree(&collector, dir.path()), 8);

@@ -17,6 +17,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use value::{Value, fitting};
 
+/// Readers of the text may end at an integer that has more digits: the one of questions reads nothing behind it.
+const DIGITS_MAX: usize = 4300;
 /// Most names that are known at once; a row with others is looked up in the text.
 const NAMES_MAX: usize = 4096;
 
@@ -221,8 +223,8 @@ impl Walk {
             // No object has no fields.
             _ => Ok(()),
         };
-        if read.is_err() {
-            // It was read when it came.
+        // A text that cannot be read was read when it came.
+        if read.is_err() || has_digits(text, DIGITS_MAX + 1) {
             self.whole = 0;
         }
         self.whole
@@ -402,6 +404,11 @@ impl Walk {
         path.reverse();
         path
     }
+}
+
+/// Whether so many digits stand in a row.
+fn has_digits(text: &str, digits: usize) -> bool {
+    text.len() >= digits && text.as_bytes().split(|b| !b.is_ascii_digit()).any(|run| run.len() >= digits)
 }
 
 #[cfg(test)]

@@ -96,6 +96,17 @@ fn hidden_flaw(error: &DataFusionError) -> Option<String> {
     if text.contains("Min/Max accumulator not implemented") {
         return Some("min and max take texts, numbers and times: data->>'field', not data->'field'".to_owned());
     }
+    if text.contains("does not support logical expression ScalarSubquery") || text.contains("OuterReferenceColumn") {
+        return Some(
+            "a subquery may compare a column with the query around it, but compute nothing of it: name the fields in a subquery of their own, \
+             group it, and join it"
+                .to_owned(),
+        );
+    }
+    if let Some((_, types)) = text.split_once("Failed to coerce types ") {
+        let types = types.split('.').next().unwrap_or_default();
+        return Some(format!("{types}: these types cannot be compared, cast one of them"));
+    }
     let (_, reason) = text.split_once("Error evaluating filter predicate: ")?;
     // `ArrowError(CastError("Cannot cast ..."), Some(""))` or `ArrowError(DivideByZero, Some(""))`.
     let reason = reason.split_once(", Some(").map_or(reason, |(reason, _)| reason);

@@ -1,11 +1,12 @@
 //! Fields of `data` as numbers and as true and false.
 //!
-//! `field_double(data, 'a', 'b')` is `(data->'a'->>'b')::double`, and null where the text is no number, in one call that can be answered
+//! `field_double(data, 'a', 'b')` is `(data->'a'->>'b')::double`, and null where the text is no finite number, in one call that can be answered
 //! from a column: see [`columns`](crate::columns).
 
+use arrow::array::{ArrayRef, AsArray, Float64Array};
 use arrow::compute::CastOptions;
-use arrow::datatypes::{DataType, Field as ArrowField};
-use datafusion::common::Result;
+use arrow::datatypes::{DataType, Field as ArrowField, Float64Type};
+use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ExpressionPlacement, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
@@ -108,10 +109,27 @@ impl ScalarUDFImpl for FieldAs {
     fn invoke_with_args(&self, mut args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         args.return_field = Arc::new(ArrowField::new(AS_TEXT, DataType::Utf8, true));
         let text = json_as_text_udf().inner().invoke_with_args(args)?;
-        text.cast_to(&self.kind.data_type(), Some(&CastOptions { safe: true, ..CastOptions::default() }))
+        let value =
+            text.cast_to(&self.kind.data_type(), Some(&CastOptions { safe: true, ..CastOptions::default() }))?;
+        Ok(match value {
+            ColumnarValue::Array(array) if self.kind == Kind::Double => ColumnarValue::Array(finite(&array)),
+            ColumnarValue::Scalar(ScalarValue::Float64(Some(value))) if !value.is_finite() => {
+                ColumnarValue::Scalar(ScalarValue::Float64(None))
+            }
+            other => other,
+        })
     }
 
     fn placement(&self, args: &[ExpressionPlacement]) -> ExpressionPlacement {
         json_as_text_udf().inner().placement(args)
     }
+}
+
+/// Doubles, null where one is none that JSON knows: `"nan"` of one event is not to be the average of all.
+fn finite(doubles: &ArrayRef) -> ArrayRef {
+    let doubles = doubles.as_primitive::<Float64Type>();
+    if doubles.iter().flatten().all(f64::is_finite) {
+        return Arc::new(doubles.clone());
+    }
+    Arc::new(doubles.iter().map(|value| value.filter(|value| value.is_finite())).collect::<Float64Array>())
 }

@@ -6,8 +6,8 @@ use crate::error::QueryError;
 use crate::fields::AS_TEXT;
 use crate::statement::{STEPS_MAX, TypeOf, call};
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, CastKind, DataType, Expr, Ident, ObjectName, OrderBy, OrderByKind, Query, SelectItem, SetExpr,
-    Statement, TableFactor, Value, Visit, Visitor,
+    AccessExpr, CastKind, DataType, Expr, Ident, OrderBy, OrderByKind, Query, Select, SelectItem, SetExpr, TableFactor,
+    TableWithJoins, Value, Visit, Visitor,
 };
 use event::Kind;
 use std::ops::ControlFlow;
@@ -15,46 +15,64 @@ use std::ops::ControlFlow;
 /// Reads paths into `data`.
 pub(crate) struct PathsIntoData<'a> {
     type_of: TypeOf<'a>,
-    /// A table is called `data`: what follows it is a column.
-    is_table: bool,
+    /// Of each query around: whether a table of it is called `data`, and what follows that is a column.
+    tables: Vec<bool>,
 }
 
 impl<'a> PathsIntoData<'a> {
     /// For the paths of a statement.
-    pub(crate) fn of(statement: &Statement, type_of: TypeOf<'a>) -> Self {
-        Self { type_of, is_table: statement.visit(&mut CalledData).is_break() }
+    pub(crate) fn new(type_of: TypeOf<'a>) -> Self {
+        Self { type_of, tables: Vec::new() }
     }
 
-    /// Gives items with a path the name that they are written with: `data.temperature`, `avg(data.temperature)`.
+    /// What follows is asked of these tables; without any, of those around.
+    pub(crate) fn enter(&mut self, from: &[TableWithJoins]) {
+        self.tables.push(if from.is_empty() { self.has_table() } else { from.iter().any(one_is_data) });
+    }
+
+    /// What follows is asked of the tables before.
+    pub(crate) fn leave(&mut self) {
+        self.tables.pop();
+    }
+
+    fn has_table(&self) -> bool {
+        self.tables.last().copied().unwrap_or(false)
+    }
+
+    /// Gives items with a path the name that they are written with: `data.temperature`, `avg(data.temperature)`. The same field of a second
+    /// table is `f.data.temperature`.
     pub(crate) fn name(&self, items: &mut [SelectItem]) {
+        let mut names: Vec<String> = Vec::new();
         for item in items {
             let SelectItem::UnnamedExpr(expr) = item else {
                 continue;
             };
             if expr.visit(&mut Paths(self)).is_break() {
-                let name = match &*expr {
-                    Expr::CompoundIdentifier(parts) => {
-                        let names: Vec<&str> = parts.iter().map(|part| part.value.as_str()).collect();
-                        names[self.data(parts).unwrap_or(0)..].join(".")
-                    }
+                let mut name = match &*expr {
+                    Expr::CompoundIdentifier(parts) => joined(&parts[self.data(parts).unwrap_or(0)..]),
                     other => other.to_string(),
                 };
+                if let (Expr::CompoundIdentifier(parts), true) = (&*expr, names.contains(&name)) {
+                    name = joined(parts);
+                }
+                names.push(name.clone());
                 *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: Ident::with_quote('"', name) };
             }
         }
     }
 
-    /// What `SELECT DISTINCT` sorts by is one of its items: it is named, so that it is found again.
-    pub(crate) fn sort_by_names(&self, query: &mut Query) {
-        let (SetExpr::Select(select), Some(OrderBy { kind: OrderByKind::Expressions(sorts), .. })) =
-            (&mut *query.body, &mut query.order_by)
-        else {
+    /// What `SELECT DISTINCT` and `UNION` sort by is one of their items: it is named, so that it is found again.
+    pub(crate) fn sort_by_names(&mut self, query: &mut Query) {
+        let Some(OrderBy { kind: OrderByKind::Expressions(sorts), .. }) = &mut query.order_by else {
             return;
         };
-        if select.distinct.is_none() {
+        let is_set = matches!(*query.body, SetExpr::SetOperation { .. });
+        let Some(select) = first_select(&mut query.body).filter(|select| is_set || select.distinct.is_some()) else {
             return;
-        }
+        };
+        self.enter(&select.from);
         self.name(&mut select.projection);
+        self.leave();
         for sort in sorts {
             let name = select.projection.iter().find_map(|item| match item {
                 SelectItem::ExprWithAlias { expr, alias } if *expr == sort.expr => Some(alias.clone()),
@@ -75,7 +93,7 @@ impl<'a> PathsIntoData<'a> {
             }
             Expr::CompoundFieldAccess { root, access_chain } => match (&**root, access_chain.first()) {
                 (Expr::Identifier(first), Some(AccessExpr::Dot(Expr::Identifier(list))))
-                    if is_data(first) && !self.is_table =>
+                    if is_data(first) && !self.has_table() =>
                 {
                     Err(QueryError::Invalid(format!(
                         "data.{list}[...]: ask for an element of a list as data->'{list}'->0, counted from 0",
@@ -90,7 +108,7 @@ impl<'a> PathsIntoData<'a> {
 
     /// Where `data` stands in a name, when it is a path into it.
     fn data(&self, parts: &[Ident]) -> Option<usize> {
-        let first = usize::from(self.is_table);
+        let first = usize::from(self.has_table());
         (first..parts.len().saturating_sub(1)).find(|at| is_data(&parts[*at]))
     }
 
@@ -135,28 +153,33 @@ impl Visitor for Paths<'_, '_> {
     }
 }
 
-/// Breaks off at a table that is called `data`.
-struct CalledData;
+/// The names of a path, as its column is called.
+fn joined(parts: &[Ident]) -> String {
+    let names: Vec<&str> = parts.iter().map(|part| part.value.as_str()).collect();
+    names.join(".")
+}
 
-impl Visitor for CalledData {
-    type Break = ();
-
-    fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<()> {
-        found(relation.0.last().and_then(|part| part.as_ident()))
-    }
-
-    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
-        let alias = match factor {
-            TableFactor::Table { alias, .. }
-            | TableFactor::Derived { alias, .. }
-            | TableFactor::UNNEST { alias, .. }
-            | TableFactor::NestedJoin { alias, .. } => alias.as_ref(),
-            _ => None,
-        };
-        found(alias.map(|alias| &alias.name))
+/// The SELECT whose names a query's columns have.
+fn first_select(body: &mut SetExpr) -> Option<&mut Select> {
+    match body {
+        SetExpr::Select(select) => Some(select),
+        SetExpr::SetOperation { left, .. } => first_select(left),
+        _ => None,
     }
 }
 
-fn found(name: Option<&Ident>) -> ControlFlow<()> {
-    if name.is_some_and(is_data) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+/// Whether a table is called `data`.
+fn one_is_data(tables: &TableWithJoins) -> bool {
+    let joined = tables.joins.iter().map(|join| &join.relation);
+    std::iter::once(&tables.relation).chain(joined).any(|factor| match factor {
+        TableFactor::Table { name, alias: None, .. } => {
+            name.0.last().and_then(|part| part.as_ident()).is_some_and(is_data)
+        }
+        TableFactor::NestedJoin { table_with_joins, alias: None } => one_is_data(table_with_joins),
+        TableFactor::Table { alias, .. }
+        | TableFactor::Derived { alias, .. }
+        | TableFactor::UNNEST { alias, .. }
+        | TableFactor::NestedJoin { alias, .. } => alias.as_ref().is_some_and(|alias| is_data(&alias.name)),
+        _ => false,
+    })
 }

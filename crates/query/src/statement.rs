@@ -10,7 +10,7 @@ use crate::relations;
 use datafusion::sql::parser::{DFParser, Statement};
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CastKind, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments,
-    Ident, Query, Select, SelectItem, Statement as Sql, TableFactor, VisitMut, VisitorMut,
+    Ident, Query, Select, SelectItem, SetExpr, Statement as Sql, TableFactor, VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
@@ -61,8 +61,7 @@ fn checked(statement: Statement, type_of: TypeOf<'_>) -> Result<Statement, Query
                 return Err(QueryError::NotAllowed(format!("{name} is not allowed here")));
             }
             relations::check(&sql)?;
-            let fields = PathsIntoData::of(&sql, type_of);
-            match sql.visit(&mut Rewrite(fields)) {
+            match sql.visit(&mut Rewrite(PathsIntoData::new(type_of))) {
                 ControlFlow::Continue(()) => Ok(Statement::Statement(sql)),
                 ControlFlow::Break(error) => Err(error),
             }
@@ -95,17 +94,32 @@ impl VisitorMut for Rewrite<'_> {
     type Break = QueryError;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<QueryError> {
-        use datafusion::sql::sqlparser::ast::SetExpr;
         let writes =
             matches!(*query.body, SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_));
         if writes || !query.locks.is_empty() {
             return refused("a query that writes or locks is not allowed here");
         }
         self.0.sort_by_names(query);
+        // What it sorts by is asked of the same tables.
+        match &*query.body {
+            SetExpr::Select(select) => self.0.enter(&select.from),
+            _ => self.0.enter(&[]),
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<QueryError> {
+        self.0.leave();
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_select(&mut self, _: &mut Select) -> ControlFlow<QueryError> {
+        self.0.leave();
         ControlFlow::Continue(())
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<QueryError> {
+        self.0.enter(&select.from);
         tell_apart(&mut select.projection);
         self.0.name(&mut select.projection);
         if select.into.is_some() { refused("SELECT INTO is not allowed here") } else { ControlFlow::Continue(()) }
@@ -387,6 +401,18 @@ mod tests {
         assert_eq!(
             shown("SELECT data.data.x FROM events data"),
             "SELECT json_as_text(data.data, 'x') AS \"data.x\" FROM events data"
+        );
+        assert_eq!(
+            shown("WITH data AS (SELECT data.x AS n FROM events) SELECT data.n FROM data ORDER BY data.n"),
+            "WITH data AS (SELECT json_as_text(data, 'x') AS n FROM events) SELECT data.n FROM data ORDER BY data.n"
+        );
+        assert_eq!(
+            shown("SELECT data.x, e.data.x, f.data.x FROM events e, events f"),
+            "SELECT json_as_text(data, 'x') AS \"data.x\", json_as_text(e.data, 'x') AS \"e.data.x\", json_as_text(f.data, 'x') AS \"f.data.x\" FROM events e, events f"
+        );
+        assert_eq!(
+            shown("SELECT data.x FROM events UNION SELECT data.y FROM events ORDER BY data.x"),
+            "SELECT json_as_text(data, 'x') AS \"data.x\" FROM events UNION SELECT json_as_text(data, 'y') AS \"data.y\" FROM events ORDER BY \"data.x\""
         );
         let error = plain("SELECT data.list[1] FROM events").expect_err("no list");
         assert!(error.to_string().contains("data->'list'->0"), "{error}");

@@ -78,6 +78,10 @@ fn rows_say_which_columns_have_all_that_the_text_has() {
     ] {
         assert_eq!(split(&[text], &fields).0, [whole], "{text}");
     }
+    for (digits, whole) in [(4300, WHOLE), (4301, 0)] {
+        let long = format!(r#"{{"é": [-{}], "n": 2}}"#, "9".repeat(digits));
+        assert_eq!(split(&[&long], &fields).0, [whole], "{digits} digits");
+    }
     let (rest, columns) = split(&[r#"{"n": 1}"#, r#"{"n": "n/a"}"#, "{}", r#"{"n": -0.5e2}"#], &fields);
     assert_eq!(rest, [WHOLE, 0, WHOLE, WHOLE]);
     let numbers: Vec<Option<f64>> = columns[0].as_primitive::<Float64Type>().iter().collect();
