@@ -121,6 +121,10 @@ bench: build ## Start a collector on free ports, load it (BENCH="--seconds 30"),
 overload: build ## Offer a collector three times what it can take, for 10 minutes (OVERLOAD="--seconds 20"): it bends and does not break
 	@cargo bench --profile release --locked --quiet --workspace --bench overload -- $(OVERLOAD)
 
+.PHONY: questions
+questions: build ## Questions about 12 million events, beside DuckDB on the same files (QUESTIONS="--events 1200000")
+	@cargo bench --profile release --locked --quiet --workspace --bench questions -- $(QUESTIONS)
+
 .PHONY: month
 month: tools ## A month of seals on a simulated clock, about an hour (MONTH="--days 2"): files stay few, and questions as quick
 	@cargo bench --profile release --locked --quiet --workspace --bench month -- $(MONTH)

@@ -315,3 +315,48 @@ fn independent_readers_have_the_columns() {
     }
     assert_eq!(collector.terminate(), 0);
 }
+
+#[test]
+fn the_fields_that_there_are_are_told_by_type_of_event() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let settings = [("CATCHMENT_SEAL__AGE_SECONDS", "1h"), ("CATCHMENT_FIELDS__COLUMNS_MAX", "2")];
+    let collector = Collector::start_with(dir.path(), &settings);
+    let token = collector.sensor("roof");
+    let lines = r#"{"type":"reading","t":21.5,"room":{"Floor":2,"tags":["a"]}}
+{"type":"reading","t":"n/a","odd name":1,"none":null}
+{"type":"alarm","on":true}
+"#;
+    assert_eq!(collector.send(&token, lines.as_bytes()).json()["accepted"], 3);
+    let token = collector.add_token(&json!({ "role": "reader", "name": "eyes" }));
+    let token = token["token"].as_str().expect("a token").to_owned();
+    let told = |path: &str| collector.get(path, &token).json();
+    // Not the type and the time: the table has them.
+    let field = |name: &str, kind: &str, column: bool, values: &[&str]| json!({ "name": name, "type": kind, "column": column, "values": values });
+    let expected = |columns: bool| {
+        let reading = [
+            field("data.room.Floor", "double", columns, &["number"]),
+            field("data.room.tags", "text", false, &["list"]),
+            field("data.t", "double", columns, &["number", "text"]),
+            field("data.type", "text", false, &["text"]),
+        ];
+        let alarm = [field("data.on", "text", false, &["boolean"]), field("data.type", "text", false, &["text"])];
+        json!({ "types": [{ "type": "alarm", "fields": alarm }, { "type": "reading", "fields": reading }], "partial": false })
+    };
+    assert_eq!(told("/api/v1/fields"), expected(false), "live");
+    assert_eq!(collector.terminate(), 0);
+    let collector = Collector::start_with(dir.path(), &settings);
+    let told = |path: &str| collector.get(path, &token).json();
+    all_sealed(&collector);
+    assert_eq!(told("/api/v1/fields"), expected(true), "in the lake");
+    assert_eq!(told("/api/v1/fields?type=alarm")["types"], json!([expected(true)["types"][0]]));
+    assert_eq!(told("/api/v1/fields?type=none")["types"], json!([]));
+    assert_eq!(told("/api/v1/fields?typ=alarm")["code"], "invalid_parameter");
+    let [type_of, fields] =
+        ["t", "on"].map(|field| collector.rows(&format!("SELECT data.{field} FROM events ORDER BY position")));
+    assert_eq!(
+        (&type_of[0], &fields[2]),
+        (&vec![json!(21.5)], &vec![json!("true")]),
+        "the types are those of questions"
+    );
+    assert_eq!(collector.terminate(), 0);
+}

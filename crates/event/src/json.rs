@@ -37,11 +37,13 @@ pub(crate) struct Scanner<'a> {
     depth: usize,
     nesting_max: usize,
     pub(crate) flaw: Option<Flaw>,
+    /// Number of escapes so far.
+    pub(crate) escapes: usize,
 }
 
 impl<'a> Scanner<'a> {
     pub(crate) fn new(text: &'a [u8], nesting_max: usize) -> Self {
-        Self { text, at: 0, open: Vec::new(), depth: 0, nesting_max, flaw: None }
+        Self { text, at: 0, open: Vec::new(), depth: 0, nesting_max, flaw: None, escapes: 0 }
     }
 
     /// Passes over white space and gives the next byte, not consumed.
@@ -182,6 +184,7 @@ impl<'a> Scanner<'a> {
 
     fn escape(&mut self) -> Result<(), SyntaxError> {
         let start = self.at;
+        self.escapes += 1;
         match self.text.get(self.at + 1) {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 2,
             Some(b'u') => {

@@ -12,7 +12,8 @@
 //! No I/O, no async, no clock: the time of receipt is given. It gives no positions and makes no ids; the engine does.
 //!
 //! Reading order: [`events_schema`] the columns, [`read()`] a body, `json` the scanner under it, `plain` and `cloud` what
-//! an event is, `time`, `key`, [`decompress()`]; [`Fields`] which fields of `data` are columns as well, [`Splitter`] how.
+//! an event is, `time`, `key`, [`decompress()`]; [`Fields`] which fields of `data` are columns as well, [`Splitter`] how,
+//! [`SeenFields`] which there are.
 
 mod cloud;
 mod code;
@@ -27,6 +28,7 @@ mod key;
 mod plain;
 mod read;
 mod schema;
+mod seen;
 mod split;
 mod time;
 
@@ -39,5 +41,6 @@ pub use jiff::tz::TimeZone;
 pub use key::{BadKeys, Key, content_hash, keys_from_bytes, keys_to_bytes, made_id};
 pub use read::{Batch, Limits, ReadError, ReadOptions, columns_bytes_max, read};
 pub use schema::{batch_schema, data_of, events_schema};
+pub use seen::{SeenFields, ValueKinds};
 pub use split::{Split, Splitter};
 pub use time::{TimeError, format_time, parse_time, time_zone};

@@ -10,6 +10,7 @@ mod value;
 
 use crate::field::{DEPTH_MAX, Field, Fields, Kind, PATH_BYTES_MAX, WHOLE, is_name, is_path};
 use crate::json::{Scanner, SyntaxError};
+use crate::seen::{SeenFields, ValueKinds};
 use arrow::array::{
     Array, ArrayBuilder, ArrayRef, BooleanBuilder, Float64Builder, Int32Builder, StringArray, StringBuilder,
 };
@@ -19,6 +20,8 @@ use value::{Value, fitting};
 
 /// Readers of the text may end at an integer that has more digits: the one of questions reads nothing behind it.
 const DIGITS_MAX: usize = 4300;
+/// Most types of events whose fields are told apart; those of further ones are not told.
+const TYPES_MAX: usize = 256;
 /// Most names that are known at once; a row with others is looked up in the text.
 const NAMES_MAX: usize = 4096;
 
@@ -53,14 +56,20 @@ impl Splitter {
         self.walk.saw_new
     }
 
-    /// Takes the texts apart.
-    pub fn split(&mut self, data: &StringArray) -> Split {
+    /// The fields of the texts so far.
+    pub fn seen(&self) -> SeenFields {
+        self.walk.seen()
+    }
+
+    /// Takes the texts of events of these types apart.
+    pub fn split(&mut self, data: &StringArray, types: &StringArray) -> Split {
         let mut values: Vec<Values> = self.walk.fields.iter().map(|field| Values::new(field.kind)).collect();
         let mut rest = Int32Builder::with_capacity(data.len());
         let mut whole = WHOLE;
         for row in 0..data.len() {
             let mut row_whole = WHOLE;
             if !data.is_null(row) {
+                self.walk.of_type(types.value(row));
                 row_whole = self.walk.row(data.value(row), &mut |column, value| values[column].put(row, value));
             }
             whole = whole.min(row_whole);
@@ -101,9 +110,10 @@ impl Values {
     /// Nulls up to a row.
     fn fill(&mut self, row: usize) {
         match self {
-            Self::Double(values) => values.append_nulls(row - values.len()),
-            Self::Boolean(values) => values.append_nulls(row - values.len()),
-            Self::Text(values) => values.append_nulls(row - values.len()),
+            Self::Double(values) if values.len() < row => values.append_nulls(row - values.len()),
+            Self::Boolean(values) if values.len() < row => values.append_nulls(row - values.len()),
+            Self::Text(values) if values.len() < row => values.append_nulls(row - values.len()),
+            _ => {}
         }
     }
 
@@ -131,10 +141,14 @@ struct Name {
     may_get: bool,
     /// It can have a column by its name.
     is_path: bool,
-    children: Vec<usize>,
     by_name: HashMap<Box<str>, usize>,
+    /// The first name in it, and the one behind it, when it came last; [`ROOT`] when there was none.
+    first: usize,
+    next: usize,
     /// The row in which it was seen last, counted from 1.
     seen: u64,
+    /// The kinds of its values, by the number of the event's type.
+    kinds: Vec<ValueKinds>,
 }
 
 impl Name {
@@ -147,9 +161,44 @@ impl Name {
             leads: false,
             may_get: false,
             is_path: false,
-            children: Vec::new(),
             by_name: HashMap::new(),
+            first: ROOT,
+            next: ROOT,
             seen: 0,
+            kinds: Vec::new(),
+        }
+    }
+
+    fn had(&mut self, event_type: usize, kind: ValueKinds) {
+        if kind.is_none() {
+            return;
+        }
+        if self.kinds.len() <= event_type {
+            self.kinds.resize(event_type + 1, ValueKinds::default());
+        }
+        self.kinds[event_type].add(kind);
+    }
+}
+
+/// The types of events, each with a number.
+#[derive(Debug, Default)]
+struct Types {
+    names: Vec<Box<str>>,
+    numbers: HashMap<Box<str>, usize>,
+    /// That of the row; none when there are too many.
+    current: Option<usize>,
+}
+
+impl Types {
+    fn turn_to(&mut self, name: &str) {
+        if self.current.is_some_and(|number| *self.names[number] == *name) {
+            return;
+        }
+        self.current = self.numbers.get(name).copied();
+        if self.current.is_none() && self.names.len() < TYPES_MAX {
+            self.current = Some(self.names.len());
+            self.numbers.insert(name.into(), self.names.len());
+            self.names.push(name.into());
         }
     }
 }
@@ -180,6 +229,9 @@ pub(crate) struct Walk {
     names: Vec<Name>,
     unknown: Unknown,
     saw_new: bool,
+    types: Types,
+    /// Fields were passed over that are not told.
+    is_partial: bool,
     row: u64,
     whole: i32,
     scratch: String,
@@ -194,6 +246,8 @@ impl Walk {
             fields: Fields::default(),
             unknown,
             saw_new: false,
+            types: Types::default(),
+            is_partial: false,
             row: 0,
             whole: WHOLE,
             scratch: String::new(),
@@ -230,6 +284,26 @@ impl Walk {
         self.whole
     }
 
+    /// The rows that follow are of events of this type.
+    pub(crate) fn of_type(&mut self, name: &str) {
+        self.types.turn_to(name);
+        self.is_partial |= self.types.current.is_none();
+    }
+
+    /// The fields of the rows whose type was told.
+    pub(crate) fn seen(&self) -> SeenFields {
+        let mut seen = SeenFields::default();
+        for (place, name) in self.names.iter().enumerate().filter(|(_, name)| name.is_path) {
+            for (number, kinds) in name.kinds.iter().enumerate().filter(|(_, kinds)| !kinds.is_none()) {
+                seen.put(&self.types.names[number], self.path(place).join("."), *kinds);
+            }
+        }
+        if self.is_partial {
+            seen.not_all();
+        }
+        seen
+    }
+
     /// The fields, with those that got a column on the way.
     pub(crate) fn into_fields(self) -> Fields {
         self.fields
@@ -247,15 +321,16 @@ impl Walk {
         if scanner.eat(b'}') {
             return Ok(());
         }
-        let mut guess = 0;
+        let mut before = None;
         loop {
+            let escapes = scanner.escapes;
             let key = scanner.key()?;
             let name = &text[key.start + 1..key.end - 1];
-            if name.contains('\\') {
+            if scanner.escapes > escapes {
                 // It may stand for any name.
                 self.whole = 0;
             }
-            let member = self.member(parent, name, &mut guess);
+            let member = self.member(parent, name, &mut before);
             self.value(scanner, text, member, put)?;
             if scanner.eat(b'}') {
                 return Ok(());
@@ -266,26 +341,34 @@ impl Walk {
         }
     }
 
-    fn member(&mut self, parent: usize, name: &str, guess: &mut usize) -> Member {
-        if !is_name(name) {
-            return Member::Passed;
-        }
-        let children = &self.names[parent].children;
-        let guessed = children.get(*guess).copied().filter(|child| *self.names[*child].text == *name);
-        let known = guessed.or_else(|| self.names[parent].by_name.get(name).copied());
-        let child = match known {
-            Some(child) => child,
-            None if self.names.len() < NAMES_MAX && name.len() <= PATH_BYTES_MAX => {
-                let child = self.add(parent, name);
-                self.names[child].may_get = self.fields.may_get(&self.path(child));
-                child
+    /// A member of `parent`, behind the one `before` it.
+    fn member(&mut self, parent: usize, name: &str, before: &mut Option<usize>) -> Member {
+        let guess = before.map_or(self.names[parent].first, |before| self.names[before].next);
+        let child = if guess != ROOT && *self.names[guess].text == *name {
+            guess
+        } else {
+            if !is_name(name) {
+                return Member::Passed;
             }
-            None => {
-                self.saw_new |= self.fields.has_room();
-                return Member::Stranger;
+            let child = match self.names[parent].by_name.get(name) {
+                Some(child) => *child,
+                None if self.names.len() < NAMES_MAX && name.len() <= PATH_BYTES_MAX => {
+                    let child = self.add(parent, name);
+                    self.names[child].may_get = self.fields.may_get(&self.path(child));
+                    child
+                }
+                None => {
+                    self.saw_new |= self.fields.has_room();
+                    return Member::Stranger;
+                }
+            };
+            match *before {
+                None => self.names[parent].first = child,
+                Some(before) => self.names[before].next = child,
             }
+            child
         };
-        *guess += 1;
+        *before = Some(child);
         if std::mem::replace(&mut self.names[child].seen, self.row) == self.row {
             // Of two values of one name readers take this one or that one.
             self.whole = 0;
@@ -307,10 +390,14 @@ impl Walk {
             Member::Known(name) => name,
             Member::Passed => return scanner.value(),
             Member::Stranger => {
+                self.is_partial = true;
                 self.whole = self.whole.min(self.fields.len() as i32);
                 return scanner.value();
             }
         };
+        if let (Some(event_type), Some(byte)) = (self.types.current, first) {
+            self.names[name].had(event_type, ValueKinds::beginning(byte));
+        }
         match first {
             Some(b'{') if self.names[name].depth < DEPTH_MAX => {
                 self.object(scanner, text, name, put)?;
@@ -389,7 +476,6 @@ impl Walk {
         let place = self.names.len();
         let depth = self.names[parent].depth + 1;
         self.names.push(Name::new(name, parent, depth));
-        self.names[parent].children.push(place);
         self.names[parent].by_name.insert(name.into(), place);
         self.names[place].is_path = is_path(&self.path(place));
         place

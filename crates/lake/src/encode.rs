@@ -4,9 +4,9 @@ use crate::error::LakeError;
 use crate::name;
 use crate::sort::{ORDER, Part, parts, sorted};
 use crate::stats::FileStats;
-use arrow::array::{AsArray, BooleanArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::{Schema, SchemaRef, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Float64Type, Schema, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use event::{FIELDS, Fields, Splitter, WHOLE, data_of};
@@ -16,7 +16,7 @@ use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
 use std::sync::{Arc, mpsc};
 use uuid::Uuid;
@@ -36,6 +36,8 @@ const CUTS_WAITING: usize = 2;
 const PAGE_ROWS: usize = 1024;
 /// The longest row of each row group, separated by commas: how many a merge may read at once.
 pub(crate) const WIDEST: &str = "catchment.widest_row_bytes";
+/// The fields of `data`, by type of event.
+pub(crate) const SEEN: &str = "catchment.fields";
 const DAY_MICROS: i64 = 86_400_000_000;
 
 /// An encoded file that is not stored yet.
@@ -58,7 +60,7 @@ pub(crate) fn encode(
     }
     let (mut files, mut saw_new) = (Vec::new(), false);
     for (n, (day, batches)) in days.into_iter().enumerate() {
-        let mut file = DataFile::new(Vec::new(), batches[0].schema(), fields)?;
+        let mut file = DataFile::new(Vec::new(), batches[0].schema_ref(), fields);
         file.write_all(sorted(&batches)?)?;
         saw_new |= file.cutter.splitter.saw_new();
         let (bytes, stats) = file.finish()?;
@@ -91,23 +93,20 @@ fn split(batch: RecordBatch, days: &mut BTreeMap<i64, Vec<RecordBatch>>) -> Resu
 /// A data file being written: its rows come in order.
 pub(crate) struct DataFile<W: Write + Send> {
     cutter: Cutter,
-    groups: Groups<W>,
+    writing: Writing<W>,
 }
 
 impl<W: Write + Send> DataFile<W> {
     /// Its rows have the columns of `table`; those of `fields` are made here.
-    pub(crate) fn new(sink: W, table: SchemaRef, fields: &Fields) -> Result<Self, LakeError> {
-        let schema = Arc::new(fields.schema(&table));
-        // Without the Arrow schema in the file, every reader sees the plain Parquet types.
-        let options = ArrowWriterOptions::new().with_properties(properties(&schema)).with_skip_arrow_metadata(true);
-        let writer = ArrowWriter::try_new_with_options(sink, schema.clone(), options)?;
+    pub(crate) fn new(sink: W, table: &Schema, fields: &Fields) -> Self {
+        let schema = Arc::new(fields.schema(table));
         let stats = FileStats { whole: WHOLE, ..FileStats::default() };
         let cutter = Cutter { schema, splitter: Splitter::new(fields.clone()), stats };
-        Ok(Self { cutter, groups: Groups { writer, widest: vec![0], rows: 0, bytes: 0 } })
+        Self { cutter, writing: Writing::Begins(sink) }
     }
 
     pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<(), LakeError> {
-        self.cutter.cut(batch, |cut| self.groups.write(cut))
+        self.cutter.cut(batch, |cut| self.writing.write(cut))
     }
 
     /// Writes these batches, while the next ones are made and cut on a thread of their own.
@@ -115,7 +114,7 @@ impl<W: Write + Send> DataFile<W> {
         &mut self,
         batches: impl Iterator<Item = Result<RecordBatch, ArrowError>> + Send,
     ) -> Result<(), LakeError> {
-        let Self { cutter, groups } = self;
+        let Self { cutter, writing } = self;
         std::thread::scope(|scope| {
             let (sender, cuts) = mpsc::sync_channel(CUTS_WAITING);
             let cutting = scope.spawn(move || -> Result<(), LakeError> {
@@ -126,7 +125,7 @@ impl<W: Write + Send> DataFile<W> {
                 Ok(())
             });
             for cut in cuts {
-                groups.write(cut)?;
+                writing.write(cut)?;
             }
             cutting.join().map_err(|_| LakeError::Interrupted)?
         })
@@ -134,7 +133,8 @@ impl<W: Write + Send> DataFile<W> {
 
     /// What was written, and what is in it.
     pub(crate) fn finish(self) -> Result<(W, FileStats), LakeError> {
-        Ok((self.groups.finish()?, self.cutter.stats))
+        let Self { cutter, writing } = self;
+        Ok((writing.finish(cutter.splitter.seen().to_json())?, cutter.stats))
     }
 }
 
@@ -163,12 +163,43 @@ impl Cutter {
         self.stats.add(batch);
         let fields_bytes = self.splitter.fields().len() * size_of::<f64>();
         for Part { rows, bytes, widest } in parts(batch, PAGE_BYTES, fields_bytes) {
-            let split = self.splitter.split(data_of(&rows));
+            let types = rows.column_by_name("type").expect("a column of the table").as_string();
+            let split = self.splitter.split(data_of(&rows), types);
             self.stats.whole = self.stats.whole.min(split.whole);
             let columns = rows.columns().iter().cloned().chain(split.columns).collect();
             take(Cut { rows: RecordBatch::try_new(self.schema.clone(), columns)?, bytes, widest })?;
         }
         Ok(())
+    }
+}
+
+/// Where the rows of a data file go. How its columns are encoded, its first rows tell.
+enum Writing<W: Write + Send> {
+    Begins(W),
+    Goes(Box<Groups<W>>),
+    /// It could not begin.
+    Failed,
+}
+
+impl<W: Write + Send> Writing<W> {
+    fn write(&mut self, cut: Cut) -> Result<(), LakeError> {
+        let groups = match std::mem::replace(self, Self::Failed) {
+            Self::Begins(sink) => Box::new(Groups::new(sink, &cut.rows)?),
+            Self::Goes(groups) => groups,
+            Self::Failed => return Err(LakeError::Interrupted),
+        };
+        *self = Self::Goes(groups);
+        match self {
+            Self::Goes(groups) => groups.write(cut),
+            _ => Ok(()),
+        }
+    }
+
+    fn finish(self, seen: String) -> Result<W, LakeError> {
+        match self {
+            Self::Goes(groups) => groups.finish(seen),
+            Self::Begins(_) | Self::Failed => Err(LakeError::Interrupted),
+        }
     }
 }
 
@@ -183,6 +214,13 @@ struct Groups<W: Write + Send> {
 }
 
 impl<W: Write + Send> Groups<W> {
+    fn new(sink: W, first: &RecordBatch) -> Result<Self, LakeError> {
+        // Without the Arrow schema in the file, every reader sees the plain Parquet types.
+        let options = ArrowWriterOptions::new().with_properties(properties(first)).with_skip_arrow_metadata(true);
+        let writer = ArrowWriter::try_new_with_options(sink, first.schema(), options)?;
+        Ok(Self { writer, widest: vec![0], rows: 0, bytes: 0 })
+    }
+
     fn write(&mut self, Cut { rows, bytes, widest }: Cut) -> Result<(), LakeError> {
         if self.rows + rows.num_rows() > ROW_GROUP_ROWS || self.bytes + bytes > ROW_GROUP_PLAIN_BYTES {
             self.end()?;
@@ -207,9 +245,10 @@ impl<W: Write + Send> Groups<W> {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<W, LakeError> {
+    fn finish(mut self, seen: String) -> Result<W, LakeError> {
         let widest: Vec<String> = self.widest.iter().filter(|bytes| **bytes > 0).map(usize::to_string).collect();
         self.writer.append_key_value_metadata(KeyValue::new(WIDEST.to_owned(), widest.join(",")));
+        self.writer.append_key_value_metadata(KeyValue::new(SEEN.to_owned(), seen));
         Ok(self.writer.into_inner()?)
     }
 }
@@ -223,7 +262,8 @@ pub(crate) fn sorting_columns(schema: &Schema) -> Vec<SortingColumn> {
     ORDER.into_iter().map(column).collect()
 }
 
-fn properties(schema: &Schema) -> WriterProperties {
+fn properties(first: &RecordBatch) -> WriterProperties {
+    let schema = first.schema_ref();
     let column = |name: &str| ColumnPath::from(name);
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
@@ -236,12 +276,24 @@ fn properties(schema: &Schema) -> WriterProperties {
         .set_column_dictionary_enabled(column("time"), false)
         .set_column_encoding(column("time"), Encoding::DELTA_BINARY_PACKED)
         .set_column_dictionary_enabled(column("id"), false)
-        .set_column_encoding(column("id"), Encoding::DELTA_BYTE_ARRAY);
+        .set_column_encoding(column("id"), Encoding::DELTA_BYTE_ARRAY)
+        // Row groups that do not have an id are passed over. It is folded to what the row group needs.
+        .set_column_bloom_filter_max_ndv(column("id"), ROW_GROUP_ROWS as u64)
+        .set_column_bloom_filter_fpp(column("id"), 0.01);
     // Pages that a reader may pass over.
     let of_fields = schema.fields().iter().map(|field| field.name().as_str()).filter(|name| name.starts_with(FIELDS));
     for name in ["position", "sensor", "type", "time", "received_at"].into_iter().chain(of_fields) {
         properties =
             properties.set_column_statistics_enabled(ColumnPath::new(vec![name.to_owned()]), EnabledStatistics::Page);
+    }
+    // A dictionary of values that do not repeat costs time, and saves nothing.
+    let fields = schema.fields().iter().zip(first.columns()).filter(|(field, _)| field.name().starts_with(FIELDS));
+    for (field, values) in fields.filter(|(_, values)| seldom_repeats(values)) {
+        let column = ColumnPath::new(vec![field.name().clone()]);
+        properties = properties.set_column_dictionary_enabled(column.clone(), false);
+        if values.data_type() == &DataType::Utf8 {
+            properties = properties.set_column_encoding(column, Encoding::DELTA_BYTE_ARRAY);
+        }
     }
     for name in ["id", "subject", "attributes", "data", "data_binary"] {
         properties = properties.set_column_statistics_enabled(column(name), EnabledStatistics::None);
@@ -250,6 +302,23 @@ fn properties(schema: &Schema) -> WriterProperties {
         properties = properties.set_column_dictionary_enabled(column(name), false);
     }
     properties.build()
+}
+
+/// Whether of the first values of a column most are there once.
+fn seldom_repeats(values: &ArrayRef) -> bool {
+    let first = values.slice(0, values.len().min(PAGE_ROWS));
+    let (count, distinct) = match first.data_type() {
+        DataType::Utf8 => {
+            let texts = first.as_string::<i32>().iter().flatten();
+            (texts.clone().count(), texts.collect::<HashSet<_>>().len())
+        }
+        DataType::Float64 => {
+            let bits = first.as_primitive::<Float64Type>().iter().flatten().map(f64::to_bits);
+            (bits.clone().count(), bits.collect::<HashSet<_>>().len())
+        }
+        _ => return false,
+    };
+    distinct * 2 > count
 }
 
 fn day_text(day: i64) -> String {

@@ -176,7 +176,7 @@ impl Output<'_> {
                 let path = name::merged(self.folder, self.merge.level);
                 let staged = Staged::create(&self.root.join(&path), 0);
                 let staged = staged.map_err(|source| LakeError::File { path: path.clone(), source })?;
-                none.insert((path, DataFile::new(BufWriter::new(staged), self.schema.clone(), self.fields)?))
+                none.insert((path, DataFile::new(BufWriter::new(staged), self.schema, self.fields)))
             }
         };
         file.write(batch)

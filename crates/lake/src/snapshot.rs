@@ -1,9 +1,10 @@
 //! What readers see: the lake at one version, and the View that adds the live rows after it.
 
+use crate::encode::SEEN;
 use crate::stats::FileStats;
-use ::event::Fields;
+use ::event::{Fields, SeenFields};
 use arrow::record_batch::RecordBatch;
-use parquet::file::metadata::ParquetMetaDataReader;
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -35,14 +36,26 @@ impl LakeFile {
     /// read.
     pub fn data_bytes(&self, root: &Path) -> u64 {
         *self.data_bytes.get_or_init(|| {
-            let footer = File::open(root.join(&self.path)).ok();
-            let footer = footer.and_then(|file| ParquetMetaDataReader::new().parse_and_finish(&file).ok());
+            let footer = self.footer(root);
             let columns = footer.iter().flat_map(|f| f.row_groups()).flat_map(|group| group.columns());
             let large =
                 columns.filter(|c| ["attributes", "data", "data_binary"].contains(&c.column_path().string().as_str()));
             let bytes: i64 = large.map(|c| c.uncompressed_size()).sum();
             u64::try_from(bytes).unwrap_or(0) / self.stats.rows.max(1)
         })
+    }
+
+    /// The fields of its events, read from the file each time; unknown when the file does not say.
+    pub fn seen_fields(&self, root: &Path) -> SeenFields {
+        let footer = self.footer(root);
+        let noted = footer.as_ref().and_then(|footer| footer.file_metadata().key_value_metadata());
+        let seen = noted.and_then(|noted| noted.iter().find(|one| one.key == SEEN)?.value.as_deref());
+        seen.map_or_else(SeenFields::unknown, SeenFields::from_json)
+    }
+
+    fn footer(&self, root: &Path) -> Option<ParquetMetaData> {
+        let file = File::open(root.join(&self.path)).ok()?;
+        ParquetMetaDataReader::new().parse_and_finish(&file).ok()
     }
 }
 

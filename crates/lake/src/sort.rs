@@ -41,7 +41,8 @@ pub(crate) fn sorted(
     let rows = batches.iter().map(|batch| keys.of(batch)).collect::<Result<Vec<_>, _>>()?;
     let of_batch = |(n, rows): (usize, &Rows)| (0..rows.num_rows()).map(move |row| (n, row)).collect::<Vec<_>>();
     let mut order: Vec<(usize, usize)> = rows.iter().enumerate().flat_map(of_batch).collect();
-    order.sort_unstable_by(|a, b| rows[a.0].row(a.1).cmp(&rows[b.0].row(b.1)));
+    // Stable because rows come in runs, each of one sensor in order of time, which it makes use of.
+    order.sort_by(|a, b| rows[a.0].row(a.1).cmp(&rows[b.0].row(b.1)));
     drop(rows);
     let step = rows_at_once(batches);
     let starts = (0..order.len()).step_by(step);

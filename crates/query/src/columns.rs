@@ -164,6 +164,9 @@ fn from_columns(node: &Arc<dyn ExecutionPlan>) -> Changed {
     let mut after = ParquetSource::new(source.table_schema().clone())
         .with_table_parquet_options(source.table_parquet_options().clone())
         .with_metadata_size_hint(crate::table::FOOTER_BYTES);
+    if let Some(reader) = source.parquet_file_reader_factory() {
+        after = after.with_parquet_file_reader_factory(reader.clone());
+    }
     if let Some(predicate) = predicate {
         after = after.with_predicate(predicate);
     }

@@ -11,7 +11,7 @@
 //!
 //! Reading order: [`Queries`] runs them, `statement` what may be asked, `path` how fields are written, `coerce` how texts meet numbers, `fields` and `columns` how fields are
 //! answered from columns, `table` and `live` the View as
-//! a table, `prune` which files are read, [`encode()`] answers as JSON, NDJSON and CSV.
+//! a table, `prune` which files are read, `seen` which fields there are, [`encode()`] answers as JSON, NDJSON and CSV.
 
 mod coerce;
 mod columns;
@@ -25,6 +25,7 @@ mod prune;
 mod rejected;
 mod relations;
 mod run;
+mod seen;
 mod session;
 mod statement;
 mod table;
@@ -34,4 +35,5 @@ pub use encode::{Format, encode, json_rows};
 pub use error::QueryError;
 pub use metrics::QueryMetrics;
 pub use run::{Answer, Column, Options, Queries, Query, Turn, Waited};
+pub use seen::{KnownField, KnownFields};
 pub use value::BytesAs;

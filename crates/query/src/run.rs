@@ -5,7 +5,8 @@ use crate::error::QueryError;
 use crate::fields::FieldTypes;
 use crate::metrics::{End, EndLabel, QueryMetrics};
 use crate::rejected::RejectedEvents;
-use crate::session::{base_state, environment};
+use crate::seen::{KnownFields, Limit, SeenInFiles};
+use crate::session::{FOOTERS_PART, base_state, environment};
 use crate::statement;
 use crate::table::{BATCH_ROWS, Events};
 use crate::value::type_name;
@@ -45,7 +46,7 @@ pub struct Options {
     pub spill_dir: PathBuf,
     /// Threads, at lower priority.
     pub threads: usize,
-    /// Memory of all running questions.
+    /// Memory of all running questions, with remembered footers of files.
     pub memory_bytes_max: u64,
     /// Disk of all running questions.
     pub spill_bytes_max: u64,
@@ -139,6 +140,7 @@ struct Shared {
     base: SessionState,
     permits: Arc<Semaphore>,
     rejected: Rejected,
+    seen: SeenInFiles,
     options: Options,
     metrics: QueryMetrics,
 }
@@ -172,12 +174,15 @@ impl Queries {
             })
             .enable_all()
             .build()?;
-        let pool: Arc<dyn MemoryPool> = Arc::new(FairSpillPool::new(options.memory_bytes_max as usize));
+        let footers_bytes = options.memory_bytes_max / FOOTERS_PART;
+        let pool: Arc<dyn MemoryPool> =
+            Arc::new(FairSpillPool::new((options.memory_bytes_max - footers_bytes) as usize));
         metrics.memory.is_of(pool.clone());
         let environment = environment(&options, pool).map_err(io::Error::other)?;
         let base = base_state(&options, environment).map_err(io::Error::other)?;
         let permits = Arc::new(Semaphore::new(options.concurrent_max));
-        let shared = Shared { runtime: Some(runtime), base, permits, rejected, options, metrics };
+        let seen = SeenInFiles::default();
+        let shared = Shared { runtime: Some(runtime), base, permits, rejected, seen, options, metrics };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -210,6 +215,23 @@ impl Queries {
             self.shared.count(End::of(error), began);
         }
         result
+    }
+
+    /// The fields of `data` that there are, in time like a question.
+    ///
+    /// # Errors
+    /// [`QueryError::Timeout`]; the next try goes on where this one ended.
+    pub async fn fields(&self, turn: Turn, view: &View) -> Result<KnownFields, QueryError> {
+        let (shared, newest, seconds) = (self.shared.clone(), view.newest.clone(), self.shared.options.timeout_seconds);
+        let limit = Limit { end: turn.began + Duration::from_secs(seconds), seconds };
+        let runtime = self.shared.runtime.as_ref().expect("taken only when dropped");
+        let looked = runtime.spawn_blocking(move || {
+            let found = shared.seen.now(&newest, &limit);
+            let end = found.as_ref().err().map_or(End::OK, End::of);
+            shared.count(end, turn.began);
+            found
+        });
+        looked.await.map_err(|_| QueryError::Failed("the look at the fields ended".to_owned()))?
     }
 
     async fn start(&self, turn: Turn, view: Arc<View>, query: Query) -> Result<Answer, QueryError> {

@@ -14,6 +14,9 @@ use datafusion::prelude::SessionConfig;
 use object_store::local::LocalFileSystem;
 use std::sync::Arc;
 
+/// The part of the memory of queries that remembered footers of the lake's files may take: one of so many.
+pub(crate) const FOOTERS_PART: u64 = 6;
+
 /// Functions that make much from little, in one step that no limit ends.
 const MULTIPLYING: [&str; 8] = [
     "range",
@@ -30,7 +33,11 @@ pub(crate) fn environment(options: &Options, pool: Arc<dyn MemoryPool>) -> Resul
     let disk = DiskManagerBuilder::default()
         .with_mode(DiskManagerMode::Directories(vec![options.spill_dir.clone()]))
         .with_max_temp_directory_size(options.spill_bytes_max);
-    let environment = RuntimeEnvBuilder::new().with_memory_pool(pool).with_disk_manager_builder(disk).build_arc()?;
+    let environment = RuntimeEnvBuilder::new()
+        .with_memory_pool(pool)
+        .with_disk_manager_builder(disk)
+        .with_metadata_cache_limit((options.memory_bytes_max / FOOTERS_PART) as usize)
+        .build_arc()?;
     let files = LocalFileSystem::new_with_prefix(&options.lake_dir)?;
     let url = datafusion::execution::object_store::ObjectStoreUrl::parse(LAKE_URL)?;
     environment.register_object_store(url.as_ref(), Arc::new(files));

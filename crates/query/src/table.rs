@@ -16,7 +16,10 @@ use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, DFSchema, Result, ScalarValue, Statistics};
 use datafusion::datasource::TableType;
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
+use datafusion::datasource::physical_plan::{
+    FileGroup, FileScanConfigBuilder, ParquetFileReaderFactory, ParquetSource,
+};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::utils::conjunction;
@@ -77,7 +80,8 @@ impl Events {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let options = TableParquetOptions { global: scan.parquet.clone(), ..TableParquetOptions::default() };
         let source = ParquetSource::new(self.file_schema.clone()).with_table_parquet_options(options);
-        let mut source = source.with_metadata_size_hint(FOOTER_BYTES);
+        let mut source =
+            source.with_metadata_size_hint(FOOTER_BYTES).with_parquet_file_reader_factory(scan.reader.clone());
         if let Some(predicate) = predicate {
             source = source.with_predicate(predicate);
         }
@@ -116,6 +120,8 @@ struct Scan<'a> {
     limit: Option<usize>,
     partitions: usize,
     parquet: &'a ParquetOptions,
+    /// Remembers footers.
+    reader: &'a Arc<dyn ParquetFileReaderFactory>,
 }
 
 impl Scan<'_> {
@@ -153,11 +159,16 @@ impl TableProvider for Events {
         let files = kept(&self.view.lake.files, predicate.as_ref(), &SCHEMA);
         self.metrics.files_read.inc_by(files.len() as u64);
         self.metrics.files_skipped.inc_by((self.view.lake.files.len() - files.len()) as u64);
+        let environment = state.runtime_env();
+        let store = environment.object_store(ObjectStoreUrl::parse(LAKE_URL)?)?;
+        let footers = environment.cache_manager.get_file_metadata_cache();
+        let reader: Arc<dyn ParquetFileReaderFactory> = Arc::new(CachedParquetFileReaderFactory::new(store, footers));
         let scan = Scan {
             projection,
             limit,
             partitions: state.config().target_partitions(),
             parquet: &state.config_options().execution.parquet,
+            reader: &reader,
         };
         let mut parts = Vec::with_capacity(3);
         if scan.reads_data() {

@@ -48,6 +48,8 @@ acts! {
     ReadEvent GET "/api/v1/events/{id}" Some(&[Reader, Admin]);
     /// Ask in SQL.
     Query POST "/api/v1/query" Some(&[Reader, Admin]);
+    /// The fields of `data`, by type of event.
+    ListFields GET "/api/v1/fields" Some(&[Reader, Admin]);
     /// What was rejected; a sensor sees its own.
     ReadRejected GET "/api/v1/rejected" Some(&[Sensor, Reader, Operator, Admin]);
     /// Register a sensor.

@@ -3,6 +3,7 @@
 pub(crate) mod audit;
 pub(crate) mod docs;
 pub(crate) mod events;
+pub(crate) mod fields;
 pub(crate) mod ingest;
 pub(crate) mod page;
 pub(crate) mod query;

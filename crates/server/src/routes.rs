@@ -3,7 +3,7 @@
 use crate::app::App;
 use crate::authorisation::Act;
 use crate::cors::Cors;
-use crate::handlers::{audit, docs, events, ingest, query, rejected, sensors, tokens, webhook};
+use crate::handlers::{audit, docs, events, fields, ingest, query, rejected, sensors, tokens, webhook};
 use crate::quota;
 use axum::Router;
 use axum::handler::Handler;
@@ -21,6 +21,7 @@ pub fn routes(app: App, cors: Option<Cors>) -> Router {
         .act(Act::ListEvents, events::get_events)
         .act(Act::ReadEvent, events::get_event)
         .act(Act::Query, query::post_query)
+        .act(Act::ListFields, fields::get_fields)
         .act(Act::ReadRejected, rejected::get_rejected)
         .act(Act::RegisterSensor, sensors::post_sensor)
         .act(Act::SeeItself, sensors::get_sensor)

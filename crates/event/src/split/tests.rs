@@ -16,9 +16,14 @@ fn names(fields: &Fields) -> Vec<(String, Kind)> {
     fields.iter().map(|field| (field.column(), field.kind)).collect()
 }
 
+/// Texts of events of one type.
+fn taken_apart<T: AsRef<str>>(splitter: &mut Splitter, texts: &[T]) -> Split {
+    splitter.split(&StringArray::from_iter_values(texts), &StringArray::from_iter_values(texts.iter().map(|_| "event")))
+}
+
 fn split(texts: &[&str], fields: &Fields) -> (Vec<i32>, Vec<ArrayRef>) {
     let mut splitter = Splitter::new(fields.clone());
-    let Split { mut columns, whole } = splitter.split(&StringArray::from_iter_values(texts));
+    let Split { mut columns, whole } = taken_apart(&mut splitter, texts);
     let rest = columns.remove(0).as_primitive::<Int32Type>().values().to_vec();
     assert_eq!(whole, rest.iter().copied().min().unwrap_or(WHOLE));
     (rest, columns)
@@ -138,7 +143,7 @@ fn names_that_can_have_no_column_take_no_room_and_cuts_make_no_difference() {
         assert_eq!(self::names(&fields), [("data.t".to_owned(), Kind::Double)], "cut at {cut}");
     }
     let mut splitter = Splitter::new(Fields::default());
-    splitter.split(&StringArray::from_iter_values([names(0), r#"{"late": 1}"#.into()]));
+    taken_apart(&mut splitter, &[names(0), r#"{"late": 1}"#.into()]);
     assert!(splitter.saw_new(), "what is not known may be new");
 }
 
@@ -147,7 +152,7 @@ fn a_new_field_is_seen_as_long_as_it_may_get_a_column() {
     let rules = FieldRules { columns_max: 2, ..FieldRules::default() };
     let sees = |text: &str, fields: &Fields| {
         let mut splitter = Splitter::new(fields.clone());
-        splitter.split(&StringArray::from_iter_values([text]));
+        taken_apart(&mut splitter, &[text]);
         splitter.saw_new()
     };
     let one = discovered(&[r#"{"a": 1}"#], rules.clone());

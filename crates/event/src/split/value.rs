@@ -32,7 +32,7 @@ pub(crate) fn fitting<'a>(text: &'a str, scratch: &'a mut String) -> Option<Valu
             if plain.len() > TEXT_BYTES_MAX {
                 return None;
             }
-            if !plain.contains('\\') {
+            if memchr::memchr(b'\\', plain.as_bytes()).is_none() {
                 return Some(Value::Text(plain));
             }
             *scratch = unescaped(text).into_owned();

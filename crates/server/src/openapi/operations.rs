@@ -5,7 +5,7 @@ use super::parts::{header, of, path, required_header};
 use super::{batch, parts};
 use crate::authorisation::Act;
 use crate::code::Code;
-use crate::handlers::{audit, events, ingest, query, rejected, sensors, tokens};
+use crate::handlers::{audit, events, fields, ingest, query, rejected, sensors, tokens};
 use serde_json::{Value, json};
 use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::path::Parameter;
@@ -19,6 +19,7 @@ pub(super) fn described(act: Act) -> Described {
         Act::SendEvents => send_events(act),
         Act::ListEvents | Act::ReadEvent => of_events(act),
         Act::Query => ask(act),
+        Act::ListFields => list_fields(act),
         Act::ReadRejected => read_rejected(act),
         Act::RegisterSensor | Act::SeeItself | Act::ListSensors => of_all_sensors(act),
         Act::ReadSensor | Act::ChangeSensor | Act::DisableSensor | Act::RotateToken => of_one_sensor(act),
@@ -138,6 +139,17 @@ fn ask(act: Act) -> Described {
         .answer(200, "The rows.", [("application/json", json), ("application/x-ndjson", lines), ("text/csv", csv)])
         .errors(&OF_QUERIES)
         .errors(&[Code::InvalidParameter, Code::NotAcceptable])
+}
+
+fn list_fields(act: Act) -> Described {
+    let text = "Fields whose names are letters, digits and underscores, lists and what lies under objects included; live events too. A file is asked \
+                once for its fields; those of events that went since may be told until the next start.";
+    let field = json!({ "name": "data.temperature", "type": "double", "column": true, "values": ["number", "text"] });
+    let example = json!({ "types": [{ "type": "reading", "fields": [field] }], "partial": false });
+    Described::of(act, text)
+        .query::<fields::Parameters>()
+        .json_answer::<fields::Fields>(200, "The fields.", example)
+        .errors(&[Code::TooManyQueries, Code::QueryTimeout, Code::InFlightFull])
 }
 
 fn read_rejected(act: Act) -> Described {

@@ -1,0 +1,214 @@
+//! Which fields the events of each type have.
+
+use crate::data_of;
+use crate::field::Fields;
+use crate::split::{Unknown, Walk};
+use arrow::array::AsArray;
+use arrow::record_batch::RecordBatch;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+/// Most fields that are known, of all types together.
+const FIELDS_MAX: usize = 10_000;
+
+/// What kinds of values a field had.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ValueKinds(u8);
+
+impl ValueKinds {
+    const NAMES: [&str; 4] = ["number", "text", "boolean", "list"];
+
+    /// The kind of a value that begins with this byte; none for an object, whose members are fields, and for null.
+    pub(crate) fn beginning(byte: u8) -> Self {
+        Self(match byte {
+            b'"' => 2,
+            b't' | b'f' => 4,
+            b'[' => 8,
+            b'{' | b'n' => 0,
+            _ => 1,
+        })
+    }
+
+    pub(crate) fn add(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+
+    pub(crate) fn is_none(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Their names.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        Self::NAMES.into_iter().enumerate().filter(move |(bit, _)| self.0 >> bit & 1 == 1).map(|(_, name)| name)
+    }
+}
+
+/// The fields that were seen, by the type of their events. A field is the names on the way to it, joined by points: letters, digits and
+/// underscores each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SeenFields {
+    types: BTreeMap<String, BTreeMap<String, ValueKinds>>,
+    is_partial: bool,
+}
+
+impl SeenFields {
+    /// Those that are known of nothing: there may be any.
+    pub fn unknown() -> Self {
+        Self { is_partial: true, ..Self::default() }
+    }
+
+    /// Adds the fields of events.
+    pub fn add_events(&mut self, rows: &RecordBatch) {
+        let mut walk = Walk::new(Fields::default(), Unknown::Seen);
+        let types = rows.column_by_name("type").expect("a column of the table").as_string::<i32>();
+        for (text, event_type) in data_of(rows).iter().zip(types) {
+            if let Some(text) = text {
+                walk.of_type(event_type.unwrap_or_default());
+                walk.row(text, &mut |_, _| {});
+            }
+        }
+        self.add(&walk.seen());
+    }
+
+    /// Adds what was seen elsewhere.
+    pub fn add(&mut self, other: &Self) {
+        self.is_partial |= other.is_partial;
+        let mut count: usize = self.types.values().map(BTreeMap::len).sum();
+        for (event_type, fields) in &other.types {
+            let known = self.types.entry(event_type.clone()).or_default();
+            for (field, kinds) in fields {
+                match known.get_mut(field) {
+                    Some(before) => before.add(*kinds),
+                    None if count < FIELDS_MAX => {
+                        known.insert(field.clone(), *kinds);
+                        count += 1;
+                    }
+                    None => self.is_partial = true,
+                }
+            }
+        }
+    }
+
+    pub(crate) fn put(&mut self, event_type: &str, field: String, kinds: ValueKinds) {
+        self.types.entry(event_type.to_owned()).or_default().insert(field, kinds);
+    }
+
+    /// There are more than are told.
+    pub(crate) fn not_all(&mut self) {
+        self.is_partial = true;
+    }
+
+    /// Whether there may be more than are told.
+    pub fn is_partial(&self) -> bool {
+        self.is_partial
+    }
+
+    /// Each type with its fields, in the order of their names.
+    pub fn types(&self) -> impl Iterator<Item = (&str, &BTreeMap<String, ValueKinds>)> {
+        self.types.iter().map(|(name, fields)| (name.as_str(), fields))
+    }
+
+    /// As a file holds them.
+    pub fn to_json(&self) -> String {
+        let of_type = |(name, fields): (&String, &BTreeMap<String, ValueKinds>)| {
+            let fields: Map<String, Value> =
+                fields.iter().map(|(field, kinds)| (field.clone(), kinds.0.into())).collect();
+            (name.clone(), Value::from(fields))
+        };
+        let types: Map<String, Value> = self.types.iter().map(of_type).collect();
+        json!({ "types": types, "partial": self.is_partial }).to_string()
+    }
+
+    /// From what a file holds; unknown when that is something else.
+    pub fn from_json(text: &str) -> Self {
+        let read = || {
+            let json: Value = serde_json::from_str(text).ok()?;
+            let mut seen = Self { is_partial: json["partial"].as_bool()?, ..Self::default() };
+            for (name, fields) in json["types"].as_object()? {
+                for (field, kinds) in fields.as_object()? {
+                    seen.put(name, field.clone(), ValueKinds(u8::try_from(kinds.as_u64()?).ok()?));
+                }
+            }
+            Some(seen)
+        };
+        read().unwrap_or_else(Self::unknown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events_schema;
+    use arrow::array::{ArrayRef, StringArray, new_null_array};
+    use std::sync::Arc;
+
+    fn seen(events: &[(&str, &str)]) -> SeenFields {
+        let schema = events_schema();
+        let text = |place: fn(&(&str, &str)) -> String| -> ArrayRef {
+            Arc::new(events.iter().map(|event| Some(place(event))).collect::<StringArray>())
+        };
+        let columns = schema.fields().iter().map(|field| match field.name().as_str() {
+            "type" => text(|(event_type, _)| (*event_type).to_owned()),
+            "data" => text(|(_, data)| (*data).to_owned()),
+            _ => new_null_array(field.data_type(), events.len()),
+        });
+        let fields: Vec<_> = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
+        let schema = arrow::datatypes::Schema::new(fields);
+        let rows = RecordBatch::try_new(Arc::new(schema), columns.collect()).expect("as the schema says");
+        let mut seen = SeenFields::default();
+        seen.add_events(&rows);
+        seen
+    }
+
+    fn shown(seen: &SeenFields) -> Vec<String> {
+        let of_type = |(name, fields): (&str, &BTreeMap<String, ValueKinds>)| -> Vec<String> {
+            let shown = |(field, kinds): (&String, &ValueKinds)| {
+                format!("{name} {field} {}", kinds.names().collect::<Vec<_>>().join("+"))
+            };
+            fields.iter().map(shown).collect()
+        };
+        seen.types().flat_map(of_type).collect()
+    }
+
+    #[test]
+    fn fields_are_told_by_type_with_the_kinds_of_their_values() {
+        let seen = seen(&[
+            ("reading", r#"{"t": 1, "room": {"Floor": 2, "list": [1], "none": null, "empty": {}}}"#),
+            ("alarm", r#"{"on": true, "odd name": 1}"#),
+            ("reading", r#"{"t": "n/a", "room": 7}"#),
+            ("alarm", "[1]"),
+        ]);
+        let expected = [
+            "alarm on boolean",
+            "reading room number",
+            "reading room.Floor number",
+            "reading room.list list",
+            "reading t number+text",
+        ];
+        assert_eq!(shown(&seen), expected);
+        assert!(!seen.is_partial());
+        assert_eq!(SeenFields::from_json(&seen.to_json()), seen);
+        assert_eq!(SeenFields::from_json("{}"), SeenFields::unknown());
+        let mut twice = seen.clone();
+        twice.add(&seen);
+        assert_eq!(twice, seen);
+    }
+
+    #[test]
+    fn what_is_known_is_bounded_and_says_so() {
+        let many: Vec<(String, String)> = (0..300)
+            .map(|n| {
+                let fields: Vec<String> = (0..100).map(|field| format!("\"f{n}_{field}\":1")).collect();
+                (format!("type{n}"), format!("{{{}}}", fields.join(",")))
+            })
+            .collect();
+        let events: Vec<(&str, &str)> = many.iter().map(|(name, data)| (name.as_str(), data.as_str())).collect();
+        let mut all = SeenFields::default();
+        for some in events.chunks(20) {
+            all.add(&seen(some));
+        }
+        assert!(all.is_partial() && shown(&all).len() == FIELDS_MAX, "{}", shown(&all).len());
+        let at_once = seen(&events);
+        assert!(at_once.is_partial() && shown(&at_once).len() < FIELDS_MAX);
+    }
+}

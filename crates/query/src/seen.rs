@@ -1,0 +1,104 @@
+//! Which fields of `data` there are, by type of event.
+
+use crate::error::QueryError;
+use crate::fields::FieldTypes;
+use crate::value::type_name;
+use arrow::datatypes::DataType;
+use event::{Kind, SeenFields, ValueKinds};
+use lake::{Newest, View};
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+/// A field of events of one type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownField {
+    /// As it is asked: `data.room.temperature`.
+    pub name: String,
+    /// The type that it has then.
+    pub kind: String,
+    /// Whether it has a column in the lake.
+    pub is_column: bool,
+    /// What kinds of values it had, as JSON calls them.
+    pub values: Vec<&'static str>,
+}
+
+/// The fields that there are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownFields {
+    /// Those of each type of event, both in the order of their names.
+    pub types: Vec<(String, Vec<KnownField>)>,
+    /// Whether there may be more than are told.
+    pub is_partial: bool,
+}
+
+/// What the files of the lake have said, each asked once.
+#[derive(Debug, Default)]
+pub(crate) struct SeenInFiles(Mutex<Seen>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    files: HashSet<String>,
+    fields: SeenFields,
+}
+
+/// How long one may look.
+pub(crate) struct Limit {
+    pub(crate) end: Instant,
+    pub(crate) seconds: u64,
+}
+
+impl Limit {
+    fn check(&self) -> Result<(), QueryError> {
+        if Instant::now() < self.end { Ok(()) } else { Err(QueryError::Timeout { timeout_seconds: self.seconds }) }
+    }
+}
+
+impl SeenInFiles {
+    /// The fields of everything that is there now. What files said is kept for the next time.
+    pub(crate) fn now(&self, newest: &Newest, limit: &Limit) -> Result<KnownFields, QueryError> {
+        loop {
+            let view = (newest.0)();
+            let live: Option<Vec<_>> = view.live.iter().map(|chunk| chunk.rows.upgrade()).collect();
+            // Rows that are no longer live are in the next View, or its lake.
+            let Some(live) = live else { continue };
+            let mut seen = self.in_lake(&view, limit)?;
+            for rows in live {
+                seen.add_events(&rows);
+                limit.check()?;
+            }
+            return Ok(known(&seen, &view));
+        }
+    }
+
+    fn in_lake(&self, view: &View, limit: &Limit) -> Result<SeenFields, QueryError> {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Seen { files, fields } = &mut *seen;
+        let here: HashSet<&str> = view.lake.files.iter().map(|file| file.path.as_str()).collect();
+        files.retain(|path| here.contains(path.as_str()));
+        for file in &view.lake.files {
+            if !files.contains(&file.path) {
+                fields.add(&file.seen_fields(&view.lake.root));
+                files.insert(file.path.clone());
+                limit.check()?;
+            }
+        }
+        Ok(fields.clone())
+    }
+}
+
+fn known(seen: &SeenFields, view: &View) -> KnownFields {
+    let types = FieldTypes::new(view);
+    let field = |(name, kinds): (&String, &ValueKinds)| {
+        let path: Vec<String> = name.split('.').map(str::to_owned).collect();
+        let kind = types.of(&path).map_or(DataType::Utf8, Kind::data_type);
+        KnownField {
+            name: format!("{}{name}", event::FIELDS),
+            kind: type_name(&kind),
+            is_column: view.lake.fields.get(&path).is_some(),
+            values: kinds.names().collect(),
+        }
+    };
+    let of_type = seen.types().map(|(name, fields)| (name.to_owned(), fields.iter().map(field).collect()));
+    KnownFields { types: of_type.collect(), is_partial: seen.is_partial() }
+}
