@@ -6,7 +6,7 @@ use crate::fields::FieldTypes;
 use crate::metrics::{End, EndLabel, QueryMetrics};
 use crate::rejected::RejectedEvents;
 use crate::seen::{KnownFields, Limit, SeenInFiles};
-use crate::session::{FOOTERS_PART, base_state, environment};
+use crate::session::{base_state, environment, footers_bytes_max};
 use crate::statement;
 use crate::table::{BATCH_ROWS, Events};
 use crate::value::type_name;
@@ -174,7 +174,7 @@ impl Queries {
             })
             .enable_all()
             .build()?;
-        let footers_bytes = options.memory_bytes_max / FOOTERS_PART;
+        let footers_bytes = footers_bytes_max(options.memory_bytes_max);
         let pool: Arc<dyn MemoryPool> =
             Arc::new(FairSpillPool::new((options.memory_bytes_max - footers_bytes) as usize));
         metrics.memory.is_of(pool.clone());

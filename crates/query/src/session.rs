@@ -14,8 +14,13 @@ use datafusion::prelude::SessionConfig;
 use object_store::local::LocalFileSystem;
 use std::sync::Arc;
 
-/// The part of the memory of queries that remembered footers of the lake's files may take: one of so many.
-pub(crate) const FOOTERS_PART: u64 = 6;
+/// Memory of queries that remembered footers of the lake's files never take.
+const ROWS_BYTES_MIN: u64 = 64 << 20;
+
+/// Of the memory of queries, what remembered footers may take: 32 MiB of 192.
+pub(crate) fn footers_bytes_max(memory_bytes_max: u64) -> u64 {
+    memory_bytes_max.saturating_sub(ROWS_BYTES_MIN) / 4
+}
 
 /// Functions that make much from little, in one step that no limit ends.
 const MULTIPLYING: [&str; 8] = [
@@ -36,7 +41,7 @@ pub(crate) fn environment(options: &Options, pool: Arc<dyn MemoryPool>) -> Resul
     let environment = RuntimeEnvBuilder::new()
         .with_memory_pool(pool)
         .with_disk_manager_builder(disk)
-        .with_metadata_cache_limit((options.memory_bytes_max / FOOTERS_PART) as usize)
+        .with_metadata_cache_limit(footers_bytes_max(options.memory_bytes_max) as usize)
         .build_arc()?;
     let files = LocalFileSystem::new_with_prefix(&options.lake_dir)?;
     let url = datafusion::execution::object_store::ObjectStoreUrl::parse(LAKE_URL)?;
