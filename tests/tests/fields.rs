@@ -330,7 +330,6 @@ fn the_fields_that_there_are_are_told_by_type_of_event() {
     let token = collector.add_token(&json!({ "role": "reader", "name": "eyes" }));
     let token = token["token"].as_str().expect("a token").to_owned();
     let told = |path: &str| collector.get(path, &token).json();
-    // Not the type and the time: the table has them.
     let field = |name: &str, kind: &str, column: bool, values: &[&str]| json!({ "name": name, "type": kind, "column": column, "values": values });
     let expected = |columns: bool| {
         let reading = [

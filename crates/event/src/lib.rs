@@ -40,7 +40,7 @@ pub use framing::{Framing, Headers, UnsupportedMediaType, framing_of};
 pub use jiff::tz::TimeZone;
 pub use key::{BadKeys, Key, content_hash, keys_from_bytes, keys_to_bytes, made_id};
 pub use read::{Batch, Limits, ReadError, ReadOptions, columns_bytes_max, read};
-pub use schema::{batch_schema, data_of, events_schema};
+pub use schema::{batch_schema, data_of, events_schema, types_of};
 pub use seen::{SeenFields, ValueKinds};
 pub use split::{Split, Splitter};
 pub use time::{TimeError, format_time, parse_time, time_zone};

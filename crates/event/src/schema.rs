@@ -43,7 +43,19 @@ pub fn events_schema() -> SchemaRef {
 /// # Panics
 /// When the rows are of another table.
 pub fn data_of(rows: &RecordBatch) -> &StringArray {
-    rows.column_by_name("data").expect("a column of the table").as_string()
+    texts_of(rows, "data")
+}
+
+/// The types of the events in rows of the table.
+///
+/// # Panics
+/// When the rows are of another table.
+pub fn types_of(rows: &RecordBatch) -> &StringArray {
+    texts_of(rows, "type")
+}
+
+fn texts_of<'a>(rows: &'a RecordBatch, column: &str) -> &'a StringArray {
+    rows.column_by_name(column).expect("a column of the table").as_string()
 }
 
 /// A batch as it was read: the table without positions; an id is null where none was given.

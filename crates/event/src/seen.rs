@@ -1,9 +1,8 @@
 //! Which fields the events of each type have.
 
-use crate::data_of;
 use crate::field::Fields;
+use crate::schema::{data_of, types_of};
 use crate::split::{Unknown, Walk};
-use arrow::array::AsArray;
 use arrow::record_batch::RecordBatch;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -48,6 +47,8 @@ impl ValueKinds {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SeenFields {
     types: BTreeMap<String, BTreeMap<String, ValueKinds>>,
+    /// Number of fields.
+    count: usize,
     is_partial: bool,
 }
 
@@ -60,8 +61,7 @@ impl SeenFields {
     /// Adds the fields of events.
     pub fn add_events(&mut self, rows: &RecordBatch) {
         let mut walk = Walk::new(Fields::default(), Unknown::Seen);
-        let types = rows.column_by_name("type").expect("a column of the table").as_string::<i32>();
-        for (text, event_type) in data_of(rows).iter().zip(types) {
+        for (text, event_type) in data_of(rows).iter().zip(types_of(rows)) {
             if let Some(text) = text {
                 walk.of_type(event_type.unwrap_or_default());
                 walk.row(text, &mut |_, _| {});
@@ -73,24 +73,23 @@ impl SeenFields {
     /// Adds what was seen elsewhere.
     pub fn add(&mut self, other: &Self) {
         self.is_partial |= other.is_partial;
-        let mut count: usize = self.types.values().map(BTreeMap::len).sum();
         for (event_type, fields) in &other.types {
-            let known = self.types.entry(event_type.clone()).or_default();
             for (field, kinds) in fields {
-                match known.get_mut(field) {
-                    Some(before) => before.add(*kinds),
-                    None if count < FIELDS_MAX => {
-                        known.insert(field.clone(), *kinds);
-                        count += 1;
-                    }
-                    None => self.is_partial = true,
-                }
+                self.put(event_type, field, *kinds);
             }
         }
     }
 
-    pub(crate) fn put(&mut self, event_type: &str, field: String, kinds: ValueKinds) {
-        self.types.entry(event_type.to_owned()).or_default().insert(field, kinds);
+    /// Adds a field, as long as there is room.
+    pub(crate) fn put(&mut self, event_type: &str, field: &str, kinds: ValueKinds) {
+        if let Some(known) = self.types.get_mut(event_type).and_then(|fields| fields.get_mut(field)) {
+            known.add(kinds);
+        } else if self.count < FIELDS_MAX {
+            self.types.entry(event_type.to_owned()).or_default().insert(field.to_owned(), kinds);
+            self.count += 1;
+        } else {
+            self.is_partial = true;
+        }
     }
 
     /// There are more than are told.
@@ -126,7 +125,7 @@ impl SeenFields {
             let mut seen = Self { is_partial: json["partial"].as_bool()?, ..Self::default() };
             for (name, fields) in json["types"].as_object()? {
                 for (field, kinds) in fields.as_object()? {
-                    seen.put(name, field.clone(), ValueKinds(u8::try_from(kinds.as_u64()?).ok()?));
+                    seen.put(name, field, ValueKinds(u8::try_from(kinds.as_u64()?).ok()?));
                 }
             }
             Some(seen)
@@ -210,5 +209,18 @@ mod tests {
         assert!(all.is_partial() && shown(&all).len() == FIELDS_MAX, "{}", shown(&all).len());
         let at_once = seen(&events);
         assert!(at_once.is_partial() && shown(&at_once).len() < FIELDS_MAX);
+        // What is known goes on, what is new is neither told nor kept.
+        let mut after = all.clone();
+        after.add(&seen(&[("type0", r#"{"f0_0": "text"}"#), ("late", r#"{"f": 1}"#)]));
+        assert!(shown(&after).contains(&"type0 f0_0 number+text".to_owned()));
+        assert_eq!(after.types().count(), all.types().count());
+        // Every type with every name is more than all that is kept.
+        let names: Vec<String> = (0..200).map(|field| format!("\"f{field}\":1")).collect();
+        let data = format!("{{{}}}", names.join(","));
+        let types: Vec<String> = (0..100).map(|n| format!("type{n}")).collect();
+        let events: Vec<(&str, &str)> = types.iter().map(|name| (name.as_str(), data.as_str())).collect();
+        let square = seen(&events);
+        assert!(square.is_partial() && shown(&square).len() == FIELDS_MAX);
+        assert_eq!(SeenFields::from_json(&square.to_json()), square);
     }
 }

@@ -295,7 +295,7 @@ impl Walk {
         let mut seen = SeenFields::default();
         for (place, name) in self.names.iter().enumerate().filter(|(_, name)| name.is_path) {
             for (number, kinds) in name.kinds.iter().enumerate().filter(|(_, kinds)| !kinds.is_none()) {
-                seen.put(&self.types.names[number], self.path(place).join("."), *kinds);
+                seen.put(&self.types.names[number], &self.path(place).join("."), *kinds);
             }
         }
         if self.is_partial {

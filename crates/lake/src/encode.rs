@@ -9,11 +9,11 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Float64Type, Schema, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
-use event::{FIELDS, Fields, Splitter, WHOLE, data_of};
+use event::{FIELDS, Fields, Splitter, WHOLE, data_of, types_of};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
-use parquet::file::metadata::{KeyValue, SortingColumn};
+use parquet::file::metadata::{KeyValue, ParquetMetaData, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use std::collections::{BTreeMap, HashSet};
@@ -38,6 +38,13 @@ const PAGE_ROWS: usize = 1024;
 pub(crate) const WIDEST: &str = "catchment.widest_row_bytes";
 /// The fields of `data`, by type of event.
 pub(crate) const SEEN: &str = "catchment.fields";
+
+/// What a data file notes under one of these keys.
+pub(crate) fn noted<'a>(footer: &'a ParquetMetaData, key: &str) -> Option<&'a str> {
+    let notes = footer.file_metadata().key_value_metadata()?;
+    notes.iter().find(|note| note.key == key)?.value.as_deref()
+}
+
 const DAY_MICROS: i64 = 86_400_000_000;
 
 /// An encoded file that is not stored yet.
@@ -102,7 +109,7 @@ impl<W: Write + Send> DataFile<W> {
         let schema = Arc::new(fields.schema(table));
         let stats = FileStats { whole: WHOLE, ..FileStats::default() };
         let cutter = Cutter { schema, splitter: Splitter::new(fields.clone()), stats };
-        Self { cutter, writing: Writing::Begins(sink) }
+        Self { cutter, writing: Writing { sink: Some(sink), groups: None } }
     }
 
     pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<(), LakeError> {
@@ -163,8 +170,7 @@ impl Cutter {
         self.stats.add(batch);
         let fields_bytes = self.splitter.fields().len() * size_of::<f64>();
         for Part { rows, bytes, widest } in parts(batch, PAGE_BYTES, fields_bytes) {
-            let types = rows.column_by_name("type").expect("a column of the table").as_string();
-            let split = self.splitter.split(data_of(&rows), types);
+            let split = self.splitter.split(data_of(&rows), types_of(&rows));
             self.stats.whole = self.stats.whole.min(split.whole);
             let columns = rows.columns().iter().cloned().chain(split.columns).collect();
             take(Cut { rows: RecordBatch::try_new(self.schema.clone(), columns)?, bytes, widest })?;
@@ -174,32 +180,23 @@ impl Cutter {
 }
 
 /// Where the rows of a data file go. How its columns are encoded, its first rows tell.
-enum Writing<W: Write + Send> {
-    Begins(W),
-    Goes(Box<Groups<W>>),
-    /// It could not begin.
-    Failed,
+struct Writing<W: Write + Send> {
+    /// Until there are row groups.
+    sink: Option<W>,
+    groups: Option<Groups<W>>,
 }
 
 impl<W: Write + Send> Writing<W> {
     fn write(&mut self, cut: Cut) -> Result<(), LakeError> {
-        let groups = match std::mem::replace(self, Self::Failed) {
-            Self::Begins(sink) => Box::new(Groups::new(sink, &cut.rows)?),
-            Self::Goes(groups) => groups,
-            Self::Failed => return Err(LakeError::Interrupted),
+        let groups = match &mut self.groups {
+            Some(groups) => groups,
+            none => none.insert(Groups::new(self.sink.take().ok_or(LakeError::Interrupted)?, &cut.rows)?),
         };
-        *self = Self::Goes(groups);
-        match self {
-            Self::Goes(groups) => groups.write(cut),
-            _ => Ok(()),
-        }
+        groups.write(cut)
     }
 
     fn finish(self, seen: String) -> Result<W, LakeError> {
-        match self {
-            Self::Goes(groups) => groups.finish(seen),
-            Self::Begins(_) | Self::Failed => Err(LakeError::Interrupted),
-        }
+        self.groups.ok_or(LakeError::Interrupted)?.finish(seen)
     }
 }
 

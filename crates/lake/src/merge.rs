@@ -2,7 +2,7 @@
 //!
 //! It reads and writes in a stream: of each file it holds a page a column and some rows, of what it writes one row group.
 
-use crate::encode::{DataFile, WIDEST, sorting_columns};
+use crate::encode::{DataFile, WIDEST, noted, sorting_columns};
 use crate::error::LakeError;
 use crate::name;
 use crate::plan::Merge;
@@ -106,9 +106,8 @@ fn run<'a>(root: &Path, file: &LakeFile, schema: &SchemaRef) -> Result<Run<'a, L
     }
     let order = sorting_columns(schema);
     let metadata = read.metadata();
-    let said = metadata.file_metadata().key_value_metadata().and_then(|all| all.iter().find(|one| one.key == WIDEST));
-    let widest = said
-        .and_then(|one| one.value.as_ref()?.split(',').map(|bytes| bytes.parse().ok()).collect::<Option<Vec<usize>>>());
+    let widest = noted(metadata, WIDEST)
+        .and_then(|widest| widest.split(',').map(|bytes| bytes.parse().ok()).collect::<Option<Vec<usize>>>());
     let widest = widest.filter(|widest| widest.len() == metadata.num_row_groups());
     let is_sorted = metadata.row_groups().iter().all(|group| group.sorting_columns() == Some(&order));
     let (Some(widest), true) = (widest, is_sorted) else {

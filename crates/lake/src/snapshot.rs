@@ -1,6 +1,6 @@
 //! What readers see: the lake at one version, and the View that adds the live rows after it.
 
-use crate::encode::SEEN;
+use crate::encode::{SEEN, noted};
 use crate::stats::FileStats;
 use ::event::{Fields, SeenFields};
 use arrow::record_batch::RecordBatch;
@@ -48,8 +48,7 @@ impl LakeFile {
     /// The fields of its events, read from the file each time; unknown when the file does not say.
     pub fn seen_fields(&self, root: &Path) -> SeenFields {
         let footer = self.footer(root);
-        let noted = footer.as_ref().and_then(|footer| footer.file_metadata().key_value_metadata());
-        let seen = noted.and_then(|noted| noted.iter().find(|one| one.key == SEEN)?.value.as_deref());
+        let seen = footer.as_ref().and_then(|footer| noted(footer, SEEN));
         seen.map_or_else(SeenFields::unknown, SeenFields::from_json)
     }
 
@@ -131,6 +130,19 @@ impl LiveChunk {
 /// Gives the View of this moment.
 #[derive(Clone)]
 pub struct Newest(pub Arc<dyn Fn() -> Arc<View> + Send + Sync>);
+
+impl Newest {
+    /// The View with all of its live rows, held as long as the answer is.
+    pub fn with_rows(&self) -> (Arc<View>, Vec<Arc<RecordBatch>>) {
+        loop {
+            let view = (self.0)();
+            // Rows that were sealed meanwhile are in the lake of the next View.
+            if let Some(rows) = view.live.iter().map(|chunk| chunk.rows.upgrade()).collect() {
+                return (view, rows);
+            }
+        }
+    }
+}
 
 impl fmt::Debug for Newest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

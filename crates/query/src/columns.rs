@@ -4,6 +4,7 @@
 //! ([`FileStats::whole`](lake::FileStats)): where that reaches, a field is its column and nothing else; elsewhere its row decides.
 
 use crate::fields::kind_of;
+use crate::table;
 use arrow::datatypes::Schema;
 use datafusion::common::Result;
 use datafusion::common::config::ConfigOptions;
@@ -145,7 +146,7 @@ fn from_columns(node: &Arc<dyn ExecutionPlan>) -> Changed {
     let Some((config, source)) = scan.downcast_to_file_source::<ParquetSource>() else {
         return Ok(None);
     };
-    let Some(columns) = Columns::of(config, source) else {
+    let (Some(columns), Some(reader)) = (Columns::of(config, source), source.parquet_file_reader_factory()) else {
         return Ok(None);
     };
     let mut changed = false;
@@ -161,15 +162,8 @@ fn from_columns(node: &Arc<dyn ExecutionPlan>) -> Changed {
     if !changed {
         return Ok(None);
     }
-    let mut after = ParquetSource::new(source.table_schema().clone())
-        .with_table_parquet_options(source.table_parquet_options().clone())
-        .with_metadata_size_hint(crate::table::FOOTER_BYTES);
-    if let Some(reader) = source.parquet_file_reader_factory() {
-        after = after.with_parquet_file_reader_factory(reader.clone());
-    }
-    if let Some(predicate) = predicate {
-        after = after.with_predicate(predicate);
-    }
+    let options = source.table_parquet_options().clone();
+    let after = table::source(source.table_schema().clone(), options, reader, predicate);
     let Some(after) = after.try_pushdown_projection(&projection)? else {
         return Ok(None);
     };

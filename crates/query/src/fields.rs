@@ -64,17 +64,11 @@ impl<'a> FieldTypes<'a> {
     }
 
     fn discovered(&self) -> Fields {
-        loop {
-            // Rows of this View may be sealed since, with their columns.
-            let newest = (self.view.newest.0)();
-            let live: Option<Vec<_>> = newest.live.iter().map(|chunk| chunk.rows.upgrade()).collect();
-            let Some(live) = live else {
-                continue;
-            };
-            let mut fields = newest.lake.fields.as_ref().clone();
-            fields.discover(live.iter().map(|rows| data_of(rows)));
-            return fields;
-        }
+        // Rows of this View may be sealed since, with their columns.
+        let (newest, live) = self.view.newest.with_rows();
+        let mut fields = newest.lake.fields.as_ref().clone();
+        fields.discover(live.iter().map(|rows| data_of(rows)));
+        fields
     }
 }
 

@@ -25,7 +25,7 @@ use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::SQLOptions;
 use futures::StreamExt;
-use lake::View;
+use lake::{Newest, View};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -221,8 +221,8 @@ impl Queries {
     ///
     /// # Errors
     /// [`QueryError::Timeout`]; the next try goes on where this one ended.
-    pub async fn fields(&self, turn: Turn, view: &View) -> Result<KnownFields, QueryError> {
-        let (shared, newest, seconds) = (self.shared.clone(), view.newest.clone(), self.shared.options.timeout_seconds);
+    pub async fn fields(&self, turn: Turn, newest: Newest) -> Result<KnownFields, QueryError> {
+        let (shared, seconds) = (self.shared.clone(), self.shared.options.timeout_seconds);
         let limit = Limit { end: turn.began + Duration::from_secs(seconds), seconds };
         let runtime = self.shared.runtime.as_ref().expect("taken only when dropped");
         let looked = runtime.spawn_blocking(move || {

@@ -57,18 +57,13 @@ impl Limit {
 impl SeenInFiles {
     /// The fields of everything that is there now. What files said is kept for the next time.
     pub(crate) fn now(&self, newest: &Newest, limit: &Limit) -> Result<KnownFields, QueryError> {
-        loop {
-            let view = (newest.0)();
-            let live: Option<Vec<_>> = view.live.iter().map(|chunk| chunk.rows.upgrade()).collect();
-            // Rows that are no longer live are in the next View, or its lake.
-            let Some(live) = live else { continue };
-            let mut seen = self.in_lake(&view, limit)?;
-            for rows in live {
-                seen.add_events(&rows);
-                limit.check()?;
-            }
-            return Ok(known(&seen, &view));
+        let (view, live) = newest.with_rows();
+        let mut seen = self.in_lake(&view, limit)?;
+        for rows in live {
+            seen.add_events(&rows);
+            limit.check()?;
         }
+        Ok(known(&seen, &view))
     }
 
     fn in_lake(&self, view: &View, limit: &Limit) -> Result<SeenFields, QueryError> {

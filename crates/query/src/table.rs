@@ -21,6 +21,7 @@ use datafusion::datasource::physical_plan::{
     FileGroup, FileScanConfigBuilder, ParquetFileReaderFactory, ParquetSource,
 };
 use datafusion::datasource::source::DataSourceExec;
+use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
@@ -46,7 +47,7 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
 });
 
 /// Bytes at the end of a file that are read first: its footer is mostly in them.
-pub(crate) const FOOTER_BYTES: usize = 256 * 1024;
+const FOOTER_BYTES: usize = 256 * 1024;
 
 /// Rows of a batch, as every operator hands them on.
 pub(crate) const BATCH_ROWS: usize = 8192;
@@ -79,12 +80,7 @@ impl Events {
         scan: Scan<'_>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let options = TableParquetOptions { global: scan.parquet.clone(), ..TableParquetOptions::default() };
-        let source = ParquetSource::new(self.file_schema.clone()).with_table_parquet_options(options);
-        let mut source =
-            source.with_metadata_size_hint(FOOTER_BYTES).with_parquet_file_reader_factory(scan.reader.clone());
-        if let Some(predicate) = predicate {
-            source = source.with_predicate(predicate);
-        }
+        let source = source(self.file_schema.clone(), options, scan.reader, predicate);
         let mut groups: Vec<Vec<PartitionedFile>> = vec![Vec::new(); scan.partitions.min(files.len()).max(1)];
         let count = groups.len();
         // Newest first, so that a question for the last events finds them in the first files.
@@ -110,6 +106,23 @@ impl Events {
         let all = all_columns();
         let columns = scan.projection.unwrap_or(&all);
         Ok(Arc::new(LiveExec::try_new(&self.view, &SCHEMA, columns, scan.partitions)?))
+    }
+}
+
+/// What reads the lake's files: the rows for which `predicate` may be true.
+pub(crate) fn source(
+    schema: impl Into<TableSchema>,
+    options: TableParquetOptions,
+    reader: &Arc<dyn ParquetFileReaderFactory>,
+    predicate: Option<Arc<dyn PhysicalExpr>>,
+) -> ParquetSource {
+    let source = ParquetSource::new(schema)
+        .with_table_parquet_options(options)
+        .with_metadata_size_hint(FOOTER_BYTES)
+        .with_parquet_file_reader_factory(reader.clone());
+    match predicate {
+        Some(predicate) => source.with_predicate(predicate),
+        None => source,
     }
 }
 

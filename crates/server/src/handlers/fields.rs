@@ -67,7 +67,7 @@ pub(crate) async fn get_fields(
     let asked: Parameters = parameters(query.as_deref(), "type")?;
     let look = async {
         let turn = app.shared.queries.turn().await?;
-        app.shared.queries.fields(turn, &app.shared.engine.view()).await
+        app.shared.queries.fields(turn, app.shared.engine.view().newest.clone()).await
     };
     let known = nowwhat::db(look).await.map_err(problem_of)?;
     let wanted = known.types.into_iter().filter(|(name, _)| asked.r#type.as_ref().is_none_or(|wanted| wanted == name));
