@@ -3,6 +3,7 @@
 use crate::client::{Client, Server};
 use crate::data_dir::DataDir;
 use crate::table;
+use anyhow::ensure;
 use clap::{Args, Subcommand};
 use http::Method;
 use nowwhat::Environment;
@@ -10,6 +11,10 @@ use nowwhat::cli::{Usage, complain, print, printable};
 use nowwhat::config::{self, ByteSize, Seconds, Value as _};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How often it is asked whether events are erased.
+const ERASURE_LOOK: Duration = Duration::from_millis(200);
 
 #[derive(Subcommand)]
 pub(crate) enum SensorCommand {
@@ -25,6 +30,8 @@ pub(crate) enum SensorCommand {
     Disable(OneArgs),
     /// Take a disabled sensor's tokens again.
     Enable(OneArgs),
+    /// Erase the events that a sensor has sent so far: from the lake, the wal and the rejected ones.
+    Erase(EraseArgs),
     /// Make another token for a sensor, show it once, and let the old ones end.
     Rotate(RotateArgs),
 }
@@ -100,6 +107,15 @@ pub(crate) struct RotateArgs {
     overlap: Seconds,
 }
 
+#[derive(Args)]
+pub(crate) struct EraseArgs {
+    #[command(flatten)]
+    one: OneArgs,
+    /// Wait until nothing of them is left.
+    #[arg(long)]
+    wait: bool,
+}
+
 pub(crate) fn run(command: &SensorCommand, environment: &Environment) -> anyhow::Result<()> {
     match command {
         SensorCommand::Add(args) => add(args, environment),
@@ -108,6 +124,7 @@ pub(crate) fn run(command: &SensorCommand, environment: &Environment) -> anyhow:
         SensorCommand::Change(args) => change(args, environment),
         SensorCommand::Disable(args) => ask(args, Method::PATCH, Some(&json!({ "disabled": true })), environment),
         SensorCommand::Enable(args) => ask(args, Method::PATCH, Some(&json!({ "disabled": false })), environment),
+        SensorCommand::Erase(args) => erase(args, environment),
         SensorCommand::Rotate(args) => rotate(args, environment),
     }
 }
@@ -223,6 +240,33 @@ fn rotate(args: &RotateArgs, environment: &Environment) -> anyhow::Result<()> {
         ),
     };
     show_and_keep(&client, &made, &shown)
+}
+
+/// Erases without a question: who gives the command means it.
+fn erase(args: &EraseArgs, environment: &Environment) -> anyhow::Result<()> {
+    let client = Client::find(&args.one.server, environment)?;
+    let path = format!("{}/events", path(&args.one)?);
+    let mut erasure = client.ask(Method::DELETE, &path, None)?;
+    while args.wait && erasure["state"] == "running" {
+        std::thread::sleep(ERASURE_LOOK);
+        erasure = client.get(&path)?;
+    }
+    let (id, until) = (text(&erasure["sensorId"]), &erasure["until_position"]);
+    let shown = match (args.one.json, text(&erasure["state"])) {
+        (true, _) => format!("{erasure}\n"),
+        (false, "finished") => {
+            format!("erased the events of {id} up to position {until}: {} were accepted\n", erasure["erased_events"])
+        }
+        (false, _) => {
+            format!("erasing the events of {id} up to position {until}: --wait waits until nothing of them is left\n")
+        }
+    };
+    let has_failed = args.wait && !erasure["failure"].is_null();
+    if args.one.json || !has_failed {
+        print(shown)?;
+    }
+    ensure!(!has_failed, "not erased yet, it is tried again: {}", text(&erasure["failure"]));
+    Ok(())
 }
 
 /// Asks about one sensor, and shows it.

@@ -15,7 +15,7 @@ use nowwhat::{Boot, BoxError, Environment, Foundation};
 use query::{Queries, QueryMetrics};
 use registry::{AuditBounds, Registry, RegistryMetrics, Token};
 use rejected::{Rejected, RejectedMetrics};
-use server::{App, Parts, Quotas, RequestLog, RequestLogLimits, SensorMetrics, ServerMetrics};
+use server::{App, Erasures, Parts, Quotas, RequestLog, RequestLogLimits, SensorMetrics, ServerMetrics};
 use std::future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -109,9 +109,11 @@ async fn start(boot: &mut Boot) -> anyhow::Result<Router> {
     let queries = Queries::new(query_options(&dir, &settings), rejected.clone(), metrics.queries).context("queries")?;
     let quotas = Quotas::new(default_quota(&settings));
     reload_quotas(boot, &quotas);
+    let erasures = Erasures::new(engine.clone(), registry.clone(), rejected.clone(), &metrics.server);
+    boot.task("erasures", erasures.clone().run());
     boot.task("sensors in the metrics", metrics.sensors.follow(registry.clone(), rejected.clone(), quotas.clone()));
     let (limits, metrics) = (server_limits(&settings, &foundation), metrics.server);
-    let app = App::new(Parts { engine, queries, registry, rejected, quotas, metrics, limits });
+    let app = App::new(Parts { engine, queries, registry, rejected, erasures, quotas, metrics, limits });
     let addresses = publish(boot, &dir);
 
     log_bound(bound, &memory::parts(&settings, &foundation));

@@ -175,6 +175,26 @@ impl Answers {
         self.keep(&mut kept, now);
     }
 
+    /// Keeps of the answers to a sensor's requests up to a position what may stay of what is told with them.
+    pub(crate) fn redact(&self, sensor: &str, until: u64, without_texts: impl Fn(&[u8]) -> Vec<u8>) {
+        let of_sensor = [sensor.as_bytes(), &[0]].concat();
+        let mut kept = self.lock();
+        let Kept { known, order, bytes, .. } = &mut *kept;
+        for (answer, _) in order.iter_mut() {
+            if !answer.key.0.starts_with(&of_sensor) || answer.outcome.last_position > until {
+                continue;
+            }
+            let told = without_texts(&answer.told);
+            assert!(told.len() <= TOLD_BYTES_MAX, "the caller keeps to the bound");
+            let Answer { key, content, outcome, .. } = &**answer;
+            let redacted =
+                Arc::new(Answer { key: key.clone(), content: *content, outcome: *outcome, told: told.into() });
+            *bytes = *bytes + redacted.bytes() - answer.bytes();
+            known.insert(redacted.key.clone(), redacted.clone());
+            *answer = redacted;
+        }
+    }
+
     /// Number of answers and their bytes.
     pub(crate) fn size(&self) -> (usize, u64) {
         let kept = self.lock();
@@ -371,6 +391,35 @@ mod tests {
         assert_eq!(answers.of_positions(9, 9, now).len(), 1);
         answers.remember(answer("b", 10), now, Duration::from_secs(601));
         assert_eq!(answers.size().0, 2, "behind a younger one it stays until that one goes");
+    }
+
+    #[test]
+    fn what_is_told_of_a_sensors_requests_goes_up_to_a_position_and_their_answers_stay() {
+        let (answers, now) = (answers(1 << 20, 600), Instant::now());
+        let told = |key: RequestKey, last_position| {
+            let outcome = Outcome { accepted: 1, last_position, ..Outcome::default() };
+            let answer = Answer { key, content: 7, outcome, told: (*b"secret").into() };
+            answers.remember(Arc::new(answer), now, Duration::ZERO);
+        };
+        told(key("a"), 5);
+        told(key("b"), 6);
+        told(RequestKey::new("roof-2", "a"), 4);
+        let bytes = answers.size().1;
+        answers.redact("roof", 5, |_| b"x".to_vec());
+        let known = |key: RequestKey| match answers.claim(key, now) {
+            Ok(Claimed::Answered(answer)) => String::from_utf8_lossy(answer.told()).into_owned(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(
+            [known(key("a")), known(key("b")), known(RequestKey::new("roof-2", "a"))],
+            ["x", "secret", "secret"]
+        );
+        assert_eq!(answers.size(), (3, bytes - 5));
+        assert_eq!(
+            &*answers.of_positions(5, 5, now)[0].answer.told,
+            b"x",
+            "also for the file that outlives the frames"
+        );
     }
 
     proptest! {

@@ -6,6 +6,7 @@
 use crate::admission::Reservation;
 use crate::answers::{self, AgedAnswer, Answers, Request};
 use crate::batch::{AcceptError, Outcome, Waiting};
+use crate::erase::Asked;
 use crate::live::Live;
 use crate::log::{EventLog, LogError, LogFrame, RememberedKeys};
 use crate::metrics::EngineMetrics;
@@ -28,6 +29,7 @@ pub(crate) struct CommitLoop {
     pub(crate) log: Box<dyn EventLog>,
     pub(crate) queue: mpsc::UnboundedReceiver<Waiting>,
     pub(crate) sealed: watch::Receiver<u64>,
+    pub(crate) asks: mpsc::UnboundedReceiver<Asked>,
     pub(crate) live: Arc<Live>,
     pub(crate) window: Window,
     pub(crate) answers: Arc<Answers>,
@@ -99,11 +101,12 @@ impl CommitLoop {
         self.log.close().await
     }
 
-    /// All that waits, up to the bound of one group; meanwhile the log is trimmed when a seal is through.
+    /// All that waits, up to the bound of one group; meanwhile the log is trimmed when a seal is through, or what it is asked for is done.
     async fn next_group(&mut self) -> Option<Vec<Waiting>> {
         let first = loop {
             tokio::select! {
                 biased;
+                Some(asked) = self.asks.recv() => self.answer_ask(asked).await,
                 changed = self.sealed.changed() => if changed.is_ok() { self.trim().await } else { break self.queue.recv().await? },
                 first = self.queue.recv() => break first?,
             }
@@ -122,18 +125,19 @@ impl CommitLoop {
 
     async fn trim(&mut self) {
         let sealed = *self.sealed.borrow_and_update();
+        if let Err(error) = self.try_trim(sealed).await {
+            tracing::error!(sealed, %error, "wal not trimmed, will be tried after the next seal");
+        }
+    }
+
+    pub(crate) async fn try_trim(&mut self, sealed: u64) -> Result<(), LogError> {
         let now = Instant::now();
         self.window.keep(now);
         let keys = KeysOfWindow { window: &self.window, answers: &self.answers, now };
-        match self.log.trim(sealed, &keys).await {
-            Ok(bytes) => {
-                self.metrics.wal_bytes.set(bytes as i64);
-            }
-            Err(error) => {
-                tracing::error!(sealed, %error, "wal not trimmed, will be tried after the next seal")
-            }
-        }
+        let trimmed = self.log.trim(sealed, &keys).await;
         self.remembered(now);
+        self.metrics.wal_bytes.set(trimmed? as i64);
+        Ok(())
     }
 
     /// Drops duplicates and merges the batches into one.
@@ -304,10 +308,10 @@ impl CommitLoop {
 }
 
 /// The window's keys and the remembered answers, for the log that lets go of their frames.
-struct KeysOfWindow<'a> {
-    window: &'a Window,
-    answers: &'a Answers,
-    now: Instant,
+pub(crate) struct KeysOfWindow<'a> {
+    pub(crate) window: &'a Window,
+    pub(crate) answers: &'a Answers,
+    pub(crate) now: Instant,
 }
 
 impl RememberedKeys for KeysOfWindow<'_> {

@@ -13,6 +13,7 @@
 //!   answer    accepted, duplicates, reused ids                                     (promise 2)
 //! seal      live rows -> lake, then the View swaps, then the log is trimmed        (promise 5)
 //! maintain  small files of the lake -> larger ones, then the View swaps
+//! erase     one sensor's events go, when it is asked: see `erase`
 //! ```
 //!
 //! The order in `commit` *is* the promise: durable, then remembered and visible, then answered. A caller that goes away
@@ -26,6 +27,7 @@ mod admission;
 mod answers;
 mod batch;
 mod commit;
+mod erase;
 mod live;
 mod log;
 mod maintain;
@@ -39,8 +41,9 @@ mod window;
 pub use admission::{Admission, Reservation, TurnedAway};
 pub use answers::{ANSWER_BYTES_MAX, Answer, Claim, Claimed, InUse, Request, RequestKey, TOLD_BYTES_MAX};
 pub use batch::{AcceptError, Outcome, Submission};
+pub use erase::EraseError;
 pub use event::{FieldRules, is_name};
-pub use lake::Retention;
+pub use lake::{Erasing, Retention};
 pub use log::{Appended, EventLog, LocalLog, LogError, LogFrame, RememberedKeys};
 pub use metrics::EngineMetrics;
 pub use recover::RecoverError;

@@ -59,6 +59,12 @@ pub trait EventLog: Send + 'static {
     /// Lets go of what is in the lake up to `sealed`. `keys` gives the remembered keys, which the log
     /// keeps in place of the frames it lets go. Returns the bytes that are left.
     async fn trim(&mut self, sealed: u64, keys: &dyn RememberedKeys) -> Result<u64, LogError>;
+    /// Begins anew, so that [`EventLog::trim`] can let go of all that was appended before.
+    async fn roll(&mut self) -> Result<(), LogError>;
+    /// Writes the remembered keys again that it keeps in place of frames, and lets go of what a start moved aside.
+    async fn rewrite_keys(&mut self, keys: &dyn RememberedKeys) -> Result<(), LogError>;
+    /// The first position whose frame it has; the next one when it has none.
+    fn first_position(&self) -> u64;
     /// Ends the log cleanly.
     async fn close(self: Box<Self>) -> Result<(), LogError>;
 }
@@ -141,6 +147,19 @@ impl EventLog for LocalLog {
         }
         self.wal.forget_keys_before(keys.oldest_position()).map_err(|e| LogError::StorageFull(e.to_string()))?;
         Ok(self.wal.bytes())
+    }
+
+    async fn roll(&mut self) -> Result<(), LogError> {
+        Ok(self.wal.begin_segment()?)
+    }
+
+    async fn rewrite_keys(&mut self, keys: &dyn RememberedKeys) -> Result<(), LogError> {
+        let rewritten = self.wal.rewrite_keys(|first, last| keys.of_range(first, last));
+        rewritten.and_then(|()| self.wal.forget_torn_tails()).map_err(|e| LogError::StorageFull(e.to_string()))
+    }
+
+    fn first_position(&self) -> u64 {
+        self.wal.first_position()
     }
 
     async fn close(self: Box<Self>) -> Result<(), LogError> {

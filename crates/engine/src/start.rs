@@ -7,6 +7,7 @@ use crate::admission::Admission;
 use crate::answers::{Answers, Claimed, InUse, RequestKey};
 use crate::batch::{AcceptError, Outcome, Submission, Waiting};
 use crate::commit::CommitLoop;
+use crate::erase::Asked;
 use crate::live::Live;
 use crate::log::{EventLog, LocalLog, LogError};
 use crate::maintain::MaintainLoop;
@@ -160,15 +161,17 @@ impl Status {
 /// The running data path. Cheap to clone.
 #[derive(Clone)]
 pub struct Engine {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
-struct Shared {
+pub(crate) struct Shared {
     admission: Admission,
     queue: Mutex<Option<mpsc::UnboundedSender<Waiting>>>,
-    live: Arc<Live>,
-    answers: Arc<Answers>,
+    pub(crate) lake: Lake,
+    pub(crate) live: Arc<Live>,
+    pub(crate) answers: Arc<Answers>,
     seal_now: mpsc::Sender<SealNow>,
+    pub(crate) asks: mpsc::UnboundedSender<Asked>,
     metrics: EngineMetrics,
     status: Arc<Status>,
     ended: watch::Receiver<Option<Result<(), LogError>>>,
@@ -230,6 +233,7 @@ impl Engine {
     fn run(parts: Parts, options: Options, metrics: EngineMetrics) -> Result<Self, StartError> {
         let (queue, waiting) = mpsc::unbounded_channel();
         let (seal_now, asked) = mpsc::channel(4);
+        let (ask, asks) = mpsc::unbounded_channel();
         let (sealed_tx, sealed) = watch::channel(0);
         let (ended_tx, ended) = watch::channel(None);
         let status = Arc::new(Status::default());
@@ -243,7 +247,7 @@ impl Engine {
         let maintain = MaintainLoop { lake, live, retention, sealed: sealed.clone() };
         tokio::spawn(maintain.run());
         let seal = SealLoop {
-            lake: parts.lake,
+            lake: parts.lake.clone(),
             live: parts.live.clone(),
             sealed: sealed_tx,
             asked,
@@ -257,6 +261,7 @@ impl Engine {
             log: parts.log,
             queue: waiting,
             sealed,
+            asks,
             live: parts.live.clone(),
             window: parts.window,
             answers: parts.answers.clone(),
@@ -274,8 +279,8 @@ impl Engine {
             ended_tx.send_replace(Some(committed.unwrap_or_else(panicked)));
         })?;
         let queue = Mutex::new(Some(queue));
-        let (live, answers) = (parts.live, parts.answers);
-        let shared = Shared { admission, queue, live, answers, seal_now, metrics, status, ended };
+        let Parts { lake, live, answers, .. } = parts;
+        let shared = Shared { admission, queue, lake, live, answers, seal_now, asks: ask, metrics, status, ended };
         Ok(Self { shared: Arc::new(shared) })
     }
 

@@ -1,4 +1,4 @@
-//! Small files become larger ones: see [`plan`] for which.
+//! Small files become larger ones: see [`plan`] for which. One who writes rows anew does so at a time.
 
 use crate::error::LakeError;
 use crate::lake::Lake;
@@ -14,7 +14,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 /// What a merge leaves free on the disk.
-const ROOM_BYTES: u64 = 256 << 20;
+pub(crate) const ROOM_BYTES: u64 = 256 << 20;
 
 impl Lake {
     /// Merges the small files that are due at this time, once. Returns the lake afterwards; none when nothing is due.
@@ -24,6 +24,7 @@ impl Lake {
     /// # Errors
     /// [`LakeError`]; nothing has changed, and it can be tried again. A file that cannot be merged is left as it is from then on.
     pub async fn compact(&self, now_micros: i64) -> Result<Option<Arc<Snapshot>>, LakeError> {
+        let _turn = self.shared.rewriting.lock().await;
         let before = self.snapshot();
         let next = plan::next(&before.files, now_micros, &self.left());
         let Some(merge) = next else {
@@ -35,6 +36,11 @@ impl Lake {
             self.shared.metrics.compaction_seconds.observe(started.elapsed().as_secs_f64());
             return merged.map(Some);
         };
+        // Retention was quicker, and a file of it is gone from the disk.
+        let now = self.snapshot();
+        if merge.files.iter().any(|file| !now.files.iter().any(|active| active.path == file.path)) {
+            return Ok(Some(now));
+        }
         self.shared.metrics.compaction_failures.inc();
         match &error {
             LakeError::Unmerged { path, .. } => drop(self.left().insert(path.clone())),
@@ -48,11 +54,13 @@ impl Lake {
     }
 
     /// Writes the files of a merge, and puts them in the place of what they were made of.
-    async fn merge(&self, merge: Arc<Merge>) -> Result<Arc<Snapshot>, LakeError> {
+    pub(crate) async fn merge(&self, merge: Arc<Merge>) -> Result<Arc<Snapshot>, LakeError> {
         let made = self.write_merged(merge.clone()).await?;
         let target_size = made.iter().map(|f| f.bytes as i64).max().unwrap_or(0);
         let operation = DeltaOperation::Optimize { predicate: None, target_size };
-        let replaced = self.replace(Replacing { gone: &merge.files, made: &made, expired_rows: 0, operation }).await?;
+        let gone = &merge.files;
+        let replacing = Replacing { gone, made: &made, expired_rows: 0, erased_rows: 0, operation };
+        let replaced = self.replace(replacing).await?;
         Ok(match replaced {
             Replaced::Done(snapshot) => {
                 let metrics = &self.shared.metrics;
@@ -65,21 +73,12 @@ impl Lake {
         })
     }
 
-    /// Files are written on a thread of its own: it takes seconds, at the lowest priority.
     async fn write_merged(&self, merge: Arc<Merge>) -> Result<Vec<LakeFile>, LakeError> {
         let needed_bytes = ROOM_BYTES + 2 * merge.files.iter().map(|f| f.bytes).sum::<u64>();
         let (dir, schema) = (self.shared.dir.clone(), self.shared.schema.clone());
         let fields = self.snapshot().fields.clone();
-        let (sender, made) = oneshot::channel();
-        let work = move || {
-            // The lowest there is: under full load this lags, and what comes in does not. On Linux it is the priority of the calling thread alone. Refused
-            // only in a sandbox; then all are equal.
-            let _ = rustix::process::setpriority_process(None, 19);
-            drop(sender.send(room(&dir, needed_bytes).and_then(|()| merge::merge(&dir, &schema, &fields, &merge))));
-        };
-        let failed = |source| LakeError::File { path: self.shared.dir.display().to_string(), source };
-        std::thread::Builder::new().name("compact".to_owned()).spawn(work).map_err(failed)?;
-        made.await.map_err(|_| LakeError::Interrupted)?
+        let work = move || room(&dir, needed_bytes).and_then(|()| merge::merge(&dir, &schema, &fields, &merge));
+        at_lowest_priority("compact", work).await
     }
 
     pub(crate) fn left(&self) -> MutexGuard<'_, HashSet<String>> {
@@ -87,7 +86,25 @@ impl Lake {
     }
 }
 
-fn room(dir: &Path, needed_bytes: u64) -> Result<(), LakeError> {
+/// Runs what takes seconds on a thread of its own, at the lowest priority.
+pub(crate) async fn at_lowest_priority<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> Result<T, LakeError> + Send + 'static,
+) -> Result<T, LakeError> {
+    let (sender, done) = oneshot::channel();
+    let run = move || {
+        // Under full load this lags, and what comes in does not. On Linux it is the priority of the calling thread alone. Refused only in a
+        // sandbox; then all are equal.
+        let _ = rustix::process::setpriority_process(None, 19);
+        drop(sender.send(work()));
+    };
+    let failed = |source| LakeError::File { path: format!("the thread {name}"), source };
+    std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(failed)?;
+    done.await.map_err(|_| LakeError::Interrupted)?
+}
+
+/// Whether the disk has so much room.
+pub(crate) fn room(dir: &Path, needed_bytes: u64) -> Result<(), LakeError> {
     let failed = |source: std::io::Error| LakeError::File { path: dir.display().to_string(), source };
     let disk = rustix::fs::statvfs(dir).map_err(|e| failed(e.into()))?;
     let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);

@@ -1,11 +1,13 @@
 //! Files that the table does not have any more, and readers may.
 //!
 //! A merge takes files out of the table. Who reads an older version still opens them: a query until it ends, another engine for as long as
-//! it takes. So they go an hour later, and not before the last snapshot that has them is gone.
+//! it takes. So they go an hour later, and not before the last snapshot that has them is gone. What may have rows that are erased does not stay for
+//! other engines.
 
-use crate::snapshot::Snapshot;
+use crate::erase::Erasing;
+use crate::snapshot::{LakeFile, Snapshot};
 use std::collections::HashSet;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -20,6 +22,14 @@ struct Dead {
     since_millis: i64,
     /// The first version without it.
     version: u64,
+    /// What it is known to hold.
+    file: Option<Arc<LakeFile>>,
+}
+
+impl Dead {
+    fn may_have(&self, erasing: &Erasing) -> bool {
+        self.file.as_ref().is_none_or(|file| erasing.may_be_in(&file.stats))
+    }
 }
 
 /// The files that went, and who may have them.
@@ -37,7 +47,8 @@ impl DeadFiles {
     pub(crate) fn published(&self, before: &Snapshot, snapshot: &Arc<Snapshot>, now_millis: i64) {
         let active = paths(snapshot);
         for file in before.files.iter().filter(|file| !active.contains(file.path.as_str())) {
-            self.add(file.path.clone(), now_millis, snapshot.version);
+            let (path, version) = (file.path.clone(), snapshot.version);
+            self.lock().dead.push(Dead { path, since_millis: now_millis, version, file: Some(file.clone()) });
         }
         let mut state = self.lock();
         state.snapshots.retain(|s| s.strong_count() > 0);
@@ -46,7 +57,7 @@ impl DeadFiles {
 
     /// A file that is not in `version` any more.
     pub(crate) fn add(&self, path: String, since_millis: i64, version: u64) {
-        self.lock().dead.push(Dead { path, since_millis, version });
+        self.lock().dead.push(Dead { path, since_millis, version, file: None });
     }
 
     /// Number of files that wait.
@@ -59,6 +70,29 @@ impl DeadFiles {
     /// # Errors
     /// The first that could not be removed; it is tried again with the next call.
     pub(crate) fn sweep(&self, root: &Path, now_millis: i64) -> io::Result<u64> {
+        self.remove(root, |dead| now_millis - dead.since_millis >= GRACE_MILLIS)
+    }
+
+    /// Removes the files that may have rows that are erased, whatever their time. Returns how many.
+    ///
+    /// # Errors
+    /// As of [`DeadFiles::sweep`].
+    pub(crate) fn sweep_of(&self, root: &Path, erasing: &Erasing) -> io::Result<u64> {
+        self.remove(root, |dead| dead.may_have(erasing))
+    }
+
+    /// Number of files that may have rows that are erased.
+    pub(crate) fn count_of(&self, erasing: &Erasing) -> usize {
+        self.lock().dead.iter().filter(|dead| dead.may_have(erasing)).count()
+    }
+
+    /// The paths of all files that wait.
+    pub(crate) fn paths(&self) -> HashSet<String> {
+        self.lock().dead.iter().map(|dead| dead.path.clone()).collect()
+    }
+
+    /// Removes the files that are due and that no snapshot has.
+    fn remove(&self, root: &Path, is_due: impl Fn(&Dead) -> bool) -> io::Result<u64> {
         let due = {
             let mut state = self.lock();
             let held: Vec<_> = state.snapshots.iter().filter_map(Weak::upgrade).collect();
@@ -66,20 +100,24 @@ impl DeadFiles {
             let active = held.last().map_or_else(HashSet::new, |newest| paths(newest));
             // What is in the table is never removed, whatever led here.
             state.dead.retain(|dead| !active.contains(dead.path.as_str()));
-            let is_due = |dead: &mut Dead| now_millis - dead.since_millis >= GRACE_MILLIS && oldest >= dead.version;
-            state.dead.extract_if(.., is_due).collect::<Vec<_>>()
+            state.dead.extract_if(.., |dead| is_due(dead) && oldest >= dead.version).collect::<Vec<_>>()
         };
-        let mut removed = 0;
+        let (mut removed, mut folders) = (0, HashSet::new());
         let mut failed = None;
         for dead in due {
             match fs::remove_file(root.join(&dead.path)) {
                 Ok(()) => removed += 1,
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
                 Err(e) => {
                     failed.get_or_insert(e);
                     self.lock().dead.push(dead);
+                    continue;
                 }
             }
+            folders.extend(dead.path.rsplit_once('/').map(|(folder, _)| folder.to_owned()));
+        }
+        for folder in folders {
+            File::open(root.join(folder))?.sync_all()?;
         }
         failed.map_or(Ok(removed), Err)
     }

@@ -63,16 +63,24 @@ pub enum LakeError {
         /// What is in the way.
         reason: String,
     },
-    /// A merge does not have all rows of its files. Nothing of it is in the table.
-    #[error("a merge of {before} rows has {after}")]
+    /// A file cannot be read, so that rows of it cannot be erased.
+    #[error("{path} cannot be read: {reason}")]
+    Unread {
+        /// The file.
+        path: String,
+        /// What is in the way.
+        reason: String,
+    },
+    /// What was written anew does not have all rows of its files. Nothing of it is in the table.
+    #[error("of {before} rows {after} were written anew")]
     Rows {
         /// Rows of its files.
         before: u64,
         /// Rows that were written.
         after: u64,
     },
-    /// The disk has no room for a merge.
-    #[error("a merge needs {needed_bytes} bytes of room and the disk has {free_bytes}")]
+    /// The disk has no room to write data files anew.
+    #[error("writing data files anew needs {needed_bytes} bytes of room and the disk has {free_bytes}")]
     NoRoom {
         /// What it takes.
         needed_bytes: u64,

@@ -50,7 +50,7 @@ pub struct Lake {
 pub(crate) struct Shared {
     pub(crate) dir: PathBuf,
     pub(crate) schema: SchemaRef,
-    wal: Uuid,
+    pub(crate) wal: Uuid,
     /// Which fields of `data` may get a column.
     rules: FieldRules,
     /// No further field gets a column until the next start: a commit that gave one failed.
@@ -59,11 +59,13 @@ pub(crate) struct Shared {
     pub(crate) lane: Mutex<DeltaTable>,
     store: ObjectStoreRef,
     snapshot: RwLock<Arc<Snapshot>>,
-    dead: DeadFiles,
+    pub(crate) dead: DeadFiles,
+    /// Who holds it may write rows of the table anew, or remove files: one at a time.
+    pub(crate) rewriting: Mutex<()>,
     /// Files that could not be merged, until the next start.
     pub(crate) left: StdMutex<HashSet<String>>,
     /// The version that the last checkpoint is of.
-    checkpoint: AtomicU64,
+    pub(crate) checkpoint: AtomicU64,
     pub(crate) metrics: LakeMetrics,
     /// Keeps other processes out of the folder.
     _lock: File,
@@ -105,6 +107,7 @@ impl Lake {
             lane: Mutex::new(table),
             snapshot: RwLock::new(snapshot.clone()),
             dead,
+            rewriting: Mutex::default(),
             left: StdMutex::default(),
             checkpoint: AtomicU64::new(table::checkpoint(dir)),
             metrics,
@@ -190,6 +193,7 @@ impl Lake {
     /// # Errors
     /// [`LakeError`]; what could not be removed is tried again.
     pub async fn sweep(&self) -> Result<(), LakeError> {
+        let _turn = self.shared.rewriting.lock().await;
         let (shared, metrics) = (self.shared.clone(), &self.shared.metrics);
         let swept = tokio::task::spawn_blocking(move || shared.dead.sweep(&shared.dir, now_millis())).await;
         metrics.dead_files.set(self.shared.dead.len() as i64);
@@ -278,6 +282,7 @@ impl Lake {
         metrics.dead_files.set(self.shared.dead.len() as i64);
         let due = plan::due(&snapshot.files, now_millis().saturating_mul(1000), &self.left());
         metrics.compaction_due_files.set(due as i64);
+        metrics.erased_rows.set(snapshot.erased_rows as i64);
         metrics.expired_rows.set(snapshot.expired_rows as i64);
         metrics.field_columns.set(snapshot.fields.len() as i64);
         metrics.rows.set(snapshot.files.iter().map(|f| f.stats.rows as i64).sum());

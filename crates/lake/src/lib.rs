@@ -8,18 +8,20 @@
 //!   can see them.
 //! - **Once also when merged.** [`Lake::compact`] takes files out and puts their rows in again in one commit, which is made only when all of
 //!   the files are still there.
+//! - **Erased for good.** [`Lake::erase`] takes out the rows of one sensor, [`Lake::remove_erased`] the files, [`Lake::forget_history`] the statistics of them.
 //! - **One lane.** All commits of one [`Lake`] happen one after another, and its folder is locked against other processes.
 //!
 //! # What it does not do
 //!
 //! It plans no queries and knows nothing of the wal but its id. `docs/FORMAT.md` describes the folder.
 //!
-//! Reading order: [`Lake`] the operations, `encode` the files, `plan` and `merge` what becomes of small ones, `retention` of old ones, `stats` what a reader can skip by,
+//! Reading order: [`Lake`] the operations, `encode` the files, `plan` and `merge` what becomes of small ones, `retention` of old ones, `erase` of one sensor's, `stats` what a reader can skip by,
 //! `store` the syncs.
 
 mod compact;
 mod dead;
 mod encode;
+mod erase;
 mod error;
 mod lake;
 mod merge;
@@ -34,6 +36,7 @@ mod stats;
 mod store;
 mod table;
 
+pub use erase::Erasing;
 pub use error::{LakeError, OpenError};
 pub use lake::{Lake, Sealing};
 pub use metrics::LakeMetrics;

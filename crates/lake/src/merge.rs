@@ -4,7 +4,7 @@
 
 use crate::encode::{DataFile, WIDEST, noted, sorting_columns};
 use crate::error::LakeError;
-use crate::name;
+use crate::name::{self, Level};
 use crate::plan::Merge;
 use crate::snapshot::LakeFile;
 use crate::sort::{Merged, Run};
@@ -48,7 +48,7 @@ pub(crate) fn merge(
     let on_time =
         (since.unwrap_or(i64::MIN).saturating_sub(LATE_MICROS), until.unwrap_or(i64::MAX).saturating_add(LATE_MICROS));
     let folder = files[0].path.rsplit_once('/').map_or("", |(folder, _)| folder);
-    let output = || Output { root, folder, schema, fields, merge, open: None };
+    let output = || Output::new(root, folder, (schema, fields), merge.level);
     let (mut most, mut late) = (output(), output());
     let mut merged = Merged::<LakeError>::new(schema, runs)?;
     while let Some(batch) = merged.next()? {
@@ -78,7 +78,7 @@ pub(crate) fn merge(
     Ok(made)
 }
 
-fn rows<'a>(files: impl IntoIterator<Item = &'a LakeFile>) -> u64 {
+pub(crate) fn rows<'a>(files: impl IntoIterator<Item = &'a LakeFile>) -> u64 {
     files.into_iter().map(|file| file.stats.rows).sum()
 }
 
@@ -90,8 +90,11 @@ pub(crate) fn remove(root: &Path, files: &[LakeFile]) {
     }
 }
 
+/// The rows of a file, a batch at a time.
+pub(crate) type Rows<'a> = Run<'a, LakeError>;
+
 /// The rows of a file in order.
-fn run<'a>(root: &Path, file: &LakeFile, schema: &SchemaRef) -> Result<Run<'a, LakeError>, LakeError> {
+pub(crate) fn run<'a>(root: &Path, file: &LakeFile, schema: &SchemaRef) -> Result<Rows<'a>, LakeError> {
     let unmerged = |reason: String| LakeError::Unmerged { path: file.path.clone(), reason };
     let opened = File::open(root.join(&file.path)).map_err(|e| unmerged(e.to_string()))?;
     let read =
@@ -114,11 +117,11 @@ fn run<'a>(root: &Path, file: &LakeFile, schema: &SchemaRef) -> Result<Run<'a, L
         return Err(unmerged("it does not say that its rows are in order: it is of a program of before".to_owned()));
     };
     let (path, place, schema) = (file.path.clone(), root.join(&file.path), schema.clone());
-    let groups = widest.into_iter().enumerate().flat_map(move |(group, widest)| -> Run<'_, LakeError> {
+    let groups = widest.into_iter().enumerate().flat_map(move |(group, widest)| -> Rows<'_> {
         // Each row group with as many rows at once as its longest row allows.
         let at_once = (READ_BYTES / widest.max(1)).clamp(1, READ_ROWS);
         match group_reader(&place, read.clone(), group, (at_once, schema.fields().len())) {
-            Ok(reader) => Box::new(Rows { reader, path: path.clone(), schema: schema.clone() }),
+            Ok(reader) => Box::new(GroupRows { reader, path: path.clone(), schema: schema.clone() }),
             Err(e) => Box::new(std::iter::once(Err(LakeError::Unmerged { path: path.clone(), reason: e.to_string() }))),
         }
     });
@@ -138,13 +141,13 @@ fn group_reader(
 }
 
 /// The rows of a row group.
-struct Rows {
+struct GroupRows {
     reader: ParquetRecordBatchReader,
     path: String,
     schema: SchemaRef,
 }
 
-impl Iterator for Rows {
+impl Iterator for GroupRows {
     type Item = Result<RecordBatch, LakeError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -155,24 +158,34 @@ impl Iterator for Rows {
 }
 
 /// One file that is made, once it has a row.
-struct Output<'a> {
+pub(crate) struct Output<'a> {
     root: &'a Path,
     folder: &'a str,
     schema: &'a SchemaRef,
     fields: &'a Fields,
-    merge: &'a Merge,
+    level: Level,
     open: Option<(String, DataFile<BufWriter<Staged>>)>,
 }
 
-impl Output<'_> {
-    fn write(&mut self, batch: &RecordBatch) -> Result<(), LakeError> {
+impl<'a> Output<'a> {
+    /// In this folder of the table.
+    pub(crate) fn new(
+        root: &'a Path,
+        folder: &'a str,
+        (schema, fields): (&'a SchemaRef, &'a Fields),
+        level: Level,
+    ) -> Self {
+        Self { root, folder, schema, fields, level, open: None }
+    }
+
+    pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<(), LakeError> {
         if batch.num_rows() == 0 {
             return Ok(());
         }
         let (_, file) = match &mut self.open {
             Some(open) => open,
             none => {
-                let path = name::merged(self.folder, self.merge.level);
+                let path = name::merged(self.folder, self.level);
                 let staged = Staged::create(&self.root.join(&path), 0);
                 let staged = staged.map_err(|source| LakeError::File { path: path.clone(), source })?;
                 none.insert((path, DataFile::new(BufWriter::new(staged), self.schema, self.fields)))
@@ -181,7 +194,7 @@ impl Output<'_> {
         file.write(batch)
     }
 
-    fn finish(self) -> Result<Option<LakeFile>, LakeError> {
+    pub(crate) fn finish(self) -> Result<Option<LakeFile>, LakeError> {
         let Some((path, file)) = self.open else {
             return Ok(None);
         };

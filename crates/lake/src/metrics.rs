@@ -26,6 +26,7 @@ pub struct LakeMetrics {
     pub(crate) field_columns: Gauge,
     pub(crate) rows: Gauge,
     pub(crate) expired_rows: Gauge,
+    pub(crate) erased_rows: Gauge,
     pub(crate) bytes: Gauge,
 }
 
@@ -50,6 +51,7 @@ impl Default for LakeMetrics {
             field_columns: Gauge::default(),
             rows: Gauge::default(),
             expired_rows: Gauge::default(),
+            erased_rows: Gauge::default(),
             bytes: Gauge::default(),
         }
     }
@@ -85,12 +87,21 @@ impl LakeMetrics {
             "Data files that went into larger ones and stay for an hour, for those who read them",
             m.dead_files.clone(),
         );
-        r.register("removed_files", "Data files removed after that hour", m.removed_files.clone());
+        r.register(
+            "removed_files",
+            "Data files removed after that hour, or because events of them were erased",
+            m.removed_files.clone(),
+        );
         r.register("version", "Version of the Delta table", m.version.clone());
         r.register("files", "Data files of the table", m.files.clone());
         r.register("field_columns", "Fields of data that have a column of their own", m.field_columns.clone());
         r.register("rows", "Events in the table", m.rows.clone());
-        r.register("expired_rows", "Events that were in the table and went by retention, ever", m.expired_rows.clone());
+        r.register(
+            "expired_rows",
+            "Events that were in the table and went by retention or because they were erased, ever",
+            m.expired_rows.clone(),
+        );
+        r.register("erased_rows", "Events that were in the table and were erased, ever", m.erased_rows.clone());
         r.register("bytes", "Bytes of the table's data files", m.bytes.clone());
         m
     }

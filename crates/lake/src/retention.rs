@@ -49,7 +49,8 @@ impl Lake {
         }
         let expired_rows = gone.iter().map(|f| f.stats.rows).sum();
         let operation = DeltaOperation::Delete { predicate: None };
-        let replaced = self.replace(Replacing { gone: &gone, made: &[], expired_rows, operation }).await?;
+        let replacing = Replacing { gone: &gone, made: &[], expired_rows, erased_rows: 0, operation };
+        let replaced = self.replace(replacing).await?;
         match replaced {
             Replaced::Done(snapshot) => {
                 tracing::info!(files = gone.len(), events = expired_rows, ?retention, "events expired");

@@ -65,8 +65,10 @@ pub struct Snapshot {
     pub version: u64,
     /// All events of this wal up to this position are in it.
     pub sealed: u64,
-    /// Events that were in it and went by [`Retention`](crate::Retention).
+    /// Events that were in it and went by [`Retention`](crate::Retention) or because they were erased.
     pub expired_rows: u64,
+    /// Of these, those that were erased.
+    pub erased_rows: u64,
     /// The table's folder.
     pub root: PathBuf,
     /// Its data files, by their first position.
@@ -77,8 +79,8 @@ pub struct Snapshot {
 
 impl Snapshot {
     pub(crate) fn new(version: u64, sealed: u64, root: PathBuf, files: Vec<Arc<LakeFile>>) -> Self {
-        let nothing = Self { version, sealed, expired_rows: 0, root, files: Vec::new(), fields: Arc::default() };
-        nothing.with_files(files)
+        let fields = Arc::default();
+        Self { version, sealed, expired_rows: 0, erased_rows: 0, root, files: Vec::new(), fields }.with_files(files)
     }
 
     /// With these files instead of its own.

@@ -97,8 +97,10 @@ fn check_columns(dir: &Path, table: &DeltaTable, schema: &SchemaRef) -> Result<(
     Ok(())
 }
 
-/// The name under which the table counts the events that expired.
+/// The name under which the table counts the events that expired or were erased.
 pub(crate) const EXPIRED: &str = "catchment.expired";
+/// And those that were erased.
+pub(crate) const ERASED: &str = "catchment.erased";
 
 /// The last position of `wal` that the table holds, as its transaction identifier says.
 pub(crate) async fn sealed_position(table: &DeltaTable, wal: Uuid) -> Result<u64, LakeError> {
@@ -184,6 +186,12 @@ pub(crate) async fn snapshot(
     }
     let sealed = sealed_position(table, wal).await?;
     let expired_rows = transaction(table, EXPIRED).await?;
+    let erased_rows = transaction(table, ERASED).await?;
     let fields = Arc::new(fields(table, rules)?);
-    Ok(Snapshot { expired_rows, fields, ..Snapshot::new(state.version(), sealed, dir.to_path_buf(), files) })
+    Ok(Snapshot {
+        expired_rows,
+        erased_rows,
+        fields,
+        ..Snapshot::new(state.version(), sealed, dir.to_path_buf(), files)
+    })
 }

@@ -14,11 +14,12 @@
 //!
 //! It does not count events, knows no HTTP, and does not say which role may do what. The database is SQLite today, named by a URL.
 //!
-//! Reading order: [`Registry`], [`Role`], [`Token`], `sensors`, `tokens` and `audit` what can be changed, `schema` the tables.
+//! Reading order: [`Registry`], [`Role`], [`Token`], `sensors`, `erasures`, `tokens` and `audit` what can be changed, `schema` the tables.
 
 mod activity;
 mod audit;
 mod certificates;
+mod erasures;
 mod error;
 mod failures;
 mod identity;
@@ -35,6 +36,7 @@ mod trim;
 
 pub use audit::{Actor, AuditEntry};
 pub use certificates::Named;
+pub use erasures::{Erasure, Until};
 pub use error::{AuthError, OpenError, RegisterError, RegistryError, SensorError, TokenError};
 pub use identity::{Identity, Role};
 pub use metrics::RegistryMetrics;

@@ -33,6 +33,13 @@ const STEPS: &[&str] = &[
     ALTER TABLE sensors ADD COLUMN quota_bytes_per_second INTEGER;
     ALTER TABLE sensors ADD COLUMN quota_burst_seconds INTEGER;
 ",
+    "
+    CREATE TABLE erasures (
+        sensor_id TEXT PRIMARY KEY REFERENCES sensors(id), until_position INTEGER NOT NULL, rejected_until INTEGER NOT NULL,
+        requested_at INTEGER NOT NULL, finished_at INTEGER, erased_events INTEGER NOT NULL DEFAULT 0, turn_since INTEGER,
+        failure TEXT
+    ) STRICT;
+",
 ];
 
 /// Brings the schema up to what this program knows.

@@ -386,6 +386,6 @@ fn check_zone(name: &str) -> Result<(), SensorError> {
 }
 
 /// A sensor as the audit names it.
-fn target(id: &str) -> String {
+pub(crate) fn target(id: &str) -> String {
     format!("sensor/{id}")
 }

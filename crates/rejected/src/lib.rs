@@ -12,6 +12,7 @@
 //! **Invariant:** it knows nothing of HTTP, SQL as users ask it, or why events are rejected.
 
 mod damage;
+mod erase;
 mod metrics;
 mod row;
 mod table;

@@ -56,7 +56,11 @@ impl RejectedMetrics {
             m.left_out.clone(),
         );
         r.register("moved_aside", "Damaged tables moved aside at the start", m.moved_aside.clone());
-        r.register("expired", "Rejected events removed because of their age", m.expired.clone());
+        r.register(
+            "expired",
+            "Rejected events removed because of their age, or because they were erased",
+            m.expired.clone(),
+        );
         r.register_with_unit(
             "keep",
             "Time to store rejected events, of all requests that waited",

@@ -3,7 +3,7 @@
 use crate::damage::{self, Aside, is_damage};
 use crate::metrics::RejectedMetrics;
 use crate::row::{Column, Filter, NewRow, Origin, Row};
-use crate::writer::{Done, Extent, Job, Keeping, Question, Writer};
+use crate::writer::{Done, Erasing, Extent, Job, Keeping, Question, Writer};
 use futures::TryStreamExt;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection as _, Row as _, SqlitePool};
@@ -18,7 +18,9 @@ use tokio::sync::{mpsc, oneshot};
 
 const BUSY: Duration = Duration::from_secs(5);
 /// Version of the tables.
-const VERSION: i64 = 2;
+pub(crate) const VERSION: i64 = 3;
+/// The same tables, whose file may have bytes of rows that are gone.
+pub(crate) const VERSION_BEFORE: i64 = 2;
 /// What rows of one request have in common is kept once, under the position of the last of them: with it the request goes.
 const TABLES: &str = "
     CREATE TABLE requests (
@@ -126,6 +128,8 @@ impl Rejected {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
+            // What is gone is overwritten: an erasure has nothing to look for.
+            .pragma("secure_delete", "ON")
             .busy_timeout(BUSY);
         // What SQLite rolled back by itself, as on a full disk, sqlx takes for a transaction that goes on: there is no other after it.
         let pool = SqlitePoolOptions::new()
@@ -138,7 +142,7 @@ impl Rejected {
                 let script = format!("BEGIN IMMEDIATE; {TABLES}; PRAGMA user_version = {VERSION}; COMMIT;");
                 sqlx::raw_sql(sqlx::AssertSqlSafe(script)).execute(&pool).await.map_err(failed)?;
             }
-            VERSION => {}
+            VERSION | VERSION_BEFORE => {}
             found => return Err(OpenError::Version { path, found }),
         }
         let (jobs, waiting) = mpsc::unbounded_channel();
@@ -184,6 +188,15 @@ impl Rejected {
     /// [`RejectedError`]; what was not removed is removed the next time.
     pub async fn expire(&self) -> Result<(), RejectedError> {
         self.done(Job::Expire).await
+    }
+
+    /// Erases the rows of a sensor up to a position: nothing of them stays in the file. Others are kept between the steps.
+    ///
+    /// # Errors
+    /// [`RejectedError`]; it can be tried again.
+    pub async fn erase(&self, sensor: &str, until: i64) -> Result<(), RejectedError> {
+        let sensor = sensor.to_owned();
+        self.done(|done| Job::Erase(Erasing { sensor, until, done })).await
     }
 
     async fn done(&self, job: impl FnOnce(Done) -> Job) -> Result<(), RejectedError> {

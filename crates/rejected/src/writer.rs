@@ -12,7 +12,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot};
 
 /// Rows and bytes of a step: what is written of a request before what is too much goes.
-const STEP_ROWS: usize = 500;
+pub(crate) const STEP_ROWS: usize = 500;
 const STEP_BYTES: i64 = 1 << 20;
 /// A transaction takes no further request beyond this.
 const GROUP_BYTES_MAX: i64 = 4 << 20;
@@ -26,7 +26,15 @@ pub(crate) type Done = oneshot::Sender<Result<(), RejectedError>>;
 pub(crate) enum Job {
     Keep(Keeping),
     Expire(Done),
+    Erase(Erasing),
     Ask(Question),
+}
+
+/// Whose rows go, and up to which position.
+pub(crate) struct Erasing {
+    pub(crate) sensor: String,
+    pub(crate) until: i64,
+    pub(crate) done: Done,
 }
 
 /// What is asked of the rows, and answered between two transactions.
@@ -63,29 +71,30 @@ struct Waiting {
     short: VecDeque<Keeping>,
     long: VecDeque<Keeping>,
     expiring: Vec<Done>,
+    erasing: VecDeque<Erasing>,
     asking: Vec<Question>,
 }
 
 pub(crate) struct Writer {
-    pool: SqlitePool,
+    pub(crate) pool: SqlitePool,
     options: Options,
-    held: Held,
+    pub(crate) held: Held,
     /// The last position given, also to a row that is gone.
     last_position: i64,
-    metrics: RejectedMetrics,
+    pub(crate) metrics: RejectedMetrics,
 }
 
 /// What each sensor holds.
 #[derive(Debug, Default)]
-struct Held {
+pub(crate) struct Held {
     sensors: HashMap<String, Share>,
     total: Share,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Share {
-    rows: i64,
-    bytes: i64,
+pub(crate) struct Share {
+    pub(crate) rows: i64,
+    pub(crate) bytes: i64,
 }
 
 /// What changes in a transaction, sensor by sensor.
@@ -121,7 +130,8 @@ impl Keeping {
 
 impl Waiting {
     fn is_empty(&self) -> bool {
-        self.short.is_empty() && self.long.is_empty() && self.expiring.is_empty() && self.asking.is_empty()
+        let Self { short, long, expiring, erasing, asking } = self;
+        short.is_empty() && long.is_empty() && expiring.is_empty() && erasing.is_empty() && asking.is_empty()
     }
 
     fn push(&mut self, job: Job, data_bytes_max: usize) {
@@ -133,6 +143,7 @@ impl Waiting {
                 queue.push_back(keeping);
             }
             Job::Expire(done) => self.expiring.push(done),
+            Job::Erase(erasing) => self.erasing.push_back(erasing),
             Job::Ask(question) => self.asking.push(question),
         }
     }
@@ -140,7 +151,7 @@ impl Waiting {
 
 impl Held {
     /// Takes a change over: rows that came, or, negative, rows that went.
-    fn add(&mut self, sensor: &str, change: Share) {
+    pub(crate) fn add(&mut self, sensor: &str, change: Share) {
         self.total.rows += change.rows;
         self.total.bytes += change.bytes;
         let share = match self.sensors.get_mut(sensor) {
@@ -174,7 +185,7 @@ impl Held {
 }
 
 impl Share {
-    fn gone(self) -> Self {
+    pub(crate) fn gone(self) -> Self {
         Self { rows: -self.rows, bytes: -self.bytes }
     }
 }
@@ -211,6 +222,7 @@ impl Writer {
             if let Some(long) = waiting.long.pop_front() {
                 self.keep(&mut VecDeque::from([long])).await;
             }
+            self.erase_next(&mut waiting.erasing).await;
             if !waiting.expiring.is_empty() {
                 let ended = match self.expire().await {
                     Ok(Expired::SomeMore) => continue,
@@ -341,7 +353,7 @@ impl Writer {
         Ok(Expired::SomeMore)
     }
 
-    fn tell(&self) {
+    pub(crate) fn tell(&self) {
         self.metrics.rows.set(self.held.total.rows);
         self.metrics.bytes.set(self.held.total.bytes);
     }

@@ -298,3 +298,58 @@ async fn it_is_known_how_many_rows_are_gone_also_after_another_opening() {
     drop(table);
     assert_eq!(gone(&open(limited).await).await, (0, 2001), "also when the last rows are gone");
 }
+
+/// Whether a text is in the file of the table or in one beside it.
+fn is_on_disk(dir: &Path, text: &str) -> bool {
+    let files = std::fs::read_dir(dir).expect("a folder").flatten().map(|file| file.path());
+    files.map(|path| std::fs::read(path).expect("readable")).any(|bytes| {
+        let mut windows = bytes.windows(text.len());
+        windows.any(|window| window == text.as_bytes())
+    })
+}
+
+#[tokio::test]
+async fn what_is_erased_is_in_no_file_and_what_others_sent_and_what_came_later_is_there() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let table = open(options(dir.path())).await;
+    let secret = |n: u64| row(n, format!("{{secret-{n} {}", "x".repeat(200)).as_bytes());
+    for n in 0..4 {
+        table.keep(origin("cellar", n), (0..300).map(secret).collect()).await.expect("kept");
+        table.keep(origin("roof", n), vec![row(0, b"{roof")]).await.expect("kept");
+    }
+    let until = table.last_position().await.expect("reads");
+    table.keep(origin("cellar", 9), vec![row(0, b"{later")]).await.expect("kept");
+    assert!(is_on_disk(dir.path(), "secret-7"));
+    table.erase("cellar", until).await.expect("erased");
+    assert!(!is_on_disk(dir.path(), "secret-"));
+    assert_eq!(
+        (data(&table, of("cellar")).await, data(&table, of("roof")).await.len()),
+        (vec!["{later".to_owned()], 4)
+    );
+    let Extent { rows, last_position } = table.extent().await.expect("told");
+    assert_eq!((rows, last_position), (5, 4 * 301 + 1));
+    assert_eq!(table.most(9).await.expect("told").len(), 2);
+    table.erase("cellar", until).await.expect("nothing to do");
+    table.erase("nobody", i64::MAX).await.expect("nothing to do");
+}
+
+#[tokio::test]
+async fn rows_that_had_gone_before_are_in_no_file_either_when_a_program_of_before_let_them_go() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let table = open(options(dir.path())).await;
+    table.keep(origin("cellar", 1), vec![row(0, b"{secret"), row(1, b"{other")]).await.expect("kept");
+    table.close().await;
+    drop(table);
+    let url = format!("sqlite://{}", dir.path().join("rejected.sqlite").display());
+    let before = sqlx::SqlitePool::connect(&url).await.expect("opens");
+    let delete = "PRAGMA secure_delete = OFF; DELETE FROM rejected WHERE batch_index = 0; PRAGMA user_version = 2";
+    sqlx::raw_sql(delete).execute(&before).await.expect("deleted");
+    before.close().await;
+    assert!(is_on_disk(dir.path(), "{secret"), "as it was");
+    let table = open(options(dir.path())).await;
+    table.erase("cellar", 1).await.expect("erased");
+    assert!(!is_on_disk(dir.path(), "{secret"));
+    assert_eq!(data(&table, of("cellar")).await, ["{other"]);
+    drop(table);
+    assert_eq!(data(&open(options(dir.path())).await, of("cellar")).await, ["{other"], "it opens again");
+}

@@ -1,5 +1,6 @@
 //! What every handler is given.
 
+use crate::erasures::Erasures;
 use crate::metrics::ServerMetrics;
 use crate::pages::PAGES_BYTES_MAX;
 use crate::quota::Quotas;
@@ -27,6 +28,8 @@ pub struct Parts {
     pub registry: Registry,
     /// What was not taken.
     pub rejected: Rejected,
+    /// Whose events are erased.
+    pub erasures: Erasures,
     /// How much a sensor may send.
     pub quotas: Quotas,
     /// What is counted here.

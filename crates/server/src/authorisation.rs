@@ -64,6 +64,10 @@ acts! {
     ChangeSensor PATCH "/api/v1/sensors/{id}" Some(&[Operator, Admin]);
     /// Disable a sensor: its tokens are refused, its events stay.
     DisableSensor DELETE "/api/v1/sensors/{id}" Some(&[Operator, Admin]);
+    /// Erase the events that a sensor has sent so far.
+    EraseEvents DELETE "/api/v1/sensors/{id}/events" Some(&[Operator, Admin]);
+    /// How far the last erasure of a sensor's events is.
+    ReadErasure GET "/api/v1/sensors/{id}/events" Some(&[Operator, Admin]);
     /// Make another token for a sensor.
     RotateToken POST "/api/v1/sensors/{id}/token" Some(&[Operator, Admin]);
     /// Make a token.

@@ -2,6 +2,7 @@
 
 pub(crate) mod audit;
 pub(crate) mod docs;
+pub(crate) mod erasures;
 pub(crate) mod events;
 pub(crate) mod fields;
 pub(crate) mod ingest;

@@ -59,19 +59,28 @@ impl RequestLogMetrics {
     }
 }
 
+/// What is counted of erasures.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ErasureMetrics {
+    pub(crate) running: Gauge,
+    pub(crate) failures: Counter,
+}
+
 /// What the server counts; registered once at start.
 #[derive(Clone, Debug)]
 pub struct ServerMetrics {
     turned_away: Family<ReasonLabel, Counter>,
     pub(crate) events_read: Counter,
     pub(crate) request_log: RequestLogMetrics,
+    pub(crate) erasures: ErasureMetrics,
 }
 
 impl ServerMetrics {
     /// Makes the metrics and adds them to `registry`.
     pub fn register(registry: &mut Registry) -> Self {
         let request_log = RequestLogMetrics::default();
-        let metrics = Self { turned_away: Family::default(), events_read: Counter::default(), request_log };
+        let (turned_away, events_read) = (Family::default(), Counter::default());
+        let metrics = Self { turned_away, events_read, request_log, erasures: ErasureMetrics::default() };
         RequestEnd::ALL.into_iter().for_each(|end| metrics.request_log.end(end, 0));
         for code in Code::ALL.iter().copied().filter(|code| code.turns_away()) {
             drop(metrics.turned_away.get_or_create(&ReasonLabel { code }));
@@ -91,6 +100,10 @@ impl ServerMetrics {
         r.register("request_log_ends", help, log.ends.clone());
         let help = "Collected requests that wait to be stored as events";
         r.register("request_log_waiting", help, log.waiting.clone());
+        let erasures = &metrics.erasures;
+        r.register("erasures_running", "Erasures of a sensor's events that are not finished", erasures.running.clone());
+        let help = "Tries of erasures that failed and are made again";
+        r.register("erasure_failures", help, erasures.failures.clone());
         metrics
     }
 

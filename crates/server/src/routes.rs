@@ -3,7 +3,7 @@
 use crate::app::App;
 use crate::authorisation::Act;
 use crate::cors::Cors;
-use crate::handlers::{audit, docs, events, fields, ingest, query, rejected, sensors, tokens, webhook};
+use crate::handlers::{audit, docs, erasures, events, fields, ingest, query, rejected, sensors, tokens, webhook};
 use crate::quota;
 use axum::Router;
 use axum::handler::Handler;
@@ -29,6 +29,8 @@ pub fn routes(app: App, cors: Option<Cors>) -> Router {
         .act(Act::ReadSensor, sensors::get_sensor_by_id)
         .act(Act::ChangeSensor, sensors::patch_sensor)
         .act(Act::DisableSensor, sensors::delete_sensor)
+        .act(Act::EraseEvents, erasures::delete_events)
+        .act(Act::ReadErasure, erasures::get_erasure)
         .act(Act::RotateToken, sensors::post_token)
         .act(Act::AddToken, tokens::post_token)
         .act(Act::ListTokens, tokens::get_tokens)

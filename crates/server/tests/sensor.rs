@@ -74,7 +74,8 @@ async fn start(boot: &mut Boot, dir: &std::path::Path) -> Result<Router, BoxErro
     boot.on_stop("engine", async move { Ok(ending.close().await?) });
     let quotas = server::Quotas::new(server::Quota::default());
     let metrics = boot.metrics(server::ServerMetrics::register);
-    let parts = server::Parts { engine, queries, registry, rejected, quotas, metrics, limits };
+    let erasures = server::Erasures::new(engine.clone(), registry.clone(), rejected.clone(), &metrics);
+    let parts = server::Parts { engine, queries, registry, rejected, erasures, quotas, metrics, limits };
     Ok(server::routes(server::App::new(parts), None))
 }
 

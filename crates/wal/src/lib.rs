@@ -15,12 +15,13 @@
 //! what a start does after a crash at each point.
 //!
 //! Reading order: [`Disk`] the file system as the wal sees it, `format` the bytes, `scan` reading them, [`Wal`] writing them,
-//! `keys` the files that outlive trimmed segments.
+//! `let_go` letting them go, `keys` the files that outlive trimmed segments.
 
 mod disk;
 mod error;
 mod format;
 mod keys;
+mod let_go;
 mod log;
 mod scan;
 

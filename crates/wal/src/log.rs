@@ -1,4 +1,4 @@
-//! [`Wal`]: opening, appending, trimming, ending.
+//! [`Wal`]: opening, appending, ending.
 
 use crate::disk::{Disk, DiskFile, LOCK, RealDisk};
 use crate::error::{AppendError, OpenError, ReplayError, is_full};
@@ -72,34 +72,34 @@ pub struct TornTail {
 
 /// A segment that takes no more frames.
 #[derive(Debug)]
-struct Closed {
-    path: PathBuf,
-    first: u64,
-    last: u64,
+pub(crate) struct Closed {
+    pub(crate) path: PathBuf,
+    pub(crate) first: u64,
+    pub(crate) last: u64,
     bytes: u64,
 }
 
 /// The segment that is written.
-struct Active<F> {
+pub(crate) struct Active<F> {
     file: F,
     path: PathBuf,
-    header: SegmentHeader,
+    pub(crate) header: SegmentHeader,
     offset: u64,
     bytes: u64,
 }
 
 /// A write-ahead log in a folder. Dropping it without [`Wal::close`] is what a crash does.
 pub struct Wal<D: Disk = RealDisk> {
-    disk: D,
-    dir: PathBuf,
+    pub(crate) disk: D,
+    pub(crate) dir: PathBuf,
     options: Options,
     wal_id: Uuid,
-    closed: Vec<Closed>,
+    pub(crate) closed: Vec<Closed>,
     /// None when there was no space for one at the opening; the next append makes it.
-    active: Option<Active<D::File>>,
-    key_files: Vec<(u64, u64)>,
-    next_position: u64,
-    poisoned: Option<String>,
+    pub(crate) active: Option<Active<D::File>>,
+    pub(crate) key_files: Vec<(u64, u64)>,
+    pub(crate) next_position: u64,
+    pub(crate) poisoned: Option<String>,
     buffer: Vec<u8>,
     _lock: D::File,
 }
@@ -236,46 +236,6 @@ impl<D: Disk> Wal<D> {
         Ok(Appended { bytes, sync_seconds })
     }
 
-    /// Closed segments that hold nothing after `sealed`, oldest first, as ranges of positions.
-    pub fn trimmable(&self, sealed: u64) -> Vec<(u64, u64)> {
-        self.closed.iter().take_while(|s| s.last <= sealed).map(|s| (s.first, s.last)).collect()
-    }
-
-    /// Lets the oldest closed segment go and leaves `keys` in its place; none when they are empty.
-    ///
-    /// # Errors
-    /// As the operating system says; the segment may then still be there, which harms nothing.
-    pub fn trim_oldest(&mut self, keys: Vec<u8>) -> io::Result<()> {
-        let Some(oldest) = self.closed.first() else {
-            return Ok(());
-        };
-        let (first, last) = (oldest.first, oldest.last);
-        if !keys.is_empty() {
-            keys::write(&self.disk, &self.dir, &KeyFile { first, last, bytes: keys })?;
-            if self.key_files.last() != Some(&(first, last)) {
-                self.key_files.push((first, last));
-            }
-        }
-        // Known until it is gone: one that stayed behind would look like a gap to the next start.
-        self.disk.remove(&oldest.path)?;
-        self.closed.remove(0);
-        self.disk.sync_dir(&self.dir)
-    }
-
-    /// Removes the key files that end before `position`.
-    ///
-    /// # Errors
-    /// As the operating system says.
-    pub fn forget_keys_before(&mut self, position: u64) -> io::Result<()> {
-        while let Some(&(first, last)) = self.key_files.first()
-            && last < position
-        {
-            self.disk.remove(&self.dir.join(keys::name(first, last)))?;
-            self.key_files.remove(0);
-        }
-        Ok(())
-    }
-
     /// Ends the wal cleanly: after this, damage at its end is never taken for a torn tail.
     ///
     /// # Errors
@@ -326,7 +286,7 @@ impl<D: Disk> Wal<D> {
     }
 
     /// Begins a segment with room for a frame of `bytes`.
-    fn roll(&mut self, bytes: u64) -> Result<(), AppendError> {
+    pub(crate) fn roll(&mut self, bytes: u64) -> Result<(), AppendError> {
         let needed = SEGMENT_HEADER_BYTES + bytes + frame_bytes(0);
         let (wal_id, segment_id) = (self.wal_id, Uuid::now_v7());
         let header = SegmentHeader { wal_id, segment_id, first_position: self.next_position };

@@ -22,6 +22,15 @@ impl EventLog for PanickingLog {
     async fn trim(&mut self, _: u64, _: &dyn RememberedKeys) -> Result<u64, LogError> {
         Ok(0)
     }
+    async fn roll(&mut self) -> Result<(), LogError> {
+        Ok(())
+    }
+    async fn rewrite_keys(&mut self, _: &dyn RememberedKeys) -> Result<(), LogError> {
+        Ok(())
+    }
+    fn first_position(&self) -> u64 {
+        1
+    }
     async fn close(self: Box<Self>) -> Result<(), LogError> {
         Ok(())
     }
@@ -107,6 +116,15 @@ impl EventLog for ScriptedLog {
     }
     async fn trim(&mut self, _: u64, _: &dyn RememberedKeys) -> Result<u64, LogError> {
         Ok(0)
+    }
+    async fn roll(&mut self) -> Result<(), LogError> {
+        Ok(())
+    }
+    async fn rewrite_keys(&mut self, _: &dyn RememberedKeys) -> Result<(), LogError> {
+        Ok(())
+    }
+    fn first_position(&self) -> u64 {
+        1
     }
     async fn close(self: Box<Self>) -> Result<(), LogError> {
         Ok(())

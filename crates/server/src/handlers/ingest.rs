@@ -3,7 +3,7 @@
 mod answer;
 mod reading;
 
-pub(crate) use answer::Answer;
+pub(crate) use answer::{Answer, without_texts};
 pub(crate) use reading::Parameters;
 
 use crate::app::App;

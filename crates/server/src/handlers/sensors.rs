@@ -419,7 +419,8 @@ fn given_whole<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<u64>>
     whole(from).map(Some)
 }
 
-fn not_changed(error: SensorError) -> Problem {
+/// A sensor was not changed.
+pub(crate) fn not_changed(error: SensorError) -> Problem {
     match error {
         SensorError::Unknown(_) => Code::NotFound.problem(error.to_string()),
         SensorError::Labels | SensorError::Zone { .. } | SensorError::Quota { .. } | SensorError::Overlap => {

@@ -5,7 +5,7 @@ use super::parts::{header, of, path, required_header};
 use super::{batch, parts};
 use crate::authorisation::Act;
 use crate::code::Code;
-use crate::handlers::{audit, events, fields, ingest, query, rejected, sensors, tokens};
+use crate::handlers::{audit, erasures, events, fields, ingest, query, rejected, sensors, tokens};
 use serde_json::{Value, json};
 use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::path::Parameter;
@@ -23,6 +23,7 @@ pub(super) fn described(act: Act) -> Described {
         Act::ReadRejected => read_rejected(act),
         Act::RegisterSensor | Act::SeeItself | Act::ListSensors => of_all_sensors(act),
         Act::ReadSensor | Act::ChangeSensor | Act::DisableSensor | Act::RotateToken => of_one_sensor(act),
+        Act::EraseEvents | Act::ReadErasure => of_erasures(act),
         Act::AddToken | Act::ListTokens | Act::ReadToken | Act::RevokeToken => of_tokens(act),
         Act::ReadAudit => read_audit(act),
         Act::Describe | Act::ShowDocs | Act::ReadDocsFile => of_docs(act),
@@ -229,6 +230,22 @@ fn of_one_sensor(act: Act) -> Described {
                 .headers(201, &["Location", "Cache-Control"])
                 .error(Code::InvalidField)
         }
+    }
+}
+
+fn of_erasures(act: Act) -> Described {
+    let id = path("id", "The id of a sensor.", of(Type::String).min_length(Some(1)).examples(["roof-1"]));
+    let described = |text| Described::of(act, text).parameter(id).error(Code::NotFound);
+    let erasure = json!({
+        "sensorId": "roof-1", "until_position": 41, "requested_at": "2026-01-31T12:00:00.123456Z", "finished_at": null, "erased_events": 0,
+        "state": "running", "failure": null,
+    });
+    match act {
+        Act::EraseEvents => described("What it sends afterwards stays. Asked again while it runs, it goes further.")
+            .json_answer::<erasures::Erasure>(202, "They are being erased.", erasure)
+            .headers(202, &["Location"])
+            .error(Code::RejectedUnavailable),
+        _ => described("").json_answer::<erasures::Erasure>(200, "How far it is.", erasure),
     }
 }
 

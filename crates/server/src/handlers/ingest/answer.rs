@@ -92,10 +92,20 @@ impl Told {
 
     pub(super) fn read(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         match bytes {
-            [] => Ok(Self { rejected: to_raw_value(&[(); 0])?, rejected_total: 0 }),
+            [] => Ok(Self { rejected: nothing(), rejected_total: 0 }),
             _ => serde_json::from_slice(bytes),
         }
     }
+}
+
+/// Of what is kept with an answer, what has no text of a sender: how many were rejected.
+pub(crate) fn without_texts(kept: &[u8]) -> Vec<u8> {
+    let told = Told::read(kept).unwrap_or_else(|_| Told { rejected: nothing(), rejected_total: 0 });
+    Told { rejected: nothing(), ..told }.kept()
+}
+
+fn nothing() -> Box<RawValue> {
+    to_raw_value(&[(); 0]).expect("plain data always serializes")
 }
 
 /// The answer to a batch that has its end.
@@ -158,4 +168,18 @@ pub(super) fn not_stored(error: AcceptError) -> Problem {
 
 fn is_zero(n: &u64) -> bool {
     *n == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_texts_it_tells_how_many_were_rejected_and_not_what_they_said() {
+        let kept = br#"{"rejected":[{"index":1,"code":"invalid_time","reason":"\"secret\" is not a time"}],"rejected_total":3}"#;
+        let left = without_texts(kept);
+        assert_eq!(String::from_utf8_lossy(&left), r#"{"rejected":[],"rejected_total":3}"#);
+        assert_eq!(Told::read(&left).expect("readable").rejected_total, 3);
+        assert_eq!([without_texts(b""), without_texts(b"of another layout")], [Vec::<u8>::new(), Vec::new()]);
+    }
 }

@@ -1,0 +1,120 @@
+//! Erasing one sensor's events: what the engine has of them goes, in an order in which each step can be repeated.
+//!
+//! ```text
+//! log       a new segment begins: what was accepted so far is in those before
+//! answers   what was told of rejected events is left out of the remembered answers
+//! seal      live rows -> lake: all rows that go are in the lake
+//! lake      rows out of the files, then the files off the disk, then the statistics out of the log of the table
+//! log       the segments of before are let go, and the keys in their place are written again
+//! ```
+//!
+//! It promises that when [`Engine::erase`] returns without an error, no answer, no file of the lake and none of the wal has these events. What
+//! stays are hashes of ids, so that a repeated event is a duplicate still.
+
+use crate::commit::{CommitLoop, KeysOfWindow};
+use crate::log::LogError;
+use crate::start::Engine;
+use lake::{Erasing, LakeError};
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// How often it is looked whether the last reader of a file has gone.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Why events were not erased. Some may be; the same can be tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum EraseError {
+    /// Live rows did not get into the lake.
+    #[error("live rows were not sealed: {0}")]
+    Seal(String),
+    /// The lake still has some.
+    #[error("lake: {0}")]
+    Lake(#[from] LakeError),
+    /// The log still has some.
+    #[error("wal: {0}")]
+    Log(#[from] LogError),
+    /// The log did not let go of what is in the lake.
+    #[error("wal: the frames from position {0} on are still there")]
+    Kept(u64),
+    /// The engine has stopped; the next start goes on.
+    #[error("the engine has stopped")]
+    Stopped,
+}
+
+/// What the commit loop is asked to do with the log, between two groups.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Ask {
+    /// Begin a new segment.
+    Roll,
+    /// Let go of what is in the lake, and write what is kept in its place again.
+    LetGo,
+}
+
+/// Where the answer goes: the first position that the log still has.
+pub(crate) type Asked = (Ask, oneshot::Sender<Result<u64, LogError>>);
+
+impl Engine {
+    /// The last position that was accepted; 0 before the first.
+    pub fn last_position(&self) -> u64 {
+        let view = self.view();
+        view.live.last().map_or(view.lake.sealed, |chunk| chunk.last)
+    }
+
+    /// Number of events that ever were erased.
+    pub fn erased_events(&self) -> u64 {
+        self.view().lake.erased_rows
+    }
+
+    /// Erases what the engine has of these events, and returns when nothing is left: not before the last query that reads them has ended.
+    /// `without_texts` makes of what is told with an answer what may stay.
+    ///
+    /// # Errors
+    /// [`EraseError`]; it can be tried again, also after a restart.
+    pub async fn erase(
+        &self,
+        erasing: &Erasing,
+        without_texts: impl Fn(&[u8]) -> Vec<u8> + Send,
+    ) -> Result<(), EraseError> {
+        let shared = &self.shared;
+        self.ask(Ask::Roll).await?;
+        shared.answers.redact(&erasing.sensor, erasing.until, without_texts);
+        self.seal().await.map_err(EraseError::Seal)?;
+        shared.lake.erase(erasing, |lake| shared.live.sealed(lake)).await?;
+        while shared.lake.remove_erased(erasing).await? > 0 {
+            tokio::time::sleep(LOOK).await;
+        }
+        shared.lake.forget_history().await?;
+        match self.ask(Ask::LetGo).await? {
+            first if first <= erasing.until => Err(EraseError::Kept(first)),
+            _ => Ok(()),
+        }
+    }
+
+    async fn ask(&self, ask: Ask) -> Result<u64, EraseError> {
+        let (answer, answered) = oneshot::channel();
+        self.shared.asks.send((ask, answer)).map_err(|_| EraseError::Stopped)?;
+        Ok(answered.await.map_err(|_| EraseError::Stopped)??)
+    }
+}
+
+impl CommitLoop {
+    pub(crate) async fn answer_ask(&mut self, (ask, answer): Asked) {
+        let done = match ask {
+            Ask::Roll => self.log.roll().await,
+            Ask::LetGo => self.let_go().await,
+        };
+        if let Err(LogError::Poisoned(reason)) = &done {
+            self.status.poison(reason);
+        }
+        // Who asked may be gone.
+        let _ = answer.send(done.map(|()| self.log.first_position()));
+    }
+
+    async fn let_go(&mut self) -> Result<(), LogError> {
+        let sealed = self.live.view().lake.sealed;
+        self.try_trim(sealed).await?;
+        let now = Instant::now();
+        let keys = KeysOfWindow { window: &self.window, answers: &self.answers, now };
+        self.log.rewrite_keys(&keys).await
+    }
+}

@@ -1,0 +1,97 @@
+//! Erasing one sensor's events: the worker that brings an erasure from its request to its end.
+//!
+//! It promises that each erasure that the registry has is finished, however often the process ends meanwhile, and that one that fails says why and
+//! is tried again. One runs at a time, so that what goes while it runs is its own.
+
+use crate::handlers::ingest::without_texts;
+use crate::metrics::ErasureMetrics;
+use engine::{Engine, Erasing};
+use registry::{Erasure, Registry};
+use rejected::Rejected;
+use std::error::Error;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// How long until one that failed is tried again.
+const PAUSE: Duration = Duration::from_secs(15);
+
+/// The erasures, and who brings them to their end. Cheap to clone.
+#[derive(Clone)]
+pub struct Erasures {
+    asked: Arc<Notify>,
+    engine: Engine,
+    registry: Registry,
+    rejected: Rejected,
+    metrics: ErasureMetrics,
+}
+
+impl Erasures {
+    /// Erasures of these parts; somebody has to [run](Self::run) them.
+    pub fn new(engine: Engine, registry: Registry, rejected: Rejected, metrics: &crate::ServerMetrics) -> Self {
+        Self { asked: Arc::default(), engine, registry, rejected, metrics: metrics.erasures.clone() }
+    }
+
+    /// Tells that there is something to do.
+    pub(crate) fn wake(&self) {
+        self.asked.notify_one();
+    }
+
+    /// Brings to their end those that there are, and those that come.
+    pub async fn run(self) {
+        loop {
+            match self.work().await {
+                Ok(()) => self.asked.notified().await,
+                Err(error) => {
+                    let error = nowwhat::error_chain(&*error);
+                    tracing::error!(error, pause_seconds = PAUSE.as_secs(), "events not erased, will be tried again");
+                    drop(tokio::time::timeout(PAUSE, self.asked.notified()).await);
+                }
+            }
+        }
+    }
+
+    /// Each in turn, until none is left; fails with the last failure of a round.
+    async fn work(&self) -> Result<(), Box<dyn Error + Send + Sync>> {
+        loop {
+            let unfinished = self.registry.unfinished_erasures().await?;
+            self.metrics.running.set(unfinished.len() as i64);
+            if unfinished.is_empty() {
+                return Ok(());
+            }
+            let mut failed = None;
+            for erasure in unfinished {
+                if let Err(error) = self.turn(&erasure).await {
+                    self.metrics.failures.inc();
+                    failed = Some(error);
+                }
+            }
+            if let Some(error) = failed {
+                return Err(error);
+            }
+        }
+    }
+
+    async fn turn(&self, erasure: &Erasure) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let began = Instant::now();
+        self.registry.begin_erasure(&erasure.sensor, self.engine.erased_events()).await?;
+        let erased = self.erase(erasure).await;
+        let failure = erased.as_ref().err().map(|error| nowwhat::error_chain(&**error));
+        self.registry.end_erasure(erasure, self.engine.erased_events(), failure.as_deref()).await?;
+        if erased.is_ok() {
+            let after = self.registry.erasure(&erasure.sensor).await?;
+            let events = after.map_or(0, |erasure| erasure.erased_events);
+            let (sensor, until_position, seconds) =
+                (&*erasure.sensor, erasure.until.position, began.elapsed().as_secs_f64());
+            tracing::info!(sensor, until_position, events, seconds, "events erased");
+        }
+        erased
+    }
+
+    async fn erase(&self, erasure: &Erasure) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let erasing = Erasing { sensor: erasure.sensor.clone(), until: erasure.until.position };
+        self.engine.erase(&erasing, without_texts).await?;
+        self.rejected.erase(&erasure.sensor, erasure.until.rejected_position).await?;
+        Ok(())
+    }
+}

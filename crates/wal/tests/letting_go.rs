@@ -1,0 +1,94 @@
+//! What the wal promises when it lets go of frames, on a disk that fails.
+
+use std::path::{Path, PathBuf};
+use testkit::{Fault, SimDisk};
+use wal::{AppendError, Frame, Opened, Options, SEGMENT_HEADER_BYTES, Wal};
+
+const OPTIONS: Options = Options { segment_bytes: 8192, frame_bytes_max: 16384 };
+
+fn open(disk: &SimDisk) -> (Wal<SimDisk>, Opened) {
+    Wal::open(Path::new("/wal"), OPTIONS, disk.clone()).expect("the wal opens")
+}
+
+fn append(wal: &mut Wal<SimDisk>, events: u32, bytes: usize) -> Result<u64, AppendError> {
+    let first_position = wal.last_position() + 1;
+    let payload = vec![first_position as u8 | 1; bytes];
+    wal.append(Frame { first_position, event_count: events, payload: &payload }).map(|_| first_position)
+}
+
+/// The first positions of the frames that come back.
+fn frames(wal: &Wal<SimDisk>) -> Vec<u64> {
+    let mut frames = Vec::new();
+    let each = |frame: Frame<'_>| -> Result<(), std::convert::Infallible> {
+        frames.push(frame.first_position);
+        Ok(())
+    };
+    wal.replay(each).expect("it reads back");
+    frames
+}
+
+fn segments(disk: &SimDisk) -> Vec<PathBuf> {
+    disk.paths().into_iter().filter(|p| p.extension().is_some_and(|e| e == "wal")).collect()
+}
+
+#[test]
+fn what_was_appended_before_a_new_segment_began_can_be_let_go_whole_and_never_comes_back() {
+    let disk = SimDisk::new();
+    let (mut wal, _) = open(&disk);
+    wal.begin_segment().expect("nothing to do");
+    assert_eq!((segments(&disk).len(), wal.first_position()), (1, 1));
+    append(&mut wal, 3, 100).expect("appended");
+    wal.begin_segment().expect("a new segment");
+    wal.begin_segment().expect("once is enough");
+    assert_eq!((wal.first_position(), wal.trimmable(3)), (1, vec![(1, 3)]));
+    append(&mut wal, 2, 100).expect("appended");
+    wal.trim_oldest(b"keys".to_vec()).expect("trimmed");
+    assert_eq!((wal.first_position(), segments(&disk).len()), (4, 1));
+    drop(wal);
+    disk.crash(3);
+    let (wal, opened) = open(&disk);
+    assert_eq!((opened.last_position, opened.first_position, opened.torn), (5, 4, None));
+    assert_eq!(frames(&wal), [4]);
+}
+
+#[test]
+fn a_segment_that_finds_no_room_changes_nothing() {
+    let disk = SimDisk::new();
+    let (mut wal, _) = open(&disk);
+    append(&mut wal, 3, 100).expect("appended");
+    disk.fail_creates(Some(Fault::Full));
+    let refused = wal.begin_segment().expect_err("there is no room");
+    assert!(refused.is_retryable(), "{refused}");
+    disk.fail_creates(None);
+    append(&mut wal, 1, 100).expect("the one before goes on");
+    drop(wal);
+    disk.crash(1);
+    let (wal, opened) = open(&disk);
+    assert_eq!((wal.first_position(), opened.last_position, frames(&wal).len()), (1, 4, 2));
+}
+
+#[test]
+fn key_files_are_written_again_or_go_and_torn_tails_go() {
+    let disk = SimDisk::new();
+    let (mut wal, _) = open(&disk);
+    for keys in ["secret one", "secret two"] {
+        append(&mut wal, 1, 100).expect("appended");
+        wal.begin_segment().expect("a new segment");
+        wal.trim_oldest(keys.into()).expect("trimmed");
+    }
+    append(&mut wal, 1, 100).expect("appended");
+    drop(wal);
+    let path = segments(&disk).remove(0);
+    let end = SEGMENT_HEADER_BYTES as usize + 136;
+    disk.damage(&path, |bytes| bytes[end..end + 5].copy_from_slice(b"CWF1\x01"));
+    let (mut wal, opened) = open(&disk);
+    let torn = opened.torn.expect("reported").moved_to;
+    wal.rewrite_keys(|first, _| if first == 1 { Vec::new() } else { b"other".to_vec() }).expect("written");
+    wal.forget_torn_tails().expect("removed");
+    drop(wal);
+    disk.crash(5);
+    let (wal, opened) = open(&disk);
+    let kept: Vec<_> = wal.key_files().expect("readable").into_iter().map(|f| (f.first, f.last, f.bytes)).collect();
+    assert_eq!((kept, opened.last_position), (vec![(2, 2, b"other".to_vec())], 3));
+    assert_eq!(disk.content(&torn), None);
+}
