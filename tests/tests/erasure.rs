@@ -192,7 +192,7 @@ fn killed_again_and_again_it_goes_on_and_ends_while_events_come_and_files_are_pu
     let until = asked["until_position"].as_u64().expect("a position");
     assert_eq!(until, 28 * BATCH);
     // What comes afterwards stays.
-    let mut later = 0;
+    let (mut later, mut went_on) = (0, 0);
     for round in 0..8 {
         later += 1;
         senders.send(&collector, 100 + later);
@@ -200,9 +200,11 @@ fn killed_again_and_again_it_goes_on_and_ends_while_events_come_and_files_are_pu
         std::thread::sleep(Duration::from_millis([5, 40, 90, 15, 150, 60, 25, 200][round]));
         collector.kill();
         collector = Collector::start_with(dir.path(), &SETTINGS);
+        went_on += u32::from(status(&collector)["state"] == "running");
         let [all, different] = count(&collector, "roof");
         assert_eq!((all, different), ((14 + later) * BATCH, all), "in round {round}");
     }
+    assert!(went_on > 0, "it was never interrupted");
     let done = finished(&collector);
     assert_eq!((&done["until_position"], &done["erased_events"]), (&json!(until), &json!(14 * BATCH)));
     assert_gone(&collector, until, later * BATCH);
@@ -211,6 +213,9 @@ fn killed_again_and_again_it_goes_on_and_ends_while_events_come_and_files_are_pu
     erase(&collector);
     assert_eq!(finished(&collector)["erased_events"], json!(later * BATCH));
     assert_gone(&collector, until, 0);
+    if let Some(python) = readers_python() {
+        assert_eq!(as_read_by(&python, ("duckdb", ALL_FILES), dir.path()), json!([0, 0]), "in no data file either");
+    }
     collector.assert_adds_up();
     assert_eq!(collector.terminate(), 0);
 }

@@ -97,6 +97,7 @@ fn a_field_is_the_same_in_live_rows_in_the_lake_and_after_a_start() {
         "SELECT DISTINCT data.ok FROM events ORDER BY data.ok",
         "SELECT CASE data.room.Floor WHEN 2 THEN 'two' ELSE 'other' END, coalesce(data.humidity, -1) FROM events ORDER BY position",
         "SELECT position FROM events WHERE data.temperature = 'n/a' OR data.temperature IN (21.5, 'n/a') ORDER BY 1",
+        "SELECT position FROM events WHERE data.temperature = '1e400' OR data.temperature = 'nan' ORDER BY 1",
         "SELECT coalesce(data.temperature, 'none') FROM events ORDER BY position",
         "SELECT max(t) FROM (SELECT data.temperature AS t FROM events WHERE data.temperature IN (21.5, 19.5)) x",
         "WITH data AS (SELECT data.temperature AS n FROM events) SELECT sum(data.n), count(*) FROM data",

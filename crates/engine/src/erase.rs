@@ -56,8 +56,7 @@ pub(crate) type Asked = (Ask, oneshot::Sender<Result<u64, LogError>>);
 impl Engine {
     /// The last position that was accepted; 0 before the first.
     pub fn last_position(&self) -> u64 {
-        let view = self.view();
-        view.live.last().map_or(view.lake.sealed, |chunk| chunk.last)
+        self.view().live.last().map_or_else(|| self.shared.lake.highest_position(), |chunk| chunk.last)
     }
 
     /// Number of events that ever were erased.
@@ -66,28 +65,51 @@ impl Engine {
     }
 
     /// Erases what the engine has of these events, and returns when nothing is left: not before the last query that reads them has ended.
-    /// `without_texts` makes of what is told with an answer what may stay.
+    /// `without_texts` makes of what is told with an answer what may stay. Each step is done whatever became of the others.
     ///
     /// # Errors
-    /// [`EraseError`]; it can be tried again, also after a restart.
+    /// The last [`EraseError`]; it can be tried again, also after a restart.
     pub async fn erase(
         &self,
         erasing: &Erasing,
         without_texts: impl Fn(&[u8]) -> Vec<u8> + Send,
     ) -> Result<(), EraseError> {
         let shared = &self.shared;
-        self.ask(Ask::Roll).await?;
+        let mut erased = self.ask(Ask::Roll).await.map(drop);
+        let mut note = |step: Result<(), EraseError>| {
+            if step.is_err() {
+                erased = step;
+            }
+        };
         shared.answers.redact(&erasing.sensor, erasing.until, without_texts);
-        self.seal().await.map_err(EraseError::Seal)?;
-        shared.lake.erase(erasing, |lake| shared.live.sealed(lake)).await?;
-        while shared.lake.remove_erased(erasing).await? > 0 {
+        // All that is in the segments of before: they are let go as a whole.
+        note(self.seal_to(self.last_position()).await);
+        let relaid = |lake| shared.live.sealed(lake);
+        note(shared.lake.erase(erasing, relaid).await.map_err(EraseError::Lake));
+        note(self.remove_erased(erasing).await);
+        note(shared.lake.forget_history().await.map_err(EraseError::Lake));
+        note(match self.ask(Ask::LetGo).await {
+            Ok(first) if first <= erasing.until => Err(EraseError::Kept(first)),
+            asked => asked.map(drop),
+        });
+        erased
+    }
+
+    /// Seals until the lake has all up to a position: a seal that failed before is tried again with the rows that it had then, and no others.
+    async fn seal_to(&self, until: u64) -> Result<(), EraseError> {
+        while self.view().live.first().is_some_and(|chunk| chunk.first <= until) {
+            self.seal().await.map_err(EraseError::Seal)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for who reads the files that go.
+    async fn remove_erased(&self, erasing: &Erasing) -> Result<(), EraseError> {
+        let shared = &self.shared;
+        while shared.lake.remove_erased(erasing, |lake| shared.live.sealed(lake)).await? > 0 {
             tokio::time::sleep(LOOK).await;
         }
-        shared.lake.forget_history().await?;
-        match self.ask(Ask::LetGo).await? {
-            first if first <= erasing.until => Err(EraseError::Kept(first)),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     async fn ask(&self, ask: Ask) -> Result<u64, EraseError> {

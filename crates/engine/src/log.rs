@@ -155,7 +155,7 @@ impl EventLog for LocalLog {
 
     async fn rewrite_keys(&mut self, keys: &dyn RememberedKeys) -> Result<(), LogError> {
         let rewritten = self.wal.rewrite_keys(|first, last| keys.of_range(first, last));
-        rewritten.and_then(|()| self.wal.forget_torn_tails()).map_err(|e| LogError::StorageFull(e.to_string()))
+        rewritten.and_then(|()| self.wal.forget_leftovers()).map_err(|e| LogError::StorageFull(e.to_string()))
     }
 
     fn first_position(&self) -> u64 {

@@ -1,6 +1,6 @@
 //! Which fields the events of each type have.
 
-use crate::field::Fields;
+use crate::field::{Fields, PATH_BYTES_MAX};
 use crate::schema::{data_of, types_of};
 use crate::split::{Unknown, Walk};
 use arrow::record_batch::RecordBatch;
@@ -9,6 +9,11 @@ use std::collections::BTreeMap;
 
 /// Most fields that are known, of all types together.
 const FIELDS_MAX: usize = 10_000;
+/// Fields of types with longer names are not told.
+pub(crate) const TYPE_BYTES_MAX: usize = 128;
+
+/// No field that is told has a longer name: it is a path with points between its steps.
+const NAME_BYTES_MAX: usize = 2 * PATH_BYTES_MAX;
 
 /// What kinds of values a field had.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,7 +89,7 @@ impl SeenFields {
     pub(crate) fn put(&mut self, event_type: &str, field: &str, kinds: ValueKinds) {
         if let Some(known) = self.types.get_mut(event_type).and_then(|fields| fields.get_mut(field)) {
             known.add(kinds);
-        } else if self.count < FIELDS_MAX {
+        } else if self.count < FIELDS_MAX && event_type.len() <= TYPE_BYTES_MAX && field.len() <= NAME_BYTES_MAX {
             self.types.entry(event_type.to_owned()).or_default().insert(field.to_owned(), kinds);
             self.count += 1;
         } else {
@@ -191,6 +196,22 @@ mod tests {
         let mut twice = seen.clone();
         twice.add(&seen);
         assert_eq!(twice, seen);
+    }
+
+    #[test]
+    fn types_with_long_names_and_fields_that_lie_too_deep_are_not_told_which_is() {
+        let (longest, longer) = ("t".repeat(TYPE_BYTES_MAX), "u".repeat(TYPE_BYTES_MAX + 1));
+        let told = seen(&[(&longest, r#"{"n": 1}"#)]);
+        assert_eq!((shown(&told), told.is_partial()), (vec![format!("{longest} n number")], false));
+        let told = seen(&[(&longer, r#"{"n": 1}"#), ("t", r#"{"n": 1}"#)]);
+        assert_eq!((shown(&told), told.is_partial()), (vec!["t n number".to_owned()], true));
+        let of_other = format!(r#"{{"types": {{"{longer}": {{"n": 1}}}}, "partial": false}}"#);
+        assert_eq!(SeenFields::from_json(&of_other), SeenFields::unknown());
+        let deep = format!(r#"{}{{"n": 1}}{}"#, r#"{"a": "#.repeat(8), "}".repeat(8));
+        for data in [deep.as_str(), &format!(r#"{{"{0}": {{"{0}": 1}}}}"#, "a".repeat(100))] {
+            let told = seen(&[("t", data)]);
+            assert!(told.is_partial() && shown(&told).is_empty(), "{data}: {:?}", shown(&told));
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //!   column [`REST`](crate::REST) that the text is to be read.
 //! - Whatever the texts are, memory is bounded: so many columns, so many names, so many bytes of a text.
 
+mod types;
 mod value;
 
 use crate::field::{DEPTH_MAX, Field, Fields, Kind, PATH_BYTES_MAX, WHOLE, is_name, is_path};
@@ -16,12 +17,11 @@ use arrow::array::{
 };
 use std::collections::HashMap;
 use std::sync::Arc;
+use types::Types;
 use value::{Value, fitting};
 
 /// Readers of the text may end at an integer that has more digits: the one of questions reads nothing behind it.
 const DIGITS_MAX: usize = 4300;
-/// Most types of events whose fields are told apart; those of further ones are not told.
-const TYPES_MAX: usize = 256;
 /// Most names that are known at once; a row with others is looked up in the text.
 const NAMES_MAX: usize = 4096;
 
@@ -180,29 +180,6 @@ impl Name {
     }
 }
 
-/// The types of events, each with a number.
-#[derive(Debug, Default)]
-struct Types {
-    names: Vec<Box<str>>,
-    numbers: HashMap<Box<str>, usize>,
-    /// That of the row; none when there are too many.
-    current: Option<usize>,
-}
-
-impl Types {
-    fn turn_to(&mut self, name: &str) {
-        if self.current.is_some_and(|number| *self.names[number] == *name) {
-            return;
-        }
-        self.current = self.numbers.get(name).copied();
-        if self.current.is_none() && self.names.len() < TYPES_MAX {
-            self.current = Some(self.names.len());
-            self.numbers.insert(name.into(), self.names.len());
-            self.names.push(name.into());
-        }
-    }
-}
-
 /// A member of an object.
 enum Member {
     /// Its name is known now.
@@ -293,12 +270,16 @@ impl Walk {
     /// The fields of the rows whose type was told.
     pub(crate) fn seen(&self) -> SeenFields {
         let mut seen = SeenFields::default();
-        for (place, name) in self.names.iter().enumerate().filter(|(_, name)| name.is_path) {
+        let mut is_partial = self.is_partial;
+        for (place, name) in self.names.iter().enumerate() {
             for (number, kinds) in name.kinds.iter().enumerate().filter(|(_, kinds)| !kinds.is_none()) {
-                seen.put(&self.types.names[number], &self.path(place).join("."), *kinds);
+                if name.is_path {
+                    seen.put(&self.types.names[number], &self.path(place).join("."), *kinds);
+                }
+                is_partial |= !name.is_path;
             }
         }
-        if self.is_partial {
+        if is_partial {
             seen.not_all();
         }
         seen
@@ -403,7 +384,9 @@ impl Walk {
                 self.object(scanner, text, name, put)?;
                 self.unread(name);
             }
-            Some(b'{' | b'[') => {
+            Some(byte @ (b'{' | b'[')) => {
+                // What is in an object so deep is not told.
+                self.is_partial |= byte == b'{';
                 scanner.value()?;
                 self.unread(name);
             }

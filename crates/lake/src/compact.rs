@@ -14,7 +14,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 /// What a merge leaves free on the disk.
-pub(crate) const ROOM_BYTES: u64 = 256 << 20;
+const ROOM_BYTES: u64 = 256 << 20;
 
 impl Lake {
     /// Merges the small files that are due at this time, once. Returns the lake afterwards; none when nothing is due.
@@ -36,11 +36,6 @@ impl Lake {
             self.shared.metrics.compaction_seconds.observe(started.elapsed().as_secs_f64());
             return merged.map(Some);
         };
-        // Retention was quicker, and a file of it is gone from the disk.
-        let now = self.snapshot();
-        if merge.files.iter().any(|file| !now.files.iter().any(|active| active.path == file.path)) {
-            return Ok(Some(now));
-        }
         self.shared.metrics.compaction_failures.inc();
         match &error {
             LakeError::Unmerged { path, .. } => drop(self.left().insert(path.clone())),

@@ -102,29 +102,44 @@ impl DeadFiles {
             state.dead.retain(|dead| !active.contains(dead.path.as_str()));
             state.dead.extract_if(.., |dead| is_due(dead) && oldest >= dead.version).collect::<Vec<_>>()
         };
-        let (mut removed, mut folders) = (0, HashSet::new());
-        let mut failed = None;
-        for dead in due {
-            match fs::remove_file(root.join(&dead.path)) {
-                Ok(()) => removed += 1,
-                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-                Err(e) => {
-                    failed.get_or_insert(e);
-                    self.lock().dead.push(dead);
-                    continue;
-                }
-            }
-            folders.extend(dead.path.rsplit_once('/').map(|(folder, _)| folder.to_owned()));
+        let removed = remove_durably(root, due.iter().map(|dead| dead.path.clone()));
+        if removed.is_err() {
+            // Those that are gone are found to be so the next time.
+            self.lock().dead.extend(due);
         }
-        for folder in folders {
-            File::open(root.join(folder))?.sync_all()?;
-        }
-        failed.map_or(Ok(removed), Err)
+        removed
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Removes files below `root` for good. Returns how many there were.
+///
+/// # Errors
+/// The first that could not be removed, after the others.
+pub(crate) fn remove_durably(root: &Path, files: impl IntoIterator<Item = String>) -> io::Result<u64> {
+    let (mut removed, mut folders, mut failed) = (0, HashSet::new(), None);
+    for path in files {
+        match fs::remove_file(root.join(&path)) {
+            Ok(()) => removed += 1,
+            // One that went before may not be gone for good yet.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => {
+                failed.get_or_insert(e);
+                continue;
+            }
+        }
+        folders.extend(path.rsplit_once('/').map(|(folder, _)| root.join(folder)));
+    }
+    for folder in folders {
+        match File::open(folder).and_then(|folder| folder.sync_all()) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => drop(failed.get_or_insert(e)),
+            _ => {}
+        }
+    }
+    failed.map_or(Ok(removed), Err)
 }
 
 fn paths(snapshot: &Snapshot) -> HashSet<&str> {

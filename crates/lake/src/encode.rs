@@ -34,6 +34,8 @@ const PAGE_BYTES: usize = 1 << 20;
 const CUTS_WAITING: usize = 2;
 /// Rows after which the size of a page is looked at.
 const PAGE_ROWS: usize = 1024;
+/// Fewer values do not tell whether they repeat.
+const VALUES_MIN: usize = 64;
 /// The longest row of each row group, separated by commas: how many a merge may read at once.
 pub(crate) const WIDEST: &str = "catchment.widest_row_bytes";
 /// The fields of `data`, by type of event.
@@ -301,7 +303,7 @@ fn properties(first: &RecordBatch) -> WriterProperties {
     properties.build()
 }
 
-/// Whether of the first values of a column most are there once.
+/// Whether of the first values of a column, when there are enough to tell, most are there once.
 fn seldom_repeats(values: &ArrayRef) -> bool {
     let first = values.slice(0, values.len().min(PAGE_ROWS));
     let (count, distinct) = match first.data_type() {
@@ -315,7 +317,7 @@ fn seldom_repeats(values: &ArrayRef) -> bool {
         }
         _ => return false,
     };
-    distinct * 2 > count
+    count >= VALUES_MIN && distinct * 2 > count
 }
 
 fn day_text(day: i64) -> String {

@@ -3,9 +3,10 @@
 //! File by file, each in one commit of the lane. A call that ended half-way is repeated: it finds what is left. Files without such a row stay as
 //! they are.
 
-use crate::compact::{ROOM_BYTES, at_lowest_priority, room};
+use crate::compact::{at_lowest_priority, room};
+use crate::dead::remove_durably;
 use crate::error::LakeError;
-use crate::lake::Lake;
+use crate::lake::{Lake, Shared};
 use crate::merge::{self, Output};
 use crate::name::{Level, level, sealed_range};
 use crate::replace::{Replaced, Replacing};
@@ -23,6 +24,8 @@ use deltalake_core::protocol::DeltaOperation;
 use event::Fields;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::metadata::RowGroupMetaData;
+use parquet::file::statistics::Statistics;
 use parquet::schema::types::TypePtr;
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -31,6 +34,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+/// What is left free on the disk: little, as the file that goes makes room.
+const SPARE_BYTES: u64 = 16 << 20;
 /// Rows that are read at once to be counted.
 const COUNTED_ROWS: usize = 8192;
 /// Rows that are read at once of a file of which is not known how long they are, and their bytes.
@@ -55,6 +60,20 @@ impl Erasing {
         stats.sensor.min.as_deref().is_none_or(|min| min <= sensor)
             && stats.sensor.max.as_deref().is_none_or(|max| sensor <= max)
             && stats.position.min.is_none_or(|first| self.has(first))
+    }
+
+    /// Whether a row group with these statistics may.
+    fn may_be_in_group(&self, group: &RowGroupMetaData) -> bool {
+        let of = |name: &str| group.columns().iter().find(|c| c.column_path().string() == name)?.statistics();
+        let sensor = self.sensor.as_bytes();
+        let by_sensor = of("sensor").is_none_or(|told| {
+            told.min_bytes_opt().is_none_or(|min| min <= sensor) && told.max_bytes_opt().is_none_or(|max| sensor <= max)
+        });
+        let by_position = match of("position") {
+            Some(Statistics::Int64(told)) => told.min_opt().is_none_or(|first| self.has(*first)),
+            _ => true,
+        };
+        by_sensor && by_position
     }
 
     fn has(&self, position: i64) -> bool {
@@ -95,26 +114,30 @@ struct Erased {
 }
 
 impl Lake {
-    /// Takes the rows out of the table, and tells of the lake after each commit.
+    /// Takes the rows out of the table, and tells of the lake after each commit. A file that cannot be written anew keeps no other from it.
     ///
     /// # Errors
-    /// [`LakeError`]: some rows are still there; it can be tried again.
+    /// The last [`LakeError`]: some rows are still there; it can be tried again.
     pub async fn erase(
         &self,
         erasing: &Erasing,
         mut relaid: impl FnMut(Arc<Snapshot>) + Send,
     ) -> Result<(), LakeError> {
-        let mut clean = HashSet::new();
+        let (mut seen, mut erased) = (HashSet::new(), Ok(()));
         loop {
             // Nobody else writes rows anew meanwhile: a merge of before would bring them back to the disk.
             let _turn = self.shared.rewriting.lock().await;
-            let may_have = |file: &&Arc<LakeFile>| erasing.may_be_in(&file.stats) && !clean.contains(&file.path);
+            let may_have = |file: &&Arc<LakeFile>| erasing.may_be_in(&file.stats) && !seen.contains(&file.path);
             let Some(file) = self.snapshot().files.iter().find(may_have).cloned() else {
-                return Ok(());
+                return erased;
             };
-            match self.erase_from(&file, erasing).await? {
-                Some(snapshot) => relaid(snapshot),
-                None => drop(clean.insert(file.path.clone())),
+            match self.erase_from(&file, erasing).await {
+                Ok(Some(snapshot)) => relaid(snapshot),
+                Ok(None) => drop(seen.insert(file.path.clone())),
+                Err(error) => {
+                    seen.insert(file.path.clone());
+                    erased = Err(error);
+                }
             }
         }
     }
@@ -148,46 +171,34 @@ impl Lake {
         }))
     }
 
-    /// Removes files from the disk that the table does not have any more and that may have such rows. Returns how many stay because a reader of
-    /// this process still has them.
+    /// Removes files from the disk that the table does not have any more and that may have such rows, and tells of the lake as it is. Returns how
+    /// many stay because a reader of this process still has them.
     ///
     /// # Errors
     /// [`LakeError`]; it can be tried again.
-    pub async fn remove_erased(&self, erasing: &Erasing) -> Result<usize, LakeError> {
-        let _turn = self.shared.rewriting.lock().await;
-        let (lake, erasing) = (self.clone(), erasing.clone());
+    pub async fn remove_erased(
+        &self,
+        erasing: &Erasing,
+        relaid: impl FnOnce(Arc<Snapshot>) + Send,
+    ) -> Result<usize, LakeError> {
+        let failed = |source| LakeError::File { path: self.shared.dir.display().to_string(), source };
+        // Kept to the end of the work, which goes on when nobody waits for it any more.
+        let turn = self.shared.rewriting.clone().lock_owned().await;
+        // In this order: a file that is listed and then committed is found in the table.
+        let listed = data_files(&self.shared.dir).map_err(failed)?;
+        let snapshot = self.refresh().await?;
+        relaid(snapshot.clone());
+        let (shared, erasing) = (self.shared.clone(), erasing.clone());
         let work = move || {
-            let shared = &lake.shared;
-            let removed = lake.remove_left_behind()? + shared.dead.sweep_of(&shared.dir, &erasing)?;
+            let _turn = turn;
+            let left = left_behind(&listed, &snapshot, &shared);
+            drop(snapshot);
+            let removed = remove_durably(&shared.dir, left)? + shared.dead.sweep_of(&shared.dir, &erasing)?;
             shared.metrics.removed_files.inc_by(removed);
             shared.metrics.dead_files.set(shared.dead.len() as i64);
             Ok(shared.dead.count_of(&erasing))
         };
-        let failed = |source| LakeError::File { path: self.shared.dir.display().to_string(), source };
         tokio::task::spawn_blocking(work).await.map_err(|_| LakeError::Interrupted)?.map_err(failed)
-    }
-
-    /// Removes data files that are not and never will be in the table: nobody else writes files anew now. Returns how many.
-    fn remove_left_behind(&self) -> io::Result<u64> {
-        let shared = &self.shared;
-        // In this order: a file that is listed and then committed is found in the table.
-        let listed = data_files(&shared.dir)?;
-        let snapshot = self.snapshot();
-        let active: HashSet<&str> = snapshot.files.iter().map(|f| f.path.as_str()).collect();
-        let dead = shared.dead.paths();
-        let mut removed = 0;
-        for path in listed.iter().filter(|path| !active.contains(path.as_str()) && !dead.contains(path.as_str())) {
-            let (place, name) = (path.rsplit_once('#').map_or(path.as_str(), |(place, _)| place), shared.wal);
-            let range = place.rsplit('/').next().and_then(|file| sealed_range(file, name));
-            let is_being_sealed = range.is_some_and(|(first, _)| first > snapshot.sealed);
-            if level(place).is_some() && !is_being_sealed {
-                let path = shared.dir.join(path);
-                fs::remove_file(&path)?;
-                File::open(path.parent().ok_or(io::ErrorKind::InvalidInput)?)?.sync_all()?;
-                removed += 1;
-            }
-        }
-        Ok(removed)
     }
 
     /// Writes a checkpoint and removes the log of the table before it: it has the statistics of files that went. Who reads an older version by
@@ -225,7 +236,7 @@ impl Rewriting<'_> {
         if rows == 0 || rows == self.file.stats.rows {
             return Ok(Erased { rows, made: Vec::new() });
         }
-        room(self.root, ROOM_BYTES + 2 * self.file.bytes)?;
+        room(self.root, SPARE_BYTES + 2 * self.file.bytes)?;
         let made = match merge::run(self.root, self.file, self.schema) {
             Ok(run) => self.in_order(run)?,
             // Of a program of before, or of another engine.
@@ -245,7 +256,7 @@ impl Rewriting<'_> {
         let position = self.schema.index_of("position")?;
         let columns = Arc::new(self.schema.project(&[position, self.schema.index_of("sensor")?])?);
         let mut gone = 0;
-        for rows in self.plain(&columns, |_| COUNTED_ROWS)? {
+        for rows in self.plain(&columns, |_| COUNTED_ROWS, |group| self.erasing.may_be_in_group(group))? {
             gone += self.erasing.stays(&rows?).false_count() as u64;
         }
         Ok(gone)
@@ -264,7 +275,7 @@ impl Rewriting<'_> {
         let (mut made, mut waiting, mut bytes) = (Vec::new(), Vec::new(), 0);
         let mut write = || -> Result<(), LakeError> {
             let at_once = |average: usize| (READ_BYTES / average.max(1)).clamp(1, READ_ROWS);
-            for rows in self.plain(self.schema, at_once)? {
+            for rows in self.plain(self.schema, at_once, |_| true)? {
                 let kept = self.erasing.kept(&rows?)?;
                 if kept.num_rows() > 0 {
                     bytes += kept.get_array_memory_size();
@@ -298,11 +309,12 @@ impl Rewriting<'_> {
         output.finish()
     }
 
-    /// The rows of the file, of whatever program it is, with these columns.
+    /// The rows of the wanted row groups of the file, of whatever program it is, with these columns.
     fn plain(
         &self,
         columns: &SchemaRef,
         at_once: impl Fn(usize) -> usize,
+        is_wanted: impl Fn(&RowGroupMetaData) -> bool,
     ) -> Result<impl Iterator<Item = Result<RecordBatch, LakeError>>, LakeError> {
         let path = self.file.path.clone();
         let unread = move |reason: String| LakeError::Unread { path: path.clone(), reason };
@@ -311,11 +323,12 @@ impl Rewriting<'_> {
         let groups = builder.metadata().row_groups();
         let bytes: i64 = groups.iter().map(|group| group.total_byte_size()).sum();
         let average = usize::try_from(bytes).unwrap_or(0) / usize::try_from(self.file.stats.rows.max(1)).unwrap_or(1);
+        let groups = (0..groups.len()).filter(|group| is_wanted(&groups[*group])).collect();
         let names = builder.parquet_schema().root_schema().get_fields();
-        let is_wanted = |(_, column): &(usize, &TypePtr)| columns.index_of(column.name()).is_ok();
-        let wanted = names.iter().enumerate().filter(is_wanted).map(|(n, _)| n);
-        let mask = ProjectionMask::roots(builder.parquet_schema(), wanted);
-        let reader = builder.with_projection(mask).with_batch_size(at_once(average)).build();
+        let is_asked = |(_, column): &(usize, &TypePtr)| columns.index_of(column.name()).is_ok();
+        let asked = names.iter().enumerate().filter(is_asked).map(|(n, _)| n);
+        let mask = ProjectionMask::roots(builder.parquet_schema(), asked);
+        let reader = builder.with_projection(mask).with_row_groups(groups).with_batch_size(at_once(average)).build();
         let columns = columns.clone();
         let with_columns = {
             let unread = unread.clone();
@@ -355,6 +368,20 @@ fn data_files(root: &Path) -> io::Result<Vec<String>> {
         }
     }
     Ok(files)
+}
+
+/// The listed files that are not and never will be in the table.
+fn left_behind(listed: &[String], snapshot: &Snapshot, shared: &Shared) -> Vec<String> {
+    let active: HashSet<&str> = snapshot.files.iter().map(|f| f.path.as_str()).collect();
+    let dead = shared.dead.paths();
+    let is_left_behind = |path: &&String| {
+        let place = path.rsplit_once('#').map_or(path.as_str(), |(place, _)| place);
+        let range = place.rsplit('/').next().and_then(|file| sealed_range(file, shared.wal));
+        let is_being_sealed = range.is_some_and(|(first, _)| first > snapshot.sealed);
+        let is_known = active.contains(path.as_str()) || dead.contains(path.as_str());
+        !is_known && level(place).is_some() && !is_being_sealed
+    };
+    listed.iter().filter(is_left_behind).cloned().collect()
 }
 
 /// Removes the commits and checkpoints of versions before this one, and what was never finished.

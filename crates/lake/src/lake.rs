@@ -58,10 +58,10 @@ pub(crate) struct Shared {
     /// The lane: who holds it may commit.
     pub(crate) lane: Mutex<DeltaTable>,
     store: ObjectStoreRef,
-    snapshot: RwLock<Arc<Snapshot>>,
+    pub(crate) snapshot: RwLock<Arc<Snapshot>>,
     pub(crate) dead: DeadFiles,
     /// Who holds it may write rows of the table anew, or remove files: one at a time.
-    pub(crate) rewriting: Mutex<()>,
+    pub(crate) rewriting: Arc<Mutex<()>>,
     /// Files that could not be merged, until the next start.
     pub(crate) left: StdMutex<HashSet<String>>,
     /// The version that the last checkpoint is of.
@@ -107,7 +107,7 @@ impl Lake {
             lane: Mutex::new(table),
             snapshot: RwLock::new(snapshot.clone()),
             dead,
-            rewriting: Mutex::default(),
+            rewriting: Arc::default(),
             left: StdMutex::default(),
             checkpoint: AtomicU64::new(table::checkpoint(dir)),
             metrics,
@@ -188,12 +188,14 @@ impl Lake {
         Ok(())
     }
 
-    /// Removes the files that went from the table an hour ago and that nobody reads any more.
+    /// Removes the files that went from the table an hour ago and that nobody reads any more; nothing while files are written anew.
     ///
     /// # Errors
     /// [`LakeError`]; what could not be removed is tried again.
     pub async fn sweep(&self) -> Result<(), LakeError> {
-        let _turn = self.shared.rewriting.lock().await;
+        let Ok(_turn) = self.shared.rewriting.try_lock() else {
+            return Ok(());
+        };
         let (shared, metrics) = (self.shared.clone(), &self.shared.metrics);
         let swept = tokio::task::spawn_blocking(move || shared.dead.sweep(&shared.dir, now_millis())).await;
         metrics.dead_files.set(self.shared.dead.len() as i64);
@@ -257,6 +259,14 @@ impl Lake {
         let partition_by = Some(vec![RECEIVED_DATE.to_owned()]);
         let operation = DeltaOperation::Write { mode: SaveMode::Append, partition_by, predicate: None };
         commit(table, properties().with_application_transaction(transaction), actions, operation).await
+    }
+
+    /// The lake as the table has it: a commit may be in whose end was an error.
+    pub(crate) async fn refresh(&self) -> Result<Arc<Snapshot>, LakeError> {
+        let mut table = self.shared.lane.lock().await;
+        table.update_state().await?;
+        let known = self.snapshot();
+        if table.version() == Some(known.version) { Ok(known) } else { self.reload(&table).await }
     }
 
     pub(crate) async fn reload(&self, table: &DeltaTable) -> Result<Arc<Snapshot>, LakeError> {

@@ -45,11 +45,10 @@ impl LakeFile {
         })
     }
 
-    /// The fields of its events, read from the file each time; unknown when the file does not say.
-    pub fn seen_fields(&self, root: &Path) -> SeenFields {
-        let footer = self.footer(root);
-        let seen = footer.as_ref().and_then(|footer| noted(footer, SEEN));
-        seen.map_or_else(SeenFields::unknown, SeenFields::from_json)
+    /// The fields of its events, read from the file each time; unknown when the file does not say, none when it cannot be read.
+    pub fn seen_fields(&self, root: &Path) -> Option<SeenFields> {
+        let footer = self.footer(root)?;
+        Some(noted(&footer, SEEN).map_or_else(SeenFields::unknown, SeenFields::from_json))
     }
 
     fn footer(&self, root: &Path) -> Option<ParquetMetaData> {
@@ -134,10 +133,15 @@ impl LiveChunk {
 pub struct Newest(pub Arc<dyn Fn() -> Arc<View> + Send + Sync>);
 
 impl Newest {
+    /// The View.
+    pub fn view(&self) -> Arc<View> {
+        (self.0)()
+    }
+
     /// The View with all of its live rows, held as long as the answer is.
     pub fn with_rows(&self) -> (Arc<View>, Vec<Arc<RecordBatch>>) {
         loop {
-            let view = (self.0)();
+            let view = self.view();
             // Rows that were sealed meanwhile are in the lake of the next View.
             if let Some(rows) = view.live.iter().map(|chunk| chunk.rows.upgrade()).collect() {
                 return (view, rows);

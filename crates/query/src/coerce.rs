@@ -258,10 +258,12 @@ fn is_micros(expr: &Expr, schema: &dyn ExprSchema) -> bool {
     matches!(expr, Expr::Column(_)) && expr.get_type(schema).is_ok_and(micros)
 }
 
-/// Whether an expression is a text that is written out and no number.
+/// Whether an expression is a text that is written out and no number that a field can be.
 fn is_word(expr: &Expr) -> bool {
     match expr {
-        Expr::Literal(value, _) => value.try_as_str().flatten().is_some_and(|text| text.trim().parse::<f64>().is_err()),
+        Expr::Literal(value, _) => {
+            value.try_as_str().flatten().is_some_and(|text| !text.trim().parse::<f64>().is_ok_and(f64::is_finite))
+        }
         _ => false,
     }
 }

@@ -65,7 +65,8 @@ impl QueryError {
             let text = error.strip_backtrace();
             let end =
                 text.find(". This issue was likely caused by a bug").or_else(|| text.find(". This was likely caused"));
-            text[..end.unwrap_or(text.len())].replace("\n", " ").to_owned()
+            let text = &text[..end.unwrap_or(text.len())];
+            text.strip_prefix("Internal error: ").unwrap_or(text).replace('\n', " ")
         };
         if let Some(reason) = hidden_flaw(error) {
             return Self::Invalid(reason);
@@ -102,6 +103,10 @@ fn hidden_flaw(error: &DataFusionError) -> Option<String> {
              group it, and join it"
                 .to_owned(),
         );
+    }
+    if let Some((_, reason)) = text.split_once("regex parse error:") {
+        let reason = reason.split_once("error: ").map_or(reason, |(_, reason)| reason);
+        return Some(format!("a pattern is no regular expression: {}", first_line(reason)));
     }
     if let Some((_, types)) = text.split_once("Failed to coerce types ") {
         let types = types.split('.').next().unwrap_or_default();

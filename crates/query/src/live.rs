@@ -78,7 +78,7 @@ impl Rows {
             return Ok(Found::Live(rows, (from - chunk.first) as usize));
         }
         loop {
-            let view = (self.newest.0)();
+            let view = self.newest.view();
             if chunk.last <= view.lake.sealed {
                 return Ok(Found::Lake(view.lake.clone()));
             }

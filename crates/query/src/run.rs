@@ -229,6 +229,8 @@ impl Queries {
             let found = shared.seen.now(&newest, &limit);
             let end = found.as_ref().err().map_or(End::OK, End::of);
             shared.count(end, turn.began);
+            // Only now another one may look, also when nobody waits for the answer any more.
+            drop(turn);
             found
         });
         looked.await.map_err(|_| QueryError::Failed("the look at the fields ended".to_owned()))?

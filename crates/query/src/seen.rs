@@ -57,6 +57,8 @@ impl Limit {
 impl SeenInFiles {
     /// The fields of everything that is there now. What files said is kept for the next time.
     pub(crate) fn now(&self, newest: &Newest, limit: &Limit) -> Result<KnownFields, QueryError> {
+        // Files first: what is live is held, and is not for as long as they take.
+        self.in_lake(&newest.view(), limit)?;
         let (view, live) = newest.with_rows();
         let mut seen = self.in_lake(&view, limit)?;
         for rows in live {
@@ -68,17 +70,30 @@ impl SeenInFiles {
 
     fn in_lake(&self, view: &View, limit: &Limit) -> Result<SeenFields, QueryError> {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        limit.check()?;
         let Seen { files, fields } = &mut *seen;
         let here: HashSet<&str> = view.lake.files.iter().map(|file| file.path.as_str()).collect();
         files.retain(|path| here.contains(path.as_str()));
+        let mut unread = false;
         for file in &view.lake.files {
-            if !files.contains(&file.path) {
-                fields.add(&file.seen_fields(&view.lake.root));
-                files.insert(file.path.clone());
-                limit.check()?;
+            if files.contains(&file.path) {
+                continue;
             }
+            match file.seen_fields(&view.lake.root) {
+                Some(seen) => {
+                    fields.add(&seen);
+                    files.insert(file.path.clone());
+                }
+                // It may be asked the next time.
+                None => unread = true,
+            }
+            limit.check()?;
         }
-        Ok(fields.clone())
+        let mut all = fields.clone();
+        if unread {
+            all.add(&SeenFields::unknown());
+        }
+        Ok(all)
     }
 }
 

@@ -147,6 +147,10 @@ impl VisitorMut for Rewrite<'_> {
                 "a chain of operators has at most {OPERATORS_MAX}: compare with a list, x IN (1, 2, 3), or ask in parts"
             )));
         }
+        if let Expr::BinaryOp { op: BinaryOperator::HashArrow | BinaryOperator::HashLongArrow, .. } = expr {
+            let advice = "#> and #>> are not known here: ask step by step, data->'a'->>'b'";
+            return ControlFlow::Break(QueryError::Invalid(advice.to_owned()));
+        }
         if let Expr::Function(function) = expr {
             return pads_little(function);
         }

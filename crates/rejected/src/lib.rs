@@ -18,6 +18,7 @@ mod row;
 mod table;
 mod writer;
 
+pub use erase::Erased;
 pub use metrics::RejectedMetrics;
 pub use row::{Column, Filter, NewRow, Order, Origin, Row};
 pub use table::{OpenError, Options, Rejected, RejectedError};

@@ -1,6 +1,7 @@
 //! [`Rejected`]: opening the table, handing rows to its writer, reading them.
 
 use crate::damage::{self, Aside, is_damage};
+use crate::erase::Erased;
 use crate::metrics::RejectedMetrics;
 use crate::row::{Column, Filter, NewRow, Origin, Row};
 use crate::writer::{Done, Erasing, Extent, Job, Keeping, Question, Writer};
@@ -16,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
-const BUSY: Duration = Duration::from_secs(5);
+pub(crate) const BUSY: Duration = Duration::from_secs(5);
 /// Version of the tables.
 pub(crate) const VERSION: i64 = 3;
 /// The same tables, whose file may have bytes of rows that are gone.
@@ -190,13 +191,14 @@ impl Rejected {
         self.done(Job::Expire).await
     }
 
-    /// Erases the rows of a sensor up to a position: nothing of them stays in the file. Others are kept between the steps.
+    /// Erases the rows of a sensor up to a position. Others are kept between the steps.
     ///
     /// # Errors
     /// [`RejectedError`]; it can be tried again.
-    pub async fn erase(&self, sensor: &str, until: i64) -> Result<(), RejectedError> {
+    pub async fn erase(&self, sensor: &str, until: i64) -> Result<Erased, RejectedError> {
         let sensor = sensor.to_owned();
-        self.done(|done| Job::Erase(Erasing { sensor, until, done })).await
+        let ended = self.answer(|done| Job::Erase(Erasing { sensor, until, done })).await.flatten();
+        ended.inspect_err(|error| self.look_at(error))
     }
 
     async fn done(&self, job: impl FnOnce(Done) -> Job) -> Result<(), RejectedError> {

@@ -3,6 +3,7 @@
 //! What the sensors hold is known in memory, and changes only with what is committed. Nothing but a step of a request is written before what is
 //! too much goes, so that the file stays inside its bound whatever one request brings.
 
+use crate::erase::Erased;
 use crate::metrics::RejectedMetrics;
 use crate::row::{NewRow, Origin};
 use crate::table::{Options, RejectedError};
@@ -34,7 +35,7 @@ pub(crate) enum Job {
 pub(crate) struct Erasing {
     pub(crate) sensor: String,
     pub(crate) until: i64,
-    pub(crate) done: Done,
+    pub(crate) done: oneshot::Sender<Result<Erased, RejectedError>>,
 }
 
 /// What is asked of the rows, and answered between two transactions.

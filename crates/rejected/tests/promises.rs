@@ -1,7 +1,7 @@
 //! What the table of rejected events promises.
 
 use bytes::Bytes;
-use rejected::{Column, Extent, Filter, NewRow, Options, Order, Origin, Rejected, RejectedMetrics, Row};
+use rejected::{Column, Erased, Extent, Filter, NewRow, Options, Order, Origin, Rejected, RejectedMetrics, Row};
 use std::path::Path;
 use std::time::Duration;
 
@@ -320,7 +320,7 @@ async fn what_is_erased_is_in_no_file_and_what_others_sent_and_what_came_later_i
     let until = table.last_position().await.expect("reads");
     table.keep(origin("cellar", 9), vec![row(0, b"{later")]).await.expect("kept");
     assert!(is_on_disk(dir.path(), "secret-7"));
-    table.erase("cellar", until).await.expect("erased");
+    assert_eq!(table.erase("cellar", until).await.expect("erased"), Erased::Wholly);
     assert!(!is_on_disk(dir.path(), "secret-"));
     assert_eq!(
         (data(&table, of("cellar")).await, data(&table, of("roof")).await.len()),

@@ -7,14 +7,17 @@ use crate::handlers::ingest::without_texts;
 use crate::metrics::ErasureMetrics;
 use engine::{Engine, Erasing};
 use registry::{Erasure, Registry};
-use rejected::Rejected;
+use rejected::{Erased, Rejected};
 use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// How long until one that failed is tried again.
-const PAUSE: Duration = Duration::from_secs(15);
+/// How long until one that failed is tried again; doubles up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_secs(15);
+const PAUSE_MAX: Duration = Duration::from_secs(15 * 60);
+/// How often it is looked whether the last reader of rejected events has gone.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// The erasures, and who brings them to their end. Cheap to clone.
 #[derive(Clone)]
@@ -39,13 +42,18 @@ impl Erasures {
 
     /// Brings to their end those that there are, and those that come.
     pub async fn run(self) {
+        let mut pause = PAUSE_MIN;
         loop {
             match self.work().await {
-                Ok(()) => self.asked.notified().await,
+                Ok(()) => {
+                    pause = PAUSE_MIN;
+                    self.asked.notified().await;
+                }
                 Err(error) => {
                     let error = nowwhat::error_chain(&*error);
-                    tracing::error!(error, pause_seconds = PAUSE.as_secs(), "events not erased, will be tried again");
-                    drop(tokio::time::timeout(PAUSE, self.asked.notified()).await);
+                    tracing::error!(error, pause_seconds = pause.as_secs(), "events not erased, will be tried again");
+                    let was_asked = tokio::time::timeout(pause, self.asked.notified()).await.is_ok();
+                    pause = if was_asked { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) };
                 }
             }
         }
@@ -90,8 +98,11 @@ impl Erasures {
 
     async fn erase(&self, erasure: &Erasure) -> Result<(), Box<dyn Error + Send + Sync>> {
         let erasing = Erasing { sensor: erasure.sensor.clone(), until: erasure.until.position };
-        self.engine.erase(&erasing, without_texts).await?;
-        self.rejected.erase(&erasure.sensor, erasure.until.rejected_position).await?;
-        Ok(())
+        let erased = self.engine.erase(&erasing, without_texts).await;
+        // Whatever became of the accepted ones.
+        while self.rejected.erase(&erasure.sensor, erasure.until.rejected_position).await? == Erased::ReadersLeft {
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(erased?)
     }
 }

@@ -1,4 +1,4 @@
-//! Letting go of what is kept elsewhere: segments, with what stays in their place, and torn tails.
+//! Letting go of what is kept elsewhere: segments, with what stays in their place, and leftovers.
 
 use crate::disk::Disk;
 use crate::error::AppendError;
@@ -16,8 +16,8 @@ impl<D: Disk> Wal<D> {
             return Err(AppendError::Poisoned { reason: reason.clone() });
         }
         match &self.active {
-            Some(active) if active.header.first_position < self.next_position => self.roll(0),
-            _ => Ok(()),
+            Some(active) if active.header.first_position == self.next_position => Ok(()),
+            _ => self.roll(0),
         }
     }
 
@@ -27,9 +27,12 @@ impl<D: Disk> Wal<D> {
         self.closed.first().map(|closed| closed.first).or(active).unwrap_or(self.next_position)
     }
 
-    /// Closed segments that hold nothing after `sealed`, oldest first, as ranges of positions.
+    /// Closed segments that hold nothing after `sealed`, oldest first, as ranges of positions. The last one stays while there is no other that
+    /// says where the next position is.
     pub fn trimmable(&self, sealed: u64) -> Vec<(u64, u64)> {
-        self.closed.iter().take_while(|s| s.last <= sealed).map(|s| (s.first, s.last)).collect()
+        let stays = usize::from(self.active.is_none());
+        let closed = &self.closed[..self.closed.len().saturating_sub(stays)];
+        closed.iter().take_while(|s| s.last <= sealed).map(|s| (s.first, s.last)).collect()
     }
 
     /// Lets the oldest closed segment go and leaves `keys` in its place; none when they are empty.
@@ -70,12 +73,13 @@ impl<D: Disk> Wal<D> {
         Ok(())
     }
 
-    /// Removes the torn tails that openings moved aside.
+    /// Removes the torn tails that openings moved aside, and files that were not finished.
     ///
     /// # Errors
     /// As the operating system says.
-    pub fn forget_torn_tails(&mut self) -> io::Result<()> {
-        for name in self.disk.list(&self.dir)?.iter().filter(|name| name.ends_with(".torn")) {
+    pub fn forget_leftovers(&mut self) -> io::Result<()> {
+        let is_leftover = |name: &&String| name.ends_with(".torn") || name.ends_with(".new");
+        for name in self.disk.list(&self.dir)?.iter().filter(is_leftover) {
             self.disk.remove(&self.dir.join(name))?;
         }
         self.disk.sync_dir(&self.dir)

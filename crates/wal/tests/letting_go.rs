@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use testkit::{Fault, SimDisk};
-use wal::{AppendError, Frame, Opened, Options, SEGMENT_HEADER_BYTES, Wal};
+use wal::{AppendError, Disk, Frame, Opened, Options, SEGMENT_HEADER_BYTES, Wal};
 
 const OPTIONS: Options = Options { segment_bytes: 8192, frame_bytes_max: 16384 };
 
@@ -68,6 +68,31 @@ fn a_segment_that_finds_no_room_changes_nothing() {
 }
 
 #[test]
+fn without_room_for_a_segment_the_last_one_stays_and_positions_go_on_from_it() {
+    let disk = SimDisk::new();
+    let (mut wal, _) = open(&disk);
+    append(&mut wal, 3, 100).expect("appended");
+    wal.begin_segment().expect("a new segment");
+    append(&mut wal, 2, 100).expect("appended");
+    drop(wal);
+    disk.fail_creates(Some(Fault::Full));
+    let (mut wal, opened) = open(&disk);
+    assert_eq!((opened.last_position, wal.trimmable(5)), (5, vec![(1, 3)]), "all is in the lake");
+    wal.trim_oldest(Vec::new()).expect("trimmed");
+    assert!(wal.trimmable(5).is_empty() && wal.begin_segment().is_err());
+    wal.close().expect("there is nothing to write an end into");
+    let (mut wal, opened) = open(&disk);
+    assert_eq!((opened.last_position, opened.created), (5, false));
+    disk.fail_creates(None);
+    wal.begin_segment().expect("there is room");
+    assert_eq!((wal.trimmable(5), wal.first_position()), (vec![(4, 5)], 4));
+    wal.trim_oldest(Vec::new()).expect("trimmed");
+    drop(wal);
+    let (mut wal, opened) = open(&disk);
+    assert_eq!((opened.last_position, append(&mut wal, 1, 100).expect("appended")), (5, 6));
+}
+
+#[test]
 fn key_files_are_written_again_or_go_and_torn_tails_go() {
     let disk = SimDisk::new();
     let (mut wal, _) = open(&disk);
@@ -84,11 +109,13 @@ fn key_files_are_written_again_or_go_and_torn_tails_go() {
     let (mut wal, opened) = open(&disk);
     let torn = opened.torn.expect("reported").moved_to;
     wal.rewrite_keys(|first, _| if first == 1 { Vec::new() } else { b"other".to_vec() }).expect("written");
-    wal.forget_torn_tails().expect("removed");
+    Disk::create(&disk, &Path::new("/wal").join("1-1.keys.new"), 0).expect("not finished");
+    wal.forget_leftovers().expect("removed");
     drop(wal);
     disk.crash(5);
     let (wal, opened) = open(&disk);
     let kept: Vec<_> = wal.key_files().expect("readable").into_iter().map(|f| (f.first, f.last, f.bytes)).collect();
     assert_eq!((kept, opened.last_position), (vec![(2, 2, b"other".to_vec())], 3));
     assert_eq!(disk.content(&torn), None);
+    assert!(disk.paths().iter().all(|path| path.extension().is_none_or(|e| e != "new")), "{:?}", disk.paths());
 }

@@ -74,13 +74,12 @@ async fn engine_over(log: Box<dyn EventLog>, dir: &std::path::Path) -> Engine {
 }
 
 fn submission(engine: &Engine, body: &[u8]) -> Submission {
-    let options = ReadOptions {
-        sensor: "roof",
-        received_at: 0,
-        fields: FieldNames::default(),
-        time_zone: None,
-        limits: Limits::default(),
-    };
+    submission_of(("roof", 0), engine, body)
+}
+
+fn submission_of((sensor, received_at): (&str, i64), engine: &Engine, body: &[u8]) -> Submission {
+    let options =
+        ReadOptions { sensor, received_at, fields: FieldNames::default(), time_zone: None, limits: Limits::default() };
     let batch = event::read(body, Framing::Ndjson, &options).expect("readable");
     Submission { batch, reservation: engine.admission().reserve(1).expect("room"), request: None }
 }
@@ -129,6 +128,13 @@ impl EventLog for ScriptedLog {
     async fn close(self: Box<Self>) -> Result<(), LogError> {
         Ok(())
     }
+}
+
+/// An engine with all of its parts.
+async fn started(options: Options) -> Engine {
+    let mut registry = Registry::default();
+    let (metrics, lake_metrics) = (EngineMetrics::register(&mut registry), lake::LakeMetrics::register(&mut registry));
+    Engine::start(options, metrics, lake_metrics).await.expect("starts").0
 }
 
 /// A submission with a key, which must be free.
@@ -268,10 +274,7 @@ async fn of_one_id_from_two_at_the_same_moment_one_is_stored_and_the_second_take
 #[tokio::test(flavor = "multi_thread")]
 async fn files_of_keys_go_when_their_answers_are_too_old_although_no_request_with_a_key_comes_again() {
     let dir = tempfile::tempdir().expect("a folder");
-    let options = Options { segment_bytes: 4096, window_seconds: 1, ..options(dir.path()) };
-    let mut registry = Registry::default();
-    let (metrics, lake_metrics) = (EngineMetrics::register(&mut registry), lake::LakeMetrics::register(&mut registry));
-    let (engine, _) = Engine::start(options, metrics, lake_metrics).await.expect("starts");
+    let engine = started(Options { segment_bytes: 4096, window_seconds: 1, ..options(dir.path()) }).await;
     let files = || {
         let files = std::fs::read_dir(dir.path().join("wal")).expect("a folder");
         files.filter(|file| file.as_ref().is_ok_and(|f| f.path().extension().is_some_and(|e| e == "keys"))).count()
@@ -287,5 +290,95 @@ async fn files_of_keys_go_when_their_answers_are_too_old_although_no_request_wit
         engine.seal().await.expect("sealed");
         held |= files() > 0;
     }
+    engine.close().await.expect("ends");
+}
+
+/// An event of each sensor.
+async fn one_each(engine: &Engine, received_at: i64) {
+    for sensor in ["cellar", "roof"] {
+        engine.submit(submission_of((sensor, received_at), engine, b"{\"n\":1}")).await.expect("stored");
+    }
+}
+
+fn of_cellar(until: u64) -> lake::Erasing {
+    lake::Erasing { sensor: "cellar".to_owned(), until }
+}
+
+/// How many rows lie in the lake, and how many are live.
+fn rows(engine: &Engine) -> (u64, usize) {
+    let view = engine.view();
+    (view.lake.files.iter().map(|file| file.stats.rows).sum(), view.live.iter().map(lake::LiveChunk::count).sum())
+}
+
+fn segments(dir: &std::path::Path) -> usize {
+    let files = std::fs::read_dir(dir.join("wal")).expect("a folder").flatten();
+    files.filter(|file| file.path().extension().is_some_and(|e| e == "wal")).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_after_a_seal_that_failed_is_erased_as_well() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let engine = started(options(dir.path())).await;
+    let day = dir.path().join("lake/received_date=1970-01-01");
+    std::fs::write(&day, "no folder").expect("written");
+    one_each(&engine, 0).await;
+    engine.seal().await.expect_err("its files find no place");
+    one_each(&engine, 0).await;
+    std::fs::remove_file(&day).expect("removed");
+    // The seal that comes now has the rows of the one that failed, and no others.
+    engine.erase(&of_cellar(engine.last_position()), <[u8]>::to_vec).await.expect("erased");
+    assert_eq!((rows(&engine), engine.erased_events(), segments(dir.path())), ((2, 0), 2, 1));
+    engine.close().await.expect("ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_waits_for_who_reads_what_it_erases() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let engine = started(options(dir.path())).await;
+    one_each(&engine, 0).await;
+    engine.seal().await.expect("sealed");
+    let (reader, until) = (engine.view(), engine.last_position());
+    let erasing = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.erase(&of_cellar(until), <[u8]>::to_vec).await }
+    });
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while engine.erased_events() == 0 {
+        assert!(Instant::now() < deadline, "it begins");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(rows(&engine), (1, 0), "a question that begins now does not see them");
+    let (root, file) = (reader.lake.root.clone(), reader.lake.files[0].path.clone());
+    assert!(!erasing.is_finished() && root.join(&file).exists(), "who reads them has them");
+    drop(reader);
+    erasing.await.expect("no panic").expect("erased");
+    assert!(!root.join(file).exists());
+    engine.close().await.expect("ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_of_an_erasure_fails_keeps_nothing_else_from_being_erased() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let engine = started(options(dir.path())).await;
+    // Files of an hour that is over are put together.
+    let (now, mut files) = (crate::recover::wall_micros(), Vec::new());
+    for _ in 0..3 {
+        one_each(&engine, now).await;
+        engine.seal().await.expect("sealed");
+        let view = engine.view();
+        files.push(view.lake.root.join(&view.lake.files.last().expect("a file").path));
+    }
+    let whole = std::fs::read(&files[0]).expect("readable");
+    std::fs::write(&files[0], "not Parquet").expect("written");
+    let until = engine.last_position();
+    one_each(&engine, now).await;
+    let error = engine.erase(&of_cellar(until), <[u8]>::to_vec).await.expect_err("nobody knows what is in that file");
+    assert!(error.to_string().contains("received_date="), "{error}");
+    assert_eq!((engine.erased_events(), segments(dir.path())), (2, 1));
+    assert!(!files[1].exists() && !files[2].exists(), "the others are gone");
+    std::fs::write(&files[0], whole).expect("written");
+    engine.erase(&of_cellar(until), <[u8]>::to_vec).await.expect("erased");
+    let (in_lake, live) = rows(&engine);
+    assert_eq!((engine.erased_events(), in_lake + live as u64), (3, 5), "what came later stays");
     engine.close().await.expect("ends");
 }

@@ -133,3 +133,29 @@ async fn of_two_erasures_of_one_snapshot_one_counts() {
     }
     assert_eq!((positions(&lake).len(), lake.snapshot().erased_rows), (155, 5));
 }
+
+#[tokio::test]
+async fn a_file_that_only_the_table_knows_is_not_taken_for_one_that_was_left_behind() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let lake = sixteen_seals(dir.path()).await;
+    let before = lake.snapshot();
+    lake.merge(merge_of(&before)).await.expect("merged");
+    // As after a commit that is in, and of which an error was told.
+    *lake.shared.snapshot.write().expect("unpoisoned") = before;
+    let nobody = Erasing { sensor: "nobody".to_owned(), until: 1000 };
+    let mut told = Vec::new();
+    lake.remove_erased(&nobody, |lake| told.push(lake.files.len())).await.expect("no error");
+    assert_eq!((positions(&lake), told), ((1..=160).collect::<Vec<_>>(), vec![1]));
+}
+
+#[tokio::test]
+async fn a_file_of_an_hour_stays_one_and_is_merged_no_second_time() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let lake = sixteen_seals(dir.path()).await;
+    let merge = Merge { level: Level::Hour, ..Arc::into_inner(merge_of(&lake.snapshot())).expect("one owner") };
+    lake.merge(Arc::new(merge)).await.expect("merged");
+    lake.erase(&erasing(), |_| {}).await.expect("erased");
+    let files = lake.snapshot().files.clone();
+    assert_eq!(files.iter().map(|file| level(&file.path)).collect::<Vec<_>>(), [Some(Level::Hour)]);
+    assert_eq!(positions(&lake), (1..=160).step_by(2).collect::<Vec<_>>());
+}

@@ -28,7 +28,8 @@ pub(crate) struct Parameters {
 pub(crate) struct Fields {
     /// The types of events, in the order of their names.
     types: Vec<TypeFields>,
-    /// Whether there may be more: beyond 10,000 fields, 256 types in a file, and in files that were not written by this collector.
+    /// Whether there may be more: beyond 10,000 fields, 256 types in a file, 128 bytes of a type or of a path, below eight other fields, and in files
+    /// that were not written by this collector.
     partial: bool,
 }
 
