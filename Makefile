@@ -129,6 +129,10 @@ questions: build ## Questions about 12 million events, beside DuckDB on the same
 month: tools ## A month of seals on a simulated clock, about an hour (MONTH="--days 2"): files stay few, and questions as quick
 	@cargo bench --profile release --locked --quiet --workspace --bench month -- $(MONTH)
 
+.PHONY: ratios
+ratios: tools ## What an event costs as a ratio to a fixed baseline, beside what was recorded (RATIOS=--record)
+	@cargo bench --profile release --locked --quiet --workspace --bench ratios -- $(RATIOS)
+
 .PHONY: package
 package: tools ## Pack a release build into ./dist: .deb, tar file, OCI image, SBOM, checksums; the same bytes each time (PARTS="deb tar")
 	@deploy/package/build
