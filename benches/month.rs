@@ -6,10 +6,10 @@
 //! It fails when a day leaves 200 files or more, when an event is missing or there twice, or when a question about the last day takes more than three times as long as
 //! after the first day.
 
-mod common;
+mod simulated;
 
-use common::{BEGIN, DAY, EVERY, best, say};
 use lake::Sealing;
+use simulated::{BEGIN, DAY, EVERY, best, say};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
 
 async fn month(days: i64) -> ExitCode {
     let dir = tempfile::tempdir().expect("a folder");
-    let (lake, queries) = common::lake(dir.path()).await;
+    let (lake, queries) = simulated::lake(dir.path()).await;
     say(
         "| day | seals | files | MiB | seconds | last day by type, ms | latest 100 of a sensor, ms | all events, ms |\n|---|---|---|---|---|---|---|---|",
     );
@@ -83,5 +83,5 @@ async fn month(days: i64) -> ExitCode {
 
 /// The events of one seal.
 fn sealing(seal: i64) -> Sealing {
-    common::sealing(seal * EVENTS_A_SEAL..(seal + 1) * EVENTS_A_SEAL)
+    simulated::sealing(seal * EVENTS_A_SEAL..(seal + 1) * EVENTS_A_SEAL)
 }

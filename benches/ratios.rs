@@ -3,11 +3,11 @@
 //! `make ratios`. Both are measured in one process, in turns, the best of each, so that the machine counts for little. It fails when a ratio is a half above the one recorded in
 //! `benches/ratios.json`; `make ratios RATIOS=--record` records those of this run.
 
-mod common;
+mod simulated;
 
-use common::{BEGIN, best, lake, say, sealing};
 use event::{FieldNames, Framing, Limits, ReadOptions};
 use serde_json::{Map, Value};
+use simulated::{BEGIN, best, lake, say, sealing};
 use std::fmt::Write;
 use std::hint::black_box;
 use std::process::ExitCode;

@@ -162,6 +162,8 @@ fn only_reading_is_allowed_and_errors_say_what_is_wrong() {
     refused(&sql("SELECT 1/0"), 400, "invalid_sql", "");
     refused(&sql("SELECT data->>'a' ~ '(' FROM events"), 400, "invalid_sql", "no regular expression: unclosed group");
     refused(&sql("SELECT regexp_replace(sensor, '[', 'x') FROM events"), 400, "invalid_sql", "no regular expression");
+    refused(&sql(r"SELECT sensor ~ '(\w{100}){100}' FROM events"), 400, "invalid_sql", "too large");
+    refused(&sql(r"SELECT regexp_replace(sensor, '(\w{100}){100}', '') FROM events"), 400, "invalid_sql", "too large");
     refused(&sql("SELECT data #>> '{a,b}' FROM events"), 400, "invalid_sql", "data->'a'->>'b'");
     // What makes much from little is not there; what nests too deep is refused; nothing of it ends the process.
     for many in [

@@ -68,7 +68,7 @@ impl Engine {
     /// `without_texts` makes of what is told with an answer what may stay. Each step is done whatever became of the others.
     ///
     /// # Errors
-    /// The last [`EraseError`]; it can be tried again, also after a restart.
+    /// The first [`EraseError`]; it can be tried again, also after a restart.
     pub async fn erase(
         &self,
         erasing: &Erasing,
@@ -77,7 +77,7 @@ impl Engine {
         let shared = &self.shared;
         let mut erased = self.ask(Ask::Roll).await.map(drop);
         let mut note = |step: Result<(), EraseError>| {
-            if step.is_err() {
+            if erased.is_ok() {
                 erased = step;
             }
         };

@@ -51,15 +51,15 @@ impl MaintainLoop {
         }
     }
 
-    /// Each step whatever became of the others: the first is what makes room. Fails with the last failure.
+    /// Each step whatever became of the others: the first two are what makes room. Fails with the last failure.
     async fn work(&self) -> Result<(), LakeError> {
-        let mut worked = self.lake.sweep().await;
+        let mut worked = self.lake.expire(self.retention, wall_micros()).await.map(|expired| self.relaid(expired));
         let mut note = |step: Result<(), LakeError>| {
             if step.is_err() {
                 worked = step;
             }
         };
-        note(self.lake.expire(self.retention, wall_micros()).await.map(|expired| self.relaid(expired)));
+        note(self.lake.sweep().await);
         loop {
             match self.lake.compact(wall_micros()).await {
                 Ok(Some(snapshot)) => self.relaid(Some(snapshot)),

@@ -14,7 +14,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 /// What a merge leaves free on the disk.
-const ROOM_BYTES: u64 = 256 << 20;
+pub(crate) const ROOM_BYTES: u64 = 256 << 20;
 
 impl Lake {
     /// Merges the small files that are due at this time, once. Returns the lake afterwards; none when nothing is due.

@@ -3,7 +3,7 @@
 //! File by file, each in one commit of the lane. A call that ended half-way is repeated: it finds what is left. Files without such a row stay as
 //! they are.
 
-use crate::compact::{at_lowest_priority, room};
+use crate::compact::{ROOM_BYTES, at_lowest_priority, room};
 use crate::dead::remove_durably;
 use crate::error::LakeError;
 use crate::lake::{Lake, Shared};
@@ -34,7 +34,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// What is left free on the disk: little, as the file that goes makes room.
+/// What is left free on the disk when the file that goes makes room at once.
 const SPARE_BYTES: u64 = 16 << 20;
 /// Rows that are read at once to be counted.
 const COUNTED_ROWS: usize = 8192;
@@ -103,6 +103,8 @@ struct Rewriting<'a> {
     fields: &'a Fields,
     file: &'a LakeFile,
     erasing: &'a Erasing,
+    /// What is left free on the disk.
+    spare_bytes: u64,
 }
 
 /// What becomes of a file.
@@ -114,10 +116,11 @@ struct Erased {
 }
 
 impl Lake {
-    /// Takes the rows out of the table, and tells of the lake after each commit. A file that cannot be written anew keeps no other from it.
+    /// Takes the rows out of the table, and tells of the lake after each commit. Files that went are removed one by one, unless somebody reads
+    /// them. A file that cannot be written anew keeps no other from it.
     ///
     /// # Errors
-    /// The last [`LakeError`]: some rows are still there; it can be tried again.
+    /// The first [`LakeError`]: some rows are still there; it can be tried again.
     pub async fn erase(
         &self,
         erasing: &Erasing,
@@ -132,12 +135,18 @@ impl Lake {
                 return erased;
             };
             match self.erase_from(&file, erasing).await {
-                Ok(Some(snapshot)) => relaid(snapshot),
-                Ok(None) => drop(seen.insert(file.path.clone())),
-                Err(error) => {
-                    seen.insert(file.path.clone());
-                    erased = Err(error);
+                Ok(Some(snapshot)) => {
+                    relaid(snapshot);
+                    let (shared, erasing) = (self.shared.clone(), erasing.clone());
+                    let removed = blocking(&self.shared, move || shared.dead.sweep_of(&shared.dir, &erasing)).await?;
+                    self.shared.metrics.removed_files.inc_by(removed);
                 }
+                Ok(None) => drop(seen.insert(file.path.clone())),
+                Err(error) if error.is_of_file() => {
+                    seen.insert(file.path.clone());
+                    erased = erased.and(Err(error));
+                }
+                Err(error) => return erased.and(Err(error)),
             }
         }
     }
@@ -151,8 +160,12 @@ impl Lake {
         let (dir, schema, fields) =
             (self.shared.dir.clone(), self.shared.schema.clone(), self.snapshot().fields.clone());
         let (from, what) = (file.clone(), erasing.clone());
-        let work =
-            move || Rewriting { root: &dir, schema: &schema, fields: &fields, file: &from, erasing: &what }.run();
+        // Files that somebody reads make no room.
+        let spare_bytes = if self.shared.dead.count_of(erasing) > 0 { ROOM_BYTES } else { SPARE_BYTES };
+        let work = move || {
+            let (root, schema, fields) = (dir.as_path(), &schema, fields.as_ref());
+            Rewriting { root, schema, fields, file: &from, erasing: &what, spare_bytes }.run()
+        };
         let Erased { rows, made } = at_lowest_priority("erase", work).await?;
         if rows == 0 {
             return Ok(None);
@@ -181,15 +194,15 @@ impl Lake {
         erasing: &Erasing,
         relaid: impl FnOnce(Arc<Snapshot>) + Send,
     ) -> Result<usize, LakeError> {
-        let failed = |source| LakeError::File { path: self.shared.dir.display().to_string(), source };
         // Kept to the end of the work, which goes on when nobody waits for it any more.
         let turn = self.shared.rewriting.clone().lock_owned().await;
         // In this order: a file that is listed and then committed is found in the table.
-        let listed = data_files(&self.shared.dir).map_err(failed)?;
+        let dir = self.shared.dir.clone();
+        let listed = blocking(&self.shared, move || data_files(&dir)).await?;
         let snapshot = self.refresh().await?;
         relaid(snapshot.clone());
         let (shared, erasing) = (self.shared.clone(), erasing.clone());
-        let work = move || {
+        blocking(&self.shared, move || {
             let _turn = turn;
             let left = left_behind(&listed, &snapshot, &shared);
             drop(snapshot);
@@ -197,8 +210,8 @@ impl Lake {
             shared.metrics.removed_files.inc_by(removed);
             shared.metrics.dead_files.set(shared.dead.len() as i64);
             Ok(shared.dead.count_of(&erasing))
-        };
-        tokio::task::spawn_blocking(work).await.map_err(|_| LakeError::Interrupted)?.map_err(failed)
+        })
+        .await
     }
 
     /// Writes a checkpoint and removes the log of the table before it: it has the statistics of files that went. Who reads an older version by
@@ -224,8 +237,7 @@ impl Lake {
         fresh.load().await?;
         *table = fresh;
         let log = dir.join("_delta_log");
-        let removed = tokio::task::spawn_blocking(move || remove_log_before(&log, version)).await;
-        removed.map_err(|_| LakeError::Interrupted)?.map_err(failed)
+        blocking(shared, move || remove_log_before(&log, version)).await
     }
 }
 
@@ -236,7 +248,7 @@ impl Rewriting<'_> {
         if rows == 0 || rows == self.file.stats.rows {
             return Ok(Erased { rows, made: Vec::new() });
         }
-        room(self.root, SPARE_BYTES + 2 * self.file.bytes)?;
+        room(self.root, self.spare_bytes + 2 * self.file.bytes)?;
         let made = match merge::run(self.root, self.file, self.schema) {
             Ok(run) => self.in_order(run)?,
             // Of a program of before, or of another engine.
@@ -368,6 +380,15 @@ fn data_files(root: &Path) -> io::Result<Vec<String>> {
         }
     }
     Ok(files)
+}
+
+/// Work on the files of the lake, away from the threads that others wait for.
+async fn blocking<T: Send + 'static>(
+    shared: &Shared,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, LakeError> {
+    let failed = |source| LakeError::File { path: shared.dir.display().to_string(), source };
+    tokio::task::spawn_blocking(work).await.map_err(|_| LakeError::Interrupted)?.map_err(failed)
 }
 
 /// The listed files that are not and never will be in the table.

@@ -111,6 +111,11 @@ pub enum LakeError {
 }
 
 impl LakeError {
+    /// Whether it is of one data file, so that others may go better.
+    pub(crate) fn is_of_file(&self) -> bool {
+        matches!(self, Self::Unread { .. } | Self::Unmerged { .. } | Self::NoRoom { .. } | Self::Rows { .. })
+    }
+
     /// Whether the table does not take its columns, whatever the disk does.
     pub(crate) fn is_of_schema(&self) -> bool {
         use DeltaTableError as E;

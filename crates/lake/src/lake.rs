@@ -188,14 +188,12 @@ impl Lake {
         Ok(())
     }
 
-    /// Removes the files that went from the table an hour ago and that nobody reads any more; nothing while files are written anew.
+    /// Removes the files that went from the table an hour ago and that nobody reads any more.
     ///
     /// # Errors
     /// [`LakeError`]; what could not be removed is tried again.
     pub async fn sweep(&self) -> Result<(), LakeError> {
-        let Ok(_turn) = self.shared.rewriting.try_lock() else {
-            return Ok(());
-        };
+        let _turn = self.shared.rewriting.lock().await;
         let (shared, metrics) = (self.shared.clone(), &self.shared.metrics);
         let swept = tokio::task::spawn_blocking(move || shared.dead.sweep(&shared.dir, now_millis())).await;
         metrics.dead_files.set(self.shared.dead.len() as i64);

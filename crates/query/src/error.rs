@@ -108,6 +108,9 @@ fn hidden_flaw(error: &DataFusionError) -> Option<String> {
         let reason = reason.split_once("error: ").map_or(reason, |(_, reason)| reason);
         return Some(format!("a pattern is no regular expression: {}", first_line(reason)));
     }
+    if text.contains("CompiledTooBig") || text.contains("Compiled regex exceeds size limit") {
+        return Some("a pattern is too large a regular expression: repeat less in it".to_owned());
+    }
     if let Some((_, types)) = text.split_once("Failed to coerce types ") {
         let types = types.split('.').next().unwrap_or_default();
         return Some(format!("{types}: these types cannot be compared, cast one of them"));

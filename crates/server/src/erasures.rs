@@ -7,7 +7,7 @@ use crate::handlers::ingest::without_texts;
 use crate::metrics::ErasureMetrics;
 use engine::{Engine, Erasing};
 use registry::{Erasure, Registry};
-use rejected::{Erased, Rejected};
+use rejected::{Erased, Rejected, RejectedError};
 use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -100,9 +100,15 @@ impl Erasures {
         let erasing = Erasing { sensor: erasure.sensor.clone(), until: erasure.until.position };
         let erased = self.engine.erase(&erasing, without_texts).await;
         // Whatever became of the accepted ones.
-        while self.rejected.erase(&erasure.sensor, erasure.until.rejected_position).await? == Erased::ReadersLeft {
+        let rejected = self.erase_rejected(erasure).await;
+        erased?;
+        Ok(rejected?)
+    }
+
+    async fn erase_rejected(&self, Erasure { sensor, until, .. }: &Erasure) -> Result<(), RejectedError> {
+        while self.rejected.erase(sensor, until.rejected_position).await? == Erased::ReadersLeft {
             tokio::time::sleep(LOOK).await;
         }
-        Ok(erased?)
+        Ok(())
     }
 }

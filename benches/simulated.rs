@@ -1,4 +1,4 @@
-//! What benchmarks of the lake and of questions share.
+//! A lake over simulated time, and who asks it: what benchmarks of both share.
 
 use arrow::array::{ArrayRef, Int64Array, StringArray, TimestampMicrosecondArray, new_null_array};
 use arrow::datatypes::DataType;
