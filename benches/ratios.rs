@@ -1,4 +1,4 @@
-//! What an event costs on its way in and when it is asked for, as a ratio to a baseline that never changes: the time in which `serde_json` reads the same events.
+//! What an event costs on its way in and when it is asked for, as a ratio to a baseline that never changes: the time in which `serde_json` reads as many events.
 //!
 //! `make ratios`. Both are measured in one process, in turns, the best of each, so that the machine counts for little. It fails when a ratio is a half above the one recorded in
 //! `benches/ratios.json`; `make ratios RATIOS=--record` records those of this run.

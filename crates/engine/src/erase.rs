@@ -97,10 +97,13 @@ impl Engine {
 
     /// Seals until the lake has all up to a position: a seal that failed before is tried again with the rows that it had then, and no others.
     async fn seal_to(&self, until: u64) -> Result<(), EraseError> {
-        while self.view().live.first().is_some_and(|chunk| chunk.first <= until) {
+        loop {
+            // Asked also when nothing is live: then it ends after the seal that is under way.
             self.seal().await.map_err(EraseError::Seal)?;
+            if self.view().live.first().is_none_or(|chunk| chunk.first > until) {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// Waits for who reads the files that go.

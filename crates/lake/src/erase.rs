@@ -64,7 +64,11 @@ impl Erasing {
 
     /// Whether a row group with these statistics may.
     fn may_be_in_group(&self, group: &RowGroupMetaData) -> bool {
-        let of = |name: &str| group.columns().iter().find(|c| c.column_path().string() == name)?.statistics();
+        let of = |name: &str| {
+            let column = group.columns().iter().find(|c| c.column_path().string() == name)?;
+            // Those of old engines put bytes in another order.
+            column.statistics().filter(|told| !told.is_min_max_deprecated())
+        };
         let sensor = self.sensor.as_bytes();
         let by_sensor = of("sensor").is_none_or(|told| {
             told.min_bytes_opt().is_none_or(|min| min <= sensor) && told.max_bytes_opt().is_none_or(|max| sensor <= max)

@@ -105,7 +105,9 @@ fn hidden_flaw(error: &DataFusionError) -> Option<String> {
         );
     }
     if let Some((_, reason)) = text.split_once("regex parse error:") {
-        let reason = reason.split_once("error: ").map_or(reason, |(_, reason)| reason);
+        let reason = reason.rsplit_once("error: ").map_or(reason, |(_, reason)| reason);
+        // Of a condition on the rows of a file it is a text inside a text.
+        let reason = reason.split_once("\\n").map_or(reason, |(reason, _)| reason);
         return Some(format!("a pattern is no regular expression: {}", first_line(reason)));
     }
     if text.contains("CompiledTooBig") || text.contains("Compiled regex exceeds size limit") {
