@@ -141,9 +141,8 @@ impl Lake {
             match self.erase_from(&file, erasing).await {
                 Ok(Some(snapshot)) => {
                     relaid(snapshot);
-                    let (shared, erasing) = (self.shared.clone(), erasing.clone());
-                    let removed = blocking(&self.shared, move || shared.dead.sweep_of(&shared.dir, &erasing)).await?;
-                    self.shared.metrics.removed_files.inc_by(removed);
+                    let erasing = erasing.clone();
+                    self.removing(move |shared| shared.dead.sweep_of(&shared.dir, &erasing)).await?;
                 }
                 Ok(None) => drop(seen.insert(file.path.clone())),
                 Err(error) if error.is_of_file() => {
@@ -202,20 +201,18 @@ impl Lake {
         let turn = self.shared.rewriting.clone().lock_owned().await;
         // In this order: a file that is listed and then committed is found in the table.
         let dir = self.shared.dir.clone();
-        let listed = blocking(&self.shared, move || data_files(&dir)).await?;
+        let listed = self.blocking(move || data_files(&dir)).await?;
         let snapshot = self.refresh().await?;
         relaid(snapshot.clone());
-        let (shared, erasing) = (self.shared.clone(), erasing.clone());
-        blocking(&self.shared, move || {
+        let what = erasing.clone();
+        self.removing(move |shared| {
             let _turn = turn;
-            let left = left_behind(&listed, &snapshot, &shared);
+            let left = left_behind(&listed, &snapshot, shared);
             drop(snapshot);
-            let removed = remove_durably(&shared.dir, left)? + shared.dead.sweep_of(&shared.dir, &erasing)?;
-            shared.metrics.removed_files.inc_by(removed);
-            shared.metrics.dead_files.set(shared.dead.len() as i64);
-            Ok(shared.dead.count_of(&erasing))
+            Ok(remove_durably(&shared.dir, left)? + shared.dead.sweep_of(&shared.dir, &what)?)
         })
-        .await
+        .await?;
+        Ok(self.shared.dead.count_of(erasing))
     }
 
     /// Writes a checkpoint and removes the log of the table before it: it has the statistics of files that went. Who reads an older version by
@@ -241,7 +238,7 @@ impl Lake {
         fresh.load().await?;
         *table = fresh;
         let log = dir.join("_delta_log");
-        blocking(shared, move || remove_log_before(&log, version)).await
+        self.blocking(move || remove_log_before(&log, version)).await
     }
 }
 
@@ -384,15 +381,6 @@ fn data_files(root: &Path) -> io::Result<Vec<String>> {
         }
     }
     Ok(files)
-}
-
-/// Work on the files of the lake, away from the threads that others wait for.
-async fn blocking<T: Send + 'static>(
-    shared: &Shared,
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> Result<T, LakeError> {
-    let failed = |source| LakeError::File { path: shared.dir.display().to_string(), source };
-    tokio::task::spawn_blocking(work).await.map_err(|_| LakeError::Interrupted)?.map_err(failed)
 }
 
 /// The listed files that are not and never will be in the table.

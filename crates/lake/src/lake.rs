@@ -194,12 +194,28 @@ impl Lake {
     /// [`LakeError`]; what could not be removed is tried again.
     pub async fn sweep(&self) -> Result<(), LakeError> {
         let _turn = self.shared.rewriting.lock().await;
-        let (shared, metrics) = (self.shared.clone(), &self.shared.metrics);
-        let swept = tokio::task::spawn_blocking(move || shared.dead.sweep(&shared.dir, now_millis())).await;
-        metrics.dead_files.set(self.shared.dead.len() as i64);
-        let failed = |source| LakeError::File { path: self.shared.dir.display().to_string(), source };
-        metrics.removed_files.inc_by(swept.map_err(|_| LakeError::Interrupted)?.map_err(failed)?);
+        self.removing(|shared| shared.dead.sweep(&shared.dir, now_millis())).await
+    }
+
+    /// Removes files, and counts them.
+    pub(crate) async fn removing(
+        &self,
+        work: impl FnOnce(&Shared) -> std::io::Result<u64> + Send + 'static,
+    ) -> Result<(), LakeError> {
+        let shared = self.shared.clone();
+        let removed = self.blocking(move || work(&shared)).await;
+        self.shared.metrics.dead_files.set(self.shared.dead.len() as i64);
+        self.shared.metrics.removed_files.inc_by(removed?);
         Ok(())
+    }
+
+    /// Work on the files of the lake, away from the threads that others wait for.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+    ) -> Result<T, LakeError> {
+        let failed = |source| LakeError::File { path: self.shared.dir.display().to_string(), source };
+        tokio::task::spawn_blocking(work).await.map_err(|_| LakeError::Interrupted)?.map_err(failed)
     }
 
     /// The lake after the commit that `table` has made: what `next` makes of the lake before, when there was no other commit between.

@@ -1,35 +1,10 @@
 //! What the wal promises when it lets go of frames, on a disk that fails.
 
-use std::path::{Path, PathBuf};
+mod failing_disk;
+
+use failing_disk::{append, dir, frames, open, segments};
 use testkit::{Fault, SimDisk};
-use wal::{AppendError, Disk, Frame, Opened, Options, SEGMENT_HEADER_BYTES, Wal};
-
-const OPTIONS: Options = Options { segment_bytes: 8192, frame_bytes_max: 16384 };
-
-fn open(disk: &SimDisk) -> (Wal<SimDisk>, Opened) {
-    Wal::open(Path::new("/wal"), OPTIONS, disk.clone()).expect("the wal opens")
-}
-
-fn append(wal: &mut Wal<SimDisk>, events: u32, bytes: usize) -> Result<u64, AppendError> {
-    let first_position = wal.last_position() + 1;
-    let payload = vec![first_position as u8 | 1; bytes];
-    wal.append(Frame { first_position, event_count: events, payload: &payload }).map(|_| first_position)
-}
-
-/// The first positions of the frames that come back.
-fn frames(wal: &Wal<SimDisk>) -> Vec<u64> {
-    let mut frames = Vec::new();
-    let each = |frame: Frame<'_>| -> Result<(), std::convert::Infallible> {
-        frames.push(frame.first_position);
-        Ok(())
-    };
-    wal.replay(each).expect("it reads back");
-    frames
-}
-
-fn segments(disk: &SimDisk) -> Vec<PathBuf> {
-    disk.paths().into_iter().filter(|p| p.extension().is_some_and(|e| e == "wal")).collect()
-}
+use wal::{Disk, SEGMENT_HEADER_BYTES};
 
 #[test]
 fn what_was_appended_before_a_new_segment_began_can_be_let_go_whole_and_never_comes_back() {
@@ -48,7 +23,7 @@ fn what_was_appended_before_a_new_segment_began_can_be_let_go_whole_and_never_co
     disk.crash(3);
     let (wal, opened) = open(&disk);
     assert_eq!((opened.last_position, opened.first_position, opened.torn), (5, 4, None));
-    assert_eq!(frames(&wal), [4]);
+    assert_eq!(frames(&wal).iter().map(|(first, ..)| *first).collect::<Vec<_>>(), [4]);
 }
 
 #[test]
@@ -109,7 +84,7 @@ fn key_files_are_written_again_or_go_and_torn_tails_go() {
     let (mut wal, opened) = open(&disk);
     let torn = opened.torn.expect("reported").moved_to;
     wal.rewrite_keys(|first, _| if first == 1 { Vec::new() } else { b"other".to_vec() }).expect("written");
-    Disk::create(&disk, &Path::new("/wal").join("1-1.keys.new"), 0).expect("not finished");
+    Disk::create(&disk, &dir().join("1-1.keys.new"), 0).expect("not finished");
     wal.forget_leftovers().expect("removed");
     drop(wal);
     disk.crash(5);
