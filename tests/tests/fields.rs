@@ -157,6 +157,10 @@ fn questions_use_the_columns_and_leave_the_text_unread() {
         let scan = scan(sql);
         assert!(scan.contains("data.temperature@") && !scan.contains("data@"), "{sql}: {scan}");
     }
+    // A row is asked a condition once, although files are chosen by it as well.
+    let filtered = scan("SELECT count(*) FROM events WHERE data.temperature > 1");
+    let asked = filtered.split(", ").find(|part| part.starts_with("predicate=")).expect("a condition");
+    assert_eq!(asked.matches("data.temperature@").count(), 1, "{filtered}");
     let twice = "SELECT a = b, a = c FROM (SELECT a, a AS b, a AS c, concat(data, '')->>'x' FROM (SELECT random() AS a, data FROM events) t) u";
     assert_eq!(collector.rows(&format!("{twice} LIMIT 1")), [[json!(true), json!(true)]]);
     // What was sent is in the text alone.

@@ -4,6 +4,7 @@
 //! ([`FileStats::whole`](lake::FileStats)): where that reaches, a field is its column and nothing else; elsewhere its row decides.
 
 use crate::fields::kind_of;
+use crate::runs::by_runs;
 use crate::table;
 use arrow::datatypes::Schema;
 use datafusion::common::Result;
@@ -14,7 +15,7 @@ use datafusion::datasource::source::DataSourceExec;
 use datafusion::logical_expr::{Expr, LogicalPlan, Operator};
 use datafusion::physical_expr::expressions::{BinaryExpr, CaseExpr, Column, Literal};
 use datafusion::physical_expr::projection::ProjectionExprs;
-use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
+use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr, conjunction, split_conjunction};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::ExecutionPlan;
@@ -56,13 +57,15 @@ fn number_of(expr: &Expr, fields: &Fields) -> Option<usize> {
     fields.get(&path).filter(|(_, of_column)| *of_column == kind).map(|(number, _)| number)
 }
 
-/// The rules of the physical plan, with two of ours: fields go down to the files as soon as filters have, and there columns take their place
-/// once projections have come down as well.
+/// The rules of the physical plan, with three of ours: fields go down to the files as soon as filters have, and there columns take their place
+/// once projections have come down as well; then what groups by a text does so by its runs.
 pub(crate) fn rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let mut rules = PhysicalOptimizer::new().rules;
     let place = |found: Option<usize>, rules: &[_]| found.map_or(rules.len(), |at| at + 1);
     let last = rules.iter().rposition(|rule| rule.name() == "ProjectionPushdown");
-    rules.insert(place(last, &rules), Arc::new(Rule { name: "fields_from_columns", change: from_columns }));
+    let after = place(last, &rules);
+    rules.insert(after, Arc::new(Rule { name: "fields_from_columns", change: from_columns }));
+    rules.insert(after + 1, Arc::new(Rule { name: "groups_by_runs", change: by_runs }));
     let first = rules.iter().position(|rule| rule.name() == "FilterPushdown");
     rules.insert(place(first, &rules), Arc::new(Rule { name: "fields_to_files", change: to_files }));
     rules
@@ -155,11 +158,13 @@ fn from_columns(node: &Arc<dyn ExecutionPlan>) -> Changed {
         changed |= after.transformed;
         Ok(after.data)
     };
-    let predicate = source.filter().as_ref().map(&mut replaced).transpose()?;
+    let once = source.filter().map(|filter| once_each(&filter));
+    let doubled = once != source.filter();
+    let predicate = once.as_ref().map(&mut replaced).transpose()?;
     let projection =
         source.projection().cloned().unwrap_or_else(|| ProjectionExprs::from_indices(&[], &columns.schema));
     let projection = projection.try_map_exprs(|expr| replaced(&expr))?;
-    if !changed {
+    if !changed && !doubled {
         return Ok(None);
     }
     let options = source.table_parquet_options().clone();
@@ -169,6 +174,17 @@ fn from_columns(node: &Arc<dyn ExecutionPlan>) -> Changed {
     };
     let config = FileScanConfigBuilder::from(config.clone()).with_source(after).build();
     Ok(Some(DataSourceExec::from_data_source(config)))
+}
+
+/// A filter with each condition once: what prunes files and what filters their rows come to a scan one after the other, and are the same.
+fn once_each(filter: &Arc<dyn PhysicalExpr>) -> Arc<dyn PhysicalExpr> {
+    let mut conditions: Vec<Arc<dyn PhysicalExpr>> = Vec::new();
+    for condition in split_conjunction(filter) {
+        if !conditions.contains(condition) {
+            conditions.push(condition.clone());
+        }
+    }
+    conjunction(conditions)
 }
 
 /// The columns of a scan.

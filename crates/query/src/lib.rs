@@ -10,7 +10,7 @@
 //! **Invariant:** only this crate names DataFusion.
 //!
 //! Reading order: [`Queries`] runs them, `statement` what may be asked, `path` how fields are written, `coerce` how texts meet numbers, `fields` and `columns` how fields are
-//! answered from columns, `table` and `live` the View as
+//! answered from columns, `runs` groups by sensor, `table` and `live` the View as
 //! a table, `prune` which files are read, `seen` which fields there are, [`encode()`] answers as JSON, NDJSON and CSV.
 
 mod coerce;
@@ -25,6 +25,7 @@ mod prune;
 mod rejected;
 mod relations;
 mod run;
+mod runs;
 mod seen;
 mod session;
 mod statement;
