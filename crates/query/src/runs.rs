@@ -52,8 +52,7 @@ pub(crate) fn by_runs(node: &Arc<dyn ExecutionPlan>) -> Result<Option<Arc<dyn Ex
         && partial.limit_options().is_none()
         && partial.filter_expr().iter().all(Option::is_none)
         && partial.aggr_expr().iter().all(|function| is_small(function, &input));
-    let runs = || RunsExec { key: key.clone(), partial: partial.clone(), metrics: ExecutionPlanMetricsSet::new() };
-    Ok(fits.then(|| Arc::new(runs()) as Arc<dyn ExecutionPlan>))
+    Ok(fits.then(|| Arc::new(RunsExec::new(partial.clone())) as Arc<dyn ExecutionPlan>))
 }
 
 /// Whether what a function keeps for a group is a few numbers, whatever it is told.
@@ -69,10 +68,15 @@ fn is_small(function: &AggregateFunctionExpr, input: &SchemaRef) -> bool {
 /// A partial aggregation.
 #[derive(Debug)]
 struct RunsExec {
-    key: Arc<dyn PhysicalExpr>,
-    /// As DataFusion planned it.
+    /// As DataFusion planned it, with one key.
     partial: AggregateExec,
     metrics: ExecutionPlanMetricsSet,
+}
+
+impl RunsExec {
+    fn new(partial: AggregateExec) -> Self {
+        Self { partial, metrics: ExecutionPlanMetricsSet::new() }
+    }
 }
 
 /// The same aggregation of other rows.
@@ -121,8 +125,7 @@ impl ExecutionPlan for RunsExec {
         mut children: Vec<Arc<dyn ExecutionPlan>>,
         _: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let partial = with_input(&self.partial, children.swap_remove(0))?;
-        Ok(Arc::new(Self { key: self.key.clone(), partial, metrics: ExecutionPlanMetricsSet::new() }))
+        Ok(Arc::new(Self::new(with_input(&self.partial, children.swap_remove(0))?)))
     }
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
@@ -144,7 +147,7 @@ impl ExecutionPlan for RunsExec {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let groups = Groups {
-            key: self.key.clone(),
+            key: self.partial.group_expr().expr()[0].0.clone(),
             functions: self.partial.aggr_expr().to_vec(),
             kept: HashMap::new(),
             group_bytes: group_bytes(&self.partial)?,
