@@ -13,8 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use nowwhat::Problem;
 use nowwhat::extract::Path;
 use std::io::Read;
-use std::sync::{Arc, LazyLock};
-use utoipa_swagger_ui::Config;
+use std::sync::LazyLock;
 
 const JSON: &str = "application/json";
 const HTML: &str = "text/html; charset=utf-8";
@@ -37,8 +36,9 @@ struct File {
 static DESCRIPTION: LazyLock<File> = LazyLock::new(|| File::text(JSON, openapi()));
 static PAGE: LazyLock<File> = LazyLock::new(|| File::text(HTML, include_str!("../docs/page.html")));
 static START: LazyLock<File> = LazyLock::new(|| File::text(JAVASCRIPT, include_str!("../docs/start.js")));
-static STYLE: LazyLock<File> = LazyLock::new(|| File::of_swagger_ui(CSS, "swagger-ui.css"));
-static SCRIPT: LazyLock<File> = LazyLock::new(|| File::of_swagger_ui(JAVASCRIPT, "swagger-ui-bundle.js"));
+static STYLE: LazyLock<File> = LazyLock::new(|| File::packed(CSS, include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui.css.gz"))));
+static SCRIPT: LazyLock<File> =
+    LazyLock::new(|| File::packed(JAVASCRIPT, include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui-bundle.js.gz"))));
 
 /// The description of the API.
 pub(crate) async fn get_description(headers: HeaderMap) -> Response {
@@ -67,14 +67,9 @@ impl File {
         Self { content_type, etag: etag(&bytes), plain: LazyLock::new(Box::new(|| bytes)), packed: None }
     }
 
-    fn of_swagger_ui(content_type: &'static str, name: &str) -> Self {
-        let file = utoipa_swagger_ui::serve(name, Arc::new(Config::from("openapi.json")));
-        let file = file.ok().flatten().expect("Swagger UI has it");
-        let is_packed = file.gzpipped;
-        let bytes = Bytes::from(file.bytes.into_owned());
-        let (etag, packed) = (etag(&bytes), is_packed.then(|| bytes.clone()));
-        let plain = move || if is_packed { unpacked(&bytes) } else { bytes };
-        Self { content_type, plain: LazyLock::new(Box::new(plain)), packed, etag }
+    fn packed(content_type: &'static str, gzip: &'static [u8]) -> Self {
+        let plain = LazyLock::new(Box::new(|| unpacked(gzip)) as Box<dyn FnOnce() -> Bytes + Send>);
+        Self { content_type, plain, packed: Some(Bytes::from_static(gzip)), etag: etag(gzip) }
     }
 
     /// The file, or 304 when the client has it already.
