@@ -63,6 +63,10 @@ generated: build ## Write what is generated: config/catchment.toml, docs/openapi
 	@"$(TARGET)/release/nowwhat" deploy
 	@UPDATE_GENERATED=1 cargo test --release --locked --quiet --workspace --bin catchment config::tests
 
+.PHONY: plots
+plots: build ## Draw the panels of docs/DASHBOARDS.md again, from a real Prometheus: two minutes
+	@deploy/grafana/plots
+
 .PHONY: test
 test: build ## All tests; those that need a server or a corpus say so when they are skipped
 	@cargo test --release --locked --quiet --workspace --doc

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tests::skipped;
 
+/// Behind the commit of a proof that shows more or other things by now.
+const CHANGED: &str = ", changed since";
 const TABLE: &str = "deploy/test/README.md";
 
 fn root() -> PathBuf {
@@ -47,6 +49,13 @@ fn each_has_a_row_that_names_a_commit_of_this_history_or_says_that_it_never_pass
         let commit = passed.split('`').nth(1).unwrap_or_else(|| panic!("{proof}: {passed} names no commit"));
         let ancestor = git(&root(), &["merge-base", "--is-ancestor", commit, "HEAD"]);
         assert!(ancestor.status.success(), "{proof}: {commit} is no commit of this history");
+        let script = format!("deploy/test/{proof}");
+        let changed = !git(&root(), &["diff", "--quiet", commit, "HEAD", "--", &script]).status.success();
+        assert_eq!(
+            changed,
+            passed.ends_with(CHANGED),
+            "{proof}: what {script} shows was changed since {commit}, or not"
+        );
     }
 }
 
@@ -77,9 +86,19 @@ fn a_proof_that_passes_is_noted_on_a_commit_alone_and_with_what_made_it_shorter(
     std::fs::write(folder.join("changed"), "").expect("written");
     assert_eq!(prove("hosts", "true", &[]), (true, vec![never.clone(), never.clone()]), "it was no commit");
     std::fs::remove_file(folder.join("changed")).expect("removed");
-    assert_eq!(prove("hosts", "true", &[]), (true, vec![format!("`{commit}`"), never]));
+    assert_eq!(prove("hosts", "true", &[]), (true, vec![format!("`{commit}`"), never.clone()]));
+    let programs = tempfile::tempdir().expect("a folder");
+    let program = |commit: &str| {
+        let file = programs.path().join(commit);
+        std::fs::write(&file, format!("#!/bin/sh\necho program 1.0 '({commit})'\n")).expect("written");
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("set");
+        file.display().to_string()
+    };
+    let (other, same) = (program("another"), program(&stdout(&git(folder, &["rev-parse", "HEAD"]))));
+    let noted = vec![format!("`{commit}`"), never];
+    assert_eq!(prove("hosts-more", "true", &[("PROGRAM", &other)]), (true, noted), "it was of another commit");
     let shorter = format!("`{commit}` with PROGRAM SUITE");
-    let options = [("PROGRAM", "/some/file"), ("SUITE", "trixie")];
+    let options = [("PROGRAM", same.as_str()), ("SUITE", "trixie")];
     assert_eq!(prove("hosts-more", "true", &options), (true, vec![format!("`{commit}`"), shorter]));
 }
 

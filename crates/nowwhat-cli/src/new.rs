@@ -14,7 +14,7 @@ pub(crate) struct NewArgs {
     /// Folder to write it into; it is made [default: NAME].
     #[arg(long, value_name = "DIR")]
     path: Option<PathBuf>,
-    /// Take nowwhat from this folder, not by its version from the registry.
+    /// Take nowwhat from this folder [default: that of the clone which this program was built in].
     #[arg(long, value_name = "DIR", conflicts_with = "nowwhat_git")]
     nowwhat_path: Option<PathBuf>,
     /// Take nowwhat from this repository of git.
@@ -33,7 +33,7 @@ pub(crate) enum NewError {
     File(#[from] FileError),
     #[error("{} is there already and not empty: nothing is written over it", .0.display())]
     Taken(PathBuf),
-    #[error("{}: there is no nowwhat in it", .0.display())]
+    #[error("{}: there is no nowwhat in it; say where it is with --nowwhat-path DIR or --nowwhat-git URL", .0.display())]
     NoNowwhat(PathBuf, #[source] std::io::Error),
 }
 
@@ -50,7 +50,7 @@ pub(crate) fn run(args: &NewArgs) -> Result<String, NewError> {
     for file in &files {
         write(&folder, file)?;
     }
-    Ok(told(args, &folder, files.len()))
+    Ok(told(&folder, files.len()))
 }
 
 /// What a new service says of itself, to be made true by whoever has it.
@@ -80,19 +80,14 @@ fn nowwhat(args: &NewArgs) -> Result<String, NewError> {
     if let Some(git) = &args.nowwhat_git {
         return Ok(format!("{{ git = {git:?} }}"));
     }
-    let Some(path) = &args.nowwhat_path else { return Ok(format!("{:?}", env!("CARGO_PKG_VERSION"))) };
+    // It is on no registry, where anybody could take its name.
+    let path = args.nowwhat_path.as_deref().unwrap_or(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../nowwhat")));
     let manifest = path.join("Cargo.toml").canonicalize();
-    let manifest = manifest.map_err(|error| NewError::NoNowwhat(path.clone(), error))?;
+    let manifest = manifest.map_err(|error| NewError::NoNowwhat(path.to_owned(), error))?;
     Ok(format!("{{ path = {:?} }}", manifest.parent().unwrap_or(path).display().to_string()))
 }
 
-fn told(args: &NewArgs, folder: &Path, files: usize) -> String {
+fn told(folder: &Path, files: usize) -> String {
     let folder = folder.display();
-    let source = match args.nowwhat_path.is_none() && args.nowwhat_git.is_none() {
-        true => {
-            "It takes nowwhat from the registry; where it is not there, begin anew with --nowwhat-path or --nowwhat-git.\n"
-        }
-        false => "",
-    };
-    format!("{files} files in {folder}; go on with:\n\n  cd {folder}\n  make run\n  make test\n\n{source}")
+    format!("{files} files in {folder}; go on with:\n\n  cd {folder}\n  make run\n  make test\n\n")
 }

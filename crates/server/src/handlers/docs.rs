@@ -36,7 +36,8 @@ struct File {
 static DESCRIPTION: LazyLock<File> = LazyLock::new(|| File::text(JSON, openapi()));
 static PAGE: LazyLock<File> = LazyLock::new(|| File::text(HTML, include_str!("../docs/page.html")));
 static START: LazyLock<File> = LazyLock::new(|| File::text(JAVASCRIPT, include_str!("../docs/start.js")));
-static STYLE: LazyLock<File> = LazyLock::new(|| File::packed(CSS, include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui.css.gz"))));
+static STYLE: LazyLock<File> =
+    LazyLock::new(|| File::packed(CSS, include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui.css.gz"))));
 static SCRIPT: LazyLock<File> =
     LazyLock::new(|| File::packed(JAVASCRIPT, include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui-bundle.js.gz"))));
 
