@@ -129,6 +129,12 @@ overload: build ## Offer a collector three times what it can take, for 10 minute
 questions: build ## Questions about 12 million events, beside DuckDB on the same files (QUESTIONS="--events 1200000")
 	@cargo bench --profile release --locked --quiet --workspace --bench questions -- $(QUESTIONS)
 
+.PHONY: growth
+growth: build ## The same questions about 1.2, 12 and 120 million events, drawn for docs/PERFORMANCE.md: half an hour
+	@rm -f "$(TARGET)/growth" && for events in 1200000 12000000 120000000; do \
+		cargo bench --profile release --locked --quiet --workspace --bench questions -- --events $$events --note "$(TARGET)/growth"; done
+	@benches/growth "$(TARGET)/growth" docs/growth.svg
+
 .PHONY: month
 month: tools ## A month of seals on a simulated clock, about an hour (MONTH="--days 2"): files stay few, and questions as quick
 	@cargo bench --profile release --locked --quiet --workspace --bench month -- $(MONTH)

@@ -4,7 +4,7 @@
 //! files are put together, each question is asked over HTTP, best of seven, and DuckDB is asked the same of the same files, best of seven after its first look at them; answers
 //! must be the same. Then once more while events come as quickly as they can.
 //!
-//! It fails when an answer differs, and tells the bars that are missed.
+//! It fails when an answer differs, and tells the bars that are missed. `--note FILE` appends how long each question took, for `benches/growth`.
 
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -20,6 +20,8 @@ const SENSORS: u64 = 100;
 const TIMES: usize = 7;
 /// An event in so many has an id of its sender.
 const OWN_ID: u64 = 100;
+/// How long each question is asked beside ingest.
+const BESIDE: Duration = Duration::from_secs(3);
 const HOUR_MICROS: u64 = 3_600_000_000;
 
 /// A question with its bar in seconds, as it is asked here and in DuckDB.
@@ -88,7 +90,7 @@ fn main() -> ExitCode {
     let mut failed = false;
     let mut table =
         String::from("| question | bar, s | Catchment, s | DuckDB, s | beside ingest, s |\n|---|---|---|---|---|\n");
-    let (beside, ingest) = beside_ingest(&collector, &tokens);
+    let Beside { times: beside, alone, asked } = beside_ingest(&collector, &tokens);
     for (n, question) in QUESTIONS.iter().enumerate() {
         let (seconds, rows) = &quiet[n];
         let (other, same) = match &duckdb {
@@ -102,7 +104,17 @@ fn main() -> ExitCode {
         let _ = writeln!(table, "| {name} | {bar} | {seconds:.4}{missed} | {other}{differs} | {:.4} |", beside[n]);
     }
     say(&table);
-    say(&format!("while they were asked beside ingest, {ingest:.0} events/s were accepted"));
+    if let Some(file) = args.iter().position(|a| a == "--note").and_then(|at| args.get(at + 1)) {
+        let seconds =
+            QUESTIONS.iter().zip(&quiet).map(|(question, (seconds, _))| (question.name.to_owned(), json!(seconds)));
+        let noted = json!({"events": events, "seconds": seconds.collect::<serde_json::Map<_, _>>()});
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(file);
+        file.and_then(|mut file| writeln!(file, "{noted}")).expect("noted");
+    }
+    say(&format!(
+        "beside ingest of {asked:.0} events/s; {alone:.0} before anything was asked: {:.0} % less",
+        100.0 * (1.0 - asked / alone)
+    ));
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
@@ -196,13 +208,25 @@ fn ask(collector: &Collector, sql: &str) -> (f64, Value) {
     (best, rows)
 }
 
-/// The best times of all questions while events come as quickly as they can, and how many came in a second.
-fn beside_ingest(collector: &Collector, tokens: &[String]) -> (Vec<f64>, f64) {
+/// What was seen while events came as quickly as they could.
+struct Beside {
+    /// The best times of the questions, asked over and over for [`BESIDE`] each.
+    times: Vec<f64>,
+    /// Events in a second before anything was asked, and while it was.
+    alone: f64,
+    asked: f64,
+}
+
+fn beside_ingest(collector: &Collector, tokens: &[String]) -> Beside {
     let over = AtomicBool::new(false);
     let sent = AtomicU64::new(0);
-    let began = Instant::now();
+    let rate = |during: &mut dyn FnMut()| {
+        let (began, before) = (Instant::now(), sent.load(Ordering::Relaxed));
+        during();
+        (sent.load(Ordering::Relaxed) - before) as f64 / began.elapsed().as_secs_f64()
+    };
     let body = batch(0, EVENTS, now_micros()).replace("\"id\":\"own-", "\"id\":\"beside-");
-    let times = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         for token in tokens.iter().take(2) {
             scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
@@ -211,11 +235,28 @@ fn beside_ingest(collector: &Collector, tokens: &[String]) -> (Vec<f64>, f64) {
                 }
             });
         }
-        let times = QUESTIONS.iter().map(|question| ask(collector, question.sql).0).collect();
+        // The first seals come, and files are merged again.
+        std::thread::sleep(BESIDE);
+        let alone = rate(&mut || std::thread::sleep(BESIDE * QUESTIONS.len() as u32));
+        let mut times = Vec::new();
+        let asked = rate(&mut || {
+            times = QUESTIONS.iter().map(|question| asked_for(collector, question.sql, BESIDE)).collect();
+        });
         over.store(true, Ordering::Relaxed);
-        times
-    });
-    (times, sent.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64())
+        Beside { times, alone, asked }
+    })
+}
+
+/// The best time of a question that is asked again and again for so long, one at a time.
+fn asked_for(collector: &Collector, sql: &str, during: Duration) -> f64 {
+    let (began, mut best) = (Instant::now(), f64::MAX);
+    while began.elapsed() < during {
+        let asked = Instant::now();
+        let answer = collector.query(sql);
+        best = best.min(asked.elapsed().as_secs_f64());
+        assert_eq!(answer.status, 200, "{sql}: {}", answer.text);
+    }
+    best
 }
 
 /// The same of DuckDB: seconds and rows of each question; none when it is not there.

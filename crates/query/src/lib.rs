@@ -11,13 +11,14 @@
 //!
 //! Reading order: [`Queries`] runs them, `statement` what may be asked, `path` how fields are written, `coerce` how texts meet numbers, `fields` and `columns` how fields are
 //! answered from columns, `runs` groups by sensor, `table` and `live` the View as
-//! a table, `prune` which files are read, `seen` which fields there are, [`encode()`] answers as JSON, NDJSON and CSV.
+//! a table, `prune` and `ids` what of the files is read, `seen` which fields there are, [`encode()`] answers as JSON, NDJSON and CSV.
 
 mod coerce;
 mod columns;
 mod encode;
 mod error;
 mod fields;
+mod ids;
 mod live;
 mod metrics;
 mod path;

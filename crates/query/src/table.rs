@@ -4,6 +4,7 @@
 //! Parquet reader, live rows by `live`.
 
 use crate::columns::Whole;
+use crate::ids;
 use crate::live::LiveExec;
 use crate::metrics::QueryMetrics;
 use crate::prune::kept;
@@ -17,18 +18,24 @@ use datafusion::common::{ColumnStatistics, DFSchema, Result, ScalarValue, Statis
 use datafusion::datasource::TableType;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
+use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
+use datafusion::datasource::physical_plan::parquet::{ParquetAccessPlan, RowGroupAccess};
 use datafusion::datasource::physical_plan::{
     FileGroup, FileScanConfigBuilder, ParquetFileReaderFactory, ParquetSource,
 };
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
+use datafusion::execution::cache::cache_manager::FileMetadataCache;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::union::UnionExec;
+use futures::{StreamExt, stream};
 use lake::{LakeFile, LiveChunk, View};
+use object_store::ObjectStore;
+use std::fs::File;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 
@@ -48,6 +55,9 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
 
 /// Bytes at the end of a file that are read first: its footer is mostly in them.
 const FOOTER_BYTES: usize = 256 * 1024;
+
+/// Files whose footers are read at once.
+const FOOTERS_AT_ONCE: usize = 4;
 
 /// Rows of a batch, as every operator hands them on.
 pub(crate) const BATCH_ROWS: usize = 8192;
@@ -75,7 +85,7 @@ impl Events {
 
     fn lake(
         &self,
-        files: &[Arc<LakeFile>],
+        files: &[Part],
         predicate: Option<Arc<dyn PhysicalExpr>>,
         scan: Scan<'_>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
@@ -84,12 +94,16 @@ impl Events {
         let mut groups: Vec<Vec<PartitionedFile>> = vec![Vec::new(); scan.partitions.min(files.len()).max(1)];
         let count = groups.len();
         // Newest first, so that a question for the last events finds them in the first files.
-        for (n, file) in files.iter().rev().enumerate() {
+        for (n, Part { file, row_groups }) in files.iter().rev().enumerate() {
             let statistics = Arc::new(statistics(file, &self.file_schema));
             let known = PartitionedFile::new(file.path.clone(), file.bytes).with_statistics(statistics);
-            groups[n % count].push(known.with_extension(Whole(file.stats.whole)));
+            let known = known.with_extension(Whole(file.stats.whole));
+            groups[n % count].push(match row_groups {
+                Some(some) => known.with_extension(some.clone()),
+                None => known,
+            });
         }
-        let rows: u64 = files.iter().map(|f| f.stats.rows).sum();
+        let rows: u64 = files.iter().map(|part| part.file.stats.rows).sum();
         let mut total = Statistics::new_unknown(&self.file_schema);
         total.num_rows = Precision::Exact(rows as usize);
         let url = ObjectStoreUrl::parse(LAKE_URL)?;
@@ -100,6 +114,36 @@ impl Events {
             .with_limit(scan.limit)
             .build();
         Ok(DataSourceExec::from_data_source(config))
+    }
+
+    /// Of the files, those that may have an event with one of these ids, and where in them.
+    async fn with_ids(&self, files: Vec<Arc<LakeFile>>, ids: &[String], lake: &LakeStore<'_>) -> Vec<Part> {
+        let may_have = |file: Arc<LakeFile>| async move {
+            // What cannot be told is read.
+            let row_groups = self.row_groups_with(&file, ids, lake).await.ok();
+            Part { file, row_groups }
+        };
+        let parts: Vec<Part> = stream::iter(files).map(may_have).buffered(FOOTERS_AT_ONCE).collect().await;
+        let is_read =
+            |part: &Part| part.row_groups.as_ref().is_none_or(|groups| !groups.row_group_indexes().is_empty());
+        parts.into_iter().filter(is_read).collect()
+    }
+
+    async fn row_groups_with(
+        &self,
+        file: &LakeFile,
+        ids: &[String],
+        lake: &LakeStore<'_>,
+    ) -> Result<ParquetAccessPlan> {
+        let known = PartitionedFile::new(file.path.clone(), file.bytes);
+        let footer = DFParquetMetadata::new(lake.files.as_ref(), &known.object_meta)
+            .with_metadata_size_hint(Some(FOOTER_BYTES))
+            .with_file_metadata_cache(Some(lake.footers.clone()))
+            .fetch_metadata()
+            .await?;
+        let found = ids::may_have(&File::open(self.view.lake.root.join(&file.path))?, &footer, ids)?;
+        let access = |may: bool| if may { RowGroupAccess::Scan } else { RowGroupAccess::Skip };
+        Ok(ParquetAccessPlan::new(found.into_iter().map(access).collect()))
     }
 
     fn live(&self, scan: Scan<'_>) -> Result<Arc<dyn ExecutionPlan>> {
@@ -124,6 +168,18 @@ pub(crate) fn source(
         Some(predicate) => source.with_predicate(predicate),
         None => source,
     }
+}
+
+/// A file that is read, and which of its row groups: all, when nothing is told.
+struct Part {
+    file: Arc<LakeFile>,
+    row_groups: Option<ParquetAccessPlan>,
+}
+
+/// The lake's files as DataFusion reads them.
+struct LakeStore<'a> {
+    files: &'a Arc<dyn ObjectStore>,
+    footers: &'a Arc<FileMetadataCache>,
 }
 
 /// What one scan was asked for.
@@ -169,12 +225,17 @@ impl TableProvider for Events {
         let schema = DFSchema::try_from(SCHEMA.clone())?;
         let predicate =
             conjunction(filters.to_vec()).map(|all| state.create_physical_expr(all, &schema)).transpose()?;
-        let files = kept(&self.view.lake.files, predicate.as_ref(), &SCHEMA);
-        self.metrics.files_read.inc_by(files.len() as u64);
-        self.metrics.files_skipped.inc_by((self.view.lake.files.len() - files.len()) as u64);
         let environment = state.runtime_env();
         let store = environment.object_store(ObjectStoreUrl::parse(LAKE_URL)?)?;
         let footers = environment.cache_manager.get_file_metadata_cache();
+        let files = kept(&self.view.lake.files, predicate.as_ref(), &SCHEMA);
+        let lake = LakeStore { files: &store, footers: &footers };
+        let files: Vec<Part> = match predicate.as_ref().and_then(ids::asked) {
+            Some(ids) => self.with_ids(files, &ids, &lake).await,
+            None => files.into_iter().map(|file| Part { file, row_groups: None }).collect(),
+        };
+        self.metrics.files_read.inc_by(files.len() as u64);
+        self.metrics.files_skipped.inc_by((self.view.lake.files.len() - files.len()) as u64);
         let reader: Arc<dyn ParquetFileReaderFactory> = Arc::new(CachedParquetFileReaderFactory::new(store, footers));
         let scan = Scan {
             projection,
@@ -185,7 +246,7 @@ impl TableProvider for Events {
         };
         let mut parts = Vec::with_capacity(3);
         if scan.reads_data() {
-            let sealed = files.iter().map(|file| file.data_bytes(&self.view.lake.root));
+            let sealed = files.iter().map(|part| part.file.data_bytes(&self.view.lake.root));
             let live = self.view.live.iter().filter_map(live_data_bytes);
             let widest = sealed.chain(live).max().unwrap_or(0).max(1);
             let rows = (BATCH_BYTES / widest).clamp(1, BATCH_ROWS as u64);
@@ -194,7 +255,7 @@ impl TableProvider for Events {
         // Files whose texts need not be read for the fields that are asked for, apart from the others.
         let asked = self.asked.load(Ordering::Relaxed) as i64;
         let (from_columns, from_texts): (Vec<_>, Vec<_>) =
-            files.into_iter().partition(|file| i64::from(file.stats.whole) >= asked);
+            files.into_iter().partition(|part| i64::from(part.file.stats.whole) >= asked);
         for files in [from_columns, from_texts] {
             if !files.is_empty() {
                 parts.push(self.lake(&files, predicate.clone(), scan)?);

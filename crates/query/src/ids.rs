@@ -1,0 +1,84 @@
+//! Which row groups of the lake's files may have an event that is asked for by its id.
+//!
+//! Each row group has a split block Bloom filter of its ids ([parquet-format, BloomFilter.md]), and all bits of an id are in one block of it. That
+//! block is read, not the filter: 32 bytes of a hundred thousand.
+//!
+//! [parquet-format, BloomFilter.md]: https://github.com/apache/parquet-format/blob/master/BloomFilter.md
+
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::utils::{Guarantee, LiteralGuarantee};
+use parquet::bloom_filter::Sbbf;
+use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use xxhash_rust::xxh64::xxh64;
+
+/// Of a list of more ids every row group has one, nearly.
+const IDS_MAX: usize = 256;
+/// A block, and what stands before the first one: the size of all blocks behind a byte of Thrift.
+const BLOCK_BYTES: u64 = 32;
+const HEADER_BYTES: usize = 6;
+const FIRST_FIELD_IS_I32: u8 = 0x15;
+
+/// The ids of which an event has to have one to be an answer; none when it may have any.
+pub(crate) fn asked(predicate: &Arc<dyn PhysicalExpr>) -> Option<Vec<String>> {
+    let of_id = |known: &LiteralGuarantee| known.column.name() == "id" && known.guarantee == Guarantee::In;
+    let known = LiteralGuarantee::analyze(predicate).into_iter().find(of_id)?;
+    let ids = known.literals.iter().map(|id| id.try_as_str().flatten().map(str::to_owned));
+    ids.collect::<Option<Vec<_>>>().filter(|ids| ids.len() <= IDS_MAX)
+}
+
+/// Of each row group, whether it may have an event with one of these ids.
+pub(crate) fn may_have(file: &File, footer: &ParquetMetaData, ids: &[String]) -> io::Result<Vec<bool>> {
+    footer.row_groups().iter().map(|group| one_may_have(file, group, ids)).collect()
+}
+
+fn one_may_have(file: &File, group: &RowGroupMetaData, ids: &[String]) -> io::Result<bool> {
+    let Some((start, blocks)) = filter_of_ids(file, group)? else {
+        return Ok(true);
+    };
+    for id in ids {
+        let block = (u128::from(xxh64(id.as_bytes(), 0) >> 32) * u128::from(blocks)) >> 32;
+        let mut bits = [0; BLOCK_BYTES as usize];
+        file.read_exact_at(&mut bits, start + block as u64 * BLOCK_BYTES)?;
+        // A filter of this block alone answers as the whole one does.
+        if Sbbf::new(&bits).check(id.as_str()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Where the blocks of the filter begin, and how many there are; none when there is no such filter as is written here.
+fn filter_of_ids(file: &File, group: &RowGroupMetaData) -> io::Result<Option<(u64, u64)>> {
+    let ids = group.columns().iter().find(|column| column.column_path().parts() == ["id"]);
+    let place = ids.and_then(|column| column.bloom_filter_offset().zip(column.bloom_filter_length()));
+    let Some((offset, length)) = place else {
+        return Ok(None);
+    };
+    let (Ok(offset), Ok(length)) = (u64::try_from(offset), u64::try_from(length)) else {
+        return Ok(None);
+    };
+    let mut header = [0; HEADER_BYTES];
+    file.read_exact_at(&mut header, offset)?;
+    let bytes = size_of_blocks(&header).filter(|bytes| *bytes > 0 && bytes % BLOCK_BYTES == 0 && *bytes < length);
+    Ok(bytes.map(|bytes| (offset + length - bytes, bytes / BLOCK_BYTES)))
+}
+
+/// The first field of a filter's header: a number as a zigzag varint.
+fn size_of_blocks(header: &[u8; HEADER_BYTES]) -> Option<u64> {
+    let (kind, varint) = header.split_first()?;
+    let mut bytes = 0;
+    for (n, byte) in varint.iter().enumerate() {
+        bytes |= u64::from(byte & 0x7f) << (7 * n);
+        if byte & 0x80 == 0 {
+            return (*kind == FIRST_FIELD_IS_I32 && bytes.is_multiple_of(2)).then_some(bytes / 2);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests;
