@@ -4,6 +4,7 @@
 //! ([`FileStats::whole`](lake::FileStats)): where that reaches, a field is its column and nothing else; elsewhere its row decides.
 
 use crate::fields::kind_of;
+use crate::nearest::only_nearest;
 use crate::runs::by_runs;
 use crate::table;
 use arrow::datatypes::Schema;
@@ -57,8 +58,8 @@ fn number_of(expr: &Expr, fields: &Fields) -> Option<usize> {
     fields.get(&path).filter(|(_, of_column)| *of_column == kind).map(|(number, _)| number)
 }
 
-/// The rules of the physical plan, with three of ours: fields go down to the files as soon as filters have, and there columns take their place
-/// once projections have come down as well; then what groups by a text does so by its runs.
+/// The rules of the physical plan, with four of ours: fields go down to the files as soon as filters have, and there columns take their place
+/// once projections have come down as well; then what groups by a text does so by its runs. At last the first rows of an order take no more of a batch than that.
 pub(crate) fn rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let mut rules = PhysicalOptimizer::new().rules;
     let place = |found: Option<usize>, rules: &[_]| found.map_or(rules.len(), |at| at + 1);
@@ -68,6 +69,7 @@ pub(crate) fn rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     rules.insert(after + 1, Arc::new(Rule { name: "groups_by_runs", change: by_runs }));
     let first = rules.iter().position(|rule| rule.name() == "FilterPushdown");
     rules.insert(place(first, &rules), Arc::new(Rule { name: "fields_to_files", change: to_files }));
+    rules.push(Arc::new(Rule { name: "only_nearest", change: only_nearest }));
     rules
 }
 

@@ -10,7 +10,7 @@
 //! **Invariant:** only this crate names DataFusion.
 //!
 //! Reading order: [`Queries`] runs them, `statement` what may be asked, `path` how fields are written, `coerce` how texts meet numbers, `fields` and `columns` how fields are
-//! answered from columns, `runs` groups by sensor, `table` and `live` the View as
+//! answered from columns, `runs` groups by sensor, `nearest` the first rows of an order, `table` and `live` the View as
 //! a table, `prune` and `ids` what of the files is read, `seen` which fields there are, [`encode()`] answers as JSON, NDJSON and CSV.
 
 mod coerce;
@@ -21,6 +21,7 @@ mod fields;
 mod ids;
 mod live;
 mod metrics;
+mod nearest;
 mod path;
 mod prune;
 mod rejected;
