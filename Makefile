@@ -132,7 +132,7 @@ questions: build ## Questions about 12 million events, beside DuckDB on the same
 .PHONY: growth
 growth: build ## The same questions about 1.2, 12 and 120 million events, drawn for docs/PERFORMANCE.md: half an hour
 	@rm -f "$(TARGET)/growth" && for events in 1200000 12000000 120000000; do \
-		cargo bench --profile release --locked --quiet --workspace --bench questions -- --events $$events --note "$(TARGET)/growth"; done
+		cargo bench --profile release --locked --quiet --workspace --bench questions -- --events $$events --note "$(TARGET)/growth" || exit 1; done
 	@benches/growth "$(TARGET)/growth" docs/growth.svg
 
 .PHONY: month

@@ -104,7 +104,7 @@ fn main() -> ExitCode {
         let _ = writeln!(table, "| {name} | {bar} | {seconds:.4}{missed} | {other}{differs} | {:.4} |", beside[n]);
     }
     say(&table);
-    if let Some(file) = args.iter().position(|a| a == "--note").and_then(|at| args.get(at + 1)) {
+    if let (false, Some(file)) = (failed, args.iter().position(|a| a == "--note").and_then(|at| args.get(at + 1))) {
         let seconds =
             QUESTIONS.iter().zip(&quiet).map(|(question, (seconds, _))| (question.name.to_owned(), json!(seconds)));
         let noted = json!({"events": events, "seconds": seconds.collect::<serde_json::Map<_, _>>()});

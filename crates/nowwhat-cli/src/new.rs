@@ -50,7 +50,7 @@ pub(crate) fn run(args: &NewArgs) -> Result<String, NewError> {
     for file in &files {
         write(&folder, file)?;
     }
-    Ok(told(&folder, files.len()))
+    Ok(told(&folder, files.len(), &extra.nowwhat))
 }
 
 /// What a new service says of itself, to be made true by whoever has it.
@@ -87,7 +87,13 @@ fn nowwhat(args: &NewArgs) -> Result<String, NewError> {
     Ok(format!("{{ path = {:?} }}", manifest.parent().unwrap_or(path).display().to_string()))
 }
 
-fn told(folder: &Path, files: usize) -> String {
+fn told(folder: &Path, files: usize, nowwhat: &str) -> String {
     let folder = folder.display();
-    format!("{files} files in {folder}; go on with:\n\n  cd {folder}\n  make run\n  make test\n\n")
+    let elsewhere = match nowwhat.starts_with("{ path") {
+        true => format!(
+            "It takes nowwhat from this machine, {nowwhat}; for others name its repository in Cargo.toml, as --nowwhat-git does.\n"
+        ),
+        false => String::new(),
+    };
+    format!("{files} files in {folder}; go on with:\n\n  cd {folder}\n  make run\n  make test\n\n{elsewhere}")
 }

@@ -59,7 +59,7 @@ fn number_of(expr: &Expr, fields: &Fields) -> Option<usize> {
 }
 
 /// The rules of the physical plan, with four of ours: fields go down to the files as soon as filters have, and there columns take their place
-/// once projections have come down as well; then what groups by a text does so by its runs. At last the first rows of an order take no more of a batch than that.
+/// once projections have come down as well; then what groups by a text does so by its runs. Last, an order of which the first rows are asked for gets no more of a batch.
 pub(crate) fn rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let mut rules = PhysicalOptimizer::new().rules;
     let place = |found: Option<usize>, rules: &[_]| found.map_or(rules.len(), |at| at + 1);

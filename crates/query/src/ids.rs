@@ -1,7 +1,7 @@
 //! Which row groups of the lake's files may have an event that is asked for by its id.
 //!
 //! Each row group has a split block Bloom filter of its ids ([parquet-format, BloomFilter.md]), and all bits of an id are in one block of it. That
-//! block is read, not the filter: 32 bytes of a hundred thousand.
+//! block is read, and the filter's header, not the filter: 51 bytes of a hundred thousand.
 //!
 //! [parquet-format, BloomFilter.md]: https://github.com/apache/parquet-format/blob/master/BloomFilter.md
 
@@ -15,19 +15,24 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use xxhash_rust::xxh64::xxh64;
 
-/// Of a list of more ids every row group has one, nearly.
-const IDS_MAX: usize = 256;
-/// A block, and what stands before the first one: the size of all blocks behind a byte of Thrift.
+/// Each id is taken for one that is there by one filter in a hundred: of more ids nearly every row group has one.
+const IDS_MAX: usize = 32;
+/// A block, and the longest header before the first one.
 const BLOCK_BYTES: u64 = 32;
-const HEADER_BYTES: usize = 6;
-const FIRST_FIELD_IS_I32: u8 = 0x15;
+const HEADER_BYTES: usize = 1 + VARINT_BYTES + HEADER_REST.len();
+const VARINT_BYTES: usize = 5;
+/// The header in Thrift's compact protocol: the size of all blocks as an i32, then that they are split blocks, of xxHash, not compressed.
+const SIZE_FIELD: u8 = 0x15;
+const HEADER_REST: [u8; 13] = [0x1c, 0x1c, 0, 0, 0x1c, 0x1c, 0, 0, 0x1c, 0x1c, 0, 0, 0];
 
 /// The ids of which an event has to have one to be an answer; none when it may have any.
 pub(crate) fn asked(predicate: &Arc<dyn PhysicalExpr>) -> Option<Vec<String>> {
     let of_id = |known: &LiteralGuarantee| known.column.name() == "id" && known.guarantee == Guarantee::In;
     let known = LiteralGuarantee::analyze(predicate).into_iter().find(of_id)?;
     let ids = known.literals.iter().map(|id| id.try_as_str().flatten().map(str::to_owned));
-    ids.collect::<Option<Vec<_>>>().filter(|ids| ids.len() <= IDS_MAX)
+    let mut ids = ids.collect::<Option<Vec<_>>>().filter(|ids| ids.len() <= IDS_MAX)?;
+    ids.sort();
+    Some(ids)
 }
 
 /// Of each row group, whether it may have an event with one of these ids.
@@ -63,18 +68,21 @@ fn filter_of_ids(file: &File, group: &RowGroupMetaData) -> io::Result<Option<(u6
     };
     let mut header = [0; HEADER_BYTES];
     file.read_exact_at(&mut header, offset)?;
-    let bytes = size_of_blocks(&header).filter(|bytes| *bytes > 0 && bytes % BLOCK_BYTES == 0 && *bytes < length);
-    Ok(bytes.map(|bytes| (offset + length - bytes, bytes / BLOCK_BYTES)))
+    let is_whole =
+        |(header, blocks): &(u64, u64)| *blocks > 0 && blocks % BLOCK_BYTES == 0 && header + blocks == length;
+    let sizes = sizes(&header).filter(is_whole);
+    Ok(sizes.map(|(header, blocks)| (offset + header, blocks / BLOCK_BYTES)))
 }
 
-/// The first field of a filter's header: a number as a zigzag varint.
-fn size_of_blocks(header: &[u8; HEADER_BYTES]) -> Option<u64> {
-    let (kind, varint) = header.split_first()?;
-    let mut bytes = 0;
-    for (n, byte) in varint.iter().enumerate() {
-        bytes |= u64::from(byte & 0x7f) << (7 * n);
+/// The bytes of a header, and of the blocks behind it; none when it is another one than is written here.
+fn sizes(header: &[u8; HEADER_BYTES]) -> Option<(u64, u64)> {
+    let (kind, rest) = header.split_first()?;
+    let mut zigzag = 0;
+    for (n, byte) in rest.iter().take(VARINT_BYTES).enumerate() {
+        zigzag |= u64::from(byte & 0x7f) << (7 * n);
         if byte & 0x80 == 0 {
-            return (*kind == FIRST_FIELD_IS_I32 && bytes.is_multiple_of(2)).then_some(bytes / 2);
+            let is_known = *kind == SIZE_FIELD && zigzag.is_multiple_of(2) && rest[n + 1..].starts_with(&HEADER_REST);
+            return is_known.then_some(((2 + n + HEADER_REST.len()) as u64, zigzag / 2));
         }
     }
     None

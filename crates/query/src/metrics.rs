@@ -81,10 +81,10 @@ impl QueryMetrics {
         r.register_with_unit("query", "Time from asking to the last row", Unit::Seconds, m.seconds.clone());
         r.register("running", "Queries running now", m.running.clone());
         r.register("rows", "Rows answered", m.rows.clone());
-        r.register("files_read", "Files of the lake that queries had to open", m.files_read.clone());
+        r.register("files_read", "Files of the lake whose rows queries had to read", m.files_read.clone());
         r.register(
             "files_skipped",
-            "Files of the lake that queries could skip by their statistics",
+            "Files of the lake that queries could skip by their statistics or their filters of ids",
             m.files_skipped.clone(),
         );
         r.register_collector(Box::new(m.memory.clone()));

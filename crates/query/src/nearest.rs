@@ -170,12 +170,13 @@ mod tests {
         time.iter().copied().zip(position.iter().copied()).collect()
     }
 
-    fn order(time_descending: bool, position_descending: bool) -> Order {
+    /// Whether the greatest comes first, of time and of position.
+    fn order(descending: [bool; 2]) -> Order {
         let options = |descending| SortOptions { descending, nulls_first: false };
-        Order(Arc::new([(0, options(time_descending)), (1, options(position_descending))]))
+        Order(Arc::new([(0, options(descending[0])), (1, options(descending[1]))]))
     }
 
-    fn sorted(mut rows: Vec<(i64, i64)>, (time, position): (bool, bool)) -> Vec<(i64, i64)> {
+    fn sorted(mut rows: Vec<(i64, i64)>, [time, position]: [bool; 2]) -> Vec<(i64, i64)> {
         let turned = |order: Ordering, descending: bool| if descending { order.reverse() } else { order };
         rows.sort_by(|a, b| turned(a.0.cmp(&b.0), time).then(turned(a.1.cmp(&b.1), position)));
         rows
@@ -187,15 +188,14 @@ mod tests {
             given in prop::collection::vec((0i64..4, 0i64..50), 0..40), most in 1usize..9,
             kind in prop::array::uniform2(any::<bool>()), lies in prop::option::of(prop::array::uniform2(any::<bool>())),
         ) {
-            let kind = (kind[0], kind[1]);
             let given = match lies {
-                Some(lies) => sorted(given, (lies[0], lies[1])),
+                Some(lies) => sorted(given, lies),
                 None => given,
             };
-            let found = rows(&order(kind.0, kind.1).nearest(batch(&given), most));
+            let found = rows(&order(kind).nearest(batch(&given), most));
             let first = |rows: Vec<(i64, i64)>| sorted(rows, kind).into_iter().take(most).collect::<Vec<_>>();
             prop_assert_eq!(first(found.clone()), first(given.clone()));
-            if lies.is_some_and(|lies| (lies[0], lies[1]) == kind || (!lies[0], !lies[1]) == kind) {
+            if lies.is_some_and(|lies| lies == kind || lies.map(|lies| !lies) == kind) {
                 prop_assert_eq!(found.len(), most.min(given.len()));
             }
         }

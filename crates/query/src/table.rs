@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::config::{ParquetOptions, TableParquetOptions};
 use datafusion::common::stats::Precision;
-use datafusion::common::{ColumnStatistics, DFSchema, Result, ScalarValue, Statistics};
+use datafusion::common::{ColumnStatistics, DFSchema, DataFusionError, Result, ScalarValue, Statistics};
 use datafusion::datasource::TableType;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
@@ -35,9 +35,10 @@ use datafusion::physical_plan::union::UnionExec;
 use futures::{StreamExt, stream};
 use lake::{LakeFile, LiveChunk, View};
 use object_store::ObjectStore;
+use std::collections::HashMap;
 use std::fs::File;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 /// Where the lake's files are found.
 pub(crate) const LAKE_URL: &str = "lake://events";
@@ -64,6 +65,9 @@ pub(crate) const BATCH_ROWS: usize = 8192;
 /// The data that a batch may have: with larger events it has fewer rows.
 const BATCH_BYTES: u64 = 1 << 20;
 
+/// By file and ids, the row groups that may have one of them.
+type WithIds = HashMap<(String, Arc<[String]>), ParquetAccessPlan>;
+
 /// One View, as DataFusion asks for it.
 #[derive(Debug)]
 pub(crate) struct Events {
@@ -71,6 +75,8 @@ pub(crate) struct Events {
     metrics: QueryMetrics,
     /// The columns of the lake's files: those that a statement knows, and behind them those of fields.
     file_schema: SchemaRef,
+    /// What was looked for in this question.
+    with_ids: Mutex<WithIds>,
     /// Columns of smaller numbers are asked for, counted as [`event::REST`] counts them.
     pub(crate) asked: AtomicUsize,
     /// Rows that a batch may have, as far as the scans planned so far tell.
@@ -80,7 +86,14 @@ pub(crate) struct Events {
 impl Events {
     pub(crate) fn new(view: Arc<View>, metrics: QueryMetrics) -> Self {
         let file_schema = Arc::new(view.lake.fields.schema(&SCHEMA));
-        Self { view, metrics, file_schema, asked: AtomicUsize::new(0), batch_rows: AtomicUsize::new(BATCH_ROWS) }
+        Self {
+            view,
+            metrics,
+            file_schema,
+            with_ids: Mutex::default(),
+            asked: AtomicUsize::new(0),
+            batch_rows: AtomicUsize::new(BATCH_ROWS),
+        }
     }
 
     fn lake(
@@ -89,7 +102,9 @@ impl Events {
         predicate: Option<Arc<dyn PhysicalExpr>>,
         scan: Scan<'_>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let options = TableParquetOptions { global: scan.parquet.clone(), ..TableParquetOptions::default() };
+        let mut options = TableParquetOptions { global: scan.parquet.clone(), ..TableParquetOptions::default() };
+        // Not again, and not all of them.
+        options.global.bloom_filter_on_read = files.iter().any(|part| part.row_groups.is_none());
         let source = source(self.file_schema.clone(), options, scan.reader, predicate);
         let mut groups: Vec<Vec<PartitionedFile>> = vec![Vec::new(); scan.partitions.min(files.len()).max(1)];
         let count = groups.len();
@@ -117,11 +132,17 @@ impl Events {
     }
 
     /// Of the files, those that may have an event with one of these ids, and where in them.
-    async fn with_ids(&self, files: Vec<Arc<LakeFile>>, ids: &[String], lake: &LakeStore<'_>) -> Vec<Part> {
-        let may_have = |file: Arc<LakeFile>| async move {
-            // What cannot be told is read.
-            let row_groups = self.row_groups_with(&file, ids, lake).await.ok();
-            Part { file, row_groups }
+    async fn with_ids(&self, files: Vec<Arc<LakeFile>>, ids: Vec<String>, lake: &LakeStore<'_>) -> Vec<Part> {
+        let ids: Arc<[String]> = ids.into();
+        let may_have = |file: Arc<LakeFile>| {
+            let ids = ids.clone();
+            async move {
+                let found = self.row_groups_with(&file, ids, lake).await;
+                if let Err(error) = &found {
+                    tracing::debug!(file = file.path, %error, "the filters of ids cannot be read: all of the file is");
+                }
+                Part { file, row_groups: found.ok() }
+            }
         };
         let parts: Vec<Part> = stream::iter(files).map(may_have).buffered(FOOTERS_AT_ONCE).collect().await;
         let is_read =
@@ -129,21 +150,31 @@ impl Events {
         parts.into_iter().filter(is_read).collect()
     }
 
+    /// Looked for once in a question, which is planned again when its rows are large.
     async fn row_groups_with(
         &self,
         file: &LakeFile,
-        ids: &[String],
+        ids: Arc<[String]>,
         lake: &LakeStore<'_>,
     ) -> Result<ParquetAccessPlan> {
+        let looked_for = (file.path.clone(), ids.clone());
+        if let Some(known) = locked(&self.with_ids).get(&looked_for) {
+            return Ok(known.clone());
+        }
         let known = PartitionedFile::new(file.path.clone(), file.bytes);
         let footer = DFParquetMetadata::new(lake.files.as_ref(), &known.object_meta)
             .with_metadata_size_hint(Some(FOOTER_BYTES))
             .with_file_metadata_cache(Some(lake.footers.clone()))
             .fetch_metadata()
             .await?;
-        let found = ids::may_have(&File::open(self.view.lake.root.join(&file.path))?, &footer, ids)?;
+        let path = self.view.lake.root.join(&file.path);
+        let look = move || File::open(path).and_then(|file| ids::may_have(&file, &footer, &ids));
+        let found =
+            tokio::task::spawn_blocking(look).await.map_err(|error| DataFusionError::External(error.into()))??;
         let access = |may: bool| if may { RowGroupAccess::Scan } else { RowGroupAccess::Skip };
-        Ok(ParquetAccessPlan::new(found.into_iter().map(access).collect()))
+        let found = ParquetAccessPlan::new(found.into_iter().map(access).collect());
+        locked(&self.with_ids).insert(looked_for, found.clone());
+        Ok(found)
     }
 
     fn live(&self, scan: Scan<'_>) -> Result<Arc<dyn ExecutionPlan>> {
@@ -231,7 +262,7 @@ impl TableProvider for Events {
         let files = kept(&self.view.lake.files, predicate.as_ref(), &SCHEMA);
         let lake = LakeStore { files: &store, footers: &footers };
         let files: Vec<Part> = match predicate.as_ref().and_then(ids::asked) {
-            Some(ids) => self.with_ids(files, &ids, &lake).await,
+            Some(ids) => self.with_ids(files, ids, &lake).await,
             None => files.into_iter().map(|file| Part { file, row_groups: None }).collect(),
         };
         self.metrics.files_read.inc_by(files.len() as u64);
@@ -281,6 +312,10 @@ fn live_data_bytes(chunk: &LiveChunk) -> Option<u64> {
 
 fn all_columns() -> Vec<usize> {
     (0..SCHEMA.fields().len()).collect()
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What is known of a file, in the order of the columns. Bounds are not exact: times are rounded outwards.

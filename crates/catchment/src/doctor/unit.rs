@@ -45,7 +45,7 @@ mod tests {
     #[test]
     fn limits_are_those_of_a_unit_that_is_there() {
         let told = "LimitNOFILE=65536\nMemoryMax=1610612736\nLoadState=loaded\n";
-        let limited = Limits { descriptors: Some(65536), memory_bytes: Some(1664 << 20) };
+        let limited = Limits { descriptors: Some(65536), memory_bytes: Some(1536 << 20) };
         assert_eq!(limits(told), Some(limited));
         assert_eq!(limits("LimitNOFILE=524288\nMemoryMax=infinity\nLoadState=not-found\n"), None);
         let endless = limits("LimitNOFILE=infinity\nMemoryMax=infinity\nLoadState=loaded\n");
