@@ -43,6 +43,9 @@ fn fields_of_data_can_be_asked_in_every_clause() {
     let ordered =
         collector.rows("SELECT data->>'v' FROM events WHERE data->>'v' > 0 ORDER BY (data->>'v')::double DESC");
     assert_eq!(ordered, [["1e2"], ["10"], ["9.5"]]);
+    let first = collector.rows("SELECT DISTINCT ON (type) position FROM events ORDER BY type, position, position DESC");
+    assert_eq!(first, [[1]], "what is sorted by twice");
+    assert_eq!(one("SELECT first_value(position ORDER BY position DESC, position) FROM events GROUP BY type"), 6);
     let joined = "SELECT count(*) FROM events a JOIN events b ON a.data->>'v' = b.data->>'v'";
     assert_eq!(one(joined), 5);
     assert_eq!(one("SELECT count(*) FROM events WHERE (data->>'v')::int BETWEEN 1 AND 10"), 1, "9.5 is no int");

@@ -9,8 +9,9 @@ use crate::path::PathsIntoData;
 use crate::relations;
 use datafusion::sql::parser::{DFParser, Statement};
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CastKind, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments,
-    Ident, Query, Select, SelectItem, SetExpr, Statement as Sql, TableFactor, VisitMut, VisitorMut,
+    BinaryOperator, CastKind, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
+    FunctionArgumentList, FunctionArguments, Ident, OrderBy, OrderByExpr, OrderByKind, Query, Select, SelectItem,
+    SetExpr, Statement as Sql, TableFactor, VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
@@ -100,6 +101,9 @@ impl VisitorMut for Rewrite<'_> {
             return refused("a query that writes or locks is not allowed here");
         }
         self.0.sort_by_names(query);
+        if let Some(OrderBy { kind: OrderByKind::Expressions(sorts), .. }) = &mut query.order_by {
+            each_once(sorts);
+        }
         // What it sorts by is asked of the same tables.
         match &*query.body {
             SetExpr::Select(select) => self.0.enter(&select.from),
@@ -150,6 +154,13 @@ impl VisitorMut for Rewrite<'_> {
         if let Expr::BinaryOp { op: BinaryOperator::HashArrow | BinaryOperator::HashLongArrow, .. } = expr {
             let advice = "#> and #>> are not known here: ask step by step, data->'a'->>'b'";
             return ControlFlow::Break(QueryError::Invalid(advice.to_owned()));
+        }
+        if let Expr::Function(Function { args: FunctionArguments::List(list), .. }) = expr {
+            for clause in &mut list.clauses {
+                if let FunctionArgumentClause::OrderBy(sorts) = clause {
+                    each_once(sorts);
+                }
+            }
         }
         if let Expr::Function(function) = expr {
             return pads_little(function);
@@ -213,6 +224,16 @@ fn pads_little(function: &Function) -> ControlFlow<QueryError> {
 
 /// The function that follows a path in one call, as JSON.
 const AS_JSON: &str = "json_get";
+
+/// What is sorted by a second time changes nothing, and some functions of DataFusion cannot have it.
+fn each_once(sorts: &mut Vec<OrderByExpr>) {
+    let mut before: Vec<Expr> = Vec::new();
+    sorts.retain(|sort| {
+        let is_new = !before.contains(&sort.expr);
+        before.push(sort.expr.clone());
+        is_new
+    });
+}
 
 /// `data->'a'->'b'` becomes one call with the whole path. Planned step by step, the time doubles with each.
 fn flatten(expr: &mut Expr) {
