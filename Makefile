@@ -144,7 +144,7 @@ ratios: tools ## What an event costs as a ratio to a fixed baseline, beside what
 	@cargo bench --profile release --locked --quiet --workspace --bench ratios -- $(RATIOS)
 
 .PHONY: package
-package: tools ## Pack a release build into ./dist: .deb, tar file, OCI image, SBOM, checksums (PARTS="deb tar")
+package: tools ## Pack a release build into ./dist: .deb, tar file, OCI image, SBOM, checksums; the same bytes each time (PARTS="deb tar")
 	@deploy/package/build
 
 # A version such as 1.2.3, or major, minor, patch; without one it is what the changelog asks for.
