@@ -11,6 +11,7 @@ mod data_dir;
 mod demo;
 mod doctor;
 mod exported;
+mod inspect;
 mod memory;
 mod own;
 mod rejected;
@@ -76,6 +77,11 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Look at the folder, the disk, the machine, the configuration and the running collector, and say what has to be mended.
     Doctor(doctor::DoctorArgs),
+    /// Show what lies in the data folder, whether a collector runs over it or not, and whether it is whole.
+    Inspect {
+        #[command(subcommand)]
+        command: inspect::InspectCommand,
+    },
     /// Load a running collector, then prove that nothing was lost or doubled.
     Bench(bench::BenchArgs),
     #[command(hide = true)]
@@ -118,6 +124,7 @@ fn main() -> ExitCode {
         Command::Config { command } => configuration(&command, &environment),
         Command::Demo(args) => demo::run(&args),
         Command::Doctor(args) => doctor::run(&args, &environment),
+        Command::Inspect { command } => inspect::run(&command, &environment),
         Command::Bench(args) => bench::run(&args, &environment),
         Command::PackageFiles(files) => files.write(Cli::command()).map_err(Into::into),
     };

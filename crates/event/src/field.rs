@@ -35,6 +35,15 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// As SQL calls it.
+    pub fn sql(self) -> &'static str {
+        match self {
+            Self::Double => "double",
+            Self::Boolean => "boolean",
+            Self::Text => "text",
+        }
+    }
+
     /// As Arrow has it.
     pub fn data_type(self) -> DataType {
         match self {

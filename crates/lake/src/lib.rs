@@ -43,3 +43,4 @@ pub use metrics::LakeMetrics;
 pub use retention::Retention;
 pub use snapshot::{LakeFile, LiveChunk, Newest, Snapshot, View};
 pub use stats::{FileStats, Range};
+pub use table::look;

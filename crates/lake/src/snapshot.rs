@@ -51,6 +51,29 @@ impl LakeFile {
         Some(noted(&footer, SEEN).map_or_else(SeenFields::unknown, SeenFields::from_json))
     }
 
+    /// What is wrong with it, by its size and its footer; none when nothing is.
+    pub fn damage(&self, root: &Path) -> Option<String> {
+        let path = root.join(&self.path);
+        match std::fs::metadata(&path) {
+            Err(error) => return Some(error.to_string()),
+            Ok(found) if found.len() != self.bytes => {
+                return Some(format!("it has {} bytes, and the table says {}", found.len(), self.bytes));
+            }
+            Ok(_) => {}
+        }
+        let read = File::open(&path).map_err(|error| error.to_string());
+        let footer = read
+            .and_then(|file| ParquetMetaDataReader::new().parse_and_finish(&file).map_err(|error| error.to_string()));
+        match footer {
+            Err(error) => Some(error),
+            Ok(footer) => {
+                let rows = footer.file_metadata().num_rows();
+                (u64::try_from(rows) != Ok(self.stats.rows))
+                    .then(|| format!("it has {rows} events, and the table says {}", self.stats.rows))
+            }
+        }
+    }
+
     fn footer(&self, root: &Path) -> Option<ParquetMetaData> {
         let file = File::open(root.join(&self.path)).ok()?;
         ParquetMetaDataReader::new().parse_and_finish(&file).ok()

@@ -36,6 +36,19 @@ pub(crate) async fn open_or_create(dir: &Path, schema: &SchemaRef) -> Result<Del
     Ok(table)
 }
 
+/// What lies in `dir`, for who only looks: a collector may write there meanwhile, and what it sealed last is not told. None when there is no table.
+///
+/// # Errors
+/// [`LakeError`]: there is one that cannot be read.
+pub async fn look(dir: &Path) -> Result<Option<Snapshot>, LakeError> {
+    if !dir.join("_delta_log").is_dir() {
+        return Ok(None);
+    }
+    let mut table = DeltaTable::new(log_store(dir)?);
+    table.load().await?;
+    snapshot(&table, dir, Uuid::nil(), &FieldRules::default()).await.map(Some)
+}
+
 fn log_store(dir: &Path) -> Result<LogStoreRef, LakeError> {
     let url = deltalake_core::ensure_table_uri(dir.to_string_lossy())?;
     let builder = DeltaTableBuilder::from_url(url.clone())?.with_storage_backend(Arc::new(DurableStore::new()), url);

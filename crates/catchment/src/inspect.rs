@@ -1,0 +1,149 @@
+//! `catchment inspect`: what lies in the data folder, whether a collector runs over it or not. It changes nothing.
+
+use crate::config;
+use crate::settings::Settings;
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+use lake::{LakeFile, Range, Snapshot};
+use nowwhat::Environment;
+use nowwhat::cli::{SettingsArgs, print, printable};
+use nowwhat::config::Sources;
+use serde_json::{Value, json};
+use std::fmt::Write;
+use std::path::PathBuf;
+
+/// What is looked at.
+#[derive(Subcommand)]
+pub(crate) enum InspectCommand {
+    /// The lake: its version, events, columns of fields and data files, and whether each file is whole.
+    Lake(LakeArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct LakeArgs {
+    #[command(flatten)]
+    settings: SettingsArgs,
+    /// Folder of all data [default: data.dir of the configuration].
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// The paths of the data files alone, one a line, for programs that read Parquet and not Delta.
+    #[arg(long, conflicts_with = "json")]
+    files: bool,
+    /// Answer as JSON, with all data files.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(command: &InspectCommand, environment: &Environment) -> anyhow::Result<()> {
+    match command {
+        InspectCommand::Lake(args) => lake(args, environment),
+    }
+}
+
+/// `catchment inspect lake`.
+fn lake(args: &LakeArgs, environment: &Environment) -> anyhow::Result<()> {
+    let service = config::service();
+    let flags = args.data_dir.iter().map(|dir| ("data.dir", dir.display().to_string(), "--data-dir")).collect();
+    let settings =
+        Settings::from_loaded(&service.load(&Sources { flags, ..args.settings.sources(&service) }, environment)?);
+    let dir = std::path::absolute(settings.data.dir.join("lake"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let found = runtime.block_on(lake::look(&dir)).with_context(|| format!("{} cannot be read", dir.display()))?;
+    let Some(lake) = found else {
+        bail!(
+            "there is no lake in {}: a collector makes it at its first start; say with --data-dir where it is",
+            dir.display()
+        );
+    };
+    if args.files {
+        let paths = lake.files.iter().map(|file| format!("{}\n", lake.root.join(&file.path).display()));
+        return Ok(print(paths.collect::<String>())?);
+    }
+    let damaged: Vec<(&LakeFile, String)> =
+        lake.files.iter().filter_map(|file| Some((file.as_ref(), file.damage(&lake.root)?))).collect();
+    let columns_max = settings.fields.columns_max;
+    print(if args.json { as_json(&lake, &damaged, columns_max) } else { as_lines(&lake, &damaged, columns_max) })?;
+    match damaged.len() {
+        0 => Ok(()),
+        1 => bail!("1 data file is damaged: what it holds can come back from a copy of the folder"),
+        more => bail!("{more} data files are damaged: what they hold can come back from a copy of the folder"),
+    }
+}
+
+fn as_lines(lake: &Snapshot, damaged: &[(&LakeFile, String)], columns_max: usize) -> String {
+    let (rows, bytes) = (rows(lake), bytes(lake));
+    let mut text = format!("table    {}, version {}\n", lake.root.display(), lake.version);
+    let positions = match (lake.files.iter().filter_map(|f| f.stats.position.min).min(), highest(lake)) {
+        (Some(first), Some(last)) => format!(", positions {first} to {last}"),
+        _ => String::new(),
+    };
+    let _ = writeln!(
+        text,
+        "events   {rows}{positions}; {} expired, {} erased before",
+        lake.expired_rows - lake.erased_rows,
+        lake.erased_rows
+    );
+    let _ = writeln!(
+        text,
+        "files    {}, {:.1} MB, {:.1} bytes an event",
+        lake.files.len(),
+        bytes as f64 / 1e6,
+        bytes as f64 / rows.max(1) as f64
+    );
+    let fields = lake.fields.iter().map(|field| format!("\n         {} {}", field.column(), field.kind.sql()));
+    let _ = writeln!(
+        text,
+        "columns  {} of {columns_max} for fields of data{}",
+        lake.fields.len(),
+        printable(&fields.collect::<String>())
+    );
+    for (file, damage) in damaged {
+        let _ = writeln!(text, "BAD      {}: {}", lake.root.join(&file.path).display(), printable(damage));
+    }
+    text
+}
+
+fn as_json(lake: &Snapshot, damaged: &[(&LakeFile, String)], columns_max: usize) -> String {
+    let times = |range: &Range<i64>| json!({"min": range.min.map(time), "max": range.max.map(time)});
+    let file = |file: &LakeFile| {
+        let damage = damaged.iter().find(|(other, _)| other.path == file.path).map(|(_, damage)| damage);
+        json!({
+            "path": lake.root.join(&file.path),
+            "bytes": file.bytes,
+            "rows": file.stats.rows,
+            "position": {"min": file.stats.position.min, "max": file.stats.position.max},
+            "time": times(&file.stats.time),
+            "received_at": times(&file.stats.received_at),
+            "damage": damage,
+        })
+    };
+    let fields = lake.fields.iter().map(|field| json!({"name": field.column(), "type": field.kind.sql()}));
+    let answer = json!({
+        "table": lake.root,
+        "version": lake.version,
+        "rows": rows(lake),
+        "bytes": bytes(lake),
+        "expired_rows": lake.expired_rows - lake.erased_rows,
+        "erased_rows": lake.erased_rows,
+        "columns_max": columns_max,
+        "fields": fields.collect::<Vec<Value>>(),
+        "files": lake.files.iter().map(|one| file(one)).collect::<Vec<Value>>(),
+    });
+    format!("{answer}\n")
+}
+
+fn time(micros: i64) -> String {
+    jiff::Timestamp::from_microsecond(micros).map_or_else(|_| micros.to_string(), |time| time.to_string())
+}
+
+fn rows(lake: &Snapshot) -> u64 {
+    lake.files.iter().map(|file| file.stats.rows).sum()
+}
+
+fn bytes(lake: &Snapshot) -> u64 {
+    lake.files.iter().map(|file| file.bytes).sum()
+}
+
+fn highest(lake: &Snapshot) -> Option<i64> {
+    lake.files.iter().filter_map(|file| file.stats.position.max).max()
+}
