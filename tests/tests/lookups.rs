@@ -6,6 +6,8 @@ use tests::Collector;
 /// More than a row group of a data file takes.
 const EVENTS: u64 = 140_000;
 const BATCH: u64 = 20_000;
+/// The event whose field is a text, and has to be read from there.
+const ODD: u64 = 500;
 /// More ids than are looked for.
 const MANY: u64 = 40;
 
@@ -18,7 +20,9 @@ fn filled() -> (tempfile::TempDir, Collector) {
         // Times repeat, and their order is not that of the events.
         let line = |n: u64| {
             let time = 1_700_000_000_000_000 + n * 7919 % 1000 * 1_000_000;
-            format!("{{\"id\":\"{prefix}-{n}\",\"type\":\"t\",\"time\":{time},\"data\":{{\"n\":{n}}}}}\n")
+            // One is no number.
+            let value = if n == ODD { format!("\"{n}\"") } else { n.to_string() };
+            format!("{{\"id\":\"{prefix}-{n}\",\"type\":\"t\",\"time\":{time},\"data\":{{\"n\":{value}}}}}\n")
         };
         let lines: String = numbers.clone().map(line).collect();
         assert_eq!(collector.send(token, lines.as_bytes()).json()["accepted"], numbers.end - numbers.start);
@@ -111,4 +115,21 @@ fn the_first_rows_of_an_order_are_those_of_all_rows() {
     };
     assert!(plan("time DESC LIMIT 10") && plan("time DESC, position DESC LIMIT 10 OFFSET 5"));
     assert!(!plan("time DESC") && !plan("id LIMIT 10") && !plan("position % 7 LIMIT 10"));
+}
+
+#[test]
+fn one_odd_value_leaves_the_columns_of_the_other_row_groups() {
+    let (_dir, collector) = filled();
+    let all: u64 = (0..EVENTS).sum::<u64>() + (0..50).sum::<u64>();
+    assert_eq!(
+        collector.rows("SELECT sum(data.n), count(data.n) FROM events"),
+        [[json!(all as f64), json!(EVENTS + 50)]]
+    );
+    assert_eq!(collector.rows("SELECT count(*) FROM (SELECT data.n FROM events)"), [[json!(EVENTS + 50)]]);
+    assert_eq!(collector.rows("SELECT count(*) FROM events WHERE data.n = 500 AND id = 'k-500'"), [[json!(1)]]);
+    assert_eq!(collector.rows("SELECT count(*) FROM events WHERE data.n = 501 AND id = 'k-501'"), [[json!(1)]]);
+    let plan = collector.rows("EXPLAIN SELECT avg(data.n) FROM events WHERE data.n > 5")[1][1].to_string();
+    let scans: Vec<&str> = plan.split("DataSourceExec").skip(1).collect();
+    assert_eq!(scans.len(), 2, "{plan}");
+    assert_eq!(scans.iter().filter(|scan| scan.contains("CASE WHEN data_rest")).count(), 1, "{plan}");
 }

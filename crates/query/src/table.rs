@@ -35,6 +35,8 @@ use datafusion::physical_plan::union::UnionExec;
 use futures::{StreamExt, stream};
 use lake::{LakeFile, LiveChunk, View};
 use object_store::ObjectStore;
+use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
+use parquet::file::statistics::Statistics as Bounds;
 use std::collections::HashMap;
 use std::fs::File;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -109,16 +111,17 @@ impl Events {
         let mut groups: Vec<Vec<PartitionedFile>> = vec![Vec::new(); scan.partitions.min(files.len()).max(1)];
         let count = groups.len();
         // Newest first, so that a question for the last events finds them in the first files.
-        for (n, Part { file, row_groups }) in files.iter().rev().enumerate() {
-            let statistics = Arc::new(statistics(file, &self.file_schema));
-            let known = PartitionedFile::new(file.path.clone(), file.bytes).with_statistics(statistics);
-            let known = known.with_extension(Whole(file.stats.whole));
+        for (n, Part { file, row_groups, whole, rows }) in files.iter().rev().enumerate() {
+            let statistics =
+                Statistics { num_rows: Precision::Exact(*rows as usize), ..statistics(file, &self.file_schema) };
+            let known = PartitionedFile::new(file.path.clone(), file.bytes).with_statistics(Arc::new(statistics));
+            let known = known.with_extension(Whole(*whole));
             groups[n % count].push(match row_groups {
                 Some(some) => known.with_extension(some.clone()),
                 None => known,
             });
         }
-        let rows: u64 = files.iter().map(|part| part.file.stats.rows).sum();
+        let rows: u64 = files.iter().map(|part| part.rows).sum();
         let mut total = Statistics::new_unknown(&self.file_schema);
         total.num_rows = Precision::Exact(rows as usize);
         let url = ObjectStoreUrl::parse(LAKE_URL)?;
@@ -137,11 +140,13 @@ impl Events {
         let may_have = |file: Arc<LakeFile>| {
             let ids = ids.clone();
             async move {
-                let found = self.row_groups_with(&file, ids, lake).await;
-                if let Err(error) = &found {
-                    tracing::debug!(file = file.path, %error, "the filters of ids cannot be read: all of the file is");
+                match self.row_groups_with(&file, ids, lake).await {
+                    Ok(found) => Part { row_groups: Some(found), ..Part::whole(file) },
+                    Err(error) => {
+                        tracing::debug!(file = file.path, %error, "the filters of ids cannot be read: all of the file is");
+                        Part::whole(file)
+                    }
                 }
-                Part { file, row_groups: found.ok() }
             }
         };
         let parts: Vec<Part> = stream::iter(files).map(may_have).buffered(FOOTERS_AT_ONCE).collect().await;
@@ -161,12 +166,7 @@ impl Events {
         if let Some(known) = locked(&self.with_ids).get(&looked_for) {
             return Ok(known.clone());
         }
-        let known = PartitionedFile::new(file.path.clone(), file.bytes);
-        let footer = DFParquetMetadata::new(lake.files.as_ref(), &known.object_meta)
-            .with_metadata_size_hint(Some(FOOTER_BYTES))
-            .with_file_metadata_cache(Some(lake.footers.clone()))
-            .fetch_metadata()
-            .await?;
+        let footer = lake.footer(file).await?;
         let path = self.view.lake.root.join(&file.path);
         let look = move || File::open(path).and_then(|file| ids::may_have(&file, &footer, &ids));
         let found =
@@ -201,16 +201,72 @@ pub(crate) fn source(
     }
 }
 
-/// A file that is read, and which of its row groups: all, when nothing is told.
+/// What is read of a file.
 struct Part {
     file: Arc<LakeFile>,
+    /// All, when nothing is told.
     row_groups: Option<ParquetAccessPlan>,
+    /// As [`lake::FileStats::whole`], of these row groups.
+    whole: i32,
+    rows: u64,
+}
+
+impl Part {
+    /// Nothing of the file yet.
+    fn none_of(&self, row_groups: usize) -> Self {
+        let none = ParquetAccessPlan::new_none(row_groups);
+        Self { file: self.file.clone(), row_groups: Some(none), whole: event::WHOLE, rows: 0 }
+    }
+
+    fn add(&mut self, number: usize, group: &RowGroupMetaData, whole: i32) {
+        if let Some(row_groups) = &mut self.row_groups {
+            row_groups.scan(number);
+        }
+        self.whole = self.whole.min(whole);
+        self.rows += u64::try_from(group.num_rows()).unwrap_or(0);
+    }
+
+    fn whole(file: Arc<LakeFile>) -> Self {
+        let (whole, rows) = (file.stats.whole, file.stats.rows);
+        Self { file, row_groups: None, whole, rows }
+    }
 }
 
 /// The lake's files as DataFusion reads them.
 struct LakeStore<'a> {
     files: &'a Arc<dyn ObjectStore>,
     footers: &'a Arc<FileMetadataCache>,
+}
+
+impl LakeStore<'_> {
+    async fn footer(&self, file: &LakeFile) -> Result<Arc<ParquetMetaData>> {
+        let known = PartitionedFile::new(file.path.clone(), file.bytes);
+        let footer = DFParquetMetadata::new(self.files.as_ref(), &known.object_meta)
+            .with_metadata_size_hint(Some(FOOTER_BYTES))
+            .with_file_metadata_cache(Some(self.footers.clone()));
+        footer.fetch_metadata().await
+    }
+
+    /// The row groups whose texts need not be read for columns of smaller numbers than `asked`, and the others: one odd value in a file
+    /// leaves the columns of most of it.
+    async fn split(&self, part: Part, asked: i64) -> (Option<Part>, Option<Part>) {
+        let Ok(footer) = self.footer(&part.file).await else {
+            return (None, Some(part));
+        };
+        let count = footer.num_row_groups();
+        let (mut whole, mut odd) = (part.none_of(count), part.none_of(count));
+        let all = part.row_groups.clone().unwrap_or_else(|| ParquetAccessPlan::new_all(count));
+        for (n, group) in footer.row_groups().iter().enumerate().filter(|(n, _)| all.should_scan(*n)) {
+            let rest = smallest_rest(group);
+            let side = if i64::from(rest) >= asked { &mut whole } else { &mut odd };
+            side.add(n, group, rest);
+        }
+        match (whole.rows, odd.rows) {
+            (0, _) => (None, Some(part)),
+            (_, 0) => (Some(whole), None),
+            _ => (Some(whole), Some(odd)),
+        }
+    }
 }
 
 /// What one scan was asked for.
@@ -263,11 +319,12 @@ impl TableProvider for Events {
         let lake = LakeStore { files: &store, footers: &footers };
         let files: Vec<Part> = match predicate.as_ref().and_then(ids::asked) {
             Some(ids) => self.with_ids(files, ids, &lake).await,
-            None => files.into_iter().map(|file| Part { file, row_groups: None }).collect(),
+            None => files.into_iter().map(Part::whole).collect(),
         };
         self.metrics.files_read.inc_by(files.len() as u64);
         self.metrics.files_skipped.inc_by((self.view.lake.files.len() - files.len()) as u64);
-        let reader: Arc<dyn ParquetFileReaderFactory> = Arc::new(CachedParquetFileReaderFactory::new(store, footers));
+        let reader: Arc<dyn ParquetFileReaderFactory> =
+            Arc::new(CachedParquetFileReaderFactory::new(store.clone(), footers.clone()));
         let scan = Scan {
             projection,
             limit,
@@ -283,10 +340,19 @@ impl TableProvider for Events {
             let rows = (BATCH_BYTES / widest).clamp(1, BATCH_ROWS as u64);
             self.batch_rows.fetch_min(rows as usize, Ordering::Relaxed);
         }
-        // Files whose texts need not be read for the fields that are asked for, apart from the others.
+        // What need not be read for the fields that are asked for, apart from the rest.
         let asked = self.asked.load(Ordering::Relaxed) as i64;
-        let (from_columns, from_texts): (Vec<_>, Vec<_>) =
-            files.into_iter().partition(|part| i64::from(part.file.stats.whole) >= asked);
+        let (mut from_columns, mut from_texts) = (Vec::new(), Vec::new());
+        for part in files {
+            match i64::from(part.whole) >= asked {
+                true => from_columns.push(part),
+                false => {
+                    let (whole, odd) = lake.split(part, asked).await;
+                    from_columns.extend(whole);
+                    from_texts.extend(odd);
+                }
+            }
+        }
         for files in [from_columns, from_texts] {
             if !files.is_empty() {
                 parts.push(self.lake(&files, predicate.clone(), scan)?);
@@ -312,6 +378,15 @@ fn live_data_bytes(chunk: &LiveChunk) -> Option<u64> {
 
 fn all_columns() -> Vec<usize> {
     (0..SCHEMA.fields().len()).collect()
+}
+
+/// The smallest [`event::REST`] of a row group; 0 where it is not known.
+fn smallest_rest(group: &RowGroupMetaData) -> i32 {
+    let rest = group.columns().iter().find(|column| column.column_path().parts() == [event::REST]);
+    match rest.and_then(|column| column.statistics()) {
+        Some(Bounds::Int32(rest)) if rest.null_count_opt() == Some(0) => rest.min_opt().copied().unwrap_or(0),
+        _ => 0,
+    }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
