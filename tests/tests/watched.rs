@@ -10,7 +10,7 @@ fn without_threshold(alert: &str) -> String {
     // Nothing is there while all is well.
     let alert = alert.strip_prefix("absent(").and_then(|a| a.strip_suffix(')')).unwrap_or(alert);
     // What asks for something of hours ago finds it now.
-    let alert = alert.replace(" offset 6h", "");
+    let alert = alert.replace(" offset 6h", "").replace(" offset 10m", "");
     [">", "<", "==", "!=", ">=", "<="]
         .iter()
         .fold(alert, |text, comparison| text.replace(&format!(" {comparison} "), &format!(" {comparison} bool ")))
