@@ -268,7 +268,7 @@ fn duckdb(collector: &Collector) -> Option<Vec<Value>> {
 import deltalake, duckdb, json, sys, time
 files = deltalake.DeltaTable(sys.argv[1]).file_uris()
 db = duckdb.connect()
-db.execute("SET threads = 2; SET enable_object_cache = true")
+db.execute("SET threads = 2; SET enable_object_cache = true; SET enable_progress_bar = false")
 db.execute("CREATE VIEW lake AS SELECT * FROM read_parquet({{}}, hive_partitioning = false)".format(files))
 answers = []
 for sql in json.loads(r'''{}'''):

@@ -128,6 +128,16 @@ fn one_odd_value_leaves_the_columns_of_the_other_row_groups() {
     assert_eq!(collector.rows("SELECT count(*) FROM (SELECT data.n FROM events)"), [[json!(EVENTS + 50)]]);
     assert_eq!(collector.rows("SELECT count(*) FROM events WHERE data.n = 500 AND id = 'k-500'"), [[json!(1)]]);
     assert_eq!(collector.rows("SELECT count(*) FROM events WHERE data.n = 501 AND id = 'k-501'"), [[json!(1)]]);
+    let sums = "SELECT (SELECT count(*) FROM events), sum(data.n), min(data.n), max(position) FROM events";
+    assert_eq!(collector.rows(sums), [[json!(EVENTS + 50), json!(all as f64), json!(0.0), json!(EVENTS + 50)]]);
+    let by_sensor = "SELECT sensor, count(data.n) FROM events GROUP BY sensor ORDER BY sensor";
+    assert_eq!(collector.rows(by_sensor), [[json!("a"), json!(80_050)], [json!("b"), json!(60_000)]]);
+    let around =
+        "SELECT data.n FROM events WHERE data.n BETWEEN 499 AND 501 AND id LIKE 'k-%' ORDER BY position DESC LIMIT 2";
+    assert_eq!(collector.rows(around), [[json!(501.0)], [json!(500.0)]]);
+    let many: Vec<String> = (480..480 + MANY).map(|n| format!("'k-{n}'")).collect();
+    let many = format!("SELECT count(*) FROM events WHERE data.n > 5 AND id IN ({})", many.join(", "));
+    assert_eq!(collector.rows(&many), [[json!(MANY)]]);
     let plan = collector.rows("EXPLAIN SELECT avg(data.n) FROM events WHERE data.n > 5")[1][1].to_string();
     let scans: Vec<&str> = plan.split("DataSourceExec").skip(1).collect();
     assert_eq!(scans.len(), 2, "{plan}");

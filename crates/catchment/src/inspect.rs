@@ -9,13 +9,15 @@ use nowwhat::Environment;
 use nowwhat::cli::{SettingsArgs, print, printable};
 use nowwhat::config::Sources;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 /// What is looked at.
 #[derive(Subcommand)]
 pub(crate) enum InspectCommand {
-    /// The lake: its version, events, columns of fields and data files, and whether each file is whole.
+    /// The lake: its version, events, columns of fields and data files, and whether each file is there, by its size and footer.
     Lake(LakeArgs),
 }
 
@@ -47,20 +49,30 @@ fn lake(args: &LakeArgs, environment: &Environment) -> anyhow::Result<()> {
     let settings =
         Settings::from_loaded(&service.load(&Sources { flags, ..args.settings.sources(&service) }, environment)?);
     let dir = std::path::absolute(settings.data.dir.join("lake"))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let found = runtime.block_on(lake::look(&dir)).with_context(|| format!("{} cannot be read", dir.display()))?;
-    let Some(lake) = found else {
-        bail!(
-            "there is no lake in {}: a collector makes it at its first start; say with --data-dir where it is",
-            dir.display()
-        );
-    };
+    match std::fs::metadata(dir.join("_delta_log")) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            bail!(
+                "there is no lake in {}: a collector makes it at its first start; say with --data-dir where it is",
+                dir.display()
+            );
+        }
+        Err(error) => {
+            return Err(error)
+                .with_context(|| format!("{} cannot be read: run this as the user of the collector", dir.display()));
+        }
+        Ok(_) => {}
+    }
+    let lake = looked(&dir)?;
     if args.files {
         let paths = lake.files.iter().map(|file| format!("{}\n", lake.root.join(&file.path).display()));
         return Ok(print(paths.collect::<String>())?);
     }
-    let damaged: Vec<(&LakeFile, String)> =
-        lake.files.iter().filter_map(|file| Some((file.as_ref(), file.damage(&lake.root)?))).collect();
+    let mut damaged = damage(&lake)?;
+    if !damaged.is_empty() {
+        // What an erasure has taken out meanwhile is gone, and not damaged.
+        let now = looked(&dir)?;
+        damaged.retain(|path, _| now.files.iter().any(|file| file.path == *path));
+    }
     let columns_max = settings.fields.columns_max;
     print(if args.json { as_json(&lake, &damaged, columns_max) } else { as_lines(&lake, &damaged, columns_max) })?;
     match damaged.len() {
@@ -70,7 +82,26 @@ fn lake(args: &LakeArgs, environment: &Environment) -> anyhow::Result<()> {
     }
 }
 
-fn as_lines(lake: &Snapshot, damaged: &[(&LakeFile, String)], columns_max: usize) -> String {
+/// By the path of a file, what is wrong with it.
+type Damage = BTreeMap<String, String>;
+
+fn looked(dir: &Path) -> anyhow::Result<Snapshot> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(lake::look(dir)).with_context(|| format!("{} cannot be read", dir.display()))
+}
+
+fn damage(lake: &Snapshot) -> anyhow::Result<Damage> {
+    let mut damaged = Damage::new();
+    for file in &lake.files {
+        let found = file.damage(&lake.root);
+        if let Some(what) = found.with_context(|| format!("{} cannot be read", lake.root.join(&file.path).display()))? {
+            damaged.insert(file.path.clone(), what);
+        }
+    }
+    Ok(damaged)
+}
+
+fn as_lines(lake: &Snapshot, damaged: &Damage, columns_max: usize) -> String {
     let (rows, bytes) = (rows(lake), bytes(lake));
     let mut text = format!("table    {}, version {}\n", lake.root.display(), lake.version);
     let positions = match (lake.files.iter().filter_map(|f| f.stats.position.min).min(), highest(lake)) {
@@ -80,7 +111,7 @@ fn as_lines(lake: &Snapshot, damaged: &[(&LakeFile, String)], columns_max: usize
     let _ = writeln!(
         text,
         "events   {rows}{positions}; {} expired, {} erased before",
-        lake.expired_rows - lake.erased_rows,
+        lake.expired_rows.saturating_sub(lake.erased_rows),
         lake.erased_rows
     );
     let _ = writeln!(
@@ -97,16 +128,18 @@ fn as_lines(lake: &Snapshot, damaged: &[(&LakeFile, String)], columns_max: usize
         lake.fields.len(),
         printable(&fields.collect::<String>())
     );
-    for (file, damage) in damaged {
-        let _ = writeln!(text, "BAD      {}: {}", lake.root.join(&file.path).display(), printable(damage));
+    for (path, damage) in damaged {
+        let _ = writeln!(text, "BAD      {}: {}", lake.root.join(path).display(), printable(damage));
+    }
+    if damaged.is_empty() {
+        text += "good     all data files are there, by their sizes and footers\n";
     }
     text
 }
 
-fn as_json(lake: &Snapshot, damaged: &[(&LakeFile, String)], columns_max: usize) -> String {
+fn as_json(lake: &Snapshot, damaged: &Damage, columns_max: usize) -> String {
     let times = |range: &Range<i64>| json!({"min": range.min.map(time), "max": range.max.map(time)});
     let file = |file: &LakeFile| {
-        let damage = damaged.iter().find(|(other, _)| other.path == file.path).map(|(_, damage)| damage);
         json!({
             "path": lake.root.join(&file.path),
             "bytes": file.bytes,
@@ -114,7 +147,7 @@ fn as_json(lake: &Snapshot, damaged: &[(&LakeFile, String)], columns_max: usize)
             "position": {"min": file.stats.position.min, "max": file.stats.position.max},
             "time": times(&file.stats.time),
             "received_at": times(&file.stats.received_at),
-            "damage": damage,
+            "damage": damaged.get(&file.path),
         })
     };
     let fields = lake.fields.iter().map(|field| json!({"name": field.column(), "type": field.kind.sql()}));
@@ -123,7 +156,7 @@ fn as_json(lake: &Snapshot, damaged: &[(&LakeFile, String)], columns_max: usize)
         "version": lake.version,
         "rows": rows(lake),
         "bytes": bytes(lake),
-        "expired_rows": lake.expired_rows - lake.erased_rows,
+        "expired_rows": lake.expired_rows.saturating_sub(lake.erased_rows),
         "erased_rows": lake.erased_rows,
         "columns_max": columns_max,
         "fields": fields.collect::<Vec<Value>>(),
@@ -133,7 +166,9 @@ fn as_json(lake: &Snapshot, damaged: &[(&LakeFile, String)], columns_max: usize)
 }
 
 fn time(micros: i64) -> String {
-    jiff::Timestamp::from_microsecond(micros).map_or_else(|_| micros.to_string(), |time| time.to_string())
+    // The table knows milliseconds.
+    jiff::Timestamp::from_millisecond(micros.div_euclid(1000))
+        .map_or_else(|_| micros.to_string(), |time| time.to_string())
 }
 
 fn rows(lake: &Snapshot) -> u64 {

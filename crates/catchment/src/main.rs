@@ -77,7 +77,7 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Look at the folder, the disk, the machine, the configuration and the running collector, and say what has to be mended.
     Doctor(doctor::DoctorArgs),
-    /// Show what lies in the data folder, whether a collector runs over it or not, and whether it is whole.
+    /// Show what lies in the data folder, whether a collector runs over it or not.
     Inspect {
         #[command(subcommand)]
         command: inspect::InspectCommand,

@@ -248,13 +248,7 @@ impl Lake {
             let size = bytes.len() as u64;
             self.shared.store.put(&StorePath::from(path.as_str()), PutPayload::from(bytes)).await?;
             self.shared.metrics.written_bytes.inc_by(size);
-            files.push(LakeFile {
-                path,
-                bytes: size,
-                modified_millis: now_millis(),
-                stats,
-                data_bytes: OnceLock::new(),
-            });
+            files.push(LakeFile { path, bytes: size, modified_millis: now_millis(), stats, known: OnceLock::new() });
         }
         self.shared.metrics.encode_seconds.observe(started.elapsed().as_secs_f64());
         Ok((files, fields))

@@ -41,6 +41,6 @@ pub use error::{LakeError, OpenError};
 pub use lake::{Lake, Sealing};
 pub use metrics::LakeMetrics;
 pub use retention::Retention;
-pub use snapshot::{LakeFile, LiveChunk, Newest, Snapshot, View};
+pub use snapshot::{LakeFile, LiveChunk, Newest, RowGroup, Snapshot, View};
 pub use stats::{FileStats, Range};
 pub use table::look;

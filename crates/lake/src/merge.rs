@@ -202,12 +202,6 @@ impl<'a> Output<'a> {
         let failed = |source| LakeError::File { path: path.clone(), source };
         let staged = sink.into_inner().map_err(|e| failed(e.into_error()))?;
         let bytes = staged.place(|staged, place| std::fs::rename(staged, place)).map_err(failed)?;
-        Ok(Some(LakeFile {
-            path,
-            bytes,
-            modified_millis: crate::lake::now_millis(),
-            stats,
-            data_bytes: OnceLock::new(),
-        }))
+        Ok(Some(LakeFile { path, bytes, modified_millis: crate::lake::now_millis(), stats, known: OnceLock::new() }))
     }
 }

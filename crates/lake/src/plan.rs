@@ -101,7 +101,7 @@ mod tests {
     fn file(path: String, received: i64, bytes: u64) -> Arc<LakeFile> {
         let received_at = Range { min: Some(received), max: Some(received) };
         let stats = FileStats { rows: 1, received_at, ..FileStats::default() };
-        Arc::new(LakeFile { path, bytes, modified_millis: 0, stats, data_bytes: OnceLock::new() })
+        Arc::new(LakeFile { path, bytes, modified_millis: 0, stats, known: OnceLock::new() })
     }
 
     fn sealed(position: u64, received: i64) -> Arc<LakeFile> {

@@ -70,13 +70,7 @@ mod tests {
     fn file(last_seconds: i64, bytes: u64) -> Arc<LakeFile> {
         let received_at = Range { min: Some(0), max: Some(last_seconds * 1_000_000) };
         let stats = FileStats { rows: 1, received_at, ..FileStats::default() };
-        Arc::new(LakeFile {
-            path: last_seconds.to_string(),
-            bytes,
-            modified_millis: 0,
-            stats,
-            data_bytes: OnceLock::new(),
-        })
+        Arc::new(LakeFile { path: last_seconds.to_string(), bytes, modified_millis: 0, stats, known: OnceLock::new() })
     }
 
     fn gone(retention: Retention, now_seconds: i64) -> Vec<String> {

@@ -2,11 +2,13 @@
 
 use crate::encode::{SEEN, noted};
 use crate::stats::FileStats;
-use ::event::{Fields, SeenFields};
+use ::event::{Fields, REST, SeenFields};
 use arrow::record_batch::RecordBatch;
-use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
+use parquet::file::statistics::Statistics;
 use std::fmt;
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -21,8 +23,35 @@ pub struct LakeFile {
     pub modified_millis: i64,
     /// What it holds.
     pub stats: FileStats,
-    /// See [`LakeFile::data_bytes`].
-    pub(crate) data_bytes: OnceLock<u64>,
+    /// What its footer says, read once.
+    pub(crate) known: OnceLock<Known>,
+}
+
+/// What is remembered of a footer.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Known {
+    data_bytes: u64,
+    row_groups: Vec<RowGroup>,
+}
+
+/// A row group of a data file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowGroup {
+    /// Number of events.
+    pub rows: u64,
+    /// As [`FileStats::whole`], of these events.
+    pub whole: i32,
+}
+
+impl RowGroup {
+    fn of(group: &RowGroupMetaData) -> Self {
+        let rest = group.columns().iter().find(|column| column.column_path().parts() == [REST]);
+        let whole = match rest.and_then(|column| column.statistics()) {
+            Some(Statistics::Int32(rest)) if rest.null_count_opt() == Some(0) => rest.min_opt().copied(),
+            _ => None,
+        };
+        Self { rows: u64::try_from(group.num_rows()).unwrap_or(0), whole: whole.unwrap_or(0) }
+    }
 }
 
 impl LakeFile {
@@ -35,13 +64,27 @@ impl LakeFile {
     /// How large the data and attributes of an event are on the average, before compression; read from the file once. 0 when it cannot be
     /// read.
     pub fn data_bytes(&self, root: &Path) -> u64 {
-        *self.data_bytes.get_or_init(|| {
-            let footer = self.footer(root);
-            let columns = footer.iter().flat_map(|f| f.row_groups()).flat_map(|group| group.columns());
+        self.known(root).data_bytes
+    }
+
+    /// Its row groups, read from the file once; none when it cannot be read.
+    pub fn row_groups(&self, root: &Path) -> &[RowGroup] {
+        &self.known(root).row_groups
+    }
+
+    fn known(&self, root: &Path) -> &Known {
+        self.known.get_or_init(|| {
+            let Some(footer) = self.footer(root) else {
+                return Known::default();
+            };
+            let columns = footer.row_groups().iter().flat_map(|group| group.columns());
             let large =
                 columns.filter(|c| ["attributes", "data", "data_binary"].contains(&c.column_path().string().as_str()));
             let bytes: i64 = large.map(|c| c.uncompressed_size()).sum();
-            u64::try_from(bytes).unwrap_or(0) / self.stats.rows.max(1)
+            Known {
+                data_bytes: u64::try_from(bytes).unwrap_or(0) / self.stats.rows.max(1),
+                row_groups: footer.row_groups().iter().map(RowGroup::of).collect(),
+            }
         })
     }
 
@@ -52,26 +95,26 @@ impl LakeFile {
     }
 
     /// What is wrong with it, by its size and its footer; none when nothing is.
-    pub fn damage(&self, root: &Path) -> Option<String> {
-        let path = root.join(&self.path);
-        match std::fs::metadata(&path) {
-            Err(error) => return Some(error.to_string()),
-            Ok(found) if found.len() != self.bytes => {
-                return Some(format!("it has {} bytes, and the table says {}", found.len(), self.bytes));
-            }
-            Ok(_) => {}
+    ///
+    /// # Errors
+    /// Whatever keeps it from being read, but that it is gone.
+    pub fn damage(&self, root: &Path) -> std::io::Result<Option<String>> {
+        let file = match File::open(root.join(&self.path)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Some("it is gone".to_owned())),
+            opened => opened?,
+        };
+        let bytes = file.metadata()?.len();
+        if bytes != self.bytes {
+            return Ok(Some(format!("it has {bytes} bytes, and the table says {}", self.bytes)));
         }
-        let read = File::open(&path).map_err(|error| error.to_string());
-        let footer = read
-            .and_then(|file| ParquetMetaDataReader::new().parse_and_finish(&file).map_err(|error| error.to_string()));
-        match footer {
-            Err(error) => Some(error),
+        Ok(match ParquetMetaDataReader::new().parse_and_finish(&file) {
+            Err(error) => Some(error.to_string()),
             Ok(footer) => {
                 let rows = footer.file_metadata().num_rows();
                 (u64::try_from(rows) != Ok(self.stats.rows))
                     .then(|| format!("it has {rows} events, and the table says {}", self.stats.rows))
             }
-        }
+        })
     }
 
     fn footer(&self, root: &Path) -> Option<ParquetMetaData> {

@@ -36,17 +36,14 @@ pub(crate) async fn open_or_create(dir: &Path, schema: &SchemaRef) -> Result<Del
     Ok(table)
 }
 
-/// What lies in `dir`, for who only looks: a collector may write there meanwhile, and what it sealed last is not told. None when there is no table.
+/// What lies in `dir`, for who only looks: a collector may write there meanwhile, and what it sealed last is not told.
 ///
 /// # Errors
-/// [`LakeError`]: there is one that cannot be read.
-pub async fn look(dir: &Path) -> Result<Option<Snapshot>, LakeError> {
-    if !dir.join("_delta_log").is_dir() {
-        return Ok(None);
-    }
+/// [`LakeError`]: there is no table, or none that can be read.
+pub async fn look(dir: &Path) -> Result<Snapshot, LakeError> {
     let mut table = DeltaTable::new(log_store(dir)?);
     table.load().await?;
-    snapshot(&table, dir, Uuid::nil(), &FieldRules::default()).await.map(Some)
+    snapshot(&table, dir, Uuid::nil(), &FieldRules::default()).await
 }
 
 fn log_store(dir: &Path) -> Result<LogStoreRef, LakeError> {
@@ -194,7 +191,7 @@ pub(crate) async fn snapshot(
             bytes,
             modified_millis: view.modification_time(),
             stats,
-            data_bytes: OnceLock::new(),
+            known: OnceLock::new(),
         }));
     }
     let sealed = sealed_position(table, wal).await?;

@@ -33,12 +33,12 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::union::UnionExec;
 use futures::{StreamExt, stream};
-use lake::{LakeFile, LiveChunk, View};
+use lake::{LakeFile, LiveChunk, RowGroup, View};
 use object_store::ObjectStore;
-use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
-use parquet::file::statistics::Statistics as Bounds;
+use parquet::file::metadata::PageIndexPolicy;
 use std::collections::HashMap;
 use std::fs::File;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
@@ -106,12 +106,12 @@ impl Events {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let mut options = TableParquetOptions { global: scan.parquet.clone(), ..TableParquetOptions::default() };
         // Not again, and not all of them.
-        options.global.bloom_filter_on_read = files.iter().any(|part| part.row_groups.is_none());
+        options.global.bloom_filter_on_read = !files.iter().all(|part| part.ids_known);
         let source = source(self.file_schema.clone(), options, scan.reader, predicate);
         let mut groups: Vec<Vec<PartitionedFile>> = vec![Vec::new(); scan.partitions.min(files.len()).max(1)];
         let count = groups.len();
         // Newest first, so that a question for the last events finds them in the first files.
-        for (n, Part { file, row_groups, whole, rows }) in files.iter().rev().enumerate() {
+        for (n, Part { file, row_groups, whole, rows, .. }) in files.iter().rev().enumerate() {
             let statistics =
                 Statistics { num_rows: Precision::Exact(*rows as usize), ..statistics(file, &self.file_schema) };
             let known = PartitionedFile::new(file.path.clone(), file.bytes).with_statistics(Arc::new(statistics));
@@ -141,7 +141,7 @@ impl Events {
             let ids = ids.clone();
             async move {
                 match self.row_groups_with(&file, ids, lake).await {
-                    Ok(found) => Part { row_groups: Some(found), ..Part::whole(file) },
+                    Ok(found) => Part { row_groups: Some(found), ids_known: true, ..Part::whole(file) },
                     Err(error) => {
                         tracing::debug!(file = file.path, %error, "the filters of ids cannot be read: all of the file is");
                         Part::whole(file)
@@ -166,7 +166,13 @@ impl Events {
         if let Some(known) = locked(&self.with_ids).get(&looked_for) {
             return Ok(known.clone());
         }
-        let footer = lake.footer(file).await?;
+        let known = PartitionedFile::new(file.path.clone(), file.bytes);
+        let footer = DFParquetMetadata::new(lake.files.as_ref(), &known.object_meta)
+            .with_metadata_size_hint(Some(FOOTER_BYTES))
+            .with_file_metadata_cache(Some(lake.footers.clone()))
+            .with_page_index_policy(Some(PageIndexPolicy::Skip))
+            .fetch_metadata()
+            .await?;
         let path = self.view.lake.root.join(&file.path);
         let look = move || File::open(path).and_then(|file| ids::may_have(&file, &footer, &ids));
         let found =
@@ -209,26 +215,51 @@ struct Part {
     /// As [`lake::FileStats::whole`], of these row groups.
     whole: i32,
     rows: u64,
+    /// The filters of ids were looked at.
+    ids_known: bool,
 }
 
 impl Part {
     /// Nothing of the file yet.
     fn none_of(&self, row_groups: usize) -> Self {
         let none = ParquetAccessPlan::new_none(row_groups);
-        Self { file: self.file.clone(), row_groups: Some(none), whole: event::WHOLE, rows: 0 }
+        Self {
+            file: self.file.clone(),
+            row_groups: Some(none),
+            whole: event::WHOLE,
+            rows: 0,
+            ids_known: self.ids_known,
+        }
     }
 
-    fn add(&mut self, number: usize, group: &RowGroupMetaData, whole: i32) {
+    fn add(&mut self, number: usize, group: &RowGroup) {
         if let Some(row_groups) = &mut self.row_groups {
             row_groups.scan(number);
         }
-        self.whole = self.whole.min(whole);
-        self.rows += u64::try_from(group.num_rows()).unwrap_or(0);
+        self.whole = self.whole.min(group.whole);
+        self.rows += group.rows;
+    }
+
+    /// The row groups whose texts need not be read for columns of smaller numbers than `asked`, and the others: one odd value in a file
+    /// leaves the columns of most of it.
+    fn split(self, root: &Path, asked: i64) -> (Option<Self>, Option<Self>) {
+        let groups = self.file.row_groups(root);
+        let (mut whole, mut odd) = (self.none_of(groups.len()), self.none_of(groups.len()));
+        let is_read = |n: usize| self.row_groups.as_ref().is_none_or(|read| read.should_scan(n));
+        for (n, group) in groups.iter().enumerate().filter(|(n, _)| is_read(*n)) {
+            let side = if i64::from(group.whole) >= asked { &mut whole } else { &mut odd };
+            side.add(n, group);
+        }
+        match (whole.rows, odd.rows) {
+            (0, _) => (None, Some(self)),
+            (_, 0) => (Some(whole), None),
+            _ => (Some(whole), Some(odd)),
+        }
     }
 
     fn whole(file: Arc<LakeFile>) -> Self {
         let (whole, rows) = (file.stats.whole, file.stats.rows);
-        Self { file, row_groups: None, whole, rows }
+        Self { file, row_groups: None, whole, rows, ids_known: false }
     }
 }
 
@@ -236,37 +267,6 @@ impl Part {
 struct LakeStore<'a> {
     files: &'a Arc<dyn ObjectStore>,
     footers: &'a Arc<FileMetadataCache>,
-}
-
-impl LakeStore<'_> {
-    async fn footer(&self, file: &LakeFile) -> Result<Arc<ParquetMetaData>> {
-        let known = PartitionedFile::new(file.path.clone(), file.bytes);
-        let footer = DFParquetMetadata::new(self.files.as_ref(), &known.object_meta)
-            .with_metadata_size_hint(Some(FOOTER_BYTES))
-            .with_file_metadata_cache(Some(self.footers.clone()));
-        footer.fetch_metadata().await
-    }
-
-    /// The row groups whose texts need not be read for columns of smaller numbers than `asked`, and the others: one odd value in a file
-    /// leaves the columns of most of it.
-    async fn split(&self, part: Part, asked: i64) -> (Option<Part>, Option<Part>) {
-        let Ok(footer) = self.footer(&part.file).await else {
-            return (None, Some(part));
-        };
-        let count = footer.num_row_groups();
-        let (mut whole, mut odd) = (part.none_of(count), part.none_of(count));
-        let all = part.row_groups.clone().unwrap_or_else(|| ParquetAccessPlan::new_all(count));
-        for (n, group) in footer.row_groups().iter().enumerate().filter(|(n, _)| all.should_scan(*n)) {
-            let rest = smallest_rest(group);
-            let side = if i64::from(rest) >= asked { &mut whole } else { &mut odd };
-            side.add(n, group, rest);
-        }
-        match (whole.rows, odd.rows) {
-            (0, _) => (None, Some(part)),
-            (_, 0) => (Some(whole), None),
-            _ => (Some(whole), Some(odd)),
-        }
-    }
 }
 
 /// What one scan was asked for.
@@ -281,10 +281,10 @@ struct Scan<'a> {
 }
 
 impl Scan<'_> {
-    /// Whether the large columns are asked for.
-    fn reads_data(&self) -> bool {
-        let large = |at: &usize| ["attributes", "data", "data_binary"].contains(&SCHEMA.field(*at).name().as_str());
-        self.projection.is_none_or(|columns| columns.iter().any(large))
+    /// Whether one of these columns is asked for.
+    fn reads(&self, names: &[&str]) -> bool {
+        let is_one = |at: &usize| names.contains(&SCHEMA.field(*at).name().as_str());
+        self.projection.is_none_or(|columns| columns.iter().any(is_one))
     }
 }
 
@@ -333,7 +333,7 @@ impl TableProvider for Events {
             reader: &reader,
         };
         let mut parts = Vec::with_capacity(3);
-        if scan.reads_data() {
+        if scan.reads(&["attributes", "data", "data_binary"]) {
             let sealed = files.iter().map(|part| part.file.data_bytes(&self.view.lake.root));
             let live = self.view.live.iter().filter_map(live_data_bytes);
             let widest = sealed.chain(live).max().unwrap_or(0).max(1);
@@ -341,13 +341,13 @@ impl TableProvider for Events {
             self.batch_rows.fetch_min(rows as usize, Ordering::Relaxed);
         }
         // What need not be read for the fields that are asked for, apart from the rest.
-        let asked = self.asked.load(Ordering::Relaxed) as i64;
+        let asked = if scan.reads(&["data"]) { self.asked.load(Ordering::Relaxed) as i64 } else { 0 };
         let (mut from_columns, mut from_texts) = (Vec::new(), Vec::new());
         for part in files {
             match i64::from(part.whole) >= asked {
                 true => from_columns.push(part),
                 false => {
-                    let (whole, odd) = lake.split(part, asked).await;
+                    let (whole, odd) = part.split(&self.view.lake.root, asked);
                     from_columns.extend(whole);
                     from_texts.extend(odd);
                 }
@@ -378,15 +378,6 @@ fn live_data_bytes(chunk: &LiveChunk) -> Option<u64> {
 
 fn all_columns() -> Vec<usize> {
     (0..SCHEMA.fields().len()).collect()
-}
-
-/// The smallest [`event::REST`] of a row group; 0 where it is not known.
-fn smallest_rest(group: &RowGroupMetaData) -> i32 {
-    let rest = group.columns().iter().find(|column| column.column_path().parts() == [event::REST]);
-    match rest.and_then(|column| column.statistics()) {
-        Some(Bounds::Int32(rest)) if rest.null_count_opt() == Some(0) => rest.min_opt().copied().unwrap_or(0),
-        _ => 0,
-    }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
