@@ -3,6 +3,7 @@
 use crate::settings::Settings;
 use nowwhat::config::{ByteSize, Loaded};
 use nowwhat::{Foundation, Service, Version};
+use std::path::Path;
 
 pub(crate) const VERSION: Version = nowwhat::version!();
 
@@ -26,6 +27,11 @@ pub(crate) fn service() -> Service {
         .check(beyond_single_keys)
         .reserved(&["URL", "TOKEN", "CA_FILE", "CORPORA"])
         .quiet(&QUIET)
+}
+
+/// `--data-dir`, as the flags of [`Sources`](nowwhat::config::Sources) have it.
+pub(crate) fn data_dir_flag(given: Option<&Path>) -> Option<(&'static str, String, &'static str)> {
+    given.map(|dir| ("data.dir", dir.display().to_string(), "--data-dir"))
 }
 
 /// What no single key shows.

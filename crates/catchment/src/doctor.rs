@@ -106,7 +106,7 @@ fn as_lines(findings: &[Finding]) -> String {
 fn findings(args: &DoctorArgs, environment: &Environment) -> Vec<Finding> {
     let mut findings = vec![Finding::good("program", nowwhat::cli::long_version(config::VERSION))];
     let service = config::service();
-    let flags = args.data_dir.iter().map(|d| ("data.dir", d.display().to_string(), "--data-dir")).collect();
+    let flags = config::data_dir_flag(args.data_dir.as_deref()).into_iter().collect();
     let loaded = match service.load(&Sources { flags, ..args.settings.sources(&service) }, environment) {
         Ok(loaded) => loaded,
         Err(problems) => {

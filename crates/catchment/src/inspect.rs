@@ -45,7 +45,7 @@ pub(crate) fn run(command: &InspectCommand, environment: &Environment) -> anyhow
 /// `catchment inspect lake`.
 fn lake(args: &LakeArgs, environment: &Environment) -> anyhow::Result<()> {
     let service = config::service();
-    let flags = args.data_dir.iter().map(|dir| ("data.dir", dir.display().to_string(), "--data-dir")).collect();
+    let flags = config::data_dir_flag(args.data_dir.as_deref()).into_iter().collect();
     let settings =
         Settings::from_loaded(&service.load(&Sources { flags, ..args.settings.sources(&service) }, environment)?);
     let dir = std::path::absolute(settings.data.dir.join("lake"))?;

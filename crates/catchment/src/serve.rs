@@ -33,7 +33,7 @@ const EXPIRE: Duration = Duration::from_secs(60);
 /// Runs until it is asked to stop, or has to.
 pub(crate) fn run(args: &ServeArgs, environment: Environment) -> anyhow::Result<()> {
     let mut flags = Vec::new();
-    flags.extend(args.data_dir.as_ref().map(|d| ("data.dir", d.display().to_string(), "--data-dir")));
+    flags.extend(config::data_dir_flag(args.data_dir.as_deref()));
     flags.extend(args.listen.as_ref().map(|a| ("http.listen", a.clone(), "--listen")));
     flags.extend(args.admin_listen.as_ref().map(|a| ("admin.listen", a.clone(), "--admin-listen")));
     let service = config::service();

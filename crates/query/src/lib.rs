@@ -40,3 +40,10 @@ pub use metrics::QueryMetrics;
 pub use run::{Answer, Column, Options, Queries, Query, Turn, Waited};
 pub use seen::{KnownField, KnownFields};
 pub use value::BytesAs;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// What a thread that panicked has held is used on.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -3,6 +3,7 @@
 //! DataFusion looks up the group of each row, and tells each function row by row. Here a run of rows with one value is one look and one call of
 //! each function; batches without runs go to DataFusion's own operator. Both give partial answers of one question, which it puts together.
 
+use crate::locked;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringViewArray};
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::config::ConfigOptions;
@@ -24,7 +25,7 @@ use futures::{StreamExt, TryStreamExt};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// Functions that keep a few numbers for a group.
 const FUNCTIONS: [&str; 5] = ["count", "sum", "avg", "min", "max"];
@@ -221,10 +222,6 @@ impl ExecutionPlan for Rest {
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.input.schema(), rows)))
     }
-}
-
-fn locked(groups: &Mutex<Groups>) -> MutexGuard<'_, Groups> {
-    groups.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a group takes, apart from its key, also while the partial answer is put together.

@@ -2,12 +2,11 @@
 
 use crate::error::QueryError;
 use crate::fields::FieldTypes;
-use crate::value::type_name;
-use arrow::datatypes::DataType;
+use crate::locked;
 use event::{Kind, SeenFields, ValueKinds};
 use lake::{Newest, View};
 use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Instant;
 
 /// A field of events of one type.
@@ -69,7 +68,7 @@ impl SeenInFiles {
     }
 
     fn in_lake(&self, view: &View, limit: &Limit) -> Result<SeenFields, QueryError> {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = locked(&self.0);
         limit.check()?;
         let Seen { files, fields } = &mut *seen;
         let here: HashSet<&str> = view.lake.files.iter().map(|file| file.path.as_str()).collect();
@@ -101,10 +100,9 @@ fn known(seen: &SeenFields, view: &View) -> KnownFields {
     let types = FieldTypes::new(view);
     let field = |(name, kinds): (&String, &ValueKinds)| {
         let path: Vec<String> = name.split('.').map(str::to_owned).collect();
-        let kind = types.of(&path).map_or(DataType::Utf8, Kind::data_type);
         KnownField {
             name: format!("{}{name}", event::FIELDS),
-            kind: type_name(&kind),
+            kind: types.of(&path).unwrap_or(Kind::Text).sql().to_owned(),
             is_column: view.lake.fields.get(&path).is_some(),
             values: kinds.names().collect(),
         }

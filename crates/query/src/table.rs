@@ -6,6 +6,7 @@
 use crate::columns::Whole;
 use crate::ids;
 use crate::live::LiveExec;
+use crate::locked;
 use crate::metrics::QueryMetrics;
 use crate::prune::kept;
 use arrow::array::Array;
@@ -40,7 +41,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex};
 
 /// Where the lake's files are found.
 pub(crate) const LAKE_URL: &str = "lake://events";
@@ -243,6 +244,9 @@ impl Part {
     /// The row groups whose texts need not be read for columns of smaller numbers than `asked`, and the others: one odd value in a file
     /// leaves the columns of most of it.
     fn split(self, root: &Path, asked: i64) -> (Option<Self>, Option<Self>) {
+        if i64::from(self.whole) >= asked {
+            return (Some(self), None);
+        }
         let groups = self.file.row_groups(root);
         let (mut whole, mut odd) = (self.none_of(groups.len()), self.none_of(groups.len()));
         let is_read = |n: usize| self.row_groups.as_ref().is_none_or(|read| read.should_scan(n));
@@ -344,14 +348,9 @@ impl TableProvider for Events {
         let asked = if scan.reads(&["data"]) { self.asked.load(Ordering::Relaxed) as i64 } else { 0 };
         let (mut from_columns, mut from_texts) = (Vec::new(), Vec::new());
         for part in files {
-            match i64::from(part.whole) >= asked {
-                true => from_columns.push(part),
-                false => {
-                    let (whole, odd) = part.split(&self.view.lake.root, asked);
-                    from_columns.extend(whole);
-                    from_texts.extend(odd);
-                }
-            }
+            let (whole, odd) = part.split(&self.view.lake.root, asked);
+            from_columns.extend(whole);
+            from_texts.extend(odd);
         }
         for files in [from_columns, from_texts] {
             if !files.is_empty() {
@@ -378,10 +377,6 @@ fn live_data_bytes(chunk: &LiveChunk) -> Option<u64> {
 
 fn all_columns() -> Vec<usize> {
     (0..SCHEMA.fields().len()).collect()
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What is known of a file, in the order of the columns. Bounds are not exact: times are rounded outwards.
