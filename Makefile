@@ -47,6 +47,10 @@ check: tools ## Format, lints with warnings as errors, documentation, the rules 
 	@$(MAKE) --no-print-directory tidy
 	@$(MAKE) --no-print-directory crate
 
+.PHONY: sim
+sim: tools ## The engine on a simulated disk, with faults and power cuts: 10,000 seeds (SEEDS=0..10000)
+	@SEEDS=$(or $(SEEDS),0..10000) cargo test --release --locked --quiet --workspace --test survives
+
 # Always the whole workspace: one package alone would build the large dependencies again with other features.
 .PHONY: tidy
 tidy: ## The rules of the house: who may name whom, sizes of functions and files, links in the docs

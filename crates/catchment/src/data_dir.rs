@@ -120,8 +120,18 @@ impl DataDir {
 
     /// Makes the folder, for its owner alone.
     pub(crate) fn create(path: &Path) -> anyhow::Result<Self> {
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-        made.with_context(|| format!("cannot make the data folder {}", path.display()))?;
+        let failed = || format!("cannot make the data folder {}", path.display());
+        let absolute = std::path::absolute(path).with_context(failed)?;
+        let new = absolute.ancestors().take_while(|folder| !folder.exists()).count();
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&absolute).with_context(failed)?;
+        // Without its name the folder would be gone after a power cut, with all that is accepted.
+        for (i, above) in absolute.ancestors().skip(1).take(new.max(1)).enumerate() {
+            match fs::File::open(above).and_then(|above| above.sync_all()) {
+                // It was there, in a folder that is not ours to open.
+                Err(_) if i >= new => {}
+                synced => synced.with_context(failed)?,
+            }
+        }
         let path = fs::canonicalize(path).with_context(|| format!("cannot find {}", path.display()))?;
         Ok(Self { path })
     }

@@ -223,7 +223,7 @@ impl Lake {
     pub async fn forget_history(&self) -> Result<(), LakeError> {
         let shared = &self.shared;
         let mut table = shared.lane.lock().await;
-        table.update_state().await?;
+        self.update(&mut table).await?;
         let version = table.version().unwrap_or(0);
         deltalake_core::checkpoints::create_checkpoint(&table, None).await?;
         shared.checkpoint.store(version, Ordering::Relaxed);

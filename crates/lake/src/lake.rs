@@ -91,6 +91,8 @@ impl Lake {
             return Err(OpenError::InUse(dir.clone()));
         }
         let table = table::open_or_create(dir, schema).await?;
+        // A commit that is seen may have been one whose end failed: what is believed has to outlive a power cut.
+        table::sync_log(dir).map_err(failed("sync"))?;
         let snapshot = table::snapshot(&table, dir, wal, &rules).await?;
         let tombstones = table::tombstones(&table).await?;
         let dead = DeadFiles::default();
@@ -138,7 +140,7 @@ impl Lake {
         let Sealing { first, last, batches } = sealing;
         let (files, fields) = self.write(batches, (first, last)).await?;
         let mut table = self.shared.lane.lock().await;
-        table.update_state().await?;
+        self.update(&mut table).await?;
         let sealed = table::sealed_position(&table, self.shared.wal).await?;
         if sealed >= last {
             return self.reload(&table).await;
@@ -150,7 +152,7 @@ impl Lake {
         let committed = self.commit_seal(&mut table, &files, last, &fields).await;
         if let Err(error) = committed {
             // An error can come after the commit is in: only the table itself knows.
-            table.update_state().await?;
+            self.update(&mut table).await?;
             if table::sealed_position(&table, self.shared.wal).await? != last {
                 if error.is_of_schema() {
                     // The next try has the columns that are there.
@@ -269,10 +271,21 @@ impl Lake {
         commit(table, properties().with_application_transaction(transaction), actions, operation).await
     }
 
+    /// Reads commits that `table` does not know, and makes them durable: one may be in whose end failed, and what is believed has to outlive a
+    /// power cut.
+    pub(crate) async fn update(&self, table: &mut DeltaTable) -> Result<(), LakeError> {
+        table.update_state().await?;
+        if table.version() == Some(self.snapshot().version) {
+            return Ok(());
+        }
+        let path = || format!("{}/_delta_log", self.shared.dir.display());
+        table::sync_log(&self.shared.dir).map_err(|source| LakeError::File { path: path(), source })
+    }
+
     /// The lake as the table has it: a commit may be in whose end was an error.
     pub(crate) async fn refresh(&self) -> Result<Arc<Snapshot>, LakeError> {
         let mut table = self.shared.lane.lock().await;
-        table.update_state().await?;
+        self.update(&mut table).await?;
         let known = self.snapshot();
         if table.version() == Some(known.version) { Ok(known) } else { self.reload(&table).await }
     }

@@ -48,7 +48,7 @@ impl Lake {
         let erased_rows = table::transaction(&table, ERASED).await? + replacing.erased_rows;
         if let Err(error) = commit_change(&mut table, &replacing, (expired_rows, erased_rows)).await {
             // As after a seal, only the table itself knows: all of it is in, or nothing.
-            table.update_state().await?;
+            self.update(&mut table).await?;
             if active(&table, gone)? > 0 {
                 merge::remove(&self.shared.dir, made);
                 return Err(error);

@@ -12,11 +12,12 @@ use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path as FsPath, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 /// The durable store; paths are absolute, as `LocalFileSystem` without a prefix has them.
 #[derive(Clone, Debug)]
@@ -109,18 +110,31 @@ impl Drop for Staged {
     }
 }
 
-/// Makes a folder; the name of each new one is synced.
+/// Folders whose names this process has synced.
+static DURABLE: LazyLock<Mutex<HashSet<PathBuf>>> = LazyLock::new(Mutex::default);
+
+/// Makes a folder, durably: also one that is there, whose name may never have been synced. Nobody goes on before it is.
 pub(crate) fn create_durable(folder: &FsPath) -> io::Result<()> {
-    if folder.is_dir() {
-        return Ok(());
+    let mut durable = DURABLE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut new = Vec::new();
+    let mut above = folder;
+    while !above.is_dir() {
+        durable.remove(above);
+        new.push(above);
+        above = above.parent().ok_or(io::ErrorKind::InvalidInput)?;
     }
-    let parent = folder.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    create_durable(parent)?;
-    match fs::create_dir(folder) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(e) => Err(e),
-        Ok(()) => File::open(parent)?.sync_all(),
+    for folder in new.iter().rev() {
+        match fs::create_dir(folder) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+            _ => File::open(folder.parent().ok_or(io::ErrorKind::InvalidInput)?)?.sync_all()?,
+        }
+        durable.insert(folder.to_path_buf());
     }
+    if !durable.contains(folder) {
+        File::open(folder.parent().ok_or(io::ErrorKind::InvalidInput)?)?.sync_all()?;
+        durable.insert(folder.to_path_buf());
+    }
+    Ok(())
 }
 
 #[async_trait]

@@ -123,6 +123,11 @@ pub(crate) async fn transaction(table: &DeltaTable, name: impl ToString + Send) 
     Ok(version.and_then(|v| u64::try_from(v).ok()).unwrap_or(0))
 }
 
+/// Makes the commits that are seen durable.
+pub(crate) fn sync_log(dir: &Path) -> std::io::Result<()> {
+    std::fs::File::open(dir.join("_delta_log"))?.sync_all()
+}
+
 /// The version that the last checkpoint of the table in `dir` is of; 0 when there is none.
 pub(crate) fn checkpoint(dir: &Path) -> u64 {
     let text = std::fs::read(dir.join("_delta_log/_last_checkpoint")).unwrap_or_default();

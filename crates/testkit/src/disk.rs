@@ -1,9 +1,11 @@
 //! A disk in memory with the faults of real ones.
 //!
-//! It keeps two states: what programs see, and what is on stable storage. A write reaches the second by `sync_data`, a name by
-//! `sync_dir`. [`SimDisk::crash`] goes back to stable storage, except that each unsynced write may be there in part: any
-//! prefix of it, or none, as the seed says. It does not simulate time or reordering between files.
+//! Programs use it as [`wal::Disk`], or through the kernel when it is mounted ([`crate::mount()`]). A write is on stable storage
+//! after a sync of its file, a name after one of its folder. [`SimDisk::crash`] goes back to stable storage, but for what of the rest the seed
+//! says. Every change is an operation with a number, so that the power can go at any of them.
 
+use crate::random::Random;
+use crate::tree::{FileNode, FolderNode, Inode, Naming, Node, ROOT, Tree};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,44 +24,53 @@ pub enum Fault {
 impl Fault {
     fn error(self) -> io::Error {
         match self {
-            Self::Full => io::Error::from(io::ErrorKind::StorageFull),
-            Self::Broken => io::Error::other("input/output error"),
+            Self::Full => io::Error::from_raw_os_error(rustix::io::Errno::NOSPC.raw_os_error()),
+            Self::Broken => broken(),
         }
     }
 }
 
-#[derive(Clone, Debug, Default)]
-struct Inode {
-    seen: Vec<u8>,
-    stable: Vec<u8>,
-    /// Writes since the last sync, in order.
-    unsynced: Vec<(u64, Vec<u8>)>,
+/// What the device says when it fails.
+pub(crate) fn broken() -> io::Error {
+    io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error())
+}
+
+/// Which syncs are answered without being done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lie {
+    /// Those of files.
+    Files,
+    /// Those of folders.
+    Folders,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    inodes: Vec<Inode>,
-    seen: BTreeMap<PathBuf, usize>,
-    stable: BTreeMap<PathBuf, usize>,
+pub(crate) struct State {
+    pub(crate) tree: Tree,
     locked: BTreeMap<PathBuf, u64>,
     life: u64,
     write_fault: Option<(u64, Fault)>,
     sync_fault: Option<(u64, Fault)>,
     create_fault: Option<Fault>,
+    lie: Option<Lie>,
+    pub(crate) capacity_bytes: Option<u64>,
     syncs: u64,
+    operations: u64,
+    power_cut_at: Option<u64>,
+    off: bool,
 }
 
 /// The disk. Clones are the same disk.
 #[derive(Clone, Debug, Default)]
 pub struct SimDisk {
-    state: Arc<Mutex<State>>,
+    pub(crate) state: Arc<Mutex<State>>,
 }
 
 /// A file of a [`SimDisk`].
 #[derive(Debug)]
 pub struct SimFile {
     state: Arc<Mutex<State>>,
-    inode: usize,
+    inode: Inode,
     lock: Option<PathBuf>,
     life: u64,
 }
@@ -70,183 +81,356 @@ impl SimDisk {
         Self::default()
     }
 
-    /// Lets the power go: what was not synced is gone, but for parts of writes that `seed` chooses.
+    /// Lets the power go: what was not synced is gone, but for what `seed` chooses. Faults end, and the power is back.
     pub fn crash(&self, seed: u64) {
-        let mut state = lock(&self.state);
-        let mut random = seed;
-        for inode in &mut state.inodes {
-            let mut left = inode.stable.clone();
-            for (offset, bytes) in std::mem::take(&mut inode.unsynced) {
-                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                let keep = (random >> 33) as usize % (bytes.len() + 1);
-                put(&mut left, offset, &bytes[..keep]);
-            }
-            inode.seen.clone_from(&left);
-            inode.stable = left;
-        }
-        state.seen = state.stable.clone();
-        state.locked.clear();
-        state.life += 1;
-        state.write_fault = None;
-        state.sync_fault = None;
-        state.create_fault = None;
+        let mut state = self.state();
+        let tree = state.tree.after_power_cut(&mut Random::new(seed));
+        *state = State { tree, life: state.life + 1, ..State::default() };
+    }
+
+    /// What is left of this disk after a power cut, as another one; this one has no power any more.
+    #[must_use]
+    pub fn after_power_cut(&self, seed: u64) -> Self {
+        let mut state = self.state();
+        state.off = true;
+        let tree = state.tree.after_power_cut(&mut Random::new(seed));
+        Self { state: Arc::new(Mutex::new(State { tree, ..State::default() })) }
+    }
+
+    /// What programs see of this disk, as another one, as after a program was killed; this one has no power any more.
+    #[must_use]
+    pub fn after_kill(&self) -> Self {
+        let mut state = self.state();
+        state.off = true;
+        Self { state: Arc::new(Mutex::new(State { tree: state.tree.clone(), ..State::default() })) }
+    }
+
+    /// The power goes at this operation, counted from the disk's first: it and all that follow fail.
+    pub fn cut_power_at(&self, operation: u64) {
+        self.state().power_cut_at = Some(operation);
+    }
+
+    /// Whether the power has gone.
+    pub fn is_off(&self) -> bool {
+        self.state().off
+    }
+
+    /// Operations so far: each write, new length, new name, removal and sync is one.
+    pub fn operations(&self) -> u64 {
+        self.state().operations
     }
 
     /// The write after `skip` more writes fails.
     pub fn fail_write(&self, skip: u64, fault: Fault) {
-        lock(&self.state).write_fault = Some((skip, fault));
+        self.state().write_fault = Some((skip, fault));
     }
 
     /// The sync, of a file or a folder, after `skip` more syncs fails.
     pub fn fail_sync(&self, skip: u64, fault: Fault) {
-        lock(&self.state).sync_fault = Some((skip, fault));
+        self.state().sync_fault = Some((skip, fault));
     }
 
     /// Files can no longer be made, or can again.
     pub fn fail_creates(&self, fault: Option<Fault>) {
-        lock(&self.state).create_fault = fault;
+        self.state().create_fault = fault;
+    }
+
+    /// No fault that was asked for and has not come yet comes any more.
+    pub fn heal(&self) {
+        let mut state = self.state();
+        state.write_fault = None;
+        state.sync_fault = None;
+        state.create_fault = None;
+        state.capacity_bytes = None;
+    }
+
+    /// Answers some syncs without doing them, as a program that leaves them out.
+    pub fn lie_about(&self, lie: Lie) {
+        self.state().lie = Some(lie);
+    }
+
+    /// The disk has room for so many bytes in all, or any number.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.state().capacity_bytes = bytes;
     }
 
     /// Syncs so far, of files and folders.
     pub fn syncs(&self) -> u64 {
-        lock(&self.state).syncs
+        self.state().syncs
     }
 
     /// The content of a file as programs see it.
     pub fn content(&self, path: &Path) -> Option<Vec<u8>> {
-        let state = lock(&self.state);
-        Some(state.inodes[*state.seen.get(path)?].seen.clone())
+        let state = self.state();
+        Some(state.tree.file(state.find(path)?)?.seen.clone())
     }
 
     /// Changes a file behind everybody's back, durably.
     pub fn damage(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
-        let mut state = lock(&self.state);
-        let inode = state.seen[path];
-        let inode = &mut state.inodes[inode];
-        change(&mut inode.seen);
-        inode.stable.clone_from(&inode.seen);
+        let mut state = self.state();
+        let inode = state.find(path).expect("a file to damage");
+        let file = state.tree.file_mut(inode).expect("a file to damage");
+        change(&mut file.seen);
+        file.sync();
     }
 
-    /// The paths of all files.
+    /// The paths of all files, from the root.
     pub fn paths(&self) -> Vec<PathBuf> {
-        lock(&self.state).seen.keys().cloned().collect()
+        fn walk(tree: &Tree, folder: Inode, at: &Path, paths: &mut Vec<PathBuf>) {
+            for (name, inode) in tree.folder(folder).into_iter().flat_map(|folder| &folder.seen) {
+                match tree.get(*inode) {
+                    Some(Node::File(_)) => paths.push(at.join(name)),
+                    Some(Node::Folder(_)) => walk(tree, *inode, &at.join(name), paths),
+                    None => {}
+                }
+            }
+        }
+        let mut paths = Vec::new();
+        walk(&self.state().tree, ROOT, Path::new("/"), &mut paths);
+        paths
     }
 
-    fn file(&self, inode: usize, state: &State) -> SimFile {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    fn open_inode(&self, inode: Inode, state: &State) -> SimFile {
         SimFile { state: self.state.clone(), inode, lock: None, life: state.life }
+    }
+}
+
+impl State {
+    /// Begins an operation that changes something; fails when there is no power.
+    fn operate(&mut self) -> io::Result<()> {
+        self.off |= self.power_cut_at.is_some_and(|at| self.operations >= at);
+        self.powered()?;
+        self.operations += 1;
+        Ok(())
+    }
+
+    /// Fails when there is no power.
+    pub(crate) fn powered(&self) -> io::Result<()> {
+        if self.off { Err(broken()) } else { Ok(()) }
+    }
+
+    fn has_room(&self, more_bytes: u64) -> io::Result<()> {
+        match self.capacity_bytes {
+            Some(capacity) if self.tree.bytes() + more_bytes > capacity => Err(Fault::Full.error()),
+            _ => Ok(()),
+        }
+    }
+
+    fn find(&self, path: &Path) -> Option<Inode> {
+        self.tree.find(path.components().filter_map(|part| match part {
+            std::path::Component::Normal(name) => name.to_str(),
+            _ => None,
+        }))
+    }
+
+    pub(crate) fn create(&mut self, folder: Inode, name: &str) -> io::Result<Inode> {
+        self.operate()?;
+        if let Some(fault) = self.create_fault {
+            return Err(fault.error());
+        }
+        self.has_room(1)?;
+        let inode = self.tree.add(Node::File(FileNode::default()));
+        self.name(folder, Naming::Named(name.to_owned(), inode))?;
+        Ok(inode)
+    }
+
+    pub(crate) fn make_folder(&mut self, folder: Inode, name: &str) -> io::Result<Inode> {
+        self.operate()?;
+        self.has_room(1)?;
+        let inode = self.tree.add(Node::Folder(FolderNode::default()));
+        self.name(folder, Naming::Named(name.to_owned(), inode))?;
+        Ok(inode)
+    }
+
+    pub(crate) fn remove(&mut self, folder: Inode, name: &str) -> io::Result<()> {
+        self.operate()?;
+        let names = &self.tree.folder(folder).ok_or(io::ErrorKind::NotADirectory)?.seen;
+        let inode = *names.get(name).ok_or(io::ErrorKind::NotFound)?;
+        if self.tree.folder(inode).is_some_and(|folder| !folder.seen.is_empty()) {
+            return Err(io::ErrorKind::DirectoryNotEmpty.into());
+        }
+        self.name(folder, Naming::Gone(name.to_owned()))
+    }
+
+    pub(crate) fn link(&mut self, inode: Inode, folder: Inode, name: &str) -> io::Result<()> {
+        self.operate()?;
+        if self.tree.folder(folder).is_some_and(|folder| folder.seen.contains_key(name)) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        self.name(folder, Naming::Named(name.to_owned(), inode))
+    }
+
+    pub(crate) fn rename(&mut self, from: (Inode, &str), to: (Inode, &str)) -> io::Result<()> {
+        self.operate()?;
+        let names = &self.tree.folder(from.0).ok_or(io::ErrorKind::NotADirectory)?.seen;
+        let inode = *names.get(from.1).ok_or(io::ErrorKind::NotFound)?;
+        if from.0 == to.0 {
+            return self.name(to.0, Naming::Renamed(from.1.to_owned(), to.1.to_owned(), inode));
+        }
+        self.name(to.0, Naming::Named(to.1.to_owned(), inode))?;
+        self.name(from.0, Naming::Gone(from.1.to_owned()))
+    }
+
+    fn name(&mut self, folder: Inode, naming: Naming) -> io::Result<()> {
+        self.tree.folder_mut(folder).ok_or(io::ErrorKind::NotADirectory)?.change(naming);
+        Ok(())
+    }
+
+    pub(crate) fn write(&mut self, inode: Inode, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.operate()?;
+        let before = self.tree.file(inode).ok_or(io::ErrorKind::NotFound)?.seen.len() as u64;
+        let grows_by = (offset + bytes.len() as u64).saturating_sub(before);
+        let room = if grows_by == 0 { Ok(()) } else { self.has_room(grows_by) };
+        let fault = room.err().or_else(|| take(&mut self.write_fault).map(Fault::error));
+        let file = self.tree.file_mut(inode).ok_or(io::ErrorKind::NotFound)?;
+        match fault {
+            None => file.write(offset, bytes),
+            Some(_) => file.write(offset, &bytes[..bytes.len() / 2]),
+        }
+        fault.map_or(Ok(()), Err)
+    }
+
+    pub(crate) fn set_length(&mut self, inode: Inode, bytes: u64) -> io::Result<()> {
+        self.operate()?;
+        let before = self.tree.file(inode).ok_or(io::ErrorKind::NotFound)?.seen.len() as u64;
+        if bytes > before {
+            self.has_room(bytes - before)?;
+        }
+        self.tree.file_mut(inode).ok_or(io::ErrorKind::NotFound)?.set_length(bytes);
+        Ok(())
+    }
+
+    pub(crate) fn sync_file(&mut self, inode: Inode) -> io::Result<()> {
+        self.operate()?;
+        self.syncs += 1;
+        let (fault, lie) = (take(&mut self.sync_fault), self.lie == Some(Lie::Files));
+        let file = self.tree.file_mut(inode).ok_or(io::ErrorKind::NotFound)?;
+        match fault {
+            Some(fault) => {
+                file.forget();
+                return Err(fault.error());
+            }
+            None if !lie => file.sync(),
+            None => {}
+        }
+        Ok(())
+    }
+
+    pub(crate) fn sync_folder(&mut self, inode: Inode) -> io::Result<()> {
+        self.operate()?;
+        self.syncs += 1;
+        if let Some(fault) = take(&mut self.sync_fault) {
+            return Err(fault.error());
+        }
+        if self.lie != Some(Lie::Folders) {
+            self.tree.folder_mut(inode).ok_or(io::ErrorKind::NotADirectory)?.sync();
+        }
+        Ok(())
+    }
+
+    /// The folder of a path, and its name there.
+    fn place<'p>(&self, path: &'p Path) -> io::Result<(Inode, &'p str)> {
+        let folder = self.find(path.parent().unwrap_or(path)).ok_or(io::ErrorKind::NotFound)?;
+        let name = path.file_name().and_then(|name| name.to_str()).ok_or(io::ErrorKind::InvalidInput)?;
+        Ok((folder, name))
     }
 }
 
 impl Disk for SimDisk {
     type File = SimFile;
 
-    fn create_dir(&self, _dir: &Path) -> io::Result<()> {
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        let above: Vec<&Path> = dir.ancestors().filter(|path| path.file_name().is_some()).collect();
+        for path in above.into_iter().rev() {
+            if state.find(path).is_none() {
+                let (folder, name) = state.place(path)?;
+                state.make_folder(folder, name)?;
+            }
+        }
         Ok(())
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let state = lock(&self.state);
-        let here = state.seen.keys().filter(|p| p.parent() == Some(dir));
-        Ok(here.filter_map(|p| p.file_name()?.to_str().map(str::to_owned)).collect())
+        let state = self.state();
+        state.powered()?;
+        let folder = state.find(dir).and_then(|inode| state.tree.folder(inode)).ok_or(io::ErrorKind::NotFound)?;
+        Ok(folder.seen.keys().cloned().collect())
     }
 
     fn create(&self, path: &Path, bytes: u64) -> io::Result<SimFile> {
-        let mut state = lock(&self.state);
-        if let Some(fault) = state.create_fault {
-            return Err(fault.error());
+        let mut state = self.state();
+        let (folder, name) = state.place(path)?;
+        let inode = state.create(folder, name)?;
+        if bytes > 0 {
+            state.set_length(inode, bytes)?;
         }
-        let zeros = vec![0; bytes as usize];
-        state.inodes.push(Inode { seen: zeros.clone(), stable: Vec::new(), unsynced: vec![(0, zeros)] });
-        let inode = state.inodes.len() - 1;
-        state.seen.insert(path.to_owned(), inode);
-        Ok(self.file(inode, &state))
+        Ok(self.open_inode(inode, &state))
     }
 
     fn open(&self, path: &Path) -> io::Result<SimFile> {
-        let state = lock(&self.state);
-        let inode = *state.seen.get(path).ok_or(io::ErrorKind::NotFound)?;
-        Ok(self.file(inode, &state))
+        let state = self.state();
+        state.powered()?;
+        let inode = state.find(path).ok_or(io::ErrorKind::NotFound)?;
+        Ok(self.open_inode(inode, &state))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut state = lock(&self.state);
-        let inode = state.seen.remove(from).ok_or(io::ErrorKind::NotFound)?;
-        state.seen.insert(to.to_owned(), inode);
-        Ok(())
+        let mut state = self.state();
+        let (from, to) = (state.place(from)?, state.place(to)?);
+        state.rename(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        lock(&self.state).seen.remove(path).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+        let mut state = self.state();
+        let (folder, name) = state.place(path)?;
+        state.remove(folder, name)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        let mut state = lock(&self.state);
-        state.sync()?;
-        let names: BTreeMap<PathBuf, usize> =
-            state.seen.iter().filter(|(p, _)| p.parent() == Some(dir)).map(|(p, i)| (p.clone(), *i)).collect();
-        state.stable.retain(|p, _| p.parent() != Some(dir));
-        state.stable.extend(names);
-        Ok(())
+        let mut state = self.state();
+        let inode = state.find(dir).ok_or(io::ErrorKind::NotFound)?;
+        state.sync_folder(inode)
     }
 
     fn lock(&self, path: &Path) -> io::Result<SimFile> {
-        let taken = lock(&self.state).locked.contains_key(path);
-        if taken {
+        if self.state().locked.contains_key(path) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let mut file = self.open(path).or_else(|_| self.create(path, 0))?;
         file.lock = Some(path.to_owned());
-        lock(&self.state).locked.insert(path.to_owned(), file.life);
+        self.state().locked.insert(path.to_owned(), file.life);
         Ok(file)
     }
 }
 
 impl DiskFile for SimFile {
     fn bytes(&self) -> io::Result<u64> {
-        Ok(lock(&self.state).inodes[self.inode].seen.len() as u64)
+        Ok(lock(&self.state).tree.file(self.inode).ok_or(io::ErrorKind::NotFound)?.seen.len() as u64)
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let state = lock(&self.state);
-        let seen = &state.inodes[self.inode].seen;
-        let from = (offset as usize).min(seen.len());
-        let read = buffer.len().min(seen.len() - from);
-        buffer[..read].copy_from_slice(&seen[from..from + read]);
-        Ok(read)
+        state.powered()?;
+        let read = state.tree.file(self.inode).ok_or(io::ErrorKind::NotFound)?.read(offset, buffer.len());
+        buffer[..read.len()].copy_from_slice(read);
+        Ok(read.len())
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let mut state = lock(&self.state);
-        let fault = take(&mut state.write_fault);
-        let written = match fault {
-            Some(_) => bytes.len() / 2,
-            None => bytes.len(),
-        };
-        let inode = &mut state.inodes[self.inode];
-        put(&mut inode.seen, offset, &bytes[..written]);
-        inode.unsynced.push((offset, bytes[..written].to_vec()));
-        fault.map_or(Ok(()), |fault| Err(fault.error()))
+        lock(&self.state).write(self.inode, offset, bytes)
     }
 
     fn set_bytes(&self, bytes: u64) -> io::Result<()> {
-        let mut state = lock(&self.state);
-        let inode = &mut state.inodes[self.inode];
-        inode.seen.resize(bytes as usize, 0);
-        inode.stable.truncate(bytes as usize);
-        inode.unsynced.retain(|(offset, _)| *offset < bytes);
-        for (offset, write) in &mut inode.unsynced {
-            write.truncate((bytes - *offset) as usize);
-        }
-        Ok(())
+        lock(&self.state).set_length(self.inode, bytes)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut state = lock(&self.state);
-        state.sync()?;
-        let inode = &mut state.inodes[self.inode];
-        inode.stable.clone_from(&inode.seen);
-        inode.unsynced.clear();
-        Ok(())
+        lock(&self.state).sync_file(self.inode)
     }
 }
 
@@ -261,13 +445,6 @@ impl Drop for SimFile {
     }
 }
 
-impl State {
-    fn sync(&mut self) -> io::Result<()> {
-        self.syncs += 1;
-        take(&mut self.sync_fault).map_or(Ok(()), |fault| Err(fault.error()))
-    }
-}
-
 fn take(fault: &mut Option<(u64, Fault)>) -> Option<Fault> {
     match fault {
         Some((0, _)) => fault.take().map(|(_, fault)| fault),
@@ -277,14 +454,6 @@ fn take(fault: &mut Option<(u64, Fault)>) -> Option<Fault> {
         }
         None => None,
     }
-}
-
-fn put(content: &mut Vec<u8>, offset: u64, bytes: &[u8]) {
-    let end = offset as usize + bytes.len();
-    if content.len() < end {
-        content.resize(end, 0);
-    }
-    content[offset as usize..end].copy_from_slice(bytes);
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {

@@ -6,6 +6,7 @@ use crate::format::{FrameHeader, Kind, SEGMENT_HEADER_BYTES, SegmentHeader, fram
 use crate::keys::{self, KeyFile};
 use crate::scan::Scan;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use uuid::Uuid;
@@ -111,6 +112,9 @@ impl<D: Disk> Wal<D> {
     /// [`OpenError`]; damage is reported before anything is changed.
     pub fn open(dir: &Path, options: Options, disk: D) -> Result<(Self, Opened), OpenError> {
         disk.create_dir(dir).map_err(io_error("create", dir))?;
+        // Without its own name the folder would be gone after a power cut, and all that was answered with it.
+        let above = dir.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        disk.sync_dir(above).map_err(io_error("sync", above))?;
         let lock = take_lock(&disk, dir)?;
         let names = disk.list(dir).map_err(io_error("list", dir))?;
         let mut segments: Vec<(u64, PathBuf)> =
@@ -125,6 +129,10 @@ impl<D: Disk> Wal<D> {
             Some((path, offset, bytes)) => Some(cut(&disk, dir, Tail { path, offset: *offset, bytes })?),
             None => None,
         };
+        if let Some(last) = found.closed.last() {
+            write_again(&disk, &last.path, found.last_frame.clone())?;
+            disk.sync_dir(dir).map_err(io_error("sync", dir))?;
+        }
         let opened = Opened {
             created: segments.is_empty(),
             last_position: found.next_position - 1,
@@ -315,13 +323,16 @@ struct Found {
     wal_id: Option<Uuid>,
     closed: Vec<Closed>,
     next_position: u64,
+    /// Where the last frame of the last segment lies, a group or an end; empty when it has none.
+    last_frame: Range<u64>,
     clean: bool,
     torn: Option<(PathBuf, u64, Vec<u8>)>,
 }
 
 impl Found {
     fn check<D: Disk>(disk: &D, segments: &[(u64, PathBuf)]) -> Result<Self, OpenError> {
-        let mut found = Self { wal_id: None, closed: Vec::new(), next_position: 1, clean: true, torn: None };
+        let mut found =
+            Self { wal_id: None, closed: Vec::new(), next_position: 1, last_frame: 0..0, clean: true, torn: None };
         for (i, (named, path)) in segments.iter().enumerate() {
             let file = disk.open(path).map_err(io_error("open", path))?;
             let mut scan = Scan::new(&file, path)?;
@@ -336,9 +347,14 @@ impl Found {
             if *found.wal_id.get_or_insert(scan.header.wal_id) != scan.header.wal_id {
                 return Err(scan.corrupt(0, "the segment belongs to another wal".to_owned()));
             }
-            while scan.next()?.is_some() {}
+            let mut begin = scan.offset;
+            while let offset = scan.offset
+                && scan.next()?.is_some()
+            {
+                begin = offset;
+            }
             found.next_position = scan.next_position;
-            found.clean = scan.ended;
+            (found.clean, found.last_frame) = (scan.ended, begin..scan.offset);
             let bytes = file.bytes().map_err(io_error("read", path))?;
             found.closed.push(Closed { path: path.clone(), first, last: scan.next_position.saturating_sub(1), bytes });
             found.torn = torn_tail(&mut scan, path, segments.get(i + 1).map(|_| Later))?;
@@ -395,6 +411,24 @@ fn cut<D: Disk>(disk: &D, dir: &Path, tail: Tail<'_>) -> Result<TornTail, OpenEr
     aside().map_err(io_error("write", &moved_to))?;
     torn.set_bytes(tail.offset).and_then(|()| torn.sync_data()).map_err(io_error("cut", tail.path))?;
     Ok(TornTail { file: tail.path.to_owned(), offset: tail.offset, bytes: tail.bytes.len() as u64, moved_to })
+}
+
+/// Writes the last frame once more, and syncs it: all before it was synced before it was written. The last run may have been killed before its sync,
+/// or the sync may have failed: then what is read is in memory alone, for good, as the system takes it for written. What a start believes
+/// has to outlive a power cut.
+fn write_again<D: Disk>(disk: &D, path: &Path, frame: Range<u64>) -> Result<(), OpenError> {
+    let again = || -> io::Result<()> {
+        let file = disk.open(path)?;
+        let mut bytes = vec![0; (frame.end - frame.start) as usize];
+        let read = file.read_at(&mut bytes, frame.start)?;
+        file.write_at(&bytes[..read], frame.start)?;
+        file.sync_data()
+    };
+    match again() {
+        // A file system that never writes in place has no room for it; the disk is as good or bad as it was.
+        Err(error) if is_full(&error) => Ok(()),
+        done => done.map_err(io_error("write", path)),
+    }
 }
 
 /// Makes a segment: space taken, header written, synced, then named, and the name synced.

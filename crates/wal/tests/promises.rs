@@ -131,6 +131,41 @@ fn append_is_refused_after_a_failed_sync() {
 }
 
 #[test]
+fn what_a_start_read_outlives_a_power_cut_although_its_sync_had_failed() {
+    for seed in 0..20 {
+        let disk = SimDisk::new();
+        let (mut wal, _) = open(&disk);
+        append(&mut wal, 1, 100).expect("appended");
+        disk.fail_sync(0, Fault::Broken);
+        append(&mut wal, 1, 100).expect_err("poisoned");
+        drop(wal);
+        let (mut wal, opened) = open(&disk);
+        assert_eq!(opened.last_position, 2, "it is read, from memory");
+        append(&mut wal, 1, 100).expect("appended");
+        drop(wal);
+        disk.crash(seed);
+        assert_eq!(open(&disk).1.last_position, 3);
+    }
+}
+
+#[test]
+fn an_end_whose_sync_failed_is_no_damage_after_a_power_cut() {
+    for seed in 0..20 {
+        let disk = SimDisk::new();
+        let (mut wal, _) = open(&disk);
+        append(&mut wal, 1, 100).expect("appended");
+        disk.fail_sync(0, Fault::Broken);
+        wal.close().expect_err("not synced");
+        let (mut wal, opened) = open(&disk);
+        assert!(opened.clean, "it is read, from memory");
+        append(&mut wal, 1, 100).expect("appended");
+        drop(wal);
+        disk.crash(seed);
+        assert_eq!(open(&disk).1.last_position, 2);
+    }
+}
+
+#[test]
 fn append_is_refused_after_a_broken_write() {
     let disk = SimDisk::new();
     let (mut wal, _) = open(&disk);
@@ -292,6 +327,7 @@ fn positions_that_no_event_can_have_are_corruption() {
     use wal::{Disk, DiskFile};
     let opened = |first: u64, frame: u64, events: u32, kind: u8| {
         let disk = SimDisk::new();
+        disk.create_dir(dir()).expect("memory");
         let file = disk.create(&dir().join(format!("{first:020}.wal")), 0).expect("memory");
         file.write_at(&crafted(first, frame, events, kind), 0).expect("memory");
         Wal::open(dir(), OPTIONS, disk).map(|(wal, opened)| (frames(&wal).len(), opened.last_position))

@@ -1,0 +1,133 @@
+//! What was answered, and what must be found.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// One event: its number is in its data, so that it is known without an id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Sent {
+    pub(crate) number: u64,
+    pub(crate) sensor: String,
+    pub(crate) id: Option<String>,
+    pub(crate) data: String,
+}
+
+/// One row found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) position: u64,
+    pub(crate) sensor: String,
+    pub(crate) id: String,
+    pub(crate) data: String,
+}
+
+/// When is looked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum When {
+    /// After a start: what was in doubt is there for good or gone for good.
+    Started,
+    Running,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Oracle {
+    /// By number: the event and its position.
+    accepted: BTreeMap<u64, (Sent, u64)>,
+    /// Sent without an answer that says what became of them: there once or not at all.
+    doubtful: BTreeMap<u64, Sent>,
+    /// The last position answered.
+    pub(crate) last_position: u64,
+    /// Sensors whose events go up to a position, and whether that was done.
+    erased: Vec<(String, u64, bool)>,
+}
+
+impl Oracle {
+    pub(crate) fn accepted(&mut self, sent: &[Sent], first_position: u64) {
+        for (i, event) in sent.iter().enumerate() {
+            let position = first_position + i as u64;
+            self.doubtful.remove(&event.number);
+            self.accepted.insert(event.number, (event.clone(), position));
+            self.last_position = self.last_position.max(position);
+        }
+    }
+
+    pub(crate) fn in_doubt(&mut self, sent: &[Sent]) {
+        self.doubtful.extend(sent.iter().map(|event| (event.number, event.clone())));
+    }
+
+    /// Events that are known to be there, with ids, to send again.
+    pub(crate) fn known(&self) -> Vec<Sent> {
+        self.accepted.values().map(|(event, _)| event).filter(|event| event.id.is_some()).cloned().collect()
+    }
+
+    pub(crate) fn erasing(&mut self, sensor: &str, until: u64) {
+        self.erased.push((sensor.to_owned(), until, false));
+    }
+
+    /// What was asked to be erased and is not done.
+    pub(crate) fn to_erase(&self) -> Option<(String, u64)> {
+        self.erased.iter().find(|(.., done)| !done).map(|(sensor, until, _)| (sensor.clone(), *until))
+    }
+
+    pub(crate) fn erased(&mut self) {
+        if let Some((.., done)) = self.erased.iter_mut().find(|(.., done)| !done) {
+            *done = true;
+        }
+    }
+
+    fn erasure_of(&self, sensor: &str, position: u64) -> Option<bool> {
+        let mut all = self.erased.iter().filter(|(of, until, _)| of == sensor && position <= *until);
+        let first = all.next()?.2;
+        Some(all.fold(first, |done, erasure| done || erasure.2))
+    }
+
+    /// Compares with all rows.
+    pub(crate) fn check(&mut self, rows: &[Found], when: When) -> Result<(), String> {
+        let mut positions = BTreeSet::new();
+        let mut numbers = BTreeMap::new();
+        for row in rows {
+            if !positions.insert(row.position) {
+                return Err(format!("two events at position {}", row.position));
+            }
+            let number = number_of(&row.data).ok_or_else(|| format!("an event that nobody sent: {row:?}"))?;
+            if let Some(before) = numbers.insert(number, row) {
+                return Err(format!("an event is there twice: {before:?} and {row:?}"));
+            }
+            let sent = match (self.accepted.get(&number), self.doubtful.get(&number)) {
+                (Some((sent, position)), _) if *position == row.position => sent,
+                (Some((_, position)), _) => return Err(format!("answered at position {position}, found: {row:?}")),
+                (None, Some(sent)) => sent,
+                (None, None) => return Err(format!("an event that was not accepted: {row:?}")),
+            };
+            if sent.data != row.data || sent.sensor != row.sensor || sent.id.as_ref().is_some_and(|id| *id != row.id) {
+                return Err(format!("sent {sent:?}, found {row:?}"));
+            }
+            if self.erasure_of(&row.sensor, row.position) == Some(true) {
+                return Err(format!("an erased event is there: {row:?}"));
+            }
+        }
+        let missing = self.accepted.values().find(|(sent, position)| {
+            !numbers.contains_key(&sent.number) && self.erasure_of(&sent.sensor, *position).is_none()
+        });
+        if let Some((sent, position)) = missing {
+            return Err(format!("accepted at position {position} and gone: {sent:?}"));
+        }
+        if when == When::Started {
+            for (number, sent) in std::mem::take(&mut self.doubtful) {
+                if let Some(row) = numbers.get(&number) {
+                    self.accepted.insert(number, (sent, row.position));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The last position that any answer or any row told.
+    pub(crate) fn positions_seen(&mut self, rows: &[Found]) {
+        self.last_position = rows.iter().map(|row| row.position).fold(self.last_position, u64::max);
+    }
+}
+
+fn number_of(data: &str) -> Option<u64> {
+    let rest = data.strip_prefix("{\"n\":")?;
+    rest.split([',', '}']).next()?.parse().ok()
+}

@@ -1,0 +1,227 @@
+//! One seed: lives of an engine, one after the other, on a disk that outlives them.
+
+use super::life::Life;
+use super::oracle::{Oracle, Sent, When};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+use testkit::{Fault, Lie, Random, SimDisk};
+
+/// What is wrong with the disk besides what a seed says.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Plan {
+    pub(crate) lie: Option<Lie>,
+}
+
+struct Run {
+    random: Random,
+    oracle: Oracle,
+    next_number: u64,
+    /// What the clock that stamps events says, ahead of the true one or behind it.
+    clock_micros: i64,
+    /// What was done, for whoever has to find out why it went wrong.
+    told: Vec<String>,
+}
+
+/// How a life ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Ended and closed.
+    Closed,
+    Killed,
+    PowerCut,
+}
+
+/// Runs one seed; what went wrong, when something did.
+pub(crate) fn run(seed: u64, plan: Plan) -> Result<(), String> {
+    let mut run =
+        Run { random: Random::new(seed), oracle: Oracle::default(), next_number: 1, clock_micros: 0, told: Vec::new() };
+    run.lives(plan).map_err(|what| format!("{what}\nbefore:\n{}", run.told.join("\n")))
+}
+
+impl Run {
+    fn lives(&mut self, plan: Plan) -> Result<(), String> {
+        let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
+        let mut disk = SimDisk::new();
+        for life in 0..3 + self.random.below(4) {
+            if let Some(lie) = plan.lie {
+                disk.lie_about(lie);
+            }
+            let place = folder.path().join(life.to_string());
+            std::fs::create_dir(&place).map_err(|e| e.to_string())?;
+            let end = self.life(&disk, &place)?;
+            self.told.push(format!("{end:?} after {} operations", disk.operations()));
+            disk = match end {
+                End::PowerCut => disk.after_power_cut(self.random.number()),
+                End::Closed | End::Killed => disk.after_kill(),
+            };
+        }
+        let place = folder.path().join("last");
+        std::fs::create_dir(&place).map_err(|e| e.to_string())?;
+        let life = Life::begin(&disk, &place).map_err(|e| format!("it does not start: {e}"))?;
+        let looked = self.look(&life, When::Started);
+        life.end();
+        looked
+    }
+
+    fn life(&mut self, disk: &SimDisk, place: &Path) -> Result<End, String> {
+        let end = *self.pick(&[End::PowerCut, End::PowerCut, End::PowerCut, End::Killed, End::Closed]);
+        if end == End::PowerCut {
+            // Also in the middle of a start.
+            disk.cut_power_at(disk.operations() + self.random.below(400));
+        }
+        let life = match Life::begin(disk, place) {
+            Ok(life) => {
+                self.tell(disk, format_args!("started, last position {}", life.engine.last_position()));
+                life
+            }
+            Err(_) if disk.is_off() => return Ok(End::PowerCut),
+            Err(error) => return Err(format!("it does not start: {error}")),
+        };
+        let lived = self.live(disk, &life, end);
+        life.end();
+        lived
+    }
+
+    fn live(&mut self, disk: &SimDisk, life: &Life, end: End) -> Result<End, String> {
+        self.look_unless_off(disk, life, When::Started)?;
+        for _ in 0..4 + self.random.below(20) {
+            if disk.is_off() || life.engine.status().poisoned().is_some() {
+                break;
+            }
+            self.step(disk, life)?;
+        }
+        disk.heal();
+        self.look_unless_off(disk, life, When::Running)?;
+        if end == End::Closed && !disk.is_off() && life.engine.status().poisoned().is_none() {
+            life.runtime.block_on(life.engine.close()).map_err(|e| format!("it does not close: {e}"))?;
+        }
+        Ok(if disk.is_off() { End::PowerCut } else { end })
+    }
+
+    fn step(&mut self, disk: &SimDisk, life: &Life) -> Result<(), String> {
+        match self.random.below(20) {
+            0..=9 => self.send(disk, life),
+            10 | 11 => self.send_again(disk, life)?,
+            12..=15 => {
+                // Fails with the disk: then the rows stay live.
+                let sealed = life.runtime.block_on(life.engine.seal());
+                self.tell(disk, format_args!("seal: {sealed:?}"));
+            }
+            16 => self.erase(disk, life)?,
+            17 => {
+                let fault = *self.pick(&[Fault::Full, Fault::Broken]);
+                let (kind, skip) = (self.random.below(3), self.random.below(30));
+                self.tell(disk, format_args!("fault {kind} after {skip}: {fault:?}"));
+                match kind {
+                    0 => disk.fail_write(skip, fault),
+                    1 => disk.fail_sync(skip, Fault::Broken),
+                    _ => disk.fail_creates(Some(Fault::Full)),
+                }
+            }
+            18 => {
+                self.tell(disk, format_args!("healed"));
+                disk.heal();
+            }
+            _ => self.clock_micros += 60_000_000 * (self.random.below(240) as i64 - 120),
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, disk: &SimDisk, life: &Life) {
+        let batches: Vec<Vec<Sent>> = (0..1 + self.random.below(3)).map(|_| self.batch()).collect();
+        let submissions = batches.iter().map(|batch| life.submission(batch, self.now())).collect();
+        for (batch, outcome) in batches.iter().zip(life.submit(submissions)) {
+            let (sensor, events) = (&batch[0].sensor, batch.len());
+            self.told.push(format!("{} {sensor}: {events} from {}: {outcome:?}", disk.operations(), batch[0].number));
+            match outcome.map(|outcome| outcome.first_position) {
+                Ok(Some(first)) => self.oracle.accepted(batch, first),
+                // Nothing of it is stored; but after a failed sync only the next start knows.
+                Ok(None) | Err(_) => self.oracle.in_doubt(batch),
+            }
+        }
+    }
+
+    fn send_again(&mut self, disk: &SimDisk, life: &Life) -> Result<(), String> {
+        let known = self.oracle.known();
+        if known.is_empty() {
+            return Ok(());
+        }
+        let event = self.pick(&known).clone();
+        let outcome = life.submit(vec![life.submission(std::slice::from_ref(&event), self.now())]).remove(0);
+        match outcome {
+            Ok(outcome) if outcome.duplicates == 1 && outcome.accepted == 0 => Ok(()),
+            Ok(outcome) => Err(format!("sent again, it is no duplicate: {event:?}, {outcome:?}")),
+            Err(_) if disk.is_off() || life.engine.status().poisoned().is_some() => Ok(()),
+            Err(error) => Err(format!("sent again, a duplicate is refused: {error}")),
+        }
+    }
+
+    fn erase(&mut self, disk: &SimDisk, life: &Life) -> Result<(), String> {
+        if self.oracle.to_erase().is_none() {
+            let sensor = self.pick(&SENSORS).to_string();
+            self.oracle.erasing(&sensor, life.engine.last_position());
+        }
+        let (sensor, until) = self.oracle.to_erase().expect("one is asked for");
+        let erased = life.erase(&sensor, until);
+        self.tell(disk, format_args!("erase {sensor} until {until}: {erased:?}"));
+        if erased.is_ok() {
+            self.oracle.erased();
+        }
+        Ok(())
+    }
+
+    fn look_unless_off(&mut self, disk: &SimDisk, life: &Life, when: When) -> Result<(), String> {
+        match self.look(life, when) {
+            Err(_) if disk.is_off() => Ok(()),
+            looked => looked,
+        }
+    }
+
+    fn look(&mut self, life: &Life, when: When) -> Result<(), String> {
+        let rows = life.rows()?;
+        self.oracle.check(&rows, when)?;
+        if life.engine.last_position() < self.oracle.last_position {
+            return Err(format!(
+                "position {} was given, and it goes on after {}",
+                self.oracle.last_position,
+                life.engine.last_position()
+            ));
+        }
+        self.oracle.positions_seen(&rows);
+        Ok(())
+    }
+
+    fn batch(&mut self) -> Vec<Sent> {
+        let sensor = self.pick(&SENSORS).to_string();
+        let events = 1 + self.random.below(8);
+        (0..events)
+            .map(|_| {
+                let number = self.next_number;
+                self.next_number += 1;
+                let id = (!self.random.once_in(4)).then(|| format!("e{number}"));
+                let filler = "x".repeat(self.random.below(200) as usize);
+                let data = match self.random.below(3) {
+                    0 => format!("{{\"n\":{number}}}"),
+                    1 => format!("{{\"n\":{number},\"t\":{}}}", self.random.below(100)),
+                    _ => format!("{{\"n\":{number},\"t\":\"{filler}\",\"f{}\":1}}", self.random.below(5)),
+                };
+                Sent { number, sensor: sensor.clone(), id, data }
+            })
+            .collect()
+    }
+
+    fn tell(&mut self, disk: &SimDisk, what: std::fmt::Arguments<'_>) {
+        self.told.push(format!("{} {what}", disk.operations()));
+    }
+
+    fn now(&self) -> i64 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_micros() as i64;
+        now + self.clock_micros
+    }
+
+    fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+        &of[self.random.below(of.len() as u64) as usize]
+    }
+}
+
+const SENSORS: [&str; 3] = ["roof", "cellar", "garden"];
