@@ -5,6 +5,8 @@
 
 mod accounting;
 mod door;
+mod oracle;
+mod packed;
 mod postgres;
 mod prometheus;
 mod raw;
@@ -12,12 +14,14 @@ mod readers;
 
 pub use accounting::{balances, imbalances};
 pub use door::{Door, Fate};
+pub use oracle::{Oracle, rounds};
+pub use packed::{gunzipped_lines, gzip};
 pub use postgres::Postgres;
 pub use prometheus::{Prometheus, has_prometheus, rules_folder};
 pub use readers::{as_read_by, readers_python};
 
 use serde_json::Value;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -81,12 +85,6 @@ pub fn corpus(file: &str) -> Option<PathBuf> {
     None
 }
 
-/// A body as `Content-Encoding: gzip` has it.
-pub fn gzip(body: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(body).and_then(|()| encoder.finish()).expect("compressed")
-}
-
 /// Waits until a condition holds.
 ///
 /// # Panics
@@ -120,14 +118,6 @@ pub fn installed(variable: &str, file: &str) -> Option<PathBuf> {
 /// The blocks of one kind in a document in Markdown.
 pub fn blocks(text: &str, kind: &str) -> Vec<String> {
     text.split(&format!("```{kind}\n")).skip(1).filter_map(|b| b.split("```").next()).map(str::to_owned).collect()
-}
-
-/// The lines of an NDJSON file, gunzipped.
-pub fn gunzipped_lines(path: &Path) -> Vec<String> {
-    let mut text = String::new();
-    let file = std::fs::File::open(path).expect("the corpus opens");
-    flate2::read::GzDecoder::new(file).read_to_string(&mut text).expect("the corpus is gzip");
-    text.lines().map(str::to_owned).collect()
 }
 
 /// A running collector with a data folder of its own.
@@ -178,6 +168,14 @@ impl Collector {
     /// # Panics
     /// When it is not ready in time; its log is in the message.
     pub fn start_with(dir: &Path, settings: &[(&str, &str)]) -> Self {
+        Self::try_start_with(dir, settings).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// The same.
+    ///
+    /// # Errors
+    /// Why it is not ready, with its log.
+    pub fn try_start_with(dir: &Path, settings: &[(&str, &str)]) -> Result<Self, String> {
         let data = dir.join("data");
         // One that was killed has left its own behind.
         let left = addresses_file(&data);
@@ -197,9 +195,10 @@ impl Collector {
             .expect("the program starts");
         let agent = agent();
         let deadline = Instant::now() + PATIENCE;
+        let told = || std::fs::read_to_string(&log).unwrap_or_default();
         loop {
             if let Some(status) = child.try_wait().expect("the child can be asked") {
-                panic!("the collector ended with {status}: {}", std::fs::read_to_string(&log).unwrap_or_default());
+                return Err(format!("the collector ended with {status}: {}", told()));
             }
             let written = || addresses(&data).filter(|_| addresses_file(&data) != left);
             if let Some((api, admin)) = written().or_else(|| logged_addresses(&log, before))
@@ -207,11 +206,11 @@ impl Collector {
             {
                 let token =
                     std::fs::read_to_string(data.join("admin.token")).expect("the admin token").trim().to_owned();
-                return Self { child, dir: data, api, admin, token, agent };
+                return Ok(Self { child, dir: data, api, admin, token, agent });
             }
             if Instant::now() > deadline {
                 drop(child.kill());
-                panic!("not ready in time: {}", std::fs::read_to_string(&log).unwrap_or_default());
+                return Err(format!("not ready in time: {}", told()));
             }
             std::thread::yield_now();
         }
@@ -399,12 +398,6 @@ impl Collector {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells it");
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
-    }
-
-    /// A body as `Content-Encoding: gzip` has it.
-    pub fn gzip(body: &[u8]) -> Vec<u8> {
-        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        encoder.write_all(body).and_then(|()| encoder.finish()).expect("compressed")
     }
 
     /// Waits until a condition holds.

@@ -1,0 +1,113 @@
+//! Load that knows what was answered, and a look at whether all of it is there.
+
+use crate::Collector;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+const CONNECTIONS: u64 = 4;
+const BATCH: u64 = 50;
+
+/// What the oracle knows: batches answered with 200, and batches in doubt when the process ended.
+#[derive(Debug, Default)]
+pub struct Oracle {
+    /// Answered.
+    pub accepted: Vec<u64>,
+    /// Not answered, or with an error.
+    pub doubtful: Vec<u64>,
+    next: AtomicU64,
+}
+
+impl Oracle {
+    /// Loads from several connections; once so many batches were answered, `end` ends the collector in the middle of it.
+    ///
+    /// # Panics
+    /// When a thread did.
+    pub fn load_until(
+        &mut self,
+        (collector, token): (Collector, &str),
+        answered_min: u64,
+        end: impl FnOnce(Collector),
+    ) {
+        let found = Mutex::new((Vec::new(), Vec::new()));
+        let (answered, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+        let (address, batches) = (collector.api.clone(), &self.next);
+        let agent: Arc<ureq::Agent> =
+            Arc::new(ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(20))).build().new_agent());
+        std::thread::scope(|scope| {
+            for _ in 0..CONNECTIONS {
+                scope.spawn(|| {
+                    while !stop.load(Ordering::Relaxed) {
+                        let batch = batches.fetch_add(1, Ordering::Relaxed);
+                        let request = agent
+                            .post(format!("{address}/api/v1/events"))
+                            .header("authorization", format!("Bearer {token}"))
+                            .header("content-type", "application/x-ndjson");
+                        let accepted = request.send(body(batch)).is_ok_and(|r| r.status() == 200);
+                        let mut found = found.lock().expect("no thread panics");
+                        if accepted {
+                            found.0.push(batch);
+                            answered.fetch_add(1, Ordering::Relaxed);
+                        } else {
+                            found.1.push(batch);
+                            break;
+                        }
+                    }
+                });
+            }
+            let deadline = Instant::now() + crate::PATIENCE;
+            while answered.load(Ordering::Relaxed) < answered_min && Instant::now() < deadline {
+                std::thread::yield_now();
+            }
+            end(collector);
+            stop.store(true, Ordering::Relaxed);
+        });
+        let (accepted, doubtful) = found.into_inner().expect("no thread panics");
+        self.accepted.extend(accepted);
+        self.doubtful.extend(doubtful);
+    }
+
+    /// Compares with all events.
+    ///
+    /// # Errors
+    /// What is there and should not be, or the other way round.
+    pub fn check(&self, collector: &Collector) -> Result<(), String> {
+        let sql = "select (data->>'batch')::bigint as batch, count(*), count(distinct (data->>'n')::bigint), min((data->>'n')::bigint), \
+                   max((data->>'n')::bigint) from events group by 1";
+        let rows = collector.rows(sql);
+        let n = |v: &serde_json::Value| v.as_u64().unwrap_or(u64::MAX);
+        let found: HashMap<u64, [u64; 4]> =
+            rows.iter().map(|r| (n(&r[0]), [n(&r[1]), n(&r[2]), n(&r[3]), n(&r[4])])).collect();
+        let whole = [BATCH, BATCH, 0, BATCH - 1];
+        if let Some(batch) = self.accepted.iter().find(|batch| found.get(batch) != Some(&whole)) {
+            return Err(format!("accepted batch {batch} is not there once and whole: {:?}", found.get(batch)));
+        }
+        let halves = |batch: &&u64| found.get(batch).is_some_and(|state| *state != whole);
+        if let Some(batch) = self.doubtful.iter().find(halves) {
+            return Err(format!("doubtful batch {batch} is there in part: {:?}", found.get(batch)));
+        }
+        if found.len() > self.accepted.len() + self.doubtful.len() {
+            return Err("something is there that nobody sent".to_owned());
+        }
+        let positions =
+            collector.rows("select count(*), count(distinct position), count(distinct id), max(position) from events");
+        let [all, distinct, ids, last] = [0, 1, 2, 3].map(|i| positions[0][i].as_u64().unwrap_or(0));
+        if (distinct, ids, last) != (all, all, all) {
+            return Err(format!("{all} events with {distinct} positions up to {last} and {ids} ids"));
+        }
+        Ok(())
+    }
+}
+
+/// How often something is killed or loses its power; `make test-crash` does it ten times as often.
+///
+/// # Panics
+/// When `ROUNDS` is no number.
+pub fn rounds() -> u64 {
+    std::env::var("ROUNDS").map_or(20, |rounds| rounds.parse().expect("ROUNDS is a number"))
+}
+
+fn body(batch: u64) -> String {
+    (0..BATCH).map(|n| format!("{{\"batch\":{batch},\"n\":{n},\"text\":\"some reading of some length\"}}\n")).collect()
+}
