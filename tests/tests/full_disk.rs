@@ -44,7 +44,11 @@ fn on_a_full_disk_senders_are_told_reading_and_starting_go_on_and_room_is_notice
     let Some(disk) = SmallDisk::mount(&data, "16m") else {
         return skipped("a tmpfs cannot be mounted: only root may");
     };
-    let settings = [("CATCHMENT_INGEST__SEGMENT_BYTES", "1MiB"), ("CATCHMENT_SEAL__AGE_SECONDS", "1h")];
+    let settings = [
+        ("CATCHMENT_DATA__FREE_BYTES_MIN", "0"),
+        ("CATCHMENT_INGEST__SEGMENT_BYTES", "1MiB"),
+        ("CATCHMENT_SEAL__AGE_SECONDS", "1h"),
+    ];
     let collector = Collector::start_with(dir.path(), &settings);
     let token = collector.sensor("roof");
     assert_eq!(collector.send(&token, b"{\"n\":1}\n").json()["accepted"], 1);
@@ -84,6 +88,37 @@ fn on_a_full_disk_senders_are_told_reading_and_starting_go_on_and_room_is_notice
 }
 
 #[test]
+fn below_the_floor_events_are_turned_away_and_all_else_goes_on_until_there_is_room_again() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let data = dir.path().join("data");
+    std::fs::create_dir(&data).expect("made");
+    let Some(disk) = SmallDisk::mount(&data, "96m") else {
+        return skipped("a tmpfs cannot be mounted: only root may");
+    };
+    let settings = [("CATCHMENT_DATA__FREE_BYTES_MIN", "32MiB"), ("CATCHMENT_INGEST__SEGMENT_BYTES", "1MiB")];
+    let collector = Collector::start_with(dir.path(), &settings);
+    let token = collector.sensor("roof");
+    let reasons = || collector.get_admin("/readyz").json()["reasons"].to_string();
+    let send = || collector.send(&token, b"{\"n\":1}\n");
+    assert_eq!((send().json()["accepted"].clone(), reasons()), (json!(1), "[]".to_owned()));
+    let filler = disk.fill(20 << 10);
+    collector.wait_for("the floor", |_| send().status == 503);
+    let refused = send();
+    assert_eq!((&refused.json()["code"], refused.header("retry-after").is_some()), (&json!("storage_full"), true));
+    assert!(reasons().contains("\"storage\"") && reasons().contains("less than data.free_bytes_min"), "{}", reasons());
+    let before = collector.rows("SELECT count(*) FROM events")[0][0].as_u64().expect("a number");
+    let erased = collector.ask(("DELETE", "/api/v1/sensors/roof/events"), &collector.token, &[], b"");
+    assert_eq!(erased.status, 202, "{}", erased.text);
+    collector.wait_for("the erasure", |c| c.rows("SELECT count(*) FROM events") == [[json!(0)]]);
+    std::fs::remove_file(&filler).expect("removed");
+    // Also when nobody sends.
+    collector.wait_for("room", |_| !reasons().contains("\"storage\""));
+    assert_eq!(send().json()["accepted"], 1);
+    assert!(before > 0);
+    collector.assert_adds_up();
+}
+
+#[test]
 fn of_a_batch_with_many_rejected_events_all_are_kept_or_none_and_each_is_counted_once() {
     let dir = tempfile::tempdir().expect("a folder");
     let data = dir.path().join("data");
@@ -91,7 +126,11 @@ fn of_a_batch_with_many_rejected_events_all_are_kept_or_none_and_each_is_counted
     let Some(disk) = SmallDisk::mount(&data, "64m") else {
         return skipped("a tmpfs cannot be mounted: only root may");
     };
-    let settings = [("CATCHMENT_INGEST__SEGMENT_BYTES", "1MiB"), ("CATCHMENT_SEAL__AGE_SECONDS", "1h")];
+    let settings = [
+        ("CATCHMENT_DATA__FREE_BYTES_MIN", "0"),
+        ("CATCHMENT_INGEST__SEGMENT_BYTES", "1MiB"),
+        ("CATCHMENT_SEAL__AGE_SECONDS", "1h"),
+    ];
     let collector = Collector::start_with(dir.path(), &settings);
     let token = collector.sensor("roof");
     let count = || collector.rows("SELECT count(*) FROM rejected")[0][0].clone();

@@ -218,7 +218,12 @@ fn on_a_full_disk_requests_are_answered_as_without_it_and_those_that_cannot_be_c
         return skipped("a tmpfs cannot be mounted: only root may");
     }
     let _disk = SmallDisk(&data);
-    let settings = [COLLECT, ("CATCHMENT_INGEST__SEGMENT_BYTES", "1MiB"), ("CATCHMENT_SEAL__AGE_SECONDS", "1h")];
+    let settings = [
+        COLLECT,
+        ("CATCHMENT_DATA__FREE_BYTES_MIN", "0"),
+        ("CATCHMENT_INGEST__SEGMENT_BYTES", "1MiB"),
+        ("CATCHMENT_SEAL__AGE_SECONDS", "1h"),
+    ];
     let collector = Collector::start_with(dir.path(), &settings);
     let filler = data.join("filler");
     let filled = std::process::Command::new("dd").arg("if=/dev/zero").arg(format!("of={}", filler.display())).output();

@@ -266,6 +266,7 @@ fn engine_options(dir: &DataDir, settings: &Settings, foundation: &Foundation) -
     engine::Options {
         wal_dir: dir.wal(),
         lake_dir: dir.lake(),
+        free_bytes_min: settings.data.free_bytes_min.0,
         segment_bytes: settings.ingest.segment_bytes.0,
         in_flight_bytes_max: settings.ingest.in_flight_bytes_max.0,
         group_bytes_max,
@@ -354,7 +355,7 @@ fn log_recovery(started: &Started) {
 }
 
 fn watch_engine(health: &Health, engine: &Engine) {
-    let (wal, seal, storage) = (engine.status().clone(), engine.status().clone(), engine.status().clone());
+    let (wal, seal, storage) = (engine.status().clone(), engine.status().clone(), engine.clone());
     health.check("wal", Weight::Readiness, move || wal.poisoned());
     // A warning: with nobody sending, nobody would find out that there is room again.
     health.check("storage", Weight::Warning, move || storage.storage_full());

@@ -29,6 +29,8 @@ nowwhat::settings! {
         data: Data {
             /// The data folder: wal, lake, registry, admin token, addresses.
             dir: PathBuf = "data";
+            /// With less free on its disk events are answered 503 `storage_full`, so that reading, sealing, retention and erasing go on. 0: they are taken until the disk is full.
+            free_bytes_min: ByteSize = "256MiB";
         }
         /// Who may come in.
         auth: Auth {

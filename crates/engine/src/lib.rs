@@ -28,6 +28,7 @@ mod answers;
 mod batch;
 mod commit;
 mod erase;
+mod floor;
 mod live;
 mod log;
 mod maintain;

@@ -8,6 +8,7 @@ use crate::answers::{Answers, Claimed, InUse, RequestKey};
 use crate::batch::{AcceptError, Outcome, Submission, Waiting};
 use crate::commit::CommitLoop;
 use crate::erase::Asked;
+use crate::floor::Floor;
 use crate::live::Live;
 use crate::log::{EventLog, LocalLog, LogError};
 use crate::maintain::MaintainLoop;
@@ -34,6 +35,8 @@ pub struct Options {
     pub wal_dir: PathBuf,
     /// Folder of the lake.
     pub lake_dir: PathBuf,
+    /// With fewer bytes free on the disk of the wal no events are taken.
+    pub free_bytes_min: u64,
     /// Size of one wal segment.
     pub segment_bytes: u64,
     /// Bytes of requests in flight.
@@ -166,6 +169,7 @@ pub struct Engine {
 
 pub(crate) struct Shared {
     admission: Admission,
+    floor: Floor,
     queue: Mutex<Option<mpsc::UnboundedSender<Waiting>>>,
     pub(crate) lake: Lake,
     pub(crate) live: Arc<Live>,
@@ -257,6 +261,7 @@ impl Engine {
         };
         tokio::spawn(poisoning(status.clone(), "sealing", seal.run()));
         let admission = Admission::new(options.in_flight_bytes_max);
+        let floor = Floor::new(options.wal_dir.clone(), options.free_bytes_min);
         let commit = CommitLoop {
             log: parts.log,
             queue: waiting,
@@ -280,7 +285,8 @@ impl Engine {
         })?;
         let queue = Mutex::new(Some(queue));
         let Parts { lake, live, answers, .. } = parts;
-        let shared = Shared { admission, queue, lake, live, answers, seal_now, asks: ask, metrics, status, ended };
+        let shared =
+            Shared { admission, floor, queue, lake, live, answers, seal_now, asks: ask, metrics, status, ended };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -292,6 +298,11 @@ impl Engine {
     /// The engine's health.
     pub fn status(&self) -> &Arc<Status> {
         &self.shared.status
+    }
+
+    /// Why no events are taken for want of room, if so: the disk is below its floor, or had no room for the last group.
+    pub fn storage_full(&self) -> Option<String> {
+        self.shared.floor.missing().or_else(|| self.shared.status.storage_full())
     }
 
     /// What a query sees now: everything answered before this call.
@@ -343,6 +354,10 @@ impl Engine {
         metrics.rejected.inc_by(submission.batch.rejected_total);
         if events == 0 {
             return Ok(Outcome::default());
+        }
+        if let Some(reason) = self.shared.floor.missing() {
+            metrics.failed.inc_by(events);
+            return Err(AcceptError::StorageFull { reason });
         }
         let (answer, answered) = oneshot::channel();
         let sent = {

@@ -30,6 +30,7 @@ async fn start(boot: &mut Boot, dir: &std::path::Path) -> Result<Router, BoxErro
     let options = engine::Options {
         wal_dir: dir.join("wal"),
         lake_dir: dir.join("lake"),
+        free_bytes_min: 0,
         segment_bytes: MIB,
         in_flight_bytes_max: 8 * MIB,
         group_bytes_max: MIB,

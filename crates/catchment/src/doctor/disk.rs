@@ -182,7 +182,10 @@ fn room(disk: &std::io::Result<Disk>) -> Finding {
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
     let text = format!("{:.1} of {:.1} GiB are free", gib(disk.free_bytes), gib(disk.bytes));
     if disk.free_bytes < FREE_BYTES_MIN {
-        return Finding::look("room", format!("{text}: with none left events are answered 503 `storage_full`"));
+        return Finding::look(
+            "room",
+            format!("{text}: with less than `data.free_bytes_min` events are answered 503 `storage_full`"),
+        );
     }
     match disk.files_free {
         Some(files) if files < FILES_FREE_MIN => {

@@ -40,6 +40,7 @@ fn options(dir: &std::path::Path) -> Options {
     Options {
         wal_dir: dir.join("wal"),
         lake_dir: dir.join("lake"),
+        free_bytes_min: 0,
         segment_bytes: 1 << 20,
         in_flight_bytes_max: 1 << 20,
         group_bytes_max: 1 << 20,

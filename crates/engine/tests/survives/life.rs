@@ -110,6 +110,7 @@ fn options(folder: &Path) -> Options {
     Options {
         wal_dir: folder.join("wal"),
         lake_dir: folder.join("lake"),
+        free_bytes_min: 0,
         segment_bytes: 16 << 10,
         in_flight_bytes_max: 1 << 20,
         group_bytes_max: 1 << 20,

@@ -17,6 +17,7 @@ async fn engine(dir: &tempfile::TempDir) -> Engine {
     let options = Options {
         wal_dir: dir.path().join("wal"),
         lake_dir: dir.path().join("lake"),
+        free_bytes_min: 0,
         segment_bytes: MIB,
         in_flight_bytes_max: MIB,
         group_bytes_max: MIB,
