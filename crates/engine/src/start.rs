@@ -96,6 +96,8 @@ pub struct Started {
     pub sealed_position: u64,
     /// A torn tail that was cut, as a sentence.
     pub torn_tail: Option<String>,
+    /// Ranges of positions, first and last, that a repair of the wal found no events of and that the wal still tells.
+    pub lost: Vec<(u64, u64)>,
 }
 
 /// The engine's state of health, for whoever asks.
@@ -208,10 +210,12 @@ impl Engine {
             log: log.id(),
             sealed: snapshot.sealed,
             expected: snapshot.sealed + 1,
+            lost: log.lost().to_vec(),
             options: &options,
             metrics: &metrics,
         };
         log.recover(&mut recovery)?;
+        recovery.pass_lost();
         if recovery.expected != wal_position + 1 {
             return Err(RecoverError::Gap { sealed: snapshot.sealed, first: wal_position + 1 }.into());
         }
@@ -224,6 +228,7 @@ impl Engine {
             last_position: wal_position,
             sealed_position: snapshot.sealed,
             torn_tail: opened.torn_tail,
+            lost: log.lost().to_vec(),
         };
         let engine =
             Self::run(Parts { log: Box::new(log), lake, live, window, answers, wal_position }, options, metrics)?;
