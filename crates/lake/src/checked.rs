@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
@@ -47,8 +47,18 @@ pub struct CheckedFile {
 
 impl ReadAt for File {
     fn read_range(&self, range: Range<u64>) -> io::Result<Bytes> {
-        let mut bytes = vec![0; usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(0)];
-        self.read_exact_at(&mut bytes, range.start)?;
+        let length = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(0);
+        // Not filled with zeros before.
+        let mut bytes = Vec::with_capacity(length);
+        while bytes.len() < length {
+            let at = range.start + bytes.len() as u64;
+            match rustix::io::pread(self, rustix::buffer::spare_capacity(&mut bytes), at) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        bytes.truncate(length);
         Ok(bytes.into())
     }
 }
@@ -221,6 +231,11 @@ impl CheckedStore {
     /// There is no such folder.
     pub fn new(root: &Path) -> Result<Self> {
         Ok(Self { root: root.to_path_buf(), local: LocalFileSystem::new_with_prefix(root)? })
+    }
+
+    /// Files by their absolute paths.
+    pub(crate) fn of_all() -> Self {
+        Self { root: PathBuf::from("/"), local: LocalFileSystem::new() }
     }
 
     async fn read(&self, location: &StorePath, ranges: Vec<Range<u64>>) -> Result<Vec<Bytes>> {

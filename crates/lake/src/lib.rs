@@ -25,6 +25,7 @@ mod dead;
 mod encode;
 mod erase;
 mod error;
+mod history;
 mod lake;
 mod merge;
 mod metrics;

@@ -9,6 +9,8 @@
 //! read as it is.
 
 use bytes::Bytes;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{FileMetaData, KeyValue, ParquetMetaData, ParquetMetaDataReader, ParquetMetaDataWriter};
 use std::io::{self, Write};
 use std::ops::Range;
 
@@ -80,6 +82,33 @@ impl<W: Write> Write for Summed<W> {
     fn flush(&mut self) -> io::Result<()> {
         self.sink.flush()
     }
+}
+
+/// A Parquet file that somebody else wrote, with checksums.
+pub(crate) fn with_sums(file: &[u8]) -> parquet::errors::Result<Vec<u8>> {
+    let bytes = Bytes::copy_from_slice(file);
+    let footer = ParquetMetaDataReader::new().parse_and_finish(&bytes)?;
+    let length = bytes.len().checked_sub(8).map(|at| &bytes[at..at + 4]).unwrap_or_default();
+    let length = length.try_into().map(u32::from_le_bytes).unwrap_or(u32::MAX) as usize;
+    let body = bytes.len().checked_sub(8 + length).ok_or(ParquetError::EOF("it has no footer".to_owned()))?;
+    let mut sink = Summed::new(Vec::with_capacity(bytes.len() + bytes.len() / 4096));
+    sink.write_all(&bytes[..body])?;
+    let (table, value) = sink.end_body();
+    sink.write_all(&table)?;
+    let told = footer.file_metadata();
+    let mut notes = told.key_value_metadata().cloned().unwrap_or_default();
+    notes.push(KeyValue::new(KEY.to_owned(), value));
+    let told = FileMetaData::new(
+        told.version(),
+        told.num_rows(),
+        told.created_by().map(str::to_owned),
+        Some(notes),
+        told.schema_descr_ptr(),
+        told.column_orders().cloned(),
+    );
+    let footer = ParquetMetaData::new(told, footer.row_groups().to_vec());
+    ParquetMetaDataWriter::new(&mut sink, &footer).finish()?;
+    Ok(sink.finish()?)
 }
 
 /// Where in these bytes the checksum of the tail stands; none when they have no such key.

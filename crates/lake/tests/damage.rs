@@ -85,6 +85,44 @@ async fn every_flipped_bit_of_a_data_file_is_an_error_or_changes_no_answer() {
     assert_eq!(snapshot.files[0].damage(&snapshot.root).expect("looked at"), None);
 }
 
+/// What is told of a table: version, what is sealed, files with what they hold.
+async fn told(dir: &Path) -> Result<(u64, u64, u64, Vec<(String, u64, lake::FileStats)>), String> {
+    let snapshot = lake::look_for(dir, common::WAL).await.map_err(|e| e.to_string())?;
+    let files = snapshot.files.iter().map(|file| (file.path.clone(), file.bytes, file.stats.clone())).collect();
+    Ok((snapshot.version, snapshot.sealed, snapshot.expired_rows, files))
+}
+
+#[tokio::test]
+async fn every_flipped_bit_of_the_log_of_the_table_is_an_error_or_changes_nothing_that_is_told() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let lake = open(dir.path()).await;
+    seal(&lake, 1, 10).await;
+    seal(&lake, 11, 10).await;
+    lake.forget_history().await.expect("a checkpoint");
+    seal(&lake, 21, 10).await;
+    let whole = told(dir.path()).await.expect("whole");
+    assert_eq!((whole.1, whole.3.len()), (30, 3));
+    let log = std::fs::read_dir(dir.path().join("_delta_log")).expect("a log").flatten().map(|file| file.path());
+    let log: Vec<PathBuf> = log.filter(|path| path.is_file()).collect();
+    assert!(log.iter().any(|path| path.ends_with("00000000000000000002.checkpoint.parquet")), "{log:?}");
+    for path in log {
+        let file = File::options().read(true).write(true).open(&path).expect("the file");
+        let bits = 8 * file.metadata().expect("a file").len();
+        let mut errors = 0;
+        for bit in (0..bits).step_by(if bits > 16_000 { 61 } else { 5 }) {
+            flip(&file, bit);
+            match told(dir.path()).await {
+                Ok(found) => assert_eq!(found, whole, "bit {bit} of {}", path.display()),
+                Err(_) => errors += 1,
+            }
+            flip(&file, bit);
+        }
+        let is_read = ["3.json", "2.checkpoint.parquet"].iter().any(|name| path.to_string_lossy().ends_with(name));
+        assert!(errors > 0 || !is_read, "{}", path.display());
+    }
+    assert_eq!(told(dir.path()).await.expect("whole"), whole);
+}
+
 #[tokio::test]
 async fn a_file_without_checksums_is_read_as_it_is() {
     let dir = tempfile::tempdir().expect("a folder");
