@@ -143,6 +143,23 @@ fn assert_readable(dir: &Path) {
 }
 
 #[test]
+fn a_collector_of_whose_wal_nothing_can_be_read_starts_after_a_repair() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (collector, token) = filled(dir.path(), &[("CATCHMENT_SEAL__AGE_SECONDS", "1h")]);
+    collector.kill();
+    let segment = path(&told(dir.path(), &["wal", "--json"])["segments"][0]["path"]);
+    std::fs::write(&segment, [0xa5; 50_000]).expect("written");
+    assert!(refused(dir.path()).contains("0 events before it and 0 after it can be read"));
+    let report = told(dir.path(), &["repair", "--json"]);
+    let lost = number(&report["wal"]["lost"][0]["max"]);
+    assert!(lost >= GROUPS * BATCH, "{report}");
+    let collector = Collector::start(dir.path());
+    assert_eq!(collector.send(&token, b"{\"n\":1}").json()["accepted"], 1);
+    assert_eq!(collector.rows("SELECT position FROM events"), [[lost + 1]]);
+    assert_eq!(collector.terminate(), 0);
+}
+
+#[test]
 fn a_damaged_head_of_a_segment_and_a_damaged_file_of_keys_lose_no_event() {
     let dir = tempfile::tempdir().expect("a folder");
     let (collector, token) = filled(dir.path(), &[("CATCHMENT_SEAL__AGE_SECONDS", "1s")]);

@@ -19,7 +19,7 @@ use crate::window::Window;
 use arrow::datatypes::SchemaRef;
 use event::FieldRules;
 use futures::FutureExt;
-use lake::{Lake, Retention, View};
+use lake::{Lake, Retention, Sealing, View};
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -230,6 +230,9 @@ impl Engine {
             torn_tail: opened.torn_tail,
             lost: log.lost().to_vec(),
         };
+        if log.lost().iter().any(|(_, last)| *last > snapshot.sealed) {
+            seal_lost(&lake, &live, (snapshot.sealed + 1, wal_position)).await;
+        }
         let engine =
             Self::run(Parts { log: Box::new(log), lake, live, window, answers, wal_position }, options, metrics)?;
         Ok((engine, started))
@@ -389,6 +392,17 @@ impl Engine {
             Some(reason) => AcceptError::Poisoned { reason },
             None => AcceptError::Stopping,
         }
+    }
+}
+
+/// Puts all that a repaired log has into the lake: with it lost positions are counted, and are not waited for any more. What fails is tried with
+/// the next seal.
+async fn seal_lost(lake: &Lake, live: &Live, (first, last): (u64, u64)) {
+    let rows = live.take().map(|taken| taken.rows).unwrap_or_default();
+    let batches = rows.iter().map(|rows| rows.as_ref().clone()).collect();
+    match lake.seal(Sealing { first, last, batches }).await {
+        Ok(snapshot) => live.sealed(snapshot),
+        Err(error) => tracing::error!(first, last, %error, "lost positions are not counted yet: the seal failed"),
     }
 }
 

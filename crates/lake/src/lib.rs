@@ -17,7 +17,7 @@
 //! It plans no queries and knows nothing of the wal but its id. `docs/FORMAT.md` describes the folder.
 //!
 //! Reading order: [`Lake`] the operations, `encode` the files, `plan` and `merge` what becomes of small ones, `retention` of old ones, `erase` of one sensor's, `stats` what a reader can skip by,
-//! `store` the syncs, `sums` the checksums of data files, `checked` reading them.
+//! `store` the syncs, `sums` the checksums of data files, `history` those of the log, `checked` reading them, `repair` of what is damaged.
 
 mod checked;
 mod compact;

@@ -42,7 +42,7 @@ impl<W: Write> Summed<W> {
 
     /// Ends the body. What is returned is written next; the value belongs into the footer, under [`KEY`].
     pub(crate) fn end_body(&mut self) -> (Vec<u8>, String) {
-        if self.body_bytes % BLOCK_BYTES > 0 {
+        if !self.body_bytes.is_multiple_of(BLOCK_BYTES) {
             self.table.extend(self.block.to_le_bytes());
         }
         self.tail = Some(Vec::new());

@@ -85,8 +85,11 @@ async fn every_flipped_bit_of_a_data_file_is_an_error_or_changes_no_answer() {
     assert_eq!(snapshot.files[0].damage(&snapshot.root).expect("looked at"), None);
 }
 
+type Told = (u64, u64, u64, Vec<ToldFile>);
+type ToldFile = (String, u64, lake::FileStats);
+
 /// What is told of a table: version, what is sealed, files with what they hold.
-async fn told(dir: &Path) -> Result<(u64, u64, u64, Vec<(String, u64, lake::FileStats)>), String> {
+async fn told(dir: &Path) -> Result<Told, String> {
     let snapshot = lake::look_for(dir, common::WAL).await.map_err(|e| e.to_string())?;
     let files = snapshot.files.iter().map(|file| (file.path.clone(), file.bytes, file.stats.clone())).collect();
     Ok((snapshot.version, snapshot.sealed, snapshot.expired_rows, files))

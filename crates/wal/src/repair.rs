@@ -55,7 +55,12 @@ pub fn repair<D: Disk>(dir: &Path, disk: &D, aside: &Path, known: Known) -> Resu
         }
         let last = before.segments.len() - 1;
         for (n, segment) in before.segments.iter().enumerate().filter(|(_, segment)| damaged(segment)) {
-            repair.segment(segment, wal_id, if n == last { Empty::Stays } else { Empty::Goes })?;
+            let others = before.segments.iter().filter(|other| other.path != segment.path).map(|other| &other.path);
+            repair.segment(
+                (segment, &others.collect::<Vec<_>>()),
+                wal_id,
+                if n == last { Empty::Stays } else { Empty::Goes },
+            )?;
         }
     }
     for keys in before.key_files.iter().filter(|keys| keys.damage.is_some()) {
@@ -98,7 +103,13 @@ impl Piece<'_> {
 }
 
 impl<D: Disk> Repair<'_, D> {
-    fn segment(&mut self, segment: &Segment, wal_id: Uuid, empty: Empty) -> Result<(), OpenError> {
+    /// Writes a segment anew, in a place that none of the others has.
+    fn segment(
+        &mut self,
+        (segment, others): (&Segment, &[&PathBuf]),
+        wal_id: Uuid,
+        empty: Empty,
+    ) -> Result<(), OpenError> {
         let known = segment.lost.iter().copied();
         let lost = segment.damage.iter().filter_map(|damage| damage.lost).chain(known);
         let mut pieces: Vec<Piece<'_>> = segment.frames.iter().map(Piece::Group).collect();
@@ -108,6 +119,11 @@ impl<D: Disk> Repair<'_, D> {
             None if empty == Empty::Goes => None,
             first => {
                 let first_position = first.map_or(segment.next, Piece::first);
+                let place = self.dir.join(name_of(first_position));
+                if others.contains(&&place) {
+                    let what = format!("this one and {} begin at the same position", segment.path.display());
+                    return Err(OpenError::Corrupt { file: place, offset: 0, what, saved: None });
+                }
                 let has_lost = pieces.iter().any(|piece| matches!(piece, Piece::Lost(..)));
                 let version = if has_lost { VERSION_WITH_LOST } else { VERSION };
                 let header = SegmentHeader { version, wal_id, segment_id: Uuid::now_v7(), first_position };

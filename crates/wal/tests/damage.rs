@@ -161,6 +161,27 @@ fn a_repaired_wal_has_every_other_group_at_its_positions_and_gives_none_twice() 
 }
 
 #[test]
+fn positions_that_are_lost_at_the_end_are_not_given_again() {
+    for whole_segment in [false, true] {
+        let (disk, all) = written();
+        let (last, given) = (places(&disk).pop().expect("a group"), all.last().expect("a group"));
+        let given = given.0 + u64::from(given.1) - 1;
+        disk.damage(&last.0, |bytes| {
+            let from = if whole_segment { 0 } else { last.1 };
+            bytes[from..last.2].fill(0xa5);
+        });
+        for path in segments(&disk).into_iter().filter(|path| *path > last.0) {
+            wal::Disk::remove(&disk, &path).expect("removed");
+        }
+        repair(&disk).expect("repaired");
+        let (mut wal, _) = open(&disk);
+        assert!(append(&mut wal, 1, 10).expect("appended") > given);
+        drop(wal);
+        assert!(all.starts_with(&frames(&open(&disk).0)[..2]));
+    }
+}
+
+#[test]
 fn groups_are_read_behind_a_header_that_is_gone() {
     let (disk, all) = written();
     let path = segments(&disk).swap_remove(1);

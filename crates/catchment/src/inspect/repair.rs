@@ -45,8 +45,10 @@ pub(super) fn run(args: &RepairArgs, environment: &Environment) -> anyhow::Resul
     let lake = lake_repaired(&settings, &data, &aside, repaired.before.wal_id.or(known.wal_id));
     report.lake = lake.as_deref().unwrap_or_default();
     report.write()?;
-    print(if args.json { format!("{}\n", report.json()) } else { report.lines() })?;
-    lake.map(drop).context("the lake was not repaired: what was done to it is not told above")
+    if lake.is_ok() || !report.changed_nothing() {
+        print(if args.json { format!("{}\n", report.json()) } else { report.lines() })?;
+    }
+    lake.map(drop).context("the lake was not repaired to its end: run this again when its reason is gone")
 }
 
 /// Takes the damaged files out of the lake, if there is one.
@@ -75,7 +77,8 @@ fn owned_by_us(dir: &Path) -> anyhow::Result<()> {
 /// What the lake knows of the wal.
 fn known(data: &Path) -> Known {
     let lake = data.join("lake");
-    let wal_id = match lake::wals(&lake).as_slice() {
+    let wals = lake::wals(&lake);
+    let wal_id = match wals.as_slice() {
         [one] => Some(*one),
         _ => None,
     };
@@ -83,6 +86,9 @@ fn known(data: &Path) -> Known {
     let Ok(Ok(snapshot)) = snapshot else {
         return Known { wal_id, position: 0 };
     };
+    // Nothing is from that wal: any other identity is as good.
+    let is_unused = wals.is_empty() && snapshot.files.is_empty();
+    let wal_id = wal_id.or_else(|| is_unused.then(Uuid::now_v7));
     let highest = snapshot.files.iter().filter_map(|file| file.stats.position.max).max();
     let position = highest.and_then(|last| u64::try_from(last).ok()).unwrap_or(0).max(snapshot.sealed);
     Known { wal_id, position }
