@@ -1,4 +1,7 @@
-//! `catchment inspect`: what lies in the data folder, whether a collector runs over it or not. It changes nothing.
+//! `catchment inspect`: what lies in the data folder, whether a collector runs over it or not. Only `repair` changes something.
+
+mod repair;
+mod wal;
 
 use crate::config;
 use crate::settings::Settings;
@@ -14,20 +17,49 @@ use std::fmt::Write;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+/// What can be done about damaged data files.
+const MENDED: &str = "what is in such a file can come back from a copy of the folder; without one, stop the collector, and \
+                      `catchment inspect repair` keeps what can be read and moves the rest aside";
+
 /// What is looked at.
 #[derive(Subcommand)]
 pub(crate) enum InspectCommand {
-    /// The lake: its version, events, columns of fields and data files, and whether each file is there, by its size and footer.
+    /// The lake: its version, events, columns of fields and data files, and whether each file is there and as it was written.
     Lake(LakeArgs),
+    /// The wal: its segments, groups, positions and files of keys, and whether all of it can be read.
+    Wal(wal::WalArgs),
+    /// Mend what is damaged while no collector runs: what can be read stays, what cannot is moved aside, and a report tells which is which.
+    Repair(repair::RepairArgs),
 }
 
+/// Where it is looked.
 #[derive(Args)]
-pub(crate) struct LakeArgs {
+pub(crate) struct FolderArgs {
     #[command(flatten)]
     settings: SettingsArgs,
     /// Folder of all data [default: data.dir of the configuration].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+}
+
+impl FolderArgs {
+    fn settings(&self, environment: &Environment) -> anyhow::Result<Settings> {
+        let service = config::service();
+        let flags = config::data_dir_flag(self.data_dir.as_deref()).into_iter().collect();
+        let sources = Sources { flags, ..self.settings.sources(&service) };
+        Ok(Settings::from_loaded(&service.load(&sources, environment)?))
+    }
+
+    /// The data folder.
+    fn data_dir(&self, environment: &Environment) -> anyhow::Result<PathBuf> {
+        Ok(std::path::absolute(self.settings(environment)?.data.dir)?)
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct LakeArgs {
+    #[command(flatten)]
+    folder: FolderArgs,
     /// The paths of the data files alone, one a line, for programs that read Parquet and not Delta.
     #[arg(long, conflicts_with = "json")]
     files: bool,
@@ -39,15 +71,14 @@ pub(crate) struct LakeArgs {
 pub(crate) fn run(command: &InspectCommand, environment: &Environment) -> anyhow::Result<()> {
     match command {
         InspectCommand::Lake(args) => lake(args, environment),
+        InspectCommand::Wal(args) => wal::run(args, environment),
+        InspectCommand::Repair(args) => repair::run(args, environment),
     }
 }
 
 /// `catchment inspect lake`.
 fn lake(args: &LakeArgs, environment: &Environment) -> anyhow::Result<()> {
-    let service = config::service();
-    let flags = config::data_dir_flag(args.data_dir.as_deref()).into_iter().collect();
-    let settings =
-        Settings::from_loaded(&service.load(&Sources { flags, ..args.settings.sources(&service) }, environment)?);
+    let settings = args.folder.settings(environment)?;
     let dir = std::path::absolute(settings.data.dir.join("lake"))?;
     match std::fs::metadata(dir.join("_delta_log")) {
         Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -77,17 +108,21 @@ fn lake(args: &LakeArgs, environment: &Environment) -> anyhow::Result<()> {
     print(if args.json { as_json(&lake, &damaged, columns_max) } else { as_lines(&lake, &damaged, columns_max) })?;
     match damaged.len() {
         0 => Ok(()),
-        1 => bail!("1 data file is damaged: what it holds can come back from a copy of the folder"),
-        more => bail!("{more} data files are damaged: what they hold can come back from a copy of the folder"),
+        1 => bail!("1 data file is damaged: {MENDED}"),
+        more => bail!("{more} data files are damaged: {MENDED}"),
     }
+}
+
+/// Waits for what the lake does.
+fn now<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work))
 }
 
 /// By the path of a file, what is wrong with it.
 type Damage = BTreeMap<String, String>;
 
 fn looked(dir: &Path) -> anyhow::Result<Snapshot> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(lake::look(dir)).with_context(|| format!("{} cannot be read", dir.display()))
+    now(lake::look(dir))?.with_context(|| format!("{} cannot be read", dir.display()))
 }
 
 fn damage(lake: &Snapshot) -> anyhow::Result<Damage> {
@@ -110,9 +145,10 @@ fn as_lines(lake: &Snapshot, damaged: &Damage, columns_max: usize) -> String {
     };
     let _ = writeln!(
         text,
-        "events   {rows}{positions}; {} expired, {} erased before",
-        lake.expired_rows.saturating_sub(lake.erased_rows),
-        lake.erased_rows
+        "events   {rows}{positions}; {} expired, {} erased{} before",
+        expired(lake),
+        lake.erased_rows,
+        if lake.lost_rows > 0 { format!(", {} lost to damage", lake.lost_rows) } else { String::new() }
     );
     let _ = writeln!(
         text,
@@ -132,7 +168,7 @@ fn as_lines(lake: &Snapshot, damaged: &Damage, columns_max: usize) -> String {
         let _ = writeln!(text, "BAD      {}: {}", lake.root.join(path).display(), printable(damage));
     }
     if damaged.is_empty() {
-        text += "good     all data files are there, by their sizes and footers\n";
+        text += "good     all data files are there and as they were written\n";
     }
     text
 }
@@ -156,8 +192,9 @@ fn as_json(lake: &Snapshot, damaged: &Damage, columns_max: usize) -> String {
         "version": lake.version,
         "rows": rows(lake),
         "bytes": bytes(lake),
-        "expired_rows": lake.expired_rows.saturating_sub(lake.erased_rows),
+        "expired_rows": expired(lake),
         "erased_rows": lake.erased_rows,
+        "lost_rows": lake.lost_rows,
         "columns_max": columns_max,
         "fields": fields.collect::<Vec<Value>>(),
         "files": lake.files.iter().map(|one| file(one)).collect::<Vec<Value>>(),
@@ -169,6 +206,11 @@ fn time(micros: i64) -> String {
     // The table knows milliseconds.
     jiff::Timestamp::from_millisecond(micros.div_euclid(1000))
         .map_or_else(|_| micros.to_string(), |time| time.to_string())
+}
+
+/// Those that went by retention alone.
+fn expired(lake: &Snapshot) -> u64 {
+    lake.expired_rows.saturating_sub(lake.erased_rows).saturating_sub(lake.lost_rows)
 }
 
 fn rows(lake: &Snapshot) -> u64 {

@@ -274,11 +274,7 @@ fn engine_options(dir: &DataDir, settings: &Settings, foundation: &Foundation) -
         live_bytes_max: settings.seal.live_bytes_max.0,
         seal_bytes: settings.seal.bytes.0,
         seal_age_seconds: settings.seal.age_seconds.0,
-        fields: engine::FieldRules {
-            columns_max: settings.fields.columns_max,
-            allow: settings.fields.allow.iter().map(FieldPath::text).collect(),
-            deny: settings.fields.deny.iter().map(FieldPath::text).collect(),
-        },
+        fields: field_rules(settings),
         retention: engine::Retention {
             age_seconds: settings.retention.age_seconds.map(|age| age.0),
             bytes_max: settings.retention.bytes_max.map(|bytes| bytes.0),
@@ -289,6 +285,15 @@ fn engine_options(dir: &DataDir, settings: &Settings, foundation: &Foundation) -
         window_seconds: settings.window.seconds.0,
         answers_bytes_max: settings.window.answers_bytes_max.0,
         schema: server::events_schema(),
+    }
+}
+
+/// Which fields of `data` get a column.
+pub(crate) fn field_rules(settings: &Settings) -> engine::FieldRules {
+    engine::FieldRules {
+        columns_max: settings.fields.columns_max,
+        allow: settings.fields.allow.iter().map(FieldPath::text).collect(),
+        deny: settings.fields.deny.iter().map(FieldPath::text).collect(),
     }
 }
 
@@ -344,6 +349,9 @@ fn log_bound(bound: ByteSize, parts: &[memory::Part]) {
 fn log_recovery(started: &Started) {
     if let Some(torn_tail) = &started.torn_tail {
         tracing::warn!(torn_tail, "torn tail of the wal cut off");
+    }
+    for (first, last) in &started.lost {
+        tracing::warn!(first, last, "the wal has no events of these positions: they were lost, as a repair found");
     }
     tracing::info!(
         recovered_events = started.recovered_events,

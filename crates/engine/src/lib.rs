@@ -47,5 +47,6 @@ pub use event::{FieldRules, is_name};
 pub use lake::{Erasing, Retention};
 pub use log::{Appended, EventLog, LocalLog, LogError, LogFrame, RememberedKeys};
 pub use metrics::EngineMetrics;
+pub use payload::check_payload;
 pub use recover::RecoverError;
 pub use start::{Engine, Options, StartError, Started, Status};

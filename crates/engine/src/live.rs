@@ -135,7 +135,9 @@ impl Live {
         let last = if redo { state.sealing } else { state.chunks.last()?.last };
         state.sealing = last;
         let taken: Vec<&Chunk> = state.chunks.iter().take_while(|c| c.last <= last).collect();
-        Some(Taken { first: taken.first()?.first, last, rows: taken.iter().map(|c| c.rows.clone()).collect() })
+        taken.first()?;
+        // Also of positions that were lost before the first row: they count as sealed.
+        Some(Taken { first: sealed + 1, last, rows: taken.iter().map(|c| c.rows.clone()).collect() })
     }
 
     /// Swaps the lake's snapshot and the rows it now covers, in one step. A seal and a merge that end together may tell of theirs in either
@@ -185,7 +187,9 @@ impl State {
         while let [.., before, last] = self.chunks.as_slice() {
             let (left, right) = (before.rows.num_rows(), last.rows.num_rows());
             let small = left < CHUNK_ROWS && right < CHUNK_ROWS && before.bytes + last.bytes <= CHUNK_BYTES;
-            let merges = before.first > self.sealing && small && left < 2 * right;
+            // Between them positions may have been lost.
+            let follows = before.last + 1 == last.first;
+            let merges = before.first > self.sealing && small && follows && left < 2 * right;
             if !merges {
                 break;
             }

@@ -113,6 +113,11 @@ impl LocalLog {
         self.wal.bytes()
     }
 
+    /// Positions that a repair found no events of.
+    pub(crate) fn lost(&self) -> &[(u64, u64)] {
+        self.wal.lost()
+    }
+
     /// Hands everything back, in order: the keys of what was let go, then the frames.
     pub(crate) fn recover(&self, recovery: &mut Recovery<'_>) -> Result<(), StartError> {
         for file in self.wal.key_files()? {

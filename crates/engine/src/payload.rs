@@ -152,6 +152,18 @@ pub(crate) fn decode(payload: &[u8]) -> Result<Decoded, PayloadError> {
     Ok(Decoded { rows, keys, answers })
 }
 
+/// What is wrong with the payload of a group of so many events, for who only looks at a log.
+///
+/// # Errors
+/// The reason, as a sentence.
+pub fn check_payload(payload: &[u8], event_count: u32) -> Result<(), String> {
+    let rows = decode(payload).map_err(|error| error.to_string())?.rows.num_rows();
+    if rows == event_count as usize {
+        return Ok(());
+    }
+    Err(format!("it holds {rows} events, and its head says {event_count}"))
+}
+
 fn rows_of(bytes: &[u8]) -> Result<RecordBatch, PayloadError> {
     StreamReader::try_new(Cursor::new(bytes), None)?.next().ok_or(PayloadError::NoRows)?.map_err(PayloadError::from)
 }

@@ -66,6 +66,8 @@ pub(crate) struct Recovery<'a> {
     pub(crate) log: Uuid,
     pub(crate) sealed: u64,
     pub(crate) expected: u64,
+    /// Positions that a repair of the log found no events of.
+    pub(crate) lost: Vec<(u64, u64)>,
     pub(crate) options: &'a Options,
     pub(crate) metrics: &'a EngineMetrics,
 }
@@ -90,6 +92,7 @@ impl Recovery<'_> {
         if last <= self.sealed {
             return Ok(());
         }
+        self.pass_lost();
         if position > self.expected {
             return Err(RecoverError::Gap { sealed: self.sealed, first: position });
         }
@@ -101,6 +104,15 @@ impl Recovery<'_> {
         self.live.publish(rows);
         self.expected = last + 1;
         Ok(())
+    }
+
+    /// What is known to be lost is not waited for.
+    pub(crate) fn pass_lost(&mut self) {
+        for (first, last) in &self.lost {
+            if (*first..=*last).contains(&self.expected) {
+                self.expected = last + 1;
+            }
+        }
     }
 
     /// Takes the keys and answers that a trimmed segment left behind.

@@ -20,7 +20,7 @@ use crate::window::Window;
 use arrow::datatypes::SchemaRef;
 use event::FieldRules;
 use futures::FutureExt;
-use lake::{Lake, Retention, View};
+use lake::{Lake, Retention, Sealing, View};
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -99,6 +99,8 @@ pub struct Started {
     pub sealed_position: u64,
     /// A torn tail that was cut, as a sentence.
     pub torn_tail: Option<String>,
+    /// Ranges of positions, first and last, that a repair of the wal found no events of and that the wal still tells.
+    pub lost: Vec<(u64, u64)>,
 }
 
 /// The engine's state of health, for whoever asks.
@@ -212,10 +214,12 @@ impl Engine {
             log: log.id(),
             sealed: snapshot.sealed,
             expected: snapshot.sealed + 1,
+            lost: log.lost().to_vec(),
             options: &options,
             metrics: &metrics,
         };
         log.recover(&mut recovery)?;
+        recovery.pass_lost();
         if recovery.expected != wal_position + 1 {
             return Err(RecoverError::Gap { sealed: snapshot.sealed, first: wal_position + 1 }.into());
         }
@@ -228,7 +232,11 @@ impl Engine {
             last_position: wal_position,
             sealed_position: snapshot.sealed,
             torn_tail: opened.torn_tail,
+            lost: log.lost().to_vec(),
         };
+        if log.lost().iter().any(|(_, last)| *last > snapshot.sealed) {
+            seal_lost(&lake, &live, (snapshot.sealed + 1, wal_position)).await;
+        }
         let engine =
             Self::run(Parts { log: Box::new(log), lake, live, window, answers, wal_position }, options, metrics)?;
         Ok((engine, started))
@@ -399,6 +407,17 @@ impl Engine {
             Some(reason) => AcceptError::Poisoned { reason },
             None => AcceptError::Stopping,
         }
+    }
+}
+
+/// Puts all that a repaired log has into the lake: with it lost positions are counted, and are not waited for any more. What fails is tried with
+/// the next seal.
+async fn seal_lost(lake: &Lake, live: &Live, (first, last): (u64, u64)) {
+    let rows = live.take().map(|taken| taken.rows).unwrap_or_default();
+    let batches = rows.iter().map(|rows| rows.as_ref().clone()).collect();
+    match lake.seal(Sealing { first, last, batches }).await {
+        Ok(snapshot) => live.sealed(snapshot),
+        Err(error) => tracing::error!(first, last, %error, "lost positions are not counted yet: the seal failed"),
     }
 }
 

@@ -54,7 +54,7 @@ impl Lake {
         let target_size = made.iter().map(|f| f.bytes as i64).max().unwrap_or(0);
         let operation = DeltaOperation::Optimize { predicate: None, target_size };
         let gone = &merge.files;
-        let replacing = Replacing { gone, made: &made, expired_rows: 0, erased_rows: 0, operation };
+        let replacing = Replacing { gone, made: &made, expired_rows: 0, erased_rows: 0, lost_rows: 0, operation };
         let replaced = self.replace(replacing).await?;
         Ok(match replaced {
             Replaced::Done(snapshot) => {

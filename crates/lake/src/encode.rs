@@ -4,6 +4,7 @@ use crate::error::LakeError;
 use crate::name;
 use crate::sort::{ORDER, Part, parts, sorted};
 use crate::stats::FileStats;
+use crate::sums::{self, Summed};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Float64Type, Schema, SchemaRef, TimestampMicrosecondType};
@@ -204,7 +205,7 @@ impl<W: Write + Send> Writing<W> {
 
 /// The row groups of a data file.
 struct Groups<W: Write + Send> {
-    writer: ArrowWriter<W>,
+    writer: ArrowWriter<Summed<W>>,
     /// The longest row of each, the last one of which is being written.
     widest: Vec<usize>,
     /// Rows of that one, and their bytes.
@@ -216,7 +217,7 @@ impl<W: Write + Send> Groups<W> {
     fn new(sink: W, first: &RecordBatch) -> Result<Self, LakeError> {
         // Without the Arrow schema in the file, every reader sees the plain Parquet types.
         let options = ArrowWriterOptions::new().with_properties(properties(first)).with_skip_arrow_metadata(true);
-        let writer = ArrowWriter::try_new_with_options(sink, first.schema(), options)?;
+        let writer = ArrowWriter::try_new_with_options(Summed::new(sink), first.schema(), options)?;
         Ok(Self { writer, widest: vec![0], rows: 0, bytes: 0 })
     }
 
@@ -248,7 +249,13 @@ impl<W: Write + Send> Groups<W> {
         let widest: Vec<String> = self.widest.iter().filter(|bytes| **bytes > 0).map(usize::to_string).collect();
         self.writer.append_key_value_metadata(KeyValue::new(WIDEST.to_owned(), widest.join(",")));
         self.writer.append_key_value_metadata(KeyValue::new(SEEN.to_owned(), seen));
-        Ok(self.writer.into_inner()?)
+        self.writer.flush()?;
+        self.writer.sync()?;
+        let (table, value) = self.writer.inner_mut().end_body();
+        self.writer.write_all(&table)?;
+        // The last of these: it is looked for from the end of the file.
+        self.writer.append_key_value_metadata(KeyValue::new(sums::KEY.to_owned(), value));
+        Ok(self.writer.into_inner()?.finish()?)
     }
 }
 

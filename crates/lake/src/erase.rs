@@ -3,6 +3,7 @@
 //! File by file, each in one commit of the lane. A call that ended half-way is repeated: it finds what is left. Files without such a row stay as
 //! they are.
 
+use crate::checked::CheckedFile;
 use crate::compact::{ROOM_BYTES, at_lowest_priority, room};
 use crate::dead::remove_durably;
 use crate::error::LakeError;
@@ -177,7 +178,8 @@ impl Lake {
         // Without a predicate: it would name the sensor.
         let operation = DeltaOperation::Delete { predicate: None };
         let gone = [file.clone()];
-        let replacing = Replacing { gone: &gone, made: &made, expired_rows: rows, erased_rows: rows, operation };
+        let (expired_rows, erased_rows, lost_rows) = (rows, rows, 0);
+        let replacing = Replacing { gone: &gone, made: &made, expired_rows, erased_rows, lost_rows, operation };
         Ok(Some(match self.replace(replacing).await? {
             Replaced::Done(snapshot) => {
                 self.shared.metrics.written_bytes.inc_by(written_bytes);
@@ -331,7 +333,7 @@ impl Rewriting<'_> {
     ) -> Result<impl Iterator<Item = Result<RecordBatch, LakeError>>, LakeError> {
         let path = self.file.path.clone();
         let unread = move |reason: String| LakeError::Unread { path: path.clone(), reason };
-        let opened = File::open(self.root.join(&self.file.path)).map_err(|e| unread(e.to_string()))?;
+        let opened = CheckedFile::open(&self.root.join(&self.file.path)).map_err(|e| unread(e.to_string()))?;
         let builder = ParquetRecordBatchReaderBuilder::try_new(opened).map_err(|e| unread(e.to_string()))?;
         let groups = builder.metadata().row_groups();
         let bytes: i64 = groups.iter().map(|group| group.total_byte_size()).sum();

@@ -41,6 +41,9 @@ pub enum LakeError {
     /// A file could not be encoded.
     #[error("a data file could not be encoded: {0}")]
     Encode(#[from] parquet::errors::ParquetError),
+    /// A file that is written could not take its bytes.
+    #[error("a data file could not be written: {0}")]
+    Write(#[from] std::io::Error),
     /// Rows could not be arranged.
     #[error("rows could not be arranged: {0}")]
     Arrow(#[from] arrow::error::ArrowError),

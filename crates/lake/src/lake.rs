@@ -8,7 +8,7 @@ use crate::name::{Level, level, sealed_range};
 use crate::plan;
 use crate::snapshot::{LakeFile, Snapshot};
 use crate::store::create_durable;
-use crate::table::{self, RECEIVED_DATE};
+use crate::table::{self, EXPIRED, LOST, RECEIVED_DATE};
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use deltalake_core::DeltaTable;
@@ -30,7 +30,7 @@ use uuid::Uuid;
 /// A checkpoint of the Delta log is written after this many commits, so that opening reads few files.
 const CHECKPOINT_COMMITS: u64 = 32;
 
-/// What a seal puts in: all events of the positions `first..=last`.
+/// What a seal puts in: all events of the positions `first..=last`. Those of which there is none were lost.
 #[derive(Debug)]
 pub struct Sealing {
     /// First position.
@@ -138,6 +138,8 @@ impl Lake {
     /// [`LakeError`]; the range is not in the lake, or the next call finds that it is.
     pub async fn seal(&self, sealing: Sealing) -> Result<Arc<Snapshot>, LakeError> {
         let Sealing { first, last, batches } = sealing;
+        let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+        let lost = (last + 1 - first).saturating_sub(rows as u64);
         let (files, fields) = self.write(batches, (first, last)).await?;
         let mut table = self.shared.lane.lock().await;
         self.update(&mut table).await?;
@@ -149,7 +151,7 @@ impl Lake {
             return Err(LakeError::Overlap { first, last, sealed });
         }
         let started = Instant::now();
-        let committed = self.commit_seal(&mut table, &files, last, &fields).await;
+        let committed = self.commit_seal(&mut table, &files, (last, lost), &fields).await;
         if let Err(error) = committed {
             // An error can come after the commit is in: only the table itself knows.
             self.update(&mut table).await?;
@@ -168,7 +170,8 @@ impl Lake {
         let next = |before: &Snapshot, version| {
             let mut all = before.files.clone();
             all.extend(files.into_iter().map(Arc::new));
-            Snapshot { version, sealed: last, fields, ..before.clone() }.with_files(all)
+            let (expired_rows, lost_rows) = (before.expired_rows + lost, before.lost_rows + lost);
+            Snapshot { version, sealed: last, expired_rows, lost_rows, fields, ..before.clone() }.with_files(all)
         };
         self.advance(&table, next).await
     }
@@ -260,7 +263,7 @@ impl Lake {
         &self,
         table: &mut DeltaTable,
         files: &[LakeFile],
-        last: u64,
+        (last, lost): (u64, u64),
         fields: &Fields,
     ) -> Result<(), LakeError> {
         let columns = table::with_fields(table, fields)?;
@@ -268,7 +271,13 @@ impl Lake {
         let transaction = Transaction::new_with_last_update(self.shared.wal, last as i64, Some(now_millis()));
         let partition_by = Some(vec![RECEIVED_DATE.to_owned()]);
         let operation = DeltaOperation::Write { mode: SaveMode::Append, partition_by, predicate: None };
-        commit(table, properties().with_application_transaction(transaction), actions, operation).await
+        let mut properties = properties().with_application_transaction(transaction);
+        for name in [EXPIRED, LOST].into_iter().filter(|_| lost > 0) {
+            let total = (table::transaction(table, name).await? + lost) as i64;
+            let total = Transaction::new_with_last_update(name, total, Some(now_millis()));
+            properties = properties.with_application_transaction(total);
+        }
+        commit(table, properties, actions, operation).await
     }
 
     /// Reads commits that `table` does not know, and makes them durable: one may be in whose end failed, and what is believed has to outlive a
@@ -315,6 +324,7 @@ impl Lake {
         metrics.compaction_due_files.set(due as i64);
         metrics.erased_rows.set(snapshot.erased_rows as i64);
         metrics.expired_rows.set(snapshot.expired_rows as i64);
+        metrics.lost_rows.set(snapshot.lost_rows as i64);
         metrics.field_columns.set(snapshot.fields.len() as i64);
         metrics.rows.set(snapshot.files.iter().map(|f| f.stats.rows as i64).sum());
         metrics.bytes.set(snapshot.files.iter().map(|f| f.bytes as i64).sum());

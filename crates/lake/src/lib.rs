@@ -10,37 +10,44 @@
 //!   the files are still there.
 //! - **Erased for good.** [`Lake::erase`] takes out the rows of one sensor, [`Lake::remove_erased`] the files, [`Lake::forget_history`] the statistics of them.
 //! - **One lane.** All commits of one [`Lake`] happen one after another, and its folder is locked against other processes.
+//! - **Checked.** What a data file has is read with its checksum: other bytes than were written are an error, and never rows.
 //!
 //! # What it does not do
 //!
 //! It plans no queries and knows nothing of the wal but its id. `docs/FORMAT.md` describes the folder.
 //!
 //! Reading order: [`Lake`] the operations, `encode` the files, `plan` and `merge` what becomes of small ones, `retention` of old ones, `erase` of one sensor's, `stats` what a reader can skip by,
-//! `store` the syncs.
+//! `store` the syncs, `sums` the checksums of data files, `history` those of the log, `checked` reading them, `repair` of what is damaged.
 
+mod checked;
 mod compact;
 mod dead;
 mod encode;
 mod erase;
 mod error;
+mod history;
 mod lake;
 mod merge;
 mod metrics;
 mod name;
 mod plan;
+mod repair;
 mod replace;
 mod retention;
 mod snapshot;
 mod sort;
 mod stats;
 mod store;
+mod sums;
 mod table;
 
+pub use checked::{CheckedFile, CheckedStore, Reading};
 pub use erase::Erasing;
 pub use error::{LakeError, OpenError};
 pub use lake::{Lake, Sealing};
 pub use metrics::LakeMetrics;
+pub use repair::Mended;
 pub use retention::Retention;
 pub use snapshot::{LakeFile, LiveChunk, Newest, RowGroup, Snapshot, View};
 pub use stats::{FileStats, Range};
-pub use table::look;
+pub use table::{look, look_for, wals};

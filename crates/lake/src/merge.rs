@@ -2,6 +2,7 @@
 //!
 //! It reads and writes in a stream: of each file it holds a page a column and some rows, of what it writes one row group.
 
+use crate::checked::CheckedFile;
 use crate::encode::{DataFile, WIDEST, noted, sorting_columns};
 use crate::error::LakeError;
 use crate::name::{self, Level};
@@ -18,7 +19,8 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
 };
-use std::fs::File;
+use parquet::file::metadata::RowGroupMetaData;
+use parquet::file::statistics::Statistics;
 use std::io::BufWriter;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -95,8 +97,17 @@ pub(crate) type Rows<'a> = Run<'a, LakeError>;
 
 /// The rows of a file in order.
 pub(crate) fn run<'a>(root: &Path, file: &LakeFile, schema: &SchemaRef) -> Result<Rows<'a>, LakeError> {
+    Ok(Box::new(groups(root, file, schema)?.flat_map(|(_, rows)| rows)))
+}
+
+/// The row groups of a file in order, each with its rows.
+pub(crate) fn groups<'a>(
+    root: &Path,
+    file: &LakeFile,
+    schema: &SchemaRef,
+) -> Result<impl Iterator<Item = (RowGroupMetaData, Rows<'a>)> + use<'a>, LakeError> {
     let unmerged = |reason: String| LakeError::Unmerged { path: file.path.clone(), reason };
-    let opened = File::open(root.join(&file.path)).map_err(|e| unmerged(e.to_string()))?;
+    let opened = CheckedFile::open(&root.join(&file.path)).map_err(|e| unmerged(e.to_string()))?;
     let read =
         ArrowReaderMetadata::load(&opened, ArrowReaderOptions::default()).map_err(|e| unmerged(e.to_string()))?;
     let found = read.schema();
@@ -117,15 +128,24 @@ pub(crate) fn run<'a>(root: &Path, file: &LakeFile, schema: &SchemaRef) -> Resul
         return Err(unmerged("it does not say that its rows are in order: it is of a program of before".to_owned()));
     };
     let (path, place, schema) = (file.path.clone(), root.join(&file.path), schema.clone());
-    let groups = widest.into_iter().enumerate().flat_map(move |(group, widest)| -> Rows<'_> {
+    Ok(widest.into_iter().enumerate().map(move |(group, widest)| {
         // Each row group with as many rows at once as its longest row allows.
         let at_once = (READ_BYTES / widest.max(1)).clamp(1, READ_ROWS);
-        match group_reader(&place, read.clone(), group, (at_once, schema.fields().len())) {
+        let rows: Rows<'a> = match group_reader(&place, read.clone(), group, (at_once, schema.fields().len())) {
             Ok(reader) => Box::new(GroupRows { reader, path: path.clone(), schema: schema.clone() }),
             Err(e) => Box::new(std::iter::once(Err(LakeError::Unmerged { path: path.clone(), reason: e.to_string() }))),
-        }
-    });
-    Ok(Box::new(groups))
+        };
+        (read.metadata().row_group(group).clone(), rows)
+    }))
+}
+
+/// The first and last position in a row group.
+pub(crate) fn positions(group: &RowGroupMetaData) -> Option<(i64, i64)> {
+    let position = group.columns().iter().find(|column| column.column_path().string() == "position")?;
+    match position.statistics()? {
+        Statistics::Int64(told) => Some((*told.min_opt()?, *told.max_opt()?)),
+        _ => None,
+    }
 }
 
 /// Reads the first columns of a row group of a file whose footer was read before, some rows at once.
@@ -135,7 +155,7 @@ fn group_reader(
     group: usize,
     (at_once, columns): (usize, usize),
 ) -> parquet::errors::Result<ParquetRecordBatchReader> {
-    let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(File::open(place)?, read);
+    let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(CheckedFile::open(place)?, read);
     let own = ProjectionMask::roots(builder.parquet_schema(), 0..columns);
     builder.with_projection(own).with_row_groups(vec![group]).with_batch_size(at_once).build()
 }

@@ -26,6 +26,7 @@ pub struct LakeMetrics {
     pub(crate) field_columns: Gauge,
     pub(crate) rows: Gauge,
     pub(crate) expired_rows: Gauge,
+    pub(crate) lost_rows: Gauge,
     pub(crate) erased_rows: Gauge,
     pub(crate) bytes: Gauge,
 }
@@ -51,6 +52,7 @@ impl Default for LakeMetrics {
             field_columns: Gauge::default(),
             rows: Gauge::default(),
             expired_rows: Gauge::default(),
+            lost_rows: Gauge::default(),
             erased_rows: Gauge::default(),
             bytes: Gauge::default(),
         }
@@ -98,10 +100,15 @@ impl LakeMetrics {
         r.register("rows", "Events in the table", m.rows.clone());
         r.register(
             "expired_rows",
-            "Events that were in the table and went by retention or because they were erased, ever",
+            "Events that are not in the table any more, ever: they went by retention, were erased, or were lost to damage",
             m.expired_rows.clone(),
         );
         r.register("erased_rows", "Events that were in the table and were erased, ever", m.erased_rows.clone());
+        r.register(
+            "lost_rows",
+            "Events that were lost to damage of the wal or of a data file, as a repair found, ever",
+            m.lost_rows.clone(),
+        );
         r.register("bytes", "Bytes of the table's data files", m.bytes.clone());
         m
     }

@@ -4,7 +4,7 @@ use crate::error::LakeError;
 use crate::lake::{Lake, add, commit, now_millis, properties};
 use crate::merge;
 use crate::snapshot::{LakeFile, Snapshot};
-use crate::table::{self, ERASED, EXPIRED, RECEIVED_DATE};
+use crate::table::{self, ERASED, EXPIRED, LOST, RECEIVED_DATE};
 use deltalake_core::DeltaTable;
 use deltalake_core::kernel::{Action, Add, Remove, Transaction};
 use deltalake_core::protocol::DeltaOperation;
@@ -20,6 +20,8 @@ pub(crate) struct Replacing<'a> {
     pub(crate) expired_rows: u64,
     /// Of these, those that were erased.
     pub(crate) erased_rows: u64,
+    /// Of these, those that were lost to damage.
+    pub(crate) lost_rows: u64,
     pub(crate) operation: DeltaOperation,
 }
 
@@ -46,7 +48,8 @@ impl Lake {
         let started = Instant::now();
         let expired_rows = table::transaction(&table, EXPIRED).await? + replacing.expired_rows;
         let erased_rows = table::transaction(&table, ERASED).await? + replacing.erased_rows;
-        if let Err(error) = commit_change(&mut table, &replacing, (expired_rows, erased_rows)).await {
+        let lost_rows = table::transaction(&table, LOST).await? + replacing.lost_rows;
+        if let Err(error) = commit_change(&mut table, &replacing, [expired_rows, erased_rows, lost_rows]).await {
             // As after a seal, only the table itself knows: all of it is in, or nothing.
             self.update(&mut table).await?;
             if active(&table, gone)? > 0 {
@@ -61,23 +64,27 @@ impl Lake {
         let next = |before: &Snapshot, version| {
             let mut files: Vec<_> = before.files.iter().filter(|f| !paths.contains(f.path.as_str())).cloned().collect();
             files.extend(made.iter().cloned().map(Arc::new));
-            Snapshot { version, expired_rows, erased_rows, ..before.clone() }.with_files(files)
+            Snapshot { version, expired_rows, erased_rows, lost_rows, ..before.clone() }.with_files(files)
         };
         self.advance(&table, next).await.map(Replaced::Done)
     }
 }
 
-/// Commits it, with how many rows ever expired and were erased.
+/// Commits it, with how many rows ever expired, were erased and were lost.
 async fn commit_change(
     table: &mut DeltaTable,
     replacing: &Replacing<'_>,
-    (expired_rows, erased_rows): (u64, u64),
+    [expired_rows, erased_rows, lost_rows]: [u64; 3],
 ) -> Result<(), LakeError> {
     let is_changed = replacing.expired_rows > 0;
     let adds = replacing.made.iter().map(|file| Action::Add(Add { data_change: is_changed, ..add(file) }));
     let removes = replacing.gone.iter().map(|file| Action::Remove(Remove { data_change: is_changed, ..remove(file) }));
     let mut properties = properties();
-    let totals = [(EXPIRED, expired_rows, is_changed), (ERASED, erased_rows, replacing.erased_rows > 0)];
+    let totals = [
+        (EXPIRED, expired_rows, is_changed),
+        (ERASED, erased_rows, replacing.erased_rows > 0),
+        (LOST, lost_rows, replacing.lost_rows > 0),
+    ];
     for (name, total, _) in totals.into_iter().filter(|(_, _, has_changed)| *has_changed) {
         let total = Transaction::new_with_last_update(name, total as i64, Some(now_millis()));
         properties = properties.with_application_transaction(total);

@@ -49,7 +49,7 @@ impl Lake {
         }
         let expired_rows = gone.iter().map(|f| f.stats.rows).sum();
         let operation = DeltaOperation::Delete { predicate: None };
-        let replacing = Replacing { gone: &gone, made: &[], expired_rows, erased_rows: 0, operation };
+        let replacing = Replacing { gone: &gone, made: &[], expired_rows, erased_rows: 0, lost_rows: 0, operation };
         let replaced = self.replace(replacing).await?;
         match replaced {
             Replaced::Done(snapshot) => {

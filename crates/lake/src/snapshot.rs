@@ -1,5 +1,6 @@
 //! What readers see: the lake at one version, and the View that adds the live rows after it.
 
+use crate::checked::{CheckedFile, damage};
 use crate::encode::{SEEN, noted};
 use crate::stats::FileStats;
 use ::event::{Fields, REST, SeenFields};
@@ -7,7 +8,6 @@ use arrow::record_batch::RecordBatch;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
 use parquet::file::statistics::Statistics;
 use std::fmt;
-use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
@@ -94,33 +94,41 @@ impl LakeFile {
         Some(noted(&footer, SEEN).map_or_else(SeenFields::unknown, SeenFields::from_json))
     }
 
-    /// What is wrong with it, by its size and its footer; none when nothing is.
+    /// What is wrong with it, by its size, its footer and its checksums; none when nothing is.
     ///
     /// # Errors
     /// Whatever keeps it from being read, but that it is gone.
     pub fn damage(&self, root: &Path) -> std::io::Result<Option<String>> {
-        let file = match File::open(root.join(&self.path)) {
+        let path = root.join(&self.path);
+        match std::fs::metadata(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Some("it is gone".to_owned())),
-            opened => opened?,
-        };
-        let bytes = file.metadata()?.len();
-        if bytes != self.bytes {
-            return Ok(Some(format!("it has {bytes} bytes, and the table says {}", self.bytes)));
-        }
-        Ok(match ParquetMetaDataReader::new().parse_and_finish(&file) {
-            Err(error) => Some(error.to_string()),
-            Ok(footer) => {
-                let rows = footer.file_metadata().num_rows();
-                (u64::try_from(rows) != Ok(self.stats.rows))
-                    .then(|| format!("it has {rows} events, and the table says {}", self.stats.rows))
+            Ok(found) if found.len() != self.bytes => {
+                return Ok(Some(format!("it has {} bytes, and the table says {}", found.len(), self.bytes)));
             }
-        })
+            found => found.map(drop)?,
+        }
+        let (file, footer) = match CheckedFile::open(&path).map(|file| (file.clone(), footer(&file))) {
+            Err(error) => return damage(&error).map(Some).ok_or(error),
+            Ok((_, Err(error))) => return Ok(Some(error.to_string())),
+            Ok((file, Ok(footer))) => (file, footer),
+        };
+        let rows = footer.file_metadata().num_rows();
+        if u64::try_from(rows) != Ok(self.stats.rows) {
+            return Ok(Some(format!("it has {rows} events, and the table says {}", self.stats.rows)));
+        }
+        match file.check() {
+            Err(error) => damage(&error).map(Some).ok_or(error),
+            Ok(_) => Ok(None),
+        }
     }
 
     fn footer(&self, root: &Path) -> Option<ParquetMetaData> {
-        let file = File::open(root.join(&self.path)).ok()?;
-        ParquetMetaDataReader::new().parse_and_finish(&file).ok()
+        footer(&CheckedFile::open(&root.join(&self.path)).ok()?).ok()
     }
+}
+
+fn footer(file: &CheckedFile) -> parquet::errors::Result<ParquetMetaData> {
+    ParquetMetaDataReader::new().parse_and_finish(file)
 }
 
 /// The lake at one version. It never changes; a newer one replaces it.
@@ -130,10 +138,12 @@ pub struct Snapshot {
     pub version: u64,
     /// All events of this wal up to this position are in it.
     pub sealed: u64,
-    /// Events that were in it and went by [`Retention`](crate::Retention) or because they were erased.
+    /// Events that are not in it any more: they went by [`Retention`](crate::Retention), were erased, or were lost.
     pub expired_rows: u64,
     /// Of these, those that were erased.
     pub erased_rows: u64,
+    /// Of [`Snapshot::expired_rows`], those that were lost to damage.
+    pub lost_rows: u64,
     /// The table's folder.
     pub root: PathBuf,
     /// Its data files, by their first position.
@@ -145,7 +155,8 @@ pub struct Snapshot {
 impl Snapshot {
     pub(crate) fn new(version: u64, sealed: u64, root: PathBuf, files: Vec<Arc<LakeFile>>) -> Self {
         let fields = Arc::default();
-        Self { version, sealed, expired_rows: 0, erased_rows: 0, root, files: Vec::new(), fields }.with_files(files)
+        let (expired_rows, erased_rows, lost_rows, none) = (0, 0, 0, Vec::new());
+        Self { version, sealed, expired_rows, erased_rows, lost_rows, root, files: none, fields }.with_files(files)
     }
 
     /// With these files instead of its own.

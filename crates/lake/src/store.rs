@@ -3,14 +3,17 @@
 //! `LocalFileSystem` syncs nothing: after a power cut a committed version can be an empty file that no reader opens. Here a put
 //! writes beside its place, syncs, links or renames into place, and syncs the folders. Reading is `LocalFileSystem`'s.
 
+use crate::checked::CheckedStore;
+use crate::history::{self, Kind};
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -23,18 +26,24 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 #[derive(Clone, Debug)]
 pub(crate) struct DurableStore {
     local: Arc<LocalFileSystem>,
+    checked: Arc<CheckedStore>,
     staged: Arc<AtomicU64>,
 }
 
 impl DurableStore {
     pub(crate) fn new() -> Self {
-        Self { local: Arc::new(LocalFileSystem::new()), staged: Arc::new(AtomicU64::new(0)) }
+        let (local, checked) = (Arc::new(LocalFileSystem::new()), Arc::new(CheckedStore::of_all()));
+        Self { local, checked, staged: Arc::new(AtomicU64::new(0)) }
     }
 
     async fn store(&self, location: &Path, payload: PutPayload, mode: PutMode) -> Result<PutResult> {
         let path = self.local.path_to_filesystem(location)?;
         let number = self.staged.fetch_add(1, Ordering::Relaxed);
         let name = location.to_string();
+        let payload = match history::kind(location) {
+            Kind::Other => payload,
+            kind => history::with_checksums(kind, Bytes::from(payload).to_vec()).into(),
+        };
         let stored = tokio::task::spawn_blocking(move || put_durable(&path, &payload, &mode, number)).await;
         match stored {
             Ok(Ok(())) => Ok(PutResult { e_tag: None, version: None }),
@@ -148,11 +157,32 @@ impl ObjectStore for DurableStore {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.local.get_opts(location, options).await
+        match history::kind(location) {
+            Kind::Checkpoint => self.checked.get_opts(location, options).await,
+            Kind::Commit if !options.head => {
+                let found = self.local.get_opts(location, GetOptions { range: None, ..options.clone() }).await?;
+                let (meta, attributes) = (found.meta.clone(), found.attributes.clone());
+                let bytes = found.bytes().await?;
+                history::check(&bytes).map_err(|error| damaged(location, &error))?;
+                let wrong = |e| Error::Generic { store: "durable folder", source: Box::new(e) };
+                let range = options.range.map_or(Ok(0..meta.size), |asked| asked.as_range(meta.size)).map_err(wrong)?;
+                let bytes = bytes.slice(range.start as usize..range.end as usize);
+                let payload = GetResultPayload::Stream(stream::iter([Ok(bytes)]).boxed());
+                Ok(GetResult { payload, meta, range, attributes })
+            }
+            Kind::Commit | Kind::Other => self.local.get_opts(location, options).await,
+        }
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[std::ops::Range<u64>]) -> Result<Vec<Bytes>> {
-        self.local.get_ranges(location, ranges).await
+        match history::kind(location) {
+            Kind::Checkpoint => self.checked.get_ranges(location, ranges).await,
+            Kind::Commit => {
+                let all = self.get_opts(location, GetOptions::default()).await?.bytes().await?;
+                Ok(ranges.iter().map(|range| all.slice(range.start as usize..range.end as usize)).collect())
+            }
+            Kind::Other => self.local.get_ranges(location, ranges).await,
+        }
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
@@ -178,6 +208,11 @@ impl ObjectStore for DurableStore {
             Err(source) => Err(Error::JoinError { source }),
         }
     }
+}
+
+fn damaged(location: &Path, error: &io::Error) -> Error {
+    let what = format!("/{location} is damaged: {error}; bring the folder of the lake back from a copy");
+    Error::Generic { store: "durable folder", source: what.into() }
 }
 
 /// A file given in parts: gathered in memory, stored as one. Only checkpoints come this way.

@@ -41,9 +41,30 @@ pub(crate) async fn open_or_create(dir: &Path, schema: &SchemaRef) -> Result<Del
 /// # Errors
 /// [`LakeError`]: there is no table, or none that can be read.
 pub async fn look(dir: &Path) -> Result<Snapshot, LakeError> {
+    look_for(dir, Uuid::nil()).await
+}
+
+/// The same, with what of this wal is sealed.
+///
+/// # Errors
+/// See [`look`].
+pub async fn look_for(dir: &Path, wal: Uuid) -> Result<Snapshot, LakeError> {
     let mut table = DeltaTable::new(log_store(dir)?);
     table.load().await?;
-    snapshot(&table, dir, Uuid::nil(), &FieldRules::default()).await
+    snapshot(&table, dir, wal, &FieldRules::default()).await
+}
+
+/// The wals whose events the log of the table in `dir` tells of, as far back as it goes; none when it cannot be read.
+pub fn wals(dir: &Path) -> Vec<Uuid> {
+    let mut found = Vec::new();
+    for commit in std::fs::read_dir(dir.join("_delta_log")).into_iter().flatten().flatten() {
+        let text = std::fs::read_to_string(commit.path()).unwrap_or_default();
+        let actions = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        found.extend(actions.filter_map(|action| action["txn"]["appId"].as_str()?.parse::<Uuid>().ok()));
+    }
+    found.sort_unstable();
+    found.dedup();
+    found
 }
 
 fn log_store(dir: &Path) -> Result<LogStoreRef, LakeError> {
@@ -109,6 +130,8 @@ fn check_columns(dir: &Path, table: &DeltaTable, schema: &SchemaRef) -> Result<(
 
 /// The name under which the table counts the events that expired or were erased.
 pub(crate) const EXPIRED: &str = "catchment.expired";
+/// And those that were lost to damage.
+pub(crate) const LOST: &str = "catchment.lost";
 /// And those that were erased.
 pub(crate) const ERASED: &str = "catchment.erased";
 
@@ -202,10 +225,12 @@ pub(crate) async fn snapshot(
     let sealed = sealed_position(table, wal).await?;
     let expired_rows = transaction(table, EXPIRED).await?;
     let erased_rows = transaction(table, ERASED).await?;
+    let lost_rows = transaction(table, LOST).await?;
     let fields = Arc::new(fields(table, rules)?);
     Ok(Snapshot {
         expired_rows,
         erased_rows,
+        lost_rows,
         fields,
         ..Snapshot::new(state.version(), sealed, dir.to_path_buf(), files)
     })

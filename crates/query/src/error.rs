@@ -39,6 +39,9 @@ pub enum QueryError {
         /// The bound.
         rows_max: u64,
     },
+    /// It met a data file whose bytes are not what was written.
+    #[error("{0}")]
+    Damaged(String),
     /// It failed in itself.
     #[error("the query failed: {0}")]
     Failed(String),
@@ -55,7 +58,7 @@ impl QueryError {
             Self::Timeout { .. } => "query_timeout",
             Self::Memory(_) => "query_too_large",
             Self::TooManyRows { .. } => "too_many_rows",
-            Self::Failed(_) => "internal",
+            Self::Damaged(_) | Self::Failed(_) => "internal",
         }
     }
 
@@ -68,6 +71,9 @@ impl QueryError {
             let text = &text[..end.unwrap_or(text.len())];
             text.strip_prefix("Internal error: ").unwrap_or(text).replace('\n', " ")
         };
+        if let Some(sentence) = damage(&error.to_string()) {
+            return Self::Damaged(sentence);
+        }
         if let Some(reason) = hidden_flaw(error) {
             return Self::Invalid(reason);
         }
@@ -88,6 +94,14 @@ impl QueryError {
             _ => Self::Failed(text()),
         }
     }
+}
+
+/// What the lake says of a damaged file, which arrives as a text inside texts.
+fn damage(text: &str) -> Option<String> {
+    const LAST: &str = "keeps what can be read of them";
+    let from = text.find("the data file ")?;
+    let until = from + text[from..].find(LAST)? + LAST.len();
+    Some(text[from..until].to_owned())
 }
 
 /// What is wrong with a question whose error DataFusion does not sort as the asker's: an aggregate that it lacks, and a condition

@@ -1,17 +1,16 @@
 //! Which row groups of the lake's files may have an event that is asked for by its id.
 //!
 //! Each row group has a split block Bloom filter of its ids ([parquet-format, BloomFilter.md]), and all bits of an id are in one block of it. That
-//! block is read, and the filter's header, not the filter: 51 bytes of a hundred thousand.
+//! block is read, and the filter's header, not the filter: of a hundred thousand bytes the 32 KiB about each, which have a checksum together.
 //!
 //! [parquet-format, BloomFilter.md]: https://github.com/apache/parquet-format/blob/master/BloomFilter.md
 
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::utils::{Guarantee, LiteralGuarantee};
+use lake::CheckedFile;
 use parquet::bloom_filter::Sbbf;
 use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use xxhash_rust::xxh64::xxh64;
 
@@ -36,18 +35,18 @@ pub(crate) fn asked(predicate: &Arc<dyn PhysicalExpr>) -> Option<Vec<String>> {
 }
 
 /// Of each row group, whether it may have an event with one of these ids.
-pub(crate) fn may_have(file: &File, footer: &ParquetMetaData, ids: &[String]) -> io::Result<Vec<bool>> {
+pub(crate) fn may_have(file: &CheckedFile, footer: &ParquetMetaData, ids: &[String]) -> io::Result<Vec<bool>> {
     footer.row_groups().iter().map(|group| one_may_have(file, group, ids)).collect()
 }
 
-fn one_may_have(file: &File, group: &RowGroupMetaData, ids: &[String]) -> io::Result<bool> {
+fn one_may_have(file: &CheckedFile, group: &RowGroupMetaData, ids: &[String]) -> io::Result<bool> {
     let Some((start, blocks)) = filter_of_ids(file, group)? else {
         return Ok(true);
     };
     for id in ids {
         let block = (u128::from(xxh64(id.as_bytes(), 0) >> 32) * u128::from(blocks)) >> 32;
-        let mut bits = [0; BLOCK_BYTES as usize];
-        file.read_exact_at(&mut bits, start + block as u64 * BLOCK_BYTES)?;
+        let at = start + block as u64 * BLOCK_BYTES;
+        let bits = file.read(at..at + BLOCK_BYTES)?;
         // A filter of this block alone answers as the whole one does.
         if Sbbf::new(&bits).check(id.as_str()) {
             return Ok(true);
@@ -57,7 +56,7 @@ fn one_may_have(file: &File, group: &RowGroupMetaData, ids: &[String]) -> io::Re
 }
 
 /// Where the blocks of the filter begin, and how many there are; none when there is no such filter as is written here.
-fn filter_of_ids(file: &File, group: &RowGroupMetaData) -> io::Result<Option<(u64, u64)>> {
+fn filter_of_ids(file: &CheckedFile, group: &RowGroupMetaData) -> io::Result<Option<(u64, u64)>> {
     let ids = group.columns().iter().find(|column| column.column_path().parts() == ["id"]);
     let place = ids.and_then(|column| column.bloom_filter_offset().zip(column.bloom_filter_length()));
     let Some((offset, length)) = place else {
@@ -67,7 +66,7 @@ fn filter_of_ids(file: &File, group: &RowGroupMetaData) -> io::Result<Option<(u6
         return Ok(None);
     };
     let mut header = [0; HEADER_BYTES];
-    file.read_exact_at(&mut header, offset)?;
+    header.copy_from_slice(&file.read(offset..offset + HEADER_BYTES as u64)?);
     let is_whole =
         |(header, blocks): &(u64, u64)| *blocks > 0 && blocks % BLOCK_BYTES == 0 && header + blocks == length;
     let sizes = sizes(&header).filter(is_whole);

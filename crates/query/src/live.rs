@@ -17,11 +17,10 @@ use datafusion::physical_plan::coop::make_cooperative;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions, SchedulingType};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, StatisticsArgs};
-use lake::{LakeFile, LiveChunk, Newest, Snapshot, View};
+use lake::{CheckedFile, LakeFile, LiveChunk, Newest, Snapshot, View};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowPredicateFn, ParquetRecordBatchReaderBuilder, RowFilter};
 use std::fmt;
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -110,7 +109,7 @@ impl Rows {
 
     /// The rows of one file whose positions are in `range`.
     fn file(&self, path: &Path, range: (i64, i64), most: usize) -> Result<Batches> {
-        let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?;
+        let builder = ParquetRecordBatchReaderBuilder::try_new(CheckedFile::open(path)?)?;
         let parquet = builder.parquet_schema();
         let names = self.schema.fields().iter().map(|field| field.name().as_str());
         let wanted = ProjectionMask::columns(parquet, names);

@@ -11,7 +11,7 @@ use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::prelude::SessionConfig;
-use object_store::local::LocalFileSystem;
+use lake::CheckedStore;
 use std::sync::Arc;
 
 /// Memory of queries that remembered footers of the lake's files never take.
@@ -43,7 +43,7 @@ pub(crate) fn environment(options: &Options, pool: Arc<dyn MemoryPool>) -> Resul
         .with_disk_manager_builder(disk)
         .with_metadata_cache_limit(footers_bytes_max(options.memory_bytes_max) as usize)
         .build_arc()?;
-    let files = LocalFileSystem::new_with_prefix(&options.lake_dir)?;
+    let files = CheckedStore::new(&options.lake_dir)?;
     let url = datafusion::execution::object_store::ObjectStoreUrl::parse(LAKE_URL)?;
     environment.register_object_store(url.as_ref(), Arc::new(files));
     Ok(environment)

@@ -34,11 +34,10 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::union::UnionExec;
 use futures::{StreamExt, stream};
-use lake::{LakeFile, LiveChunk, RowGroup, View};
+use lake::{CheckedFile, LakeFile, LiveChunk, RowGroup, View};
 use object_store::ObjectStore;
 use parquet::file::metadata::PageIndexPolicy;
 use std::collections::HashMap;
-use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
@@ -175,7 +174,7 @@ impl Events {
             .fetch_metadata()
             .await?;
         let path = self.view.lake.root.join(&file.path);
-        let look = move || File::open(path).and_then(|file| ids::may_have(&file, &footer, &ids));
+        let look = move || CheckedFile::open(&path).and_then(|file| ids::may_have(&file, &footer, &ids));
         let found =
             tokio::task::spawn_blocking(look).await.map_err(|error| DataFusionError::External(error.into()))??;
         let access = |may: bool| if may { RowGroupAccess::Scan } else { RowGroupAccess::Skip };

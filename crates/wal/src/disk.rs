@@ -33,6 +33,13 @@ pub trait Disk: Send + Sync + 'static {
     /// # Errors
     /// See [`Disk::create_dir`].
     fn open(&self, path: &Path) -> io::Result<Self::File>;
+    /// Opens a file to read it alone.
+    ///
+    /// # Errors
+    /// See [`Disk::create_dir`].
+    fn open_to_read(&self, path: &Path) -> io::Result<Self::File> {
+        self.open(path)
+    }
     /// Gives a file another name, in one step.
     ///
     /// # Errors
@@ -53,6 +60,13 @@ pub trait Disk: Send + Sync + 'static {
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] when another process has it.
     fn lock(&self, path: &Path) -> io::Result<Self::File>;
+    /// Whether a process has the folder's lock file now.
+    ///
+    /// # Errors
+    /// See [`Disk::create_dir`].
+    fn is_locked(&self, _path: &Path) -> io::Result<bool> {
+        Ok(false)
+    }
 }
 
 /// An open file, read and written at offsets.
@@ -118,6 +132,10 @@ impl Disk for RealDisk {
         OpenOptions::new().read(true).write(true).open(path)
     }
 
+    fn open_to_read(&self, path: &Path) -> io::Result<File> {
+        File::open(path)
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         std::fs::rename(from, to)
     }
@@ -137,6 +155,18 @@ impl Disk for RealDisk {
         file.set_len(0)?;
         write!(file, "{}", std::process::id())?;
         Ok(file)
+    }
+
+    fn is_locked(&self, path: &Path) -> io::Result<bool> {
+        let file = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            opened => opened?,
+        };
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(false),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

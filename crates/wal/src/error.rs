@@ -15,7 +15,8 @@ pub enum OpenError {
         pid: Option<u32>,
     },
     /// Bytes that were durable are not what was written. Nothing was changed.
-    #[error("{} is damaged at offset {offset}: {what}; nothing was changed: restore the file, or ask for help with a copy of the folder", .file.display())]
+    #[error("{} is damaged at offset {offset}: {what}; nothing was changed{}; `catchment inspect wal` shows what is there, and \
+             `catchment inspect repair` keeps what can be read and moves the rest aside", .file.display(), of_saved(.saved))]
     Corrupt {
         /// The damaged file.
         file: PathBuf,
@@ -23,6 +24,8 @@ pub enum OpenError {
         offset: u64,
         /// What is wrong there.
         what: String,
+        /// What can be saved of the wal, as far as that was looked at.
+        saved: Option<Saved>,
     },
     /// The folder was written by another version of the format.
     #[error("{} has wal format version {found}; this program reads version {known}: use the version of the program that wrote it", .file.display())]
@@ -44,6 +47,34 @@ pub enum OpenError {
         /// Its answer.
         source: io::Error,
     },
+}
+
+/// What of a damaged wal can be read, and what cannot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Saved {
+    /// Events that can be read before the first damage.
+    pub events_before: u64,
+    /// Events that can be read after it.
+    pub events_after: u64,
+    /// Events that cannot be read, at most: those of `lost`.
+    pub lost_events_max: u64,
+    /// Their positions, from the first to the last.
+    pub lost: Option<(u64, u64)>,
+}
+
+fn of_saved(saved: &Option<Saved>) -> String {
+    let Some(Saved { events_before, events_after, lost_events_max, lost }) = saved else {
+        return String::new();
+    };
+    let lost = match lost {
+        Some((first, last)) => {
+            format!(
+                "{lost_events_max} at most cannot, of positions {first} to {last}, unless they are in the lake already"
+            )
+        }
+        None => "none is missing".to_owned(),
+    };
+    format!(": {events_before} events before it and {events_after} after it can be read, {lost}")
 }
 
 fn of_pid(pid: &Option<u32>) -> String {

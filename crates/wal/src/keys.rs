@@ -54,10 +54,10 @@ pub(crate) fn write<D: Disk>(disk: &D, dir: &Path, keys: &KeyFile) -> std::io::R
 /// Reads a key file.
 pub(crate) fn read<D: Disk>(disk: &D, path: PathBuf) -> Result<KeyFile, OpenError> {
     let io = |source| OpenError::Io { action: "read", path: path.clone(), source };
-    let file = disk.open(&path).map_err(io)?;
+    let file = disk.open_to_read(&path).map_err(io)?;
     let mut bytes = vec![0; file.bytes().map_err(io)? as usize];
     let read = file.read_at(&mut bytes, 0).map_err(io)?;
-    let damaged = |what: &str| OpenError::Corrupt { file: path.clone(), offset: 0, what: what.to_owned() };
+    let damaged = |what: &str| OpenError::Corrupt { file: path.clone(), offset: 0, what: what.to_owned(), saved: None };
     if read != bytes.len() || bytes.len() < HEADER_BYTES || bytes[..8] != MAGIC {
         return Err(damaged("it does not begin as a key file does"));
     }

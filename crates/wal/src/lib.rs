@@ -15,7 +15,7 @@
 //! what a start does after a crash at each point.
 //!
 //! Reading order: [`Disk`] the file system as the wal sees it, `format` the bytes, `scan` reading them, [`Wal`] writing them,
-//! `let_go` letting them go, `keys` the files that outlive trimmed segments.
+//! `let_go` letting them go, `keys` the files that outlive trimmed segments; [`look()`] at a wal without changing it, and [`repair()`] of a damaged one.
 
 mod disk;
 mod error;
@@ -23,10 +23,14 @@ mod format;
 mod keys;
 mod let_go;
 mod log;
+mod look;
+mod repair;
 mod scan;
 
 pub use disk::{Disk, DiskFile, RealDisk};
-pub use error::{AppendError, OpenError, ReplayError};
+pub use error::{AppendError, OpenError, ReplayError, Saved};
 pub use format::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES};
 pub use keys::KeyFile;
 pub use log::{Appended, Frame, Opened, Options, TornTail, Wal};
+pub use look::{Damage, End, FrameLook, KeysLook, Look, Segment, look};
+pub use repair::{Known, Repaired, repair};

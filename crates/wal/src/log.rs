@@ -2,8 +2,9 @@
 
 use crate::disk::{Disk, DiskFile, LOCK, RealDisk};
 use crate::error::{AppendError, OpenError, ReplayError, is_full};
-use crate::format::{FrameHeader, Kind, SEGMENT_HEADER_BYTES, SegmentHeader, frame_bytes};
+use crate::format::{FrameHeader, Kind, SEGMENT_HEADER_BYTES, SegmentHeader, VERSION, frame_bytes};
 use crate::keys::{self, KeyFile};
+use crate::look;
 use crate::scan::Scan;
 use std::io;
 use std::ops::Range;
@@ -101,6 +102,8 @@ pub struct Wal<D: Disk = RealDisk> {
     pub(crate) key_files: Vec<(u64, u64)>,
     pub(crate) next_position: u64,
     pub(crate) poisoned: Option<String>,
+    /// Positions that a repair found no events of, of the segments that are there.
+    lost: Vec<(u64, u64)>,
     buffer: Vec<u8>,
     _lock: D::File,
 }
@@ -117,10 +120,8 @@ impl<D: Disk> Wal<D> {
         disk.sync_dir(above).map_err(io_error("sync", above))?;
         let lock = take_lock(&disk, dir)?;
         let names = disk.list(dir).map_err(io_error("list", dir))?;
-        let mut segments: Vec<(u64, PathBuf)> =
-            names.iter().filter_map(|n| Some((position_of(n)?, dir.join(n)))).collect();
-        segments.sort();
-        let found = Found::check(&disk, &segments)?;
+        let segments = segments_of(dir, &names);
+        let found = Found::check(&disk, &segments).map_err(|error| with_saved(error, &disk, dir))?;
         for leftover in names.iter().filter(|n| n.ends_with(".new")) {
             let path = dir.join(leftover);
             disk.remove(&path).map_err(io_error("remove", &path))?;
@@ -141,7 +142,8 @@ impl<D: Disk> Wal<D> {
             torn,
         };
         let wal_id = found.wal_id.unwrap_or_else(Uuid::now_v7);
-        let header = SegmentHeader { wal_id, segment_id: Uuid::now_v7(), first_position: found.next_position };
+        let header =
+            SegmentHeader { version: VERSION, wal_id, segment_id: Uuid::now_v7(), first_position: found.next_position };
         let mut closed = found.closed;
         // An empty segment of this very position is replaced: its name is taken again.
         closed.retain(|s| s.last >= s.first);
@@ -163,6 +165,7 @@ impl<D: Disk> Wal<D> {
             key_files,
             next_position: found.next_position,
             poisoned: None,
+            lost: found.lost,
             buffer: Vec::new(),
             _lock: lock,
         };
@@ -177,6 +180,11 @@ impl<D: Disk> Wal<D> {
     /// Last position appended; 0 before the first.
     pub fn last_position(&self) -> u64 {
         self.next_position - 1
+    }
+
+    /// Ranges of positions, first and last, of which a repair found no events: no frame has them, and they are not given again.
+    pub fn lost(&self) -> &[(u64, u64)] {
+        &self.lost
     }
 
     /// Bytes of all segments on disk.
@@ -261,7 +269,7 @@ impl<D: Disk> Wal<D> {
 
     fn write(&mut self, header: FrameHeader, payload: &[u8]) -> Result<f64, AppendError> {
         let active = self.active.as_mut().expect("the caller made sure of a segment");
-        header.encode(active.header.segment_id, payload, &mut self.buffer);
+        header.encode(active.header.seed(), payload, &mut self.buffer);
         if let Err(error) = active.file.write_at(&self.buffer, active.offset) {
             return Err(if is_full(&error) { self.unwrite(error) } else { self.poison("write", &error) });
         }
@@ -297,7 +305,7 @@ impl<D: Disk> Wal<D> {
     pub(crate) fn roll(&mut self, bytes: u64) -> Result<(), AppendError> {
         let needed = SEGMENT_HEADER_BYTES + bytes + frame_bytes(0);
         let (wal_id, segment_id) = (self.wal_id, Uuid::now_v7());
-        let header = SegmentHeader { wal_id, segment_id, first_position: self.next_position };
+        let header = SegmentHeader { version: VERSION, wal_id, segment_id, first_position: self.next_position };
         let segment_bytes = self.options.segment_bytes.max(needed);
         let new = match new_segment(&self.disk, &self.dir, header, segment_bytes) {
             Ok(new) => new,
@@ -319,20 +327,22 @@ impl<D: Disk> Wal<D> {
 }
 
 /// What reading all segments gave, before anything is changed.
-struct Found {
+pub(crate) struct Found {
     wal_id: Option<Uuid>,
     closed: Vec<Closed>,
     next_position: u64,
     /// Where the last frame of the last segment lies, a group or an end; empty when it has none.
     last_frame: Range<u64>,
     clean: bool,
+    lost: Vec<(u64, u64)>,
     torn: Option<(PathBuf, u64, Vec<u8>)>,
 }
 
 impl Found {
-    fn check<D: Disk>(disk: &D, segments: &[(u64, PathBuf)]) -> Result<Self, OpenError> {
+    pub(crate) fn check<D: Disk>(disk: &D, segments: &[(u64, PathBuf)]) -> Result<Self, OpenError> {
+        let (closed, lost) = (Vec::new(), Vec::new());
         let mut found =
-            Self { wal_id: None, closed: Vec::new(), next_position: 1, last_frame: 0..0, clean: true, torn: None };
+            Self { wal_id: None, closed, next_position: 1, last_frame: 0..0, clean: true, lost, torn: None };
         for (i, (named, path)) in segments.iter().enumerate() {
             let file = disk.open(path).map_err(io_error("open", path))?;
             let mut scan = Scan::new(&file, path)?;
@@ -347,11 +357,11 @@ impl Found {
             if *found.wal_id.get_or_insert(scan.header.wal_id) != scan.header.wal_id {
                 return Err(scan.corrupt(0, "the segment belongs to another wal".to_owned()));
             }
-            let mut begin = scan.offset;
-            while let offset = scan.offset
-                && scan.next()?.is_some()
-            {
-                begin = offset;
+            let (mut begin, mut offset) = (scan.offset, scan.offset);
+            while let Some((header, _)) = scan.next()? {
+                let is_lost = header.kind == Kind::Lost && header.event_count > 0;
+                found.lost.extend(is_lost.then(|| (header.first_position, header.next_position() - 1)));
+                (begin, offset) = (offset, scan.offset);
             }
             found.next_position = scan.next_position;
             (found.clean, found.last_frame) = (scan.ended, begin..scan.offset);
@@ -443,7 +453,25 @@ fn new_segment<D: Disk>(disk: &D, dir: &Path, header: SegmentHeader, bytes: u64)
     Ok(Active { file, path, header, offset: SEGMENT_HEADER_BYTES, bytes })
 }
 
-fn take_lock<D: Disk>(disk: &D, dir: &Path) -> Result<D::File, OpenError> {
+/// With what can be saved, when the wal is damaged.
+fn with_saved<D: Disk>(error: OpenError, disk: &D, dir: &Path) -> OpenError {
+    match error {
+        OpenError::Corrupt { file, offset, what, .. } => {
+            let saved = look::saved(disk, dir).ok();
+            OpenError::Corrupt { file, offset, what, saved }
+        }
+        other => other,
+    }
+}
+
+/// The segments among the files of a folder, by their first position.
+pub(crate) fn segments_of(dir: &Path, names: &[String]) -> Vec<(u64, PathBuf)> {
+    let mut segments: Vec<_> = names.iter().filter_map(|n| Some((position_of(n)?, dir.join(n)))).collect();
+    segments.sort();
+    segments
+}
+
+pub(crate) fn take_lock<D: Disk>(disk: &D, dir: &Path) -> Result<D::File, OpenError> {
     let path = dir.join(LOCK);
     disk.lock(&path).map_err(|source| match source.kind() {
         io::ErrorKind::WouldBlock => {
@@ -456,12 +484,12 @@ fn take_lock<D: Disk>(disk: &D, dir: &Path) -> Result<D::File, OpenError> {
     })
 }
 
-fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+pub(crate) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
     let path = path.to_owned();
     move |source| OpenError::Io { action, path, source }
 }
 
-fn name_of(first_position: u64) -> String {
+pub(crate) fn name_of(first_position: u64) -> String {
     format!("{first_position:020}.wal")
 }
 
@@ -469,6 +497,6 @@ fn position_of(name: &str) -> Option<u64> {
     name.strip_suffix(".wal")?.parse().ok()
 }
 
-fn staged(path: &Path) -> PathBuf {
+pub(crate) fn staged(path: &Path) -> PathBuf {
     path.with_extension("wal.new")
 }

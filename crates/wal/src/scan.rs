@@ -4,12 +4,14 @@ use crate::disk::DiskFile;
 use crate::error::OpenError;
 use crate::format::{
     BadHeader, FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, Kind, POSITION_MAX, SEGMENT_HEADER_BYTES, SegmentHeader,
-    VERSION,
+    VERSION_WITH_LOST,
 };
 use std::io;
 use std::path::{Path, PathBuf};
 
 const BLOCK_BYTES: usize = 1 << 20;
+
+type RawHeader = [u8; FRAME_HEADER_BYTES as usize];
 
 /// A segment being read, one frame in memory at a time.
 pub(crate) struct Scan<'f, F: DiskFile> {
@@ -17,6 +19,7 @@ pub(crate) struct Scan<'f, F: DiskFile> {
     path: PathBuf,
     file_bytes: u64,
     pub(crate) header: SegmentHeader,
+    seed: u32,
     pub(crate) offset: u64,
     pub(crate) next_position: u64,
     /// Whether the last frame read was a clean end.
@@ -31,20 +34,29 @@ impl<'f, F: DiskFile> Scan<'f, F> {
         let mut bytes = vec![0u8; SEGMENT_HEADER_BYTES as usize];
         let read = file.read_at(&mut bytes, 0).map_err(io)?;
         let header = SegmentHeader::decode(&bytes[..read]).map_err(|bad| match bad {
-            BadHeader::Version(found) => OpenError::Version { file: path.to_owned(), found, known: VERSION },
-            BadHeader::Damaged(what) => OpenError::Corrupt { file: path.to_owned(), offset: 0, what: what.to_owned() },
+            BadHeader::Version(found) => OpenError::Version { file: path.to_owned(), found, known: VERSION_WITH_LOST },
+            BadHeader::Damaged(what) => {
+                OpenError::Corrupt { file: path.to_owned(), offset: 0, what: what.to_owned(), saved: None }
+            }
         })?;
         // A segment can begin after the last position, when it has no frame.
         if !(1..=POSITION_MAX + 1).contains(&header.first_position) {
             let what = format!("the segment begins at position {}, which no event can have", header.first_position);
-            return Err(OpenError::Corrupt { file: path.to_owned(), offset: 0, what });
+            return Err(OpenError::Corrupt { file: path.to_owned(), offset: 0, what, saved: None });
         }
+        Self::with(file, path, header.seed(), header)
+    }
+
+    /// A segment whose header is this one, whatever the file says, and whose frames have checksums that begin so.
+    pub(crate) fn with(file: &'f F, path: &Path, seed: u32, header: SegmentHeader) -> Result<Self, OpenError> {
+        let io = |source| OpenError::Io { action: "read", path: path.to_owned(), source };
         let file_bytes = file.bytes().map_err(io)?;
         Ok(Self {
             file,
             path: path.to_owned(),
             file_bytes,
             header,
+            seed,
             offset: SEGMENT_HEADER_BYTES,
             next_position: header.first_position,
             ended: false,
@@ -57,26 +69,67 @@ impl<'f, F: DiskFile> Scan<'f, F> {
         let Some(header) = self.frame_at(self.offset)? else {
             return Ok(None);
         };
-        if header.first_position != self.next_position {
-            return Err(self.corrupt(
-                self.offset,
-                format!("a frame begins at position {}, expected {}", header.first_position, self.next_position),
-            ));
+        if header.first_position > self.next_position {
+            let (first, expected) = (header.first_position, self.next_position);
+            return Err(self.corrupt(self.offset, format!("a frame begins at position {first}, expected {expected}")));
         }
-        if header.next_position() - 1 > POSITION_MAX {
-            return Err(self.corrupt(self.offset, format!("a frame ends beyond the last position, {POSITION_MAX}")));
+        if let Some(what) = self.flaw(&header) {
+            return Err(self.corrupt(self.offset, what));
         }
-        if header.kind == Kind::End && header.event_count > 0 {
-            return Err(self.corrupt(self.offset, "an end frame counts events".to_owned()));
+        self.take(&header);
+        Ok(Some((header, self.payload(&header))))
+    }
+
+    /// What is wrong with a frame whose checksum holds, as it lies here.
+    pub(crate) fn flaw(&self, header: &FrameHeader) -> Option<String> {
+        let (first, expected) = (header.first_position, self.next_position);
+        if first < expected {
+            return Some(format!("a frame begins at position {first}, expected {expected}"));
         }
+        if first > POSITION_MAX + 1 || header.next_position() - 1 > POSITION_MAX {
+            return Some(format!("a frame ends beyond the last position, {POSITION_MAX}"));
+        }
+        (header.kind == Kind::End && header.event_count > 0).then(|| "an end frame counts events".to_owned())
+    }
+
+    /// Goes on behind a frame.
+    pub(crate) fn take(&mut self, header: &FrameHeader) {
         self.offset += header.frame_bytes();
         self.next_position = header.next_position();
         self.ended = header.kind == Kind::End;
-        Ok(Some((header, &self.buffer[..header.payload_bytes as usize])))
+    }
+
+    /// The payload of the frame that was read last.
+    pub(crate) fn payload(&self, header: &FrameHeader) -> &[u8] {
+        &self.buffer[..header.payload_bytes as usize]
+    }
+
+    /// The seed on which the frames at these offsets agree, when two of them do.
+    pub(crate) fn seed_of_frames(&mut self) -> Result<Option<u32>, OpenError> {
+        let mut seen = Vec::new();
+        for offset in self.candidates()? {
+            let Some((bytes, header)) = self.unchecked_frame_at(offset)? else {
+                continue;
+            };
+            let seed = FrameHeader::seed(&bytes, self.payload(&header));
+            if let Some(seed) = seed.filter(|seed| seen.contains(seed)) {
+                return Ok(Some(seed));
+            }
+            seen.extend(seed);
+        }
+        Ok(None)
     }
 
     /// Reads and checks the frame at an offset; its payload is then in the buffer.
-    fn frame_at(&mut self, offset: u64) -> Result<Option<FrameHeader>, OpenError> {
+    pub(crate) fn frame_at(&mut self, offset: u64) -> Result<Option<FrameHeader>, OpenError> {
+        let Some((bytes, header)) = self.unchecked_frame_at(offset)? else {
+            return Ok(None);
+        };
+        Ok(FrameHeader::holds(&bytes, self.seed, self.payload(&header)).then_some(header))
+    }
+
+    /// Reads what lies at an offset as a frame does; whether its checksum holds is not asked.
+    fn unchecked_frame_at(&mut self, offset: u64) -> Result<Option<(RawHeader, FrameHeader)>, OpenError> {
         let mut bytes = [0u8; FRAME_HEADER_BYTES as usize];
         if self.read(&mut bytes, offset)? < bytes.len() {
             return Ok(None);
@@ -93,11 +146,8 @@ impl<'f, F: DiskFile> Scan<'f, F> {
         buffer.resize(padded, 0);
         let read = self.read(&mut buffer, offset + FRAME_HEADER_BYTES)?;
         self.buffer = buffer;
-        let (payload, padding) = self.buffer.split_at(header.payload_bytes as usize);
-        let holds = read == padded
-            && padding.iter().all(|b| *b == 0)
-            && FrameHeader::holds(&bytes, self.header.segment_id, payload);
-        Ok(holds.then_some(header))
+        let padding = &self.buffer[header.payload_bytes as usize..];
+        Ok((read == padded && padding.iter().all(|b| *b == 0)).then_some((bytes, header)))
     }
 
     /// Where the last byte that is not zero lies, seen from the end of the frames; `None` when only zeros follow.
@@ -114,18 +164,23 @@ impl<'f, F: DiskFile> Scan<'f, F> {
 
     /// The offset of a valid frame after the end of the frames, which tells damage from tearing.
     pub(crate) fn valid_frame_after(&mut self) -> Result<Option<u64>, OpenError> {
+        for offset in self.candidates()? {
+            if self.frame_at(offset)?.is_some() {
+                return Ok(Some(offset));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where a frame may begin, from the end of the frames on.
+    fn candidates(&self) -> Result<Vec<u64>, OpenError> {
         let mut candidates = Vec::new();
         self.blocks(self.offset, |at, block| {
             let words = block.chunks_exact(8).enumerate();
             candidates.extend(words.filter(|(_, w)| w[..4] == FRAME_MAGIC).map(|(i, _)| at + 8 * i as u64));
             Ok(true)
         })?;
-        for offset in candidates {
-            if self.frame_at(offset)?.is_some() {
-                return Ok(Some(offset));
-            }
-        }
-        Ok(None)
+        Ok(candidates)
     }
 
     /// The bytes from an offset to the last that is not zero.
@@ -137,7 +192,7 @@ impl<'f, F: DiskFile> Scan<'f, F> {
     }
 
     pub(crate) fn corrupt(&self, offset: u64, what: String) -> OpenError {
-        OpenError::Corrupt { file: self.path.clone(), offset, what }
+        OpenError::Corrupt { file: self.path.clone(), offset, what, saved: None }
     }
 
     fn blocks(&self, from: u64, mut each: impl FnMut(u64, &[u8]) -> Result<bool, OpenError>) -> Result<(), OpenError> {

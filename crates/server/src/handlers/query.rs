@@ -170,7 +170,8 @@ pub(crate) fn problem_of(error: QueryError) -> Problem {
         "internal" => Code::Internal,
         _ => Code::InvalidSql,
     };
-    let detail = error.to_string();
-    let problem = code.problem(if code == Code::Internal { "the query failed".to_owned() } else { detail });
+    // What fails in itself is told by the log alone.
+    let detail = if matches!(error, QueryError::Failed(_)) { "the query failed".to_owned() } else { error.to_string() };
+    let problem = code.problem(detail);
     problem.cause(error)
 }

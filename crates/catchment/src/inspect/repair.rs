@@ -1,0 +1,225 @@
+//! `catchment inspect repair`: a damaged data folder becomes one that a collector starts over, with every event that can be read. What was
+//! damaged is kept whole in a folder of its own, with a report.
+
+use super::wal::{damage, in_lake, positions, sealed, there, totals};
+use super::{FolderArgs, now};
+use crate::serve::field_rules;
+use crate::settings::Settings;
+use anyhow::{Context, bail};
+use clap::Args;
+use lake::{Lake, LakeMetrics, Mended};
+use nowwhat::Environment;
+use nowwhat::cli::{print, printable};
+use serde_json::{Value, json};
+use std::fmt::Write;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use uuid::Uuid;
+use wal::{End, Known, RealDisk, Repaired};
+
+#[derive(Args)]
+pub(crate) struct RepairArgs {
+    #[command(flatten)]
+    folder: FolderArgs,
+    /// Answer with the report as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// `catchment inspect repair`.
+pub(super) fn run(args: &RepairArgs, environment: &Environment) -> anyhow::Result<()> {
+    let settings = args.folder.settings(environment)?;
+    let data = std::path::absolute(&settings.data.dir)?;
+    let dir = data.join("wal");
+    there(&dir)?;
+    owned_by_us(&dir)?;
+    let at = jiff::Timestamp::now();
+    let aside = data.join(format!("damaged-{}", at.strftime("%Y%m%dT%H%M%S%6fZ")));
+    let known = known(&data);
+    let repaired = wal::repair(&dir, &RealDisk, &aside.join("wal"), known).context("the wal was not repaired")?;
+    let sealed = sealed(&data, &repaired.before);
+    let mut report = Report { at, aside: &aside, wal: &repaired, sealed, lake: &[] };
+    report.write()?;
+    // What was done to the wal is told whatever becomes of the lake.
+    let lake = lake_repaired(&settings, &data, &aside, repaired.before.wal_id.or(known.wal_id));
+    report.lake = lake.as_deref().unwrap_or_default();
+    report.write()?;
+    if lake.is_ok() || !report.changed_nothing() {
+        print(if args.json { format!("{}\n", report.json()) } else { report.lines() })?;
+    }
+    lake.map(drop).context("the lake was not repaired to its end: run this again when its reason is gone")
+}
+
+/// Takes the damaged files out of the lake, if there is one.
+fn lake_repaired(settings: &Settings, data: &Path, aside: &Path, wal: Option<Uuid>) -> anyhow::Result<Vec<Mended>> {
+    let dir = data.join("lake");
+    if !dir.join("_delta_log").exists() {
+        return Ok(Vec::new());
+    }
+    now(async {
+        let (schema, rules) = (server::events_schema(), field_rules(settings));
+        let metrics = LakeMetrics::default();
+        let lake = Lake::open(&dir, &schema, wal.unwrap_or_default(), rules, metrics).await?;
+        Ok(lake.repair(&aside.join("lake")).await?)
+    })?
+}
+
+/// Files that another user makes here the collector could not open.
+fn owned_by_us(dir: &Path) -> anyhow::Result<()> {
+    let (owner, us) = (fs::metadata(dir)?.uid(), rustix::process::geteuid().as_raw());
+    if owner != us {
+        bail!("{} is of the user {owner}, and this one is {us}: run this as the user of the collector", dir.display());
+    }
+    Ok(())
+}
+
+/// What the lake knows of the wal.
+fn known(data: &Path) -> Known {
+    let lake = data.join("lake");
+    let wals = lake::wals(&lake);
+    let wal_id = match wals.as_slice() {
+        [one] => Some(*one),
+        _ => None,
+    };
+    let snapshot = now(lake::look_for(&lake, wal_id.unwrap_or_default()));
+    let Ok(Ok(snapshot)) = snapshot else {
+        return Known { wal_id, position: 0 };
+    };
+    // Nothing is from that wal: any other identity is as good.
+    let is_unused = wals.is_empty() && snapshot.files.is_empty();
+    let wal_id = wal_id.or_else(|| is_unused.then(Uuid::now_v7));
+    let highest = snapshot.files.iter().filter_map(|file| file.stats.position.max).max();
+    let position = highest.and_then(|last| u64::try_from(last).ok()).unwrap_or(0).max(snapshot.sealed);
+    Known { wal_id, position }
+}
+
+fn written(path: &Path, text: &str) -> std::io::Result<()> {
+    fs::write(path, text)?;
+    File::open(path)?.sync_all()?;
+    File::open(path.parent().unwrap_or(path))?.sync_all()
+}
+
+/// What was found and done.
+struct Report<'a> {
+    at: jiff::Timestamp,
+    aside: &'a Path,
+    wal: &'a Repaired,
+    sealed: Option<u64>,
+    lake: &'a [Mended],
+}
+
+impl Report<'_> {
+    /// Writes the report beside what is kept, if there is something.
+    fn write(&self) -> anyhow::Result<()> {
+        if self.changed_nothing() {
+            return Ok(());
+        }
+        let path = self.aside.join("report.json");
+        written(&path, &format!("{:#}\n", self.json())).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    fn changed_nothing(&self) -> bool {
+        self.wal.moved.is_empty() && self.lake.is_empty()
+    }
+
+    fn lines(&self) -> String {
+        let Repaired { before, moved } = self.wal;
+        let (events, groups) = totals(before);
+        if self.changed_nothing() {
+            return "good     nothing is damaged in the wal and the lake: nothing was changed\n".to_owned();
+        }
+        let mut text = String::new();
+        for segment in &before.segments {
+            for flaw in &segment.damage {
+                let gone = flaw.lost.map(|(first, last)| {
+                    format!("; of positions {first} to {last}{}", in_lake(first, last, self.sealed))
+                });
+                let (path, gone) = (segment.path.display(), gone.unwrap_or_default());
+                let what = printable(&flaw.what);
+                let _ = writeln!(text, "damaged  {path} at offset {}, {} bytes: {what}{gone}", flaw.offset, flaw.bytes);
+            }
+            if let End::Torn { offset, bytes } = segment.end
+                && !segment.damage.is_empty()
+            {
+                let path = segment.path.display();
+                let _ = writeln!(
+                    text,
+                    "torn     {path} at offset {offset}, {bytes} bytes: not written to their end, and never answered"
+                );
+            }
+        }
+        for keys in &before.key_files {
+            let (path, first, last) = (keys.path.display(), keys.first, keys.last);
+            if let Some(what) = keys.damage.as_deref().map(printable) {
+                let _ = writeln!(
+                    text,
+                    "damaged  {path}: {what}; events of positions {first} to {last} that come again are taken again"
+                );
+            }
+        }
+        let _ = writeln!(text, "kept     {events} events in {groups} groups of the wal, each at its position");
+        let saved = before.saved();
+        let _ = match saved.lost {
+            Some((first, last)) => writeln!(
+                text,
+                "lost     {} events at most, of positions {first} to {last}{}: no position is given again",
+                saved.lost_events_max,
+                in_lake(first, last, self.sealed)
+            ),
+            None => writeln!(text, "lost     no event"),
+        };
+        for Mended { path, damage, kept_rows, lost_rows, lost: (first, last), .. } in self.lake {
+            let (path, damage) = (path.display(), printable(damage));
+            let _ = writeln!(text, "damaged  {path}: {damage}");
+            let _ = writeln!(text, "kept     {kept_rows} events of it, in a new file");
+            let _ = writeln!(text, "lost     {lost_rows} events of it, of positions {first} to {last}");
+        }
+        let of_lake = self.lake.iter().filter_map(|file| Some((&file.path, file.kept_at.as_ref()?)));
+        for (from, to) in moved.iter().map(|(from, to)| (from, to)).chain(of_lake) {
+            let _ = writeln!(text, "aside    {}, as it was: {}", from.display(), to.display());
+        }
+        let _ = writeln!(text, "report   {}", self.aside.join("report.json").display());
+        text
+    }
+
+    fn json(&self) -> Value {
+        let Repaired { before, moved } = self.wal;
+        let ((events, groups), saved) = (totals(before), before.saved());
+        let kept_at = |path: &PathBuf| moved.iter().find(|(from, _)| from == path).map(|(_, to)| to.clone());
+        let segments = before.segments.iter().filter(|segment| !segment.damage.is_empty()).map(|segment| {
+            let torn = match segment.end {
+                End::Torn { offset, bytes } => Some(json!({"offset": offset, "bytes": bytes})),
+                _ => None,
+            };
+            json!({
+                "torn": torn,
+                "path": segment.path, "kept_at": kept_at(&segment.path), "events_kept": segment.events(),
+                "damage": segment.damage.iter().map(damage).collect::<Vec<_>>(),
+            })
+        });
+        let keys = before.key_files.iter().filter(|keys| keys.damage.is_some()).map(|keys| {
+            let range = positions(&(keys.first, keys.last));
+            json!({"path": keys.path, "kept_at": kept_at(&keys.path), "position": range, "damage": keys.damage})
+        });
+        let file = |file: &Mended| {
+            let Mended { path, kept_at, damage, kept_rows, lost_rows, lost: (first, last) } = file;
+            json!({
+                "path": path, "kept_at": kept_at, "damage": damage, "events_kept": kept_rows,
+                "events_lost": lost_rows, "lost": (*lost_rows > 0).then(|| json!({"min": first, "max": last})),
+            })
+        };
+        json!({
+            "at": self.at.to_string(),
+            "folder": (!self.changed_nothing()).then_some(self.aside),
+            "lake": {"files": self.lake.iter().map(file).collect::<Vec<_>>()},
+            "wal": {
+                "path": before.dir, "id": before.wal_id, "sealed_position": self.sealed,
+                "events_kept": events, "groups_kept": groups,
+                "lost_events_max": saved.lost_events_max,
+                "lost": before.lost().map(|range| positions(&range)).collect::<Vec<_>>(),
+                "segments": segments.collect::<Vec<_>>(), "key_files": keys.collect::<Vec<_>>(),
+            },
+        })
+    }
+}

@@ -1,0 +1,210 @@
+//! Making a damaged wal one that opens: every group that can be read stays at its positions, what was lost is told in the wal itself, and the
+//! damaged files are kept whole, aside.
+//!
+//! Each step leaves a wal that opens or one that can be repaired again: first the segment is written anew beside its place, then the damaged one
+//! is copied aside, then the new one takes its place.
+
+use crate::disk::{Disk, DiskFile};
+use crate::error::OpenError;
+use crate::format::{FrameHeader, Kind, SegmentHeader, VERSION, VERSION_WITH_LOST};
+use crate::log::{Found, io_error, name_of, segments_of, staged, take_lock};
+use crate::look::{FrameLook, Look, Segment, survey};
+use crate::scan::Scan;
+use std::io;
+use std::path::{Path, PathBuf};
+use uuid::Uuid;
+
+/// More positions are not lost by damage: somebody made them up.
+const LOST_MAX: u64 = 1 << 40;
+const COPY_BYTES: usize = 1 << 20;
+
+/// What others know of a wal whose own files may not tell it any more.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known {
+    /// Its identity.
+    pub wal_id: Option<Uuid>,
+    /// A position that was given, the highest that is known.
+    pub position: u64,
+}
+
+/// What a repair did.
+#[derive(Clone, Debug)]
+pub struct Repaired {
+    /// What was there before.
+    pub before: Look,
+    /// The files that were damaged, each with where it is kept.
+    pub moved: Vec<(PathBuf, PathBuf)>,
+}
+
+/// Repairs the wal in `dir`, which nobody may have open; what was damaged is kept in the folder `aside`, made when it is needed.
+///
+/// # Errors
+/// [`OpenError`]: the wal is in use, a file cannot be read or written, or nothing tells the wal's identity. It can be tried again.
+pub fn repair<D: Disk>(dir: &Path, disk: &D, aside: &Path, known: Known) -> Result<Repaired, OpenError> {
+    let _lock = take_lock(disk, dir)?;
+    let before = survey(dir, disk, known.position, &|_, _| Ok(()))?;
+    let mut repair = Repair { disk, dir, aside, moved: Vec::new() };
+    let damaged = |segment: &&Segment| !segment.damage.is_empty();
+    if let Some(first) = before.segments.iter().find(damaged) {
+        let (file, what) = (first.path.clone(), "no segment tells the identity of the wal any more".to_owned());
+        let wal_id = before.wal_id.or(known.wal_id);
+        let wal_id = wal_id.ok_or(OpenError::Corrupt { file, offset: 0, what, saved: Some(before.saved()) })?;
+        if let Some((lost, _)) = before.lost().find(|(first, last)| last - first >= LOST_MAX) {
+            let (file, what) = (first.path.clone(), format!("no wal can have lost all positions from {lost} on"));
+            return Err(OpenError::Corrupt { file, offset: 0, what, saved: None });
+        }
+        let last = before.segments.len() - 1;
+        for (n, segment) in before.segments.iter().enumerate().filter(|(_, segment)| damaged(segment)) {
+            let others = before.segments.iter().filter(|other| other.path != segment.path).map(|other| &other.path);
+            repair.segment(
+                (segment, &others.collect::<Vec<_>>()),
+                wal_id,
+                if n == last { Empty::Stays } else { Empty::Goes },
+            )?;
+        }
+    }
+    for keys in before.key_files.iter().filter(|keys| keys.damage.is_some()) {
+        repair.keep(&keys.path)?;
+        disk.remove(&keys.path).and_then(|()| disk.sync_dir(dir)).map_err(io_error("remove", &keys.path))?;
+    }
+    let names = disk.list(dir).map_err(io_error("list", dir))?;
+    Found::check(disk, &segments_of(dir, &names))?;
+    Ok(Repaired { before, moved: repair.moved })
+}
+
+/// What becomes of a segment in which nothing is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Empty {
+    /// It says where the next position is.
+    Stays,
+    Goes,
+}
+
+struct Repair<'a, D: Disk> {
+    disk: &'a D,
+    dir: &'a Path,
+    aside: &'a Path,
+    moved: Vec<(PathBuf, PathBuf)>,
+}
+
+/// What a segment has afterwards, in order.
+enum Piece<'a> {
+    Group(&'a FrameLook),
+    Lost(u64, u64),
+}
+
+impl Piece<'_> {
+    fn first(&self) -> u64 {
+        match self {
+            Self::Group(frame) => frame.first_position,
+            Self::Lost(first, _) => *first,
+        }
+    }
+}
+
+impl<D: Disk> Repair<'_, D> {
+    /// Writes a segment anew, in a place that none of the others has.
+    fn segment(
+        &mut self,
+        (segment, others): (&Segment, &[&PathBuf]),
+        wal_id: Uuid,
+        empty: Empty,
+    ) -> Result<(), OpenError> {
+        let known = segment.lost.iter().copied();
+        let lost = segment.damage.iter().filter_map(|damage| damage.lost).chain(known);
+        let mut pieces: Vec<Piece<'_>> = segment.frames.iter().map(Piece::Group).collect();
+        pieces.extend(lost.map(|(first, last)| Piece::Lost(first, last)));
+        pieces.sort_by_key(Piece::first);
+        let new = match pieces.first() {
+            None if empty == Empty::Goes => None,
+            first => {
+                let first_position = first.map_or(segment.next, Piece::first);
+                let place = self.dir.join(name_of(first_position));
+                if others.contains(&&place) {
+                    let what = format!("this one and {} begin at the same position", segment.path.display());
+                    return Err(OpenError::Corrupt { file: place, offset: 0, what, saved: None });
+                }
+                let has_lost = pieces.iter().any(|piece| matches!(piece, Piece::Lost(..)));
+                let version = if has_lost { VERSION_WITH_LOST } else { VERSION };
+                let header = SegmentHeader { version, wal_id, segment_id: Uuid::now_v7(), first_position };
+                Some(self.written(segment, &header, &pieces)?)
+            }
+        };
+        self.keep(&segment.path)?;
+        if let Some(new) = &new {
+            self.disk.rename(&staged(new), new).map_err(io_error("rename", new))?;
+        }
+        if new.as_ref() != Some(&segment.path) {
+            self.disk.remove(&segment.path).map_err(io_error("remove", &segment.path))?;
+        }
+        self.disk.sync_dir(self.dir).map_err(io_error("sync", self.dir))
+    }
+
+    /// Writes a segment with these pieces of another one beside its place, synced.
+    fn written(&self, from: &Segment, header: &SegmentHeader, pieces: &[Piece<'_>]) -> Result<PathBuf, OpenError> {
+        let place = self.dir.join(name_of(header.first_position));
+        let new = staged(&place);
+        let failed = || io_error("write", &new);
+        let old = self.disk.open_to_read(&from.path).map_err(io_error("open", &from.path))?;
+        let mut scan = Scan::with(&old, &from.path, from.seed, *header)?;
+        let file = self.disk.create(&new, 0).map_err(failed())?;
+        let mut bytes = header.encode();
+        let mut offset = 0;
+        let mut write = |bytes: &[u8]| {
+            let at = offset;
+            offset += bytes.len() as u64;
+            file.write_at(bytes, at).map_err(failed())
+        };
+        write(&bytes)?;
+        for piece in pieces {
+            match *piece {
+                Piece::Group(frame) => {
+                    let found = scan.frame_at(frame.offset)?;
+                    let found = found.ok_or_else(|| scan.corrupt(frame.offset, "it changed meanwhile".to_owned()))?;
+                    found.encode(header.seed(), scan.payload(&found), &mut bytes);
+                    write(&bytes)?;
+                }
+                Piece::Lost(first, last) => {
+                    let mut first_position = first;
+                    while first_position <= last {
+                        let event_count = u32::try_from(last - first_position + 1).unwrap_or(u32::MAX);
+                        let lost = FrameHeader { kind: Kind::Lost, first_position, event_count, payload_bytes: 0 };
+                        lost.encode(header.seed(), &[], &mut bytes);
+                        write(&bytes)?;
+                        first_position = lost.next_position();
+                    }
+                }
+            }
+        }
+        file.sync_data().map_err(failed())?;
+        Ok(place)
+    }
+
+    /// Copies a file aside, durably.
+    fn keep(&mut self, path: &Path) -> Result<(), OpenError> {
+        let kept = self.aside.join(path.file_name().unwrap_or_default());
+        let copy = || -> io::Result<()> {
+            self.disk.create_dir(self.aside)?;
+            for folder in self.aside.ancestors().skip(1).take(2) {
+                self.disk.sync_dir(folder)?;
+            }
+            let from = self.disk.open_to_read(path)?;
+            let to = self.disk.create(&kept, 0)?;
+            let mut block = vec![0; COPY_BYTES];
+            let mut offset = 0;
+            loop {
+                let read = from.read_at(&mut block, offset)?;
+                if read == 0 {
+                    break;
+                }
+                to.write_at(&block[..read], offset)?;
+                offset += read as u64;
+            }
+            to.sync_data()?;
+            self.disk.sync_dir(self.aside)
+        };
+        copy().map_err(io_error("write", &kept))?;
+        self.moved.push((path.to_owned(), kept));
+        Ok(())
+    }
+}
