@@ -15,10 +15,11 @@
 //!
 //! It plans no queries and knows nothing of the wal but its id. `docs/FORMAT.md` describes the folder.
 //!
-//! Reading order: [`Lake`] the operations, `encode` the files, `plan` and `merge` what becomes of small ones, `retention` of old ones, `erase` of one sensor's, `stats` what a reader can skip by,
+//! Reading order: [`Lake`] the operations, `encode` the files, `plan` and `merge` what becomes of small ones, `retention` of old ones, `erase` of one sensor's, `copy` what a backup takes, `stats` what a reader can skip by,
 //! `store` the syncs.
 
 mod compact;
+mod copy;
 mod dead;
 mod encode;
 mod erase;
@@ -36,6 +37,7 @@ mod stats;
 mod store;
 mod table;
 
+pub use copy::{Copy, copy_of};
 pub use erase::Erasing;
 pub use error::{LakeError, OpenError};
 pub use lake::{Lake, Sealing};

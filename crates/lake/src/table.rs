@@ -46,7 +46,7 @@ pub async fn look(dir: &Path) -> Result<Snapshot, LakeError> {
     snapshot(&table, dir, Uuid::nil(), &FieldRules::default()).await
 }
 
-fn log_store(dir: &Path) -> Result<LogStoreRef, LakeError> {
+pub(crate) fn log_store(dir: &Path) -> Result<LogStoreRef, LakeError> {
     let url = deltalake_core::ensure_table_uri(dir.to_string_lossy())?;
     let builder = DeltaTableBuilder::from_url(url.clone())?.with_storage_backend(Arc::new(DurableStore::new()), url);
     Ok(builder.build_storage()?)

@@ -15,8 +15,10 @@
 //! what a start does after a crash at each point.
 //!
 //! Reading order: [`Disk`] the file system as the wal sees it, `format` the bytes, `scan` reading them, [`Wal`] writing them,
-//! `let_go` letting them go, `keys` the files that outlive trimmed segments.
+//! `let_go` letting them go, `keys` the files that outlive trimmed segments,
+//! `copy` what a backup takes.
 
+mod copy;
 mod disk;
 mod error;
 mod format;
@@ -25,6 +27,7 @@ mod let_go;
 mod log;
 mod scan;
 
+pub use copy::{Kept, Part, Parts, look};
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use error::{AppendError, OpenError, ReplayError};
 pub use format::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES};

@@ -76,15 +76,17 @@ pub(crate) struct Closed {
     pub(crate) path: PathBuf,
     pub(crate) first: u64,
     pub(crate) last: u64,
+    /// Where its frames end.
+    pub(crate) end: u64,
     bytes: u64,
 }
 
 /// The segment that is written.
 pub(crate) struct Active<F> {
     file: F,
-    path: PathBuf,
+    pub(crate) path: PathBuf,
     pub(crate) header: SegmentHeader,
-    offset: u64,
+    pub(crate) offset: u64,
     bytes: u64,
 }
 
@@ -113,9 +115,7 @@ impl<D: Disk> Wal<D> {
         disk.create_dir(dir).map_err(io_error("create", dir))?;
         let lock = take_lock(&disk, dir)?;
         let names = disk.list(dir).map_err(io_error("list", dir))?;
-        let mut segments: Vec<(u64, PathBuf)> =
-            names.iter().filter_map(|n| Some((position_of(n)?, dir.join(n)))).collect();
-        segments.sort();
+        let segments = segments_of(&names, dir);
         let found = Found::check(&disk, &segments)?;
         for leftover in names.iter().filter(|n| n.ends_with(".new")) {
             let path = dir.join(leftover);
@@ -304,23 +304,23 @@ impl<D: Disk> Wal<D> {
         // A segment without a frame had the same name and is replaced.
         if let Some(before) = before.filter(|b| b.header.first_position < self.next_position) {
             let (first, last) = (before.header.first_position, self.next_position - 1);
-            self.closed.push(Closed { path: before.path, first, last, bytes: before.bytes });
+            self.closed.push(Closed { path: before.path, first, last, end: before.offset, bytes: before.bytes });
         }
         Ok(())
     }
 }
 
 /// What reading all segments gave, before anything is changed.
-struct Found {
-    wal_id: Option<Uuid>,
-    closed: Vec<Closed>,
-    next_position: u64,
+pub(crate) struct Found {
+    pub(crate) wal_id: Option<Uuid>,
+    pub(crate) closed: Vec<Closed>,
+    pub(crate) next_position: u64,
     clean: bool,
     torn: Option<(PathBuf, u64, Vec<u8>)>,
 }
 
 impl Found {
-    fn check<D: Disk>(disk: &D, segments: &[(u64, PathBuf)]) -> Result<Self, OpenError> {
+    pub(crate) fn check<D: Disk>(disk: &D, segments: &[(u64, PathBuf)]) -> Result<Self, OpenError> {
         let mut found = Self { wal_id: None, closed: Vec::new(), next_position: 1, clean: true, torn: None };
         for (i, (named, path)) in segments.iter().enumerate() {
             let file = disk.open(path).map_err(io_error("open", path))?;
@@ -340,7 +340,8 @@ impl Found {
             found.next_position = scan.next_position;
             found.clean = scan.ended;
             let bytes = file.bytes().map_err(io_error("read", path))?;
-            found.closed.push(Closed { path: path.clone(), first, last: scan.next_position.saturating_sub(1), bytes });
+            let (last, end) = (scan.next_position.saturating_sub(1), scan.offset);
+            found.closed.push(Closed { path: path.clone(), first, last, end, bytes });
             found.torn = torn_tail(&mut scan, path, segments.get(i + 1).map(|_| Later))?;
         }
         Ok(found)
@@ -409,7 +410,7 @@ fn new_segment<D: Disk>(disk: &D, dir: &Path, header: SegmentHeader, bytes: u64)
     Ok(Active { file, path, header, offset: SEGMENT_HEADER_BYTES, bytes })
 }
 
-fn take_lock<D: Disk>(disk: &D, dir: &Path) -> Result<D::File, OpenError> {
+pub(crate) fn take_lock<D: Disk>(disk: &D, dir: &Path) -> Result<D::File, OpenError> {
     let path = dir.join(LOCK);
     disk.lock(&path).map_err(|source| match source.kind() {
         io::ErrorKind::WouldBlock => {
@@ -425,6 +426,13 @@ fn take_lock<D: Disk>(disk: &D, dir: &Path) -> Result<D::File, OpenError> {
 fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
     let path = path.to_owned();
     move |source| OpenError::Io { action, path, source }
+}
+
+/// The segments among the files of a folder, in order.
+pub(crate) fn segments_of(names: &[String], dir: &Path) -> Vec<(u64, PathBuf)> {
+    let mut segments: Vec<_> = names.iter().filter_map(|n| Some((position_of(n)?, dir.join(n)))).collect();
+    segments.sort();
+    segments
 }
 
 fn name_of(first_position: u64) -> String {
