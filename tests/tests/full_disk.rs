@@ -179,3 +179,46 @@ fn where_a_new_folder_cannot_be_filled_the_start_fails_and_doctor_says_so_before
     assert!(remounted.is_ok_and(|output| output.status.success()), "it can be mounted once, so it can be again");
     assert_both_fail("Read-only file system", "Read-only file system");
 }
+
+#[test]
+fn a_backup_that_finds_no_room_leaves_the_one_before_and_nothing_of_itself() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (data, copies) = (dir.path().join("data"), dir.path().join("copies"));
+    let made = [&data, &copies].map(std::fs::create_dir);
+    assert!(made.iter().all(Result::is_ok), "{made:?}");
+    let (Some(of_data), Some(of_copies)) = (SmallDisk::mount(&data, "16m"), SmallDisk::mount(&copies, "16m")) else {
+        return skipped("a tmpfs cannot be mounted: only root may");
+    };
+    let settings = [("CATCHMENT_INGEST__SEGMENT_BYTES", "1MiB"), ("CATCHMENT_SEAL__AGE_SECONDS", "1h")];
+    let collector = Collector::start_with(dir.path(), &settings);
+    let token = collector.sensor("roof");
+    let send = |n: u64| assert_eq!(collector.send(&token, format!("{{\"n\":{n}}}").as_bytes()).status, 200);
+    let backup = || catchment_with(dir.path(), &["backup", "copies/roof", "--data-dir", "data"], b"", &[]);
+    let refused = |why: &str| {
+        let output = backup();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && told.contains(why) && told.contains("is whole"), "{told}");
+        let sets = std::fs::read_dir(copies.join("roof")).expect("a folder").flatten();
+        let sets = sets.filter(|entry| entry.file_name().to_string_lossy().starts_with("set-")).count();
+        assert_eq!((sets, data.join("snapshot").exists()), (1, false), "nothing of it is left");
+    };
+    send(1);
+    assert!(backup().status.success());
+    send(2);
+    // The disk of the backup, and that of the collector.
+    let filler = of_copies.fill(16);
+    refused("No space left on device");
+    std::fs::remove_file(filler).expect("removed");
+    let filler = of_data.fill(4);
+    refused("full");
+    let new = dir.path().join("new").display().to_string();
+    let restored = catchment_with(dir.path(), &["restore", "copies/roof", "--data-dir", &new], b"", &[]);
+    assert!(
+        String::from_utf8_lossy(&restored.stdout).starts_with("restored 1 events up to position 1 "),
+        "{restored:?}"
+    );
+    std::fs::remove_file(filler).expect("removed");
+    assert!(backup().status.success());
+    send(3);
+    assert_eq!(collector.terminate(), 0);
+}

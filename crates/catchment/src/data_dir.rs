@@ -1,6 +1,6 @@
 //! The data folder: what lies in it, and what commands read there.
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use http::Uri;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -152,6 +152,11 @@ impl DataDir {
         self.path.join("spill")
     }
 
+    /// Where the collector holds what is being backed up.
+    pub(crate) fn snapshot(&self) -> PathBuf {
+        self.path.join("snapshot")
+    }
+
     pub(crate) fn rejected(&self) -> PathBuf {
         self.path.join("rejected.sqlite")
     }
@@ -166,6 +171,21 @@ impl DataDir {
 
     pub(crate) fn sensor_token_path(&self, name: &str) -> PathBuf {
         self.path.join("sensors").join(format!("{name}.token"))
+    }
+
+    /// There while a backup is being restored into this folder.
+    pub(crate) fn unfinished_path(&self) -> PathBuf {
+        self.path.join("restore.unfinished")
+    }
+
+    /// Whether it may be used: one into which a backup was not wholly restored may not.
+    pub(crate) fn is_whole(&self) -> anyhow::Result<()> {
+        ensure!(
+            !self.unfinished_path().exists(),
+            "{} is not whole: a backup is being restored into it, or a restore was interrupted. Run `catchment restore` again, to its end",
+            self.path.display()
+        );
+        Ok(())
     }
 
     fn addresses_path(&self) -> PathBuf {

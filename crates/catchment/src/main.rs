@@ -4,6 +4,7 @@
 
 mod ask;
 mod audit;
+mod backup;
 mod bench;
 mod client;
 mod config;
@@ -16,6 +17,7 @@ mod memory;
 mod own;
 mod rejected;
 mod request;
+mod restore;
 mod room;
 mod send;
 mod sensor;
@@ -82,6 +84,10 @@ enum Command {
         #[command(subcommand)]
         command: inspect::InspectCommand,
     },
+    /// Copy all that is there to a folder, while the collector runs or when it is stopped; again into the same folder, only what is new.
+    Backup(backup::BackupArgs),
+    /// Make a data folder of a backup, after every byte of it was checked.
+    Restore(restore::RestoreArgs),
     /// Load a running collector, then prove that nothing was lost or doubled.
     Bench(bench::BenchArgs),
     #[command(hide = true)]
@@ -125,6 +131,8 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Doctor(args) => doctor::run(&args, &environment),
         Command::Inspect { command } => inspect::run(&command, &environment),
+        Command::Backup(args) => backup::run(&args, &environment),
+        Command::Restore(args) => restore::run(&args, &environment),
         Command::Bench(args) => bench::run(&args, &environment),
         Command::PackageFiles(files) => files.write(Cli::command()).map_err(Into::into),
     };

@@ -15,7 +15,7 @@ use nowwhat::{Boot, BoxError, Environment, Foundation};
 use query::{Queries, QueryMetrics};
 use registry::{AuditBounds, Registry, RegistryMetrics, Token};
 use rejected::{Rejected, RejectedMetrics};
-use server::{App, Erasures, Parts, Quotas, RequestLog, RequestLogLimits, SensorMetrics, ServerMetrics};
+use server::{App, Backups, Erasures, Parts, Quotas, RequestLog, RequestLogLimits, SensorMetrics, ServerMetrics};
 use std::future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -74,6 +74,7 @@ async fn start(boot: &mut Boot) -> anyhow::Result<Router> {
     let (settings, foundation) = (Settings::from_loaded(&boot.loaded), boot.foundation.clone());
     let metrics = boot.metrics(Metrics::register);
     let dir = DataDir::create(&settings.data.dir)?;
+    dir.is_whole()?;
     let bound = memory::bound(&settings, &boot.foundation);
     metrics.room.memory_bound(bound);
     boot.task("room on the disk", metrics.room.follow(dir.clone()));
@@ -109,11 +110,12 @@ async fn start(boot: &mut Boot) -> anyhow::Result<Router> {
     let queries = Queries::new(query_options(&dir, &settings), rejected.clone(), metrics.queries).context("queries")?;
     let quotas = Quotas::new(default_quota(&settings));
     reload_quotas(boot, &quotas);
-    let erasures = Erasures::new(engine.clone(), registry.clone(), rejected.clone(), &metrics.server);
+    let backups = Backups::new(dir.snapshot(), engine.clone(), (registry.clone(), rejected.clone()), &metrics.server)?;
+    let erasures = Erasures::new(engine.clone(), registry.clone(), rejected.clone(), backups.clone(), &metrics.server);
     boot.task("erasures", erasures.clone().run());
     boot.task("sensors in the metrics", metrics.sensors.follow(registry.clone(), rejected.clone(), quotas.clone()));
     let (limits, metrics) = (server_limits(&settings, &foundation), metrics.server);
-    let app = App::new(Parts { engine, queries, registry, rejected, erasures, quotas, metrics, limits });
+    let app = App::new(Parts { engine, queries, registry, rejected, erasures, backups, quotas, metrics, limits });
     let addresses = publish(boot, &dir);
 
     log_bound(bound, &memory::parts(&settings, &foundation));

@@ -5,8 +5,8 @@
 
 use crate::admission::Reservation;
 use crate::answers::{self, AgedAnswer, Answers, Request};
+use crate::ask::{Ask, Holds};
 use crate::batch::{AcceptError, Outcome, Waiting};
-use crate::erase::Asked;
 use crate::live::Live;
 use crate::log::{EventLog, LogError, LogFrame, RememberedKeys};
 use crate::metrics::EngineMetrics;
@@ -29,7 +29,8 @@ pub(crate) struct CommitLoop {
     pub(crate) log: Box<dyn EventLog>,
     pub(crate) queue: mpsc::UnboundedReceiver<Waiting>,
     pub(crate) sealed: watch::Receiver<u64>,
-    pub(crate) asks: mpsc::UnboundedReceiver<Asked>,
+    pub(crate) asks: mpsc::UnboundedReceiver<Ask>,
+    pub(crate) holds: Holds,
     pub(crate) live: Arc<Live>,
     pub(crate) window: Window,
     pub(crate) answers: Arc<Answers>,
@@ -106,7 +107,7 @@ impl CommitLoop {
         let first = loop {
             tokio::select! {
                 biased;
-                Some(asked) = self.asks.recv() => self.answer_ask(asked).await,
+                Some(ask) = self.asks.recv() => self.answer_ask(ask).await,
                 changed = self.sealed.changed() => if changed.is_ok() { self.trim().await } else { break self.queue.recv().await? },
                 first = self.queue.recv() => break first?,
             }
@@ -131,6 +132,9 @@ impl CommitLoop {
     }
 
     pub(crate) async fn try_trim(&mut self, sealed: u64) -> Result<(), LogError> {
+        if self.is_held() {
+            return Ok(());
+        }
         let now = Instant::now();
         self.window.keep(now);
         let keys = KeysOfWindow { window: &self.window, answers: &self.answers, now };

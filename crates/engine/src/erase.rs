@@ -11,12 +11,11 @@
 //! It promises that when [`Engine::erase`] returns without an error, no answer, no file of the lake and none of the wal has these events. What
 //! stays are hashes of ids, so that a repeated event is a duplicate still.
 
-use crate::commit::{CommitLoop, KeysOfWindow};
+use crate::ask::Ask;
 use crate::log::LogError;
 use crate::start::Engine;
 use lake::{Erasing, LakeError};
-use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
+use std::time::Duration;
 
 /// How often it is looked whether the last reader of a file has gone.
 const LOOK: Duration = Duration::from_millis(500);
@@ -41,18 +40,6 @@ pub enum EraseError {
     Stopped,
 }
 
-/// What the commit loop is asked to do with the log, between two groups.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Ask {
-    /// Begin a new segment.
-    Roll,
-    /// Let go of what is in the lake, and write what is kept in its place again.
-    LetGo,
-}
-
-/// Where the answer goes: the first position that the log still has.
-pub(crate) type Asked = (Ask, oneshot::Sender<Result<u64, LogError>>);
-
 impl Engine {
     /// The last position that was accepted; 0 before the first.
     pub fn last_position(&self) -> u64 {
@@ -75,7 +62,7 @@ impl Engine {
         without_texts: impl Fn(&[u8]) -> Vec<u8> + Send,
     ) -> Result<(), EraseError> {
         let shared = &self.shared;
-        let mut erased = self.ask(Ask::Roll).await.map(drop);
+        let mut erased = self.asked(Ask::Roll).await.map(drop);
         let mut note = |step: Result<(), EraseError>| {
             if erased.is_ok() {
                 erased = step;
@@ -88,7 +75,7 @@ impl Engine {
         note(shared.lake.erase(erasing, relaid).await.map_err(EraseError::Lake));
         note(self.remove_erased(erasing).await);
         note(shared.lake.forget_history().await.map_err(EraseError::Lake));
-        note(match self.ask(Ask::LetGo).await {
+        note(match self.asked(Ask::LetGo).await {
             Ok(first) if first <= erasing.until => Err(EraseError::Kept(first)),
             asked => asked.map(drop),
         });
@@ -115,31 +102,8 @@ impl Engine {
         Ok(())
     }
 
-    async fn ask(&self, ask: Ask) -> Result<u64, EraseError> {
-        let (answer, answered) = oneshot::channel();
-        self.shared.asks.send((ask, answer)).map_err(|_| EraseError::Stopped)?;
-        Ok(answered.await.map_err(|_| EraseError::Stopped)??)
-    }
-}
-
-impl CommitLoop {
-    pub(crate) async fn answer_ask(&mut self, (ask, answer): Asked) {
-        let done = match ask {
-            Ask::Roll => self.log.roll().await,
-            Ask::LetGo => self.let_go().await,
-        };
-        if let Err(LogError::Poisoned(reason)) = &done {
-            self.status.poison(reason);
-        }
-        // Who asked may be gone.
-        let _ = answer.send(done.map(|()| self.log.first_position()));
-    }
-
-    async fn let_go(&mut self) -> Result<(), LogError> {
-        let sealed = self.live.view().lake.sealed;
-        self.try_trim(sealed).await?;
-        let now = Instant::now();
-        let keys = KeysOfWindow { window: &self.window, answers: &self.answers, now };
-        self.log.rewrite_keys(&keys).await
+    /// What the log was asked, done: the first position that it still has.
+    async fn asked(&self, ask: fn(crate::ask::Answer<u64>) -> Ask) -> Result<u64, EraseError> {
+        Ok(self.ask(ask).await.ok_or(EraseError::Stopped)??)
     }
 }

@@ -25,8 +25,10 @@
 
 mod admission;
 mod answers;
+mod ask;
 mod batch;
 mod commit;
+mod copy;
 mod erase;
 mod floor;
 mod live;
@@ -42,6 +44,7 @@ mod window;
 pub use admission::{Admission, Reservation, TurnedAway};
 pub use answers::{ANSWER_BYTES_MAX, Answer, Claim, Claimed, InUse, Request, RequestKey, TOLD_BYTES_MAX};
 pub use batch::{AcceptError, Outcome, Submission};
+pub use copy::{LinkError, Linked};
 pub use erase::EraseError;
 pub use event::{FieldRules, is_name};
 pub use lake::{Erasing, Retention};

@@ -6,6 +6,7 @@
 use crate::recover::Recovery;
 use crate::start::{Options, StartError};
 use async_trait::async_trait;
+use std::path::Path;
 use uuid::Uuid;
 use wal::Wal;
 
@@ -63,6 +64,8 @@ pub trait EventLog: Send + 'static {
     async fn roll(&mut self) -> Result<(), LogError>;
     /// Writes the remembered keys again that it keeps in place of frames, and lets go of what a start moved aside.
     async fn rewrite_keys(&mut self, keys: &dyn RememberedKeys) -> Result<(), LogError>;
+    /// Gives all of its files a second name in a folder, where they stay when they are let go here.
+    async fn link_into(&mut self, folder: &Path) -> Result<wal::Parts, LogError>;
     /// The first position whose frame it has; the next one when it has none.
     fn first_position(&self) -> u64;
     /// Ends the log cleanly.
@@ -161,6 +164,10 @@ impl EventLog for LocalLog {
     async fn rewrite_keys(&mut self, keys: &dyn RememberedKeys) -> Result<(), LogError> {
         let rewritten = self.wal.rewrite_keys(|first, last| keys.of_range(first, last));
         rewritten.and_then(|()| self.wal.forget_leftovers()).map_err(|e| LogError::StorageFull(e.to_string()))
+    }
+
+    async fn link_into(&mut self, folder: &Path) -> Result<wal::Parts, LogError> {
+        self.wal.link_into(folder).map_err(|e| LogError::StorageFull(e.to_string()))
     }
 
     fn first_position(&self) -> u64 {

@@ -5,9 +5,9 @@
 
 use crate::admission::Admission;
 use crate::answers::{Answers, Claimed, InUse, RequestKey};
+use crate::ask::{Ask, Holds};
 use crate::batch::{AcceptError, Outcome, Submission, Waiting};
 use crate::commit::CommitLoop;
-use crate::erase::Asked;
 use crate::floor::Floor;
 use crate::live::Live;
 use crate::log::{EventLog, LocalLog, LogError};
@@ -177,7 +177,8 @@ pub(crate) struct Shared {
     pub(crate) live: Arc<Live>,
     pub(crate) answers: Arc<Answers>,
     seal_now: mpsc::Sender<SealNow>,
-    pub(crate) asks: mpsc::UnboundedSender<Asked>,
+    pub(crate) asks: mpsc::UnboundedSender<Ask>,
+    pub(crate) holds: Holds,
     metrics: EngineMetrics,
     status: Arc<Status>,
     ended: watch::Receiver<Option<Result<(), LogError>>>,
@@ -246,6 +247,7 @@ impl Engine {
         let (queue, waiting) = mpsc::unbounded_channel();
         let (seal_now, asked) = mpsc::channel(4);
         let (ask, asks) = mpsc::unbounded_channel();
+        let holds = Holds::default();
         let (sealed_tx, sealed) = watch::channel(0);
         let (ended_tx, ended) = watch::channel(None);
         let status = Arc::new(Status::default());
@@ -275,6 +277,7 @@ impl Engine {
             queue: waiting,
             sealed,
             asks,
+            holds: holds.clone(),
             live: parts.live.clone(),
             window: parts.window,
             answers: parts.answers.clone(),
@@ -294,7 +297,7 @@ impl Engine {
         let queue = Mutex::new(Some(queue));
         let Parts { lake, live, answers, .. } = parts;
         let shared =
-            Shared { admission, floor, queue, lake, live, answers, seal_now, asks: ask, metrics, status, ended };
+            Shared { admission, floor, queue, lake, live, answers, seal_now, asks: ask, holds, metrics, status, ended };
         Ok(Self { shared: Arc::new(shared) })
     }
 

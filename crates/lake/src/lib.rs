@@ -16,11 +16,12 @@
 //!
 //! It plans no queries and knows nothing of the wal but its id. `docs/FORMAT.md` describes the folder.
 //!
-//! Reading order: [`Lake`] the operations, `encode` the files, `plan` and `merge` what becomes of small ones, `retention` of old ones, `erase` of one sensor's, `stats` what a reader can skip by,
+//! Reading order: [`Lake`] the operations, `encode` the files, `plan` and `merge` what becomes of small ones, `retention` of old ones, `erase` of one sensor's, `copy` what a backup takes, `stats` what a reader can skip by,
 //! `store` the syncs, `sums` the checksums of data files, `history` those of the log, `checked` reading them, `repair` of what is damaged.
 
 mod checked;
 mod compact;
+mod copy;
 mod dead;
 mod encode;
 mod erase;
@@ -42,6 +43,7 @@ mod sums;
 mod table;
 
 pub use checked::{CheckedFile, CheckedStore, Reading};
+pub use copy::{Copy, copy_of};
 pub use erase::Erasing;
 pub use error::{LakeError, OpenError};
 pub use lake::{Lake, Sealing};

@@ -67,7 +67,7 @@ pub fn wals(dir: &Path) -> Vec<Uuid> {
     found
 }
 
-fn log_store(dir: &Path) -> Result<LogStoreRef, LakeError> {
+pub(crate) fn log_store(dir: &Path) -> Result<LogStoreRef, LakeError> {
     let url = deltalake_core::ensure_table_uri(dir.to_string_lossy())?;
     let builder = DeltaTableBuilder::from_url(url.clone())?.with_storage_backend(Arc::new(DurableStore::new()), url);
     Ok(builder.build_storage()?)

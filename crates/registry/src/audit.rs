@@ -5,7 +5,7 @@
 use crate::error::RegistryError;
 use crate::identity::{Identity, Role};
 use crate::registry::{Registry, now_micros};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 use std::net::IpAddr;
@@ -54,6 +54,17 @@ pub(crate) struct Done {
 }
 
 impl Registry {
+    /// Notes that somebody made a backup of all that is there.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn note_backup(&self, by: &Actor<'_>, id: u64, last_position: u64) -> Result<(), RegistryError> {
+        let mut change = self.begin().await?;
+        let (target, detail) = (format!("backup/{id}"), json!({ "last_position": last_position }));
+        write(&mut change, Some(by), Done { act: "backup.make", target, detail }).await?;
+        Ok(change.commit().await?)
+    }
+
     /// The newest changes first, at most `limit`, those before the number `before`, of one request or of all.
     ///
     /// # Errors

@@ -19,6 +19,7 @@
 mod activity;
 mod audit;
 mod certificates;
+mod copy;
 mod erasures;
 mod error;
 mod failures;

@@ -7,7 +7,7 @@ use crate::row::{Column, Filter, NewRow, Origin, Row};
 use crate::writer::{Done, Erasing, Extent, Job, Keeping, Question, Writer};
 use futures::TryStreamExt;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Connection as _, Row as _, SqlitePool};
+use sqlx::{ConnectOptions as _, Connection as _, Row as _, SqlitePool};
 use std::fs::Metadata;
 use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
@@ -301,6 +301,27 @@ impl Rejected {
     /// [`RejectedError`].
     pub async fn extent(&self) -> Result<Extent, RejectedError> {
         self.answer(|answer| Job::Ask(Question::Extent(answer))).await
+    }
+
+    /// Writes a copy, as the table is at one moment, to a new file. Others go on meanwhile.
+    ///
+    /// # Errors
+    /// [`RejectedError`]; a part may be there.
+    pub async fn copy_to(&self, path: &Path) -> Result<(), RejectedError> {
+        let copy = sqlx::query("VACUUM INTO ?").bind(path.to_string_lossy().into_owned());
+        let copied = copy.execute(&self.shared.pool).await.map(drop).map_err(RejectedError::from);
+        copied.inspect_err(|error| self.look_at(error))
+    }
+
+    /// The same of a file that nobody has open.
+    ///
+    /// # Errors
+    /// [`RejectedError`].
+    pub async fn copy_of(file: &Path, to: &Path) -> Result<(), RejectedError> {
+        let mut table = SqliteConnectOptions::new().filename(file).connect().await?;
+        let copy = sqlx::query("VACUUM INTO ?").bind(to.to_string_lossy().into_owned());
+        copy.execute(&mut table).await?;
+        Ok(table.close().await?)
     }
 
     /// Closes the file.

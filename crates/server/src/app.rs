@@ -1,5 +1,6 @@
 //! What every handler is given.
 
+use crate::backups::Backups;
 use crate::erasures::Erasures;
 use crate::metrics::ServerMetrics;
 use crate::pages::PAGES_BYTES_MAX;
@@ -30,6 +31,8 @@ pub struct Parts {
     pub rejected: Rejected,
     /// Whose events are erased.
     pub erasures: Erasures,
+    /// What is held to be copied.
+    pub backups: Backups,
     /// How much a sensor may send.
     pub quotas: Quotas,
     /// What is counted here.

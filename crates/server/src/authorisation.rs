@@ -78,6 +78,10 @@ acts! {
     ReadToken GET "/api/v1/tokens/{id}" Some(&[Admin]);
     /// Revoke a token.
     RevokeToken DELETE "/api/v1/tokens/{id}" Some(&[Admin]);
+    /// Make a copy of all that is there, and hold it while it is copied away on the collector's machine.
+    MakeBackup POST "/api/v1/backups" Some(&[Admin]);
+    /// Say how far the copying of a backup is.
+    FollowBackup PATCH "/api/v1/backups/{id}" Some(&[Admin]);
     /// Who changed what.
     ReadAudit GET "/api/v1/audit" Some(&[Admin]);
     /// This description of the API.

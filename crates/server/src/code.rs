@@ -68,6 +68,7 @@ codes! {
     NameTaken "name_taken" 409 No "A sensor of this name exists", "Choose another name, or use the token that this sensor has.";
     TokenConfigured "token_configured" 409 No "The configured admin token is not revoked here", "Change `auth.admin_token`, or remove the file `admin.token` and start again.";
     IdempotencyKeyInUse "idempotency_key_in_use" 409 Yes "A request with this idempotency key is running", "Send the same request again after `Retry-After` seconds: it gets the first one's answer.";
+    BackupBusy "backup_busy" 409 Yes "Another backup is held, or events are being erased", "Send the same request again after `Retry-After` seconds; `catchment backup` does so for a while.";
     BodyTooLarge "body_too_large" 413 No "The body is too large", "Send less at once: split a batch.";
     TooManyEvents "too_many_events" 413 No "The batch has too many events", "Split the batch.";
     QueryTooLarge "query_too_large" 413 No "The query needs more memory or text than it may", "Ask for less: a shorter range of time, fewer groups, fewer columns.";
@@ -85,6 +86,7 @@ codes! {
     Stopping "stopping" 503 Yes "The server is stopping", "Send again after `Retry-After` seconds.";
     RejectedUnavailable "rejected_unavailable" 503 Yes "The rejected events cannot be kept or read now", "Send again after `Retry-After` seconds; the operator has to look after the disk.";
     RegistryBusy "registry_busy" 503 Yes "The registry is busy", "Send again after `Retry-After` seconds.";
+    BackupFailed "backup_failed" 503 Yes "The copy for a backup could not be made", "Mend what the detail names, such as a full disk, and send it again.";
     TimedOut "timed_out" 503 Yes "The answer took too long", "Send again; an event with an id, or a request with an `Idempotency-Key`, is not stored twice.";
     QueryTimeout "query_timeout" 503 Yes "The query took longer than it may", "Ask for less, or raise `timeout_seconds`.";
 }

@@ -3,6 +3,7 @@
 //! It promises that each erasure that the registry has is finished, however often the process ends meanwhile, and that one that fails says why and
 //! is tried again. One runs at a time, so that what goes while it runs is its own.
 
+use crate::backups::Backups;
 use crate::handlers::ingest::without_texts;
 use crate::metrics::ErasureMetrics;
 use engine::{Engine, Erasing};
@@ -26,13 +27,20 @@ pub struct Erasures {
     engine: Engine,
     registry: Registry,
     rejected: Rejected,
+    backups: Backups,
     metrics: ErasureMetrics,
 }
 
 impl Erasures {
     /// Erasures of these parts; somebody has to [run](Self::run) them.
-    pub fn new(engine: Engine, registry: Registry, rejected: Rejected, metrics: &crate::ServerMetrics) -> Self {
-        Self { asked: Arc::default(), engine, registry, rejected, metrics: metrics.erasures.clone() }
+    pub fn new(
+        engine: Engine,
+        registry: Registry,
+        rejected: Rejected,
+        backups: Backups,
+        metrics: &crate::ServerMetrics,
+    ) -> Self {
+        Self { asked: Arc::default(), engine, registry, rejected, backups, metrics: metrics.erasures.clone() }
     }
 
     /// Tells that there is something to do.
@@ -97,6 +105,8 @@ impl Erasures {
     }
 
     async fn erase(&self, erasure: &Erasure) -> Result<(), Box<dyn Error + Send + Sync>> {
+        // What is held for a backup would outlive its erasing there.
+        let _no_backup = self.backups.none().await?;
         let erasing = Erasing { sensor: erasure.sensor.clone(), until: erasure.until.position };
         let erased = self.engine.erase(&erasing, without_texts).await;
         // Whatever became of the accepted ones.

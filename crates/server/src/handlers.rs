@@ -1,6 +1,7 @@
 //! The handlers, one module a resource.
 
 pub(crate) mod audit;
+pub(crate) mod backups;
 pub(crate) mod docs;
 pub(crate) mod erasures;
 pub(crate) mod events;

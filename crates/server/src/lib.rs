@@ -8,6 +8,7 @@
 mod app;
 mod auth;
 mod authorisation;
+mod backups;
 mod body;
 mod certificate;
 mod clock;
@@ -28,6 +29,7 @@ mod sensors;
 
 pub use app::{App, Limits, Parts};
 pub use authorisation::roles_table;
+pub use backups::Backups;
 pub use code::{Code, codes_table, rejections_table};
 pub use cors::{Cors, Origin};
 pub use erasures::Erasures;

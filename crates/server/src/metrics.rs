@@ -66,6 +66,13 @@ pub(crate) struct ErasureMetrics {
     pub(crate) failures: Counter,
 }
 
+/// What is told of backups.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct BackupMetrics {
+    pub(crate) held: Gauge,
+    pub(crate) last_success: Gauge,
+}
+
 /// What the server counts; registered once at start.
 #[derive(Clone, Debug)]
 pub struct ServerMetrics {
@@ -73,6 +80,7 @@ pub struct ServerMetrics {
     pub(crate) events_read: Counter,
     pub(crate) request_log: RequestLogMetrics,
     pub(crate) erasures: ErasureMetrics,
+    pub(crate) backups: BackupMetrics,
 }
 
 impl ServerMetrics {
@@ -80,7 +88,8 @@ impl ServerMetrics {
     pub fn register(registry: &mut Registry) -> Self {
         let request_log = RequestLogMetrics::default();
         let (turned_away, events_read) = (Family::default(), Counter::default());
-        let metrics = Self { turned_away, events_read, request_log, erasures: ErasureMetrics::default() };
+        let (erasures, backups) = (ErasureMetrics::default(), BackupMetrics::default());
+        let metrics = Self { turned_away, events_read, request_log, erasures, backups };
         RequestEnd::ALL.into_iter().for_each(|end| metrics.request_log.end(end, 0));
         for code in Code::ALL.iter().copied().filter(|code| code.turns_away()) {
             drop(metrics.turned_away.get_or_create(&ReasonLabel { code }));
@@ -104,6 +113,10 @@ impl ServerMetrics {
         r.register("erasures_running", "Erasures of a sensor's events that are not finished", erasures.running.clone());
         let help = "Tries of erasures that failed and are made again";
         r.register("erasure_failures", help, erasures.failures.clone());
+        let backups = &metrics.backups;
+        r.register("backups_held", "Copies that are held while a backup copies them: 0 or 1", backups.held.clone());
+        let help = "When the last backup of this process was wholly copied, in seconds since the epoch; 0 before";
+        r.register("backup_last_success_timestamp_seconds", help, backups.last_success.clone());
         metrics
     }
 

@@ -3,7 +3,9 @@
 use crate::app::App;
 use crate::authorisation::Act;
 use crate::cors::Cors;
-use crate::handlers::{audit, docs, erasures, events, fields, ingest, query, rejected, sensors, tokens, webhook};
+use crate::handlers::{
+    audit, backups, docs, erasures, events, fields, ingest, query, rejected, sensors, tokens, webhook,
+};
 use crate::quota;
 use axum::Router;
 use axum::handler::Handler;
@@ -36,6 +38,8 @@ pub fn routes(app: App, cors: Option<Cors>) -> Router {
         .act(Act::ListTokens, tokens::get_tokens)
         .act(Act::ReadToken, tokens::get_token)
         .act(Act::RevokeToken, tokens::delete_token)
+        .act(Act::MakeBackup, backups::post_backup)
+        .act(Act::FollowBackup, backups::patch_backup)
         .act(Act::ReadAudit, audit::get_audit)
         .act(Act::Describe, docs::get_description)
         .act(Act::ShowDocs, docs::get_page)

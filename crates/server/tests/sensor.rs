@@ -75,8 +75,10 @@ async fn start(boot: &mut Boot, dir: &std::path::Path) -> Result<Router, BoxErro
     boot.on_stop("engine", async move { Ok(ending.close().await?) });
     let quotas = server::Quotas::new(server::Quota::default());
     let metrics = boot.metrics(server::ServerMetrics::register);
-    let erasures = server::Erasures::new(engine.clone(), registry.clone(), rejected.clone(), &metrics);
-    let parts = server::Parts { engine, queries, registry, rejected, erasures, quotas, metrics, limits };
+    let held = (registry.clone(), rejected.clone());
+    let backups = server::Backups::new(dir.join("snapshot"), engine.clone(), held, &metrics)?;
+    let erasures = server::Erasures::new(engine.clone(), registry.clone(), rejected.clone(), backups.clone(), &metrics);
+    let parts = server::Parts { engine, queries, registry, rejected, erasures, backups, quotas, metrics, limits };
     Ok(server::routes(server::App::new(parts), None))
 }
 

@@ -15,8 +15,9 @@
 //! what a start does after a crash at each point.
 //!
 //! Reading order: [`Disk`] the file system as the wal sees it, `format` the bytes, `scan` reading them, [`Wal`] writing them,
-//! `let_go` letting them go, `keys` the files that outlive trimmed segments; [`look()`] at a wal without changing it, and [`repair()`] of a damaged one.
+//! `let_go` letting them go, `keys` the files that outlive trimmed segments, `copy` what a backup takes; [`look()`] at a wal without changing it, and [`repair()`] of a damaged one.
 
+mod copy;
 mod disk;
 mod error;
 mod format;
@@ -27,6 +28,7 @@ mod look;
 mod repair;
 mod scan;
 
+pub use copy::{Kept, Part, Parts, parts};
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use error::{AppendError, OpenError, ReplayError, Saved};
 pub use format::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES};

@@ -78,15 +78,17 @@ pub(crate) struct Closed {
     pub(crate) path: PathBuf,
     pub(crate) first: u64,
     pub(crate) last: u64,
+    /// Where its frames end.
+    pub(crate) end: u64,
     bytes: u64,
 }
 
 /// The segment that is written.
 pub(crate) struct Active<F> {
     file: F,
-    path: PathBuf,
+    pub(crate) path: PathBuf,
     pub(crate) header: SegmentHeader,
-    offset: u64,
+    pub(crate) offset: u64,
     bytes: u64,
 }
 
@@ -320,7 +322,7 @@ impl<D: Disk> Wal<D> {
         // A segment without a frame had the same name and is replaced.
         if let Some(before) = before.filter(|b| b.header.first_position < self.next_position) {
             let (first, last) = (before.header.first_position, self.next_position - 1);
-            self.closed.push(Closed { path: before.path, first, last, bytes: before.bytes });
+            self.closed.push(Closed { path: before.path, first, last, end: before.offset, bytes: before.bytes });
         }
         Ok(())
     }
@@ -328,9 +330,9 @@ impl<D: Disk> Wal<D> {
 
 /// What reading all segments gave, before anything is changed.
 pub(crate) struct Found {
-    wal_id: Option<Uuid>,
-    closed: Vec<Closed>,
-    next_position: u64,
+    pub(crate) wal_id: Option<Uuid>,
+    pub(crate) closed: Vec<Closed>,
+    pub(crate) next_position: u64,
     /// Where the last frame of the last segment lies, a group or an end; empty when it has none.
     last_frame: Range<u64>,
     clean: bool,
@@ -366,7 +368,8 @@ impl Found {
             found.next_position = scan.next_position;
             (found.clean, found.last_frame) = (scan.ended, begin..scan.offset);
             let bytes = file.bytes().map_err(io_error("read", path))?;
-            found.closed.push(Closed { path: path.clone(), first, last: scan.next_position.saturating_sub(1), bytes });
+            let (last, end) = (scan.next_position.saturating_sub(1), scan.offset);
+            found.closed.push(Closed { path: path.clone(), first, last, end, bytes });
             found.torn = torn_tail(&mut scan, path, segments.get(i + 1).map(|_| Later))?;
         }
         Ok(found)

@@ -6,6 +6,7 @@ use crate::log::{Appended, LogFrame, RememberedKeys};
 use async_trait::async_trait;
 use event::{FieldNames, FieldRules, Framing, Limits, ReadOptions};
 use prometheus_client::registry::Registry;
+use std::path::Path;
 use uuid::Uuid;
 
 /// A log with a defect.
@@ -28,6 +29,9 @@ impl EventLog for PanickingLog {
     async fn rewrite_keys(&mut self, _: &dyn RememberedKeys) -> Result<(), LogError> {
         Ok(())
     }
+    async fn link_into(&mut self, _: &Path) -> Result<wal::Parts, LogError> {
+        Err(LogError::StorageFull("it has no files".to_owned()))
+    }
     fn first_position(&self) -> u64 {
         1
     }
@@ -36,7 +40,7 @@ impl EventLog for PanickingLog {
     }
 }
 
-fn options(dir: &std::path::Path) -> Options {
+fn options(dir: &Path) -> Options {
     Options {
         wal_dir: dir.join("wal"),
         lake_dir: dir.join("lake"),
@@ -60,7 +64,7 @@ fn options(dir: &std::path::Path) -> Options {
 }
 
 /// An engine over a log of a test.
-async fn engine_over(log: Box<dyn EventLog>, dir: &std::path::Path) -> Engine {
+async fn engine_over(log: Box<dyn EventLog>, dir: &Path) -> Engine {
     let options = options(dir);
     let mut registry = Registry::default();
     let (metrics, lake_metrics) = (EngineMetrics::register(&mut registry), lake::LakeMetrics::register(&mut registry));
@@ -122,6 +126,9 @@ impl EventLog for ScriptedLog {
     }
     async fn rewrite_keys(&mut self, _: &dyn RememberedKeys) -> Result<(), LogError> {
         Ok(())
+    }
+    async fn link_into(&mut self, _: &Path) -> Result<wal::Parts, LogError> {
+        Err(LogError::StorageFull("it has no files".to_owned()))
     }
     fn first_position(&self) -> u64 {
         1
@@ -311,7 +318,7 @@ fn rows(engine: &Engine) -> (u64, usize) {
     (view.lake.files.iter().map(|file| file.stats.rows).sum(), view.live.iter().map(lake::LiveChunk::count).sum())
 }
 
-fn segments(dir: &std::path::Path) -> usize {
+fn segments(dir: &Path) -> usize {
     let files = std::fs::read_dir(dir.join("wal")).expect("a folder").flatten();
     files.filter(|file| file.path().extension().is_some_and(|e| e == "wal")).count()
 }
@@ -382,4 +389,39 @@ async fn what_of_an_erasure_fails_keeps_nothing_else_from_being_erased() {
     let (in_lake, live) = rows(&engine);
     assert_eq!((engine.erased_events(), in_lake + live as u64), (3, 5), "what came later stays");
     engine.close().await.expect("ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_linked_starts_with_all_that_was_answered_and_the_log_lets_go_of_nothing_while_it_is_held() {
+    let (dir, copy) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let engine = started(options(dir.path())).await;
+    let sealed_in_a_segment_of_its_own = async || {
+        one_each(&engine, 0).await;
+        engine.ask(Ask::Roll).await.expect("it runs").expect("rolled");
+        engine.seal().await.expect("sealed");
+        // What was told of the seal has been heard when the next group is stored.
+        one_each(&engine, 0).await;
+    };
+    let held = engine.shared.holds.hold();
+    sealed_in_a_segment_of_its_own().await;
+    assert_eq!(segments(dir.path()), 2, "both are there");
+    let lake = engine.shared.lake.link_into(&copy.path().join("lake")).await.expect("linked");
+    // Between the two the lake goes on.
+    sealed_in_a_segment_of_its_own().await;
+    let to = copy.path().join("wal");
+    let wal = engine.ask(|answer| Ask::Link(to, answer)).await.expect("it runs").expect("linked");
+    assert_eq!((lake.sealed, lake.events, wal.last_position), (2, 2, 8));
+    drop(held);
+    sealed_in_a_segment_of_its_own().await;
+    assert_eq!(segments(dir.path()), 1, "and then they go");
+    engine.close().await.expect("ends");
+
+    // Of the segment that was written, more came.
+    for wal::Part { name, bytes } in wal.files {
+        let file = std::fs::File::options().write(true).open(copy.path().join("wal").join(name));
+        file.and_then(|file| file.set_len(bytes)).expect("cut");
+    }
+    let other = started(options(copy.path())).await;
+    assert_eq!((rows(&other), other.last_position()), ((2, 6), 8));
+    other.close().await.expect("ends");
 }

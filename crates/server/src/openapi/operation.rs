@@ -17,12 +17,13 @@ use utoipa::openapi::{Ref, RefOr, Required};
 use utoipa::{IntoParams, ToSchema};
 
 /// The groups of operations, in the order of the page.
-pub(super) const TAGS: [(&str, &str); 7] = [
+pub(super) const TAGS: [(&str, &str); 8] = [
     ("events", "Sending events and reading them"),
     ("query", "SQL over everything that was answered before"),
     ("rejected", "What was rejected, with its bytes"),
     ("sensors", "Whoever sends events"),
     ("tokens", "Tokens of people and programs"),
+    ("backups", "Copies of all that is there"),
     ("audit", "Who changed what"),
     ("service", "This description, and probes for load balancers"),
 ];

@@ -5,7 +5,7 @@ use super::parts::{header, of, path, required_header};
 use super::{batch, parts};
 use crate::authorisation::Act;
 use crate::code::Code;
-use crate::handlers::{audit, erasures, events, fields, ingest, query, rejected, sensors, tokens};
+use crate::handlers::{audit, backups, erasures, events, fields, ingest, query, rejected, sensors, tokens};
 use serde_json::{Value, json};
 use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::path::Parameter;
@@ -25,6 +25,7 @@ pub(super) fn described(act: Act) -> Described {
         Act::ReadSensor | Act::ChangeSensor | Act::DisableSensor | Act::RotateToken => of_one_sensor(act),
         Act::EraseEvents | Act::ReadErasure => of_erasures(act),
         Act::AddToken | Act::ListTokens | Act::ReadToken | Act::RevokeToken => of_tokens(act),
+        Act::MakeBackup | Act::FollowBackup => of_backups(act),
         Act::ReadAudit => read_audit(act),
         Act::Describe | Act::ShowDocs | Act::ReadDocsFile => of_docs(act),
     }
@@ -284,6 +285,37 @@ fn of_tokens(act: Act) -> Described {
 fn token_id() -> Parameter {
     let number = of(Type::Integer).format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)));
     path("id", "The number of a token.", number.examples([7]))
+}
+
+fn of_backups(act: Act) -> Described {
+    match act {
+        Act::MakeBackup => {
+            let about = "What `catchment backup` asks: files of the data folder get second names in one folder inside of it, and are not sent. It is \
+                         let go when nothing is said of it for `held_seconds`. Erasures wait meanwhile.";
+            let example = json!({
+                "id": 1_769_860_800_123_456_u64, "folder": "snapshot", "wal_id": "0199cafe-7d2a-7c33-9a51-6f1c8f8d2b10", "last_position": 41,
+                "sealed_position": 40, "lake_version": 12, "events": 41, "wal": [{ "name": "00000000000000000041.wal", "bytes": 4504 }],
+                "held_seconds": 30,
+            });
+            Described::of(act, about)
+                .json_answer::<backups::Backup>(201, "It is held.", example)
+                .headers(201, &["Location"])
+                .errors(&[Code::BackupBusy, Code::BackupFailed])
+        }
+        _ => {
+            let id = of(Type::Integer).format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)));
+            let id = path("id", "The number of a backup.", id.examples([1_769_860_800_123_456_u64]));
+            Described::of(act, "")
+                .parameter(id)
+                .json_body::<backups::Progress>(json!({ "state": "copying" }))
+                .json_answer::<backups::Heard>(
+                    200,
+                    "It was heard.",
+                    json!({ "id": 1_769_860_800_123_456_u64, "state": "copying" }),
+                )
+                .errors(&[Code::NotFound, Code::InvalidField])
+        }
+    }
 }
 
 fn read_audit(act: Act) -> Described {
