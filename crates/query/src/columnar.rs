@@ -97,14 +97,16 @@ fn failed(error: &dyn std::error::Error) -> QueryError {
 }
 
 enum Writer {
-    Arrow(StreamWriter<Vec<u8>>),
+    Arrow(Box<StreamWriter<Vec<u8>>>),
     Parquet(Box<ArrowWriter<Vec<u8>>>),
 }
 
 impl Writer {
     fn new(form: Columnar, schema: &SchemaRef) -> Result<Self, QueryError> {
         Ok(match form {
-            Columnar::Arrow => Self::Arrow(StreamWriter::try_new(Vec::new(), schema).map_err(|e| failed(&e))?),
+            Columnar::Arrow => {
+                Self::Arrow(Box::new(StreamWriter::try_new(Vec::new(), schema).map_err(|e| failed(&e))?))
+            }
             Columnar::Parquet => {
                 let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default()));
                 let writer = ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties.build()));

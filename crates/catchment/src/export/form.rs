@@ -71,7 +71,7 @@ pub(super) fn of(path: &Path, asked: Option<Form>) -> Result<(Form, Packing), Us
 
 /// Writes events in one form.
 pub(super) enum Writer {
-    Lines { form: Form, out: Packed, text: Vec<u8> },
+    Lines { form: Form, out: Box<Packed>, text: Vec<u8> },
     Parquet(Box<ArrowWriter<Sink>>),
 }
 
@@ -83,7 +83,7 @@ impl Writer {
             let options = ArrowWriterOptions::new().with_properties(properties.build()).with_skip_arrow_metadata(true);
             return Ok(Self::Parquet(Box::new(ArrowWriter::try_new_with_options(sink, schema(), options)?)));
         }
-        let mut writer = Self::Lines { form, out: Packed::new(packing, sink)?, text: Vec::new() };
+        let mut writer = Self::Lines { form, out: Box::new(Packed::new(packing, sink)?), text: Vec::new() };
         if let (Form::Csv, Self::Lines { out, .. }) = (form, &mut writer) {
             out.write_all(format!("{}\r\n", COLUMNS.join(",")).as_bytes())?;
         }

@@ -101,14 +101,14 @@ impl Pages<'_> {
         complain: impl Fn(&str),
     ) -> anyhow::Result<()> {
         let Some((first, last)) = extent.positions else { return Ok(()) };
-        let (mut done, mut step, mut failures, away_since) = (first - 1, STEP, 0, &mut None);
+        let (mut done, mut step, mut failures, mut away_since) = (first - 1, STEP, 0, None);
         while done < last {
             self.client.wait_for_return(&complain);
             let until = done.saturating_add(step).min(last);
             let began = done;
             match self.page(&mut done, until, &mut take) {
                 Ok(page) => {
-                    (failures, *away_since) = (0, None);
+                    (failures, away_since) = (0, None);
                     done = until;
                     step = match page {
                         Page { bytes, rows } if bytes > PAGE_BYTES_MAX || rows > PAGE_ROWS => (step / 2).max(1),

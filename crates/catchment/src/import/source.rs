@@ -29,7 +29,7 @@ const NEEDED: [&str; 6] = ["id", "sensor", "source", "type", "time", "received_a
 pub(super) enum Source {
     Lines { input: Box<dyn BufRead>, line: u64 },
     Csv { records: Records<Box<dyn BufRead>>, columns: Vec<usize> },
-    Parquet { batches: ParquetRecordBatchReader, batch: Option<RecordBatch>, row: usize, done: u64 },
+    Parquet { batches: Box<ParquetRecordBatchReader>, batch: Option<RecordBatch>, row: usize, done: u64 },
 }
 
 /// Where an event was read.
@@ -94,7 +94,7 @@ impl Source {
         let row_bytes = usize::try_from(bytes).unwrap_or(0) / usize::try_from(rows).unwrap_or(0).max(1) + 1;
         let batches =
             builder.with_batch_size((ROWS_BYTES / row_bytes).clamp(1, ROWS)).build().with_context(unreadable)?;
-        Ok((Self::Parquet { batches, batch: None, row: 0, done: 0 }, progress::of_events(rows)))
+        Ok((Self::Parquet { batches: Box::new(batches), batch: None, row: 0, done: 0 }, progress::of_events(rows)))
     }
 
     /// What its places are called.
