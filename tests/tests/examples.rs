@@ -123,6 +123,10 @@ fn told(collector: &Collector) -> Vec<Value> {
     exchange(("POST", "/api/v1/events"), sensor, Some(json!([event(1)])), 200);
     let batch = json!([event(1), event(2), { "n": 1 }, { "time": "yesterday" }]);
     exchange(("POST", "/api/v1/events"), sensor, Some(batch), 200);
+    let exported = json!({
+        "id": "b", "sensor": "roof-1", "source": "", "type": "t", "time": "2026-01-31T12:00:00Z", "received_at": "2026-01-31T12:00:00Z",
+    });
+    exchange(("POST", "/api/v1/import"), admin, Some(exported), 200);
     let question =
         json!({ "sql": "SELECT $1 AS a, $2 AS b", "params": ["a", 1], "limit": 1000, "timeout_seconds": 30 });
     exchange(("POST", "/api/v1/query"), admin, Some(question), 200);

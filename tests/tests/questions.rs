@@ -126,7 +126,7 @@ fn the_format_is_the_one_that_is_wanted_most_and_none_that_is_forbidden() {
     }
     assert_eq!(of(&["text/csv;q=0.1", "application/x-ndjson;q=0.2"]).header("content-type"), Some(lines));
     for accept in
-        ["application/xml", "application/vnd.apache.arrow.stream", "application/json;q=0", "text/csv;q=0, text/*"]
+        ["application/xml", "application/vnd.apache.arrow.file", "application/json;q=0", "text/csv;q=0, text/*"]
     {
         refused(&of(&[accept]), 406, "not_acceptable", "application/x-ndjson");
     }

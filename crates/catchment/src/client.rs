@@ -13,7 +13,7 @@ use http::uri::Authority;
 use http::{Method, Request, StatusCode, Uri};
 use nowwhat::Environment;
 use nowwhat::cli::Usage;
-use nowwhat::client::{Answer, CallLimits, ClientError};
+use nowwhat::client::{Answer, Arriving, CallLimits, ClientError};
 use nowwhat::dependency::DependencyMetrics;
 use nowwhat::metrics::Registry;
 use serde_json::Value;
@@ -251,6 +251,13 @@ impl Client {
         self.wait_for(self.http.request(self.posting(path, token, body.into(), headers)?))
     }
 
+    /// Posts JSON with the found token; the answer, of whatever status, comes part by part.
+    pub(crate) fn ask_for_parts(&self, path: &str, body: &Value, accept: &str) -> anyhow::Result<Arriving> {
+        let headers = [("content-type", "application/json"), ("accept", accept)];
+        let request = self.posting(path, self.token()?.text(), body.to_string().into(), &headers)?;
+        self.wait_for(self.http.begin(request))
+    }
+
     /// The same for bodies of any size, which `part` is given part by part.
     pub(crate) fn post_json_for_parts(
         &self,
@@ -259,10 +266,8 @@ impl Client {
         accept: &str,
         mut part: impl FnMut(Bytes) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let headers = [("content-type", "application/json"), ("accept", accept)];
         let token = self.token()?;
-        let request = self.posting(path, token.text(), body.to_string().into(), &headers)?;
-        let mut arriving = self.wait_for(self.http.begin(request))?;
+        let mut arriving = self.ask_for_parts(path, body, accept)?;
         if !arriving.status.is_success() {
             return token.good(self.wait_for(arriving.whole(LIMITS.body_bytes_max))?).map(drop);
         }

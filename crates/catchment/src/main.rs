@@ -11,14 +11,19 @@ mod config;
 mod data_dir;
 mod demo;
 mod doctor;
+mod export;
 mod exported;
+mod import;
 mod inspect;
+mod line;
 mod memory;
 mod own;
+mod progress;
 mod rejected;
 mod request;
 mod restore;
 mod room;
+mod rows;
 mod send;
 mod sensor;
 mod serve;
@@ -70,6 +75,10 @@ enum Command {
     },
     /// Ask a question in SQL.
     Query(ask::QueryArgs),
+    /// Write events into a file, as lines of JSON, CSV or Parquet: for another collector, or a warehouse.
+    Export(export::ExportArgs),
+    /// Store the events of an export, with their sensors, ids and times; those that are there already are not stored twice.
+    Import(import::ImportArgs),
     /// Show, check or write the configuration.
     Config {
         #[command(subcommand)]
@@ -127,6 +136,8 @@ fn main() -> ExitCode {
         Command::Send(args) => send::run(&args, &environment),
         Command::Rejected { command: RejectedCommand::Export(args) } => rejected::export(&args, &environment),
         Command::Query(args) => ask::run(&args, &environment),
+        Command::Export(args) => export::run(&args, &environment),
+        Command::Import(args) => import::run(&args, &environment),
         Command::Config { command } => configuration(&command, &environment),
         Command::Demo(args) => demo::run(&args),
         Command::Doctor(args) => doctor::run(&args, &environment),

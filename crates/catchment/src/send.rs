@@ -6,17 +6,18 @@
 //! Lines of `catchment rejected export` are sent as their events came. No line and no document is larger in memory than what a collector takes at once.
 
 mod done;
-mod input;
+pub(crate) mod input;
 
 use crate::client::{Client, Ended, Server, Token};
 use crate::config::BODY_BYTES_MAX;
 use crate::data_dir::DataDir;
 use crate::exported::{self, Way};
+use crate::progress;
 use anyhow::{Context, anyhow, ensure};
 use bytes::Bytes;
 use clap::{Args, value_parser};
 use done::{Done, Fate, Stopped, Totals};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use input::{begins_document, open, read_line, unreadable};
 use nowwhat::Environment;
 use nowwhat::cli::{Usage, complain, print};
@@ -24,7 +25,7 @@ use nowwhat::client::{Answer, ClientError};
 use nowwhat::serve::Termination;
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::io::{self, BufRead, IsTerminal, Read};
+use std::io::{BufRead, Read};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -114,7 +115,7 @@ pub(crate) fn run(args: &SendArgs, environment: &Environment) -> anyhow::Result<
         sensor: &args.sensor,
         way: Way::lines(args.fields.parameters()?),
         given: args.fields.parameters()?,
-        progress: bar(bytes),
+        progress: progress::of_bytes(bytes),
         done: Arc::new(Mutex::new(done)),
         batch: Vec::new(),
         doubt_max: None,
@@ -439,20 +440,4 @@ fn sensor_token(client: &Client, name: &str) -> anyhow::Result<Token> {
         ));
     }
     Ok(Token::Sensor { text: token, path })
-}
-
-fn bar(bytes: Option<u64>) -> ProgressBar {
-    if !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    match bytes {
-        Some(bytes) => {
-            ProgressBar::new(bytes).with_style(style("{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {msg}"))
-        }
-        None => ProgressBar::new_spinner().with_style(style("{spinner} {bytes} {bytes_per_sec} {msg}")),
-    }
-}
-
-fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }

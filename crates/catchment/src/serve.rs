@@ -338,6 +338,7 @@ fn server_limits(settings: &Settings, foundation: &Foundation) -> server::Limits
             rejected_kept_max: 10_000,
         },
         query_bytes_max: settings.query.bytes_max.0,
+        kept_seconds: settings.retention.age_seconds.map(|age| age.0),
     }
 }
 

@@ -46,7 +46,7 @@ pub use answers::{ANSWER_BYTES_MAX, Answer, Claim, Claimed, InUse, Request, Requ
 pub use batch::{AcceptError, Outcome, Submission};
 pub use copy::{LinkError, Linked};
 pub use erase::EraseError;
-pub use event::{FieldRules, is_name};
+pub use event::{FieldRules, format_time, is_name, parse_time};
 pub use lake::{Erasing, Retention};
 pub use log::{Appended, EventLog, LocalLog, LogError, LogFrame, RememberedKeys};
 pub use metrics::EngineMetrics;

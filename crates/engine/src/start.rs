@@ -345,6 +345,17 @@ impl Engine {
         self.shared.metrics.rejected.inc_by(events);
     }
 
+    /// Counts events that were stored before, as whoever hands in the others has found out.
+    pub fn duplicates(&self, events: u64) {
+        self.shared.metrics.received.inc_by(events);
+        self.shared.metrics.duplicates.inc_by(events);
+    }
+
+    /// Counts events that were stored although their id was seen with other content, as whoever handed them in has found out.
+    pub fn reused_ids(&self, events: u64) {
+        self.shared.metrics.reused_ids.inc_by(events);
+    }
+
     /// Counts a batch that failed before it was handed in.
     pub fn failed(&self, events: u64) {
         self.shared.metrics.received.inc_by(events);

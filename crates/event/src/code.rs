@@ -56,4 +56,6 @@ codes! {
     InvalidAttribute "invalid_attribute" "A name or value of an attribute is none that CloudEvents allow", "Name attributes in lower-case letters and digits, once each; send texts without control characters, true, false, or integers of 32 bits.";
     BothData "both_data" "The CloudEvent has both `data` and `data_base64`", "Send one of them.";
     InvalidBase64 "invalid_data_base64" "The field `data_base64` is not Base64", "Send a string in Base64 by RFC 4648, section 4, with its padding.";
+    NotExported "not_exported" "The line is none of an export", "Import what `catchment export` wrote, as it wrote it.";
+    TooOld "too_old" "The event of an export is older than events are kept here", "Leave it out, or raise `retention.age_seconds`.";
 }

@@ -26,6 +26,12 @@ pub(crate) struct CloudRow<'a> {
     pub(crate) data_binary: Option<&'a [u8]>,
 }
 
+/// Where an event comes from that another collector had accepted.
+pub(crate) struct Origin<'a> {
+    pub(crate) sensor: &'a str,
+    pub(crate) received_at: i64,
+}
+
 /// The columns that differ from row to row.
 pub(crate) struct Columns {
     id: StringBuilder,
@@ -35,6 +41,14 @@ pub(crate) struct Columns {
     data: StringBuilder,
     /// None until a CloudEvent comes; then every row is one.
     cloud: Option<CloudColumns>,
+    /// None until an event of an export comes; then every row is one.
+    origin: Option<OriginColumns>,
+}
+
+#[derive(Default)]
+struct OriginColumns {
+    sensor: StringBuilder,
+    received_at: TimestampMicrosecondBuilder,
 }
 
 struct CloudColumns {
@@ -54,6 +68,7 @@ impl Columns {
             time: TimestampMicrosecondBuilder::with_capacity(rows),
             data: StringBuilder::with_capacity(rows, bytes),
             cloud: None,
+            origin: None,
         }
     }
 
@@ -70,7 +85,14 @@ impl Columns {
         self.cloud.get_or_insert_with(CloudColumns::new).push(cloud);
     }
 
-    /// The batch, all of one sensor and one time of receipt.
+    pub(crate) fn push_exported(&mut self, row: &Row<'_>, cloud: &CloudRow<'_>, from: &Origin<'_>) {
+        self.push_cloud(row, cloud);
+        let origin = self.origin.get_or_insert_default();
+        origin.sensor.append_value(from.sensor);
+        origin.received_at.append_value(from.received_at);
+    }
+
+    /// The batch: all of one sensor and one time of receipt, but for events of an export, which have their own.
     pub(crate) fn finish(mut self, sensor: &str, received_at: i64) -> RecordBatch {
         let rows = self.time.values_slice().len();
         let times = |t: TimestampMicrosecondArray| -> ArrayRef { Arc::new(t.with_timezone("UTC")) };
@@ -83,14 +105,18 @@ impl Columns {
                 [repeated("", rows), nothing(&DataType::Utf8), nothing(&DataType::Utf8), nothing(&DataType::Binary)]
             }
         };
+        let (sensor, received_at) = match self.origin.take() {
+            Some(mut origin) => (Arc::new(origin.sensor.finish()) as ArrayRef, origin.received_at.finish()),
+            None => (repeated(sensor, rows), TimestampMicrosecondArray::from_value(received_at, rows)),
+        };
         let mut columns: Vec<ArrayRef> = vec![
             Arc::new(self.id.finish()),
-            repeated(sensor, rows),
+            sensor,
             source,
             Arc::new(self.event_type.finish()),
             Arc::new(self.subject.finish()),
             times(self.time.finish()),
-            times(TimestampMicrosecondArray::from_value(received_at, rows)),
+            times(received_at),
             content_type,
             attributes,
             Arc::new(self.data.finish()),

@@ -13,12 +13,14 @@
 //!
 //! Reading order: [`events_schema`] the columns, [`read()`] a body, `json` the scanner under it, `plain` and `cloud` what
 //! an event is, `time`, `key`, [`decompress()`]; [`Fields`] which fields of `data` are columns as well, [`Splitter`] how,
-//! [`SeenFields`] which there are.
+//! [`SeenFields`] which there are;
+//! [`read_exported`] the events of an export.
 
 mod cloud;
 mod code;
 mod columns;
 mod decompress;
+mod exported;
 mod field;
 mod fields;
 mod framing;
@@ -34,6 +36,7 @@ mod time;
 
 pub use code::{Code, Rejection};
 pub use decompress::{ContentEncoding, DecompressError, UnknownEncoding, decompress, encodings_of};
+pub use exported::{EXPORTED, read_exported, stored_keys};
 pub use field::{FIELDS, Field, FieldRules, Fields, Kind, REST, WHOLE, column_of, is_name};
 pub use fields::{BadPointer, FieldNames};
 pub use framing::{Framing, Headers, UnsupportedMediaType, framing_of};

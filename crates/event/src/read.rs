@@ -141,7 +141,7 @@ pub enum ReadError {
 pub fn read(body: &[u8], framing: Framing<'_>, options: &ReadOptions<'_>) -> Result<Batch, ReadError> {
     let mut reader = Reader::new(body, &framing, options)?;
     match framing {
-        Framing::Ndjson => reader.lines(body)?,
+        Framing::Ndjson => reader.lines(body, Reader::event)?,
         Framing::Json => reader.text(body)?,
         Framing::CloudEvent => reader.cloud_text(body)?,
         Framing::CloudEvents => reader.cloud_texts(body)?,
@@ -181,7 +181,7 @@ pub(crate) fn refusal(code: Code, pointer: Option<&str>, reason: impl Into<Strin
 }
 
 impl<'a> Reader<'a> {
-    fn new(body: &[u8], framing: &Framing<'_>, options: &'a ReadOptions<'a>) -> Result<Self, ReadError> {
+    pub(crate) fn new(body: &[u8], framing: &Framing<'_>, options: &'a ReadOptions<'a>) -> Result<Self, ReadError> {
         let lines = memchr::memchr_iter(b'\n', body).count();
         let rows = (lines + 1).min(rows_max(body, framing, &options.limits));
         let fields = &options.fields;
@@ -200,7 +200,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn finish(self) -> Batch {
+    pub(crate) fn finish(self) -> Batch {
         let columns = self.columns.finish(self.options.sensor, self.options.received_at);
         let Self { mut keys, received, rejected, rejected_total, .. } = self;
         keys.shrink_to_fit();
@@ -208,14 +208,19 @@ impl<'a> Reader<'a> {
         Batch { columns, keys, received, rejected, rejected_total }
     }
 
-    fn lines(&mut self, body: &[u8]) -> Result<(), ReadError> {
+    /// One event a line, each of which stands for itself.
+    pub(crate) fn lines(
+        &mut self,
+        body: &[u8],
+        event: impl Fn(&mut Self, &[u8]) -> Result<(), Refusal>,
+    ) -> Result<(), ReadError> {
         let mut start = 0;
         for end in memchr::memchr_iter(b'\n', body).chain([body.len()]) {
             let line = body[start..end].trim_ascii();
             start = end + 1;
             if !line.is_empty() {
                 self.count()?;
-                self.alone(line);
+                self.ended(line, |reader| event(reader, line));
             }
         }
         Ok(())
@@ -254,7 +259,7 @@ impl<'a> Reader<'a> {
                 let start = scanner.at;
                 let whole = scanner.value().is_ok() && scanner.peek().is_none();
                 if !whole && body[start] == b'{' && is_lines(&body[start..]) {
-                    return self.lines(body);
+                    return self.lines(body, Self::event);
                 }
                 self.count()?;
                 self.alone(body.trim_ascii());

@@ -1,15 +1,16 @@
-//! Answers as bytes: JSON, NDJSON, CSV.
+//! Answers as bytes: JSON, NDJSON, CSV; Arrow and Parquet in `columnar`.
 //!
 //! The bytes come as the rows come. An error after the first of them ends the stream with an error, never as a body that looks
-//! complete. JSON says `truncated` at its end; NDJSON and CSV cannot, so that there an answer beyond the server's bound fails.
+//! complete. JSON says `truncated` at its end; the others cannot, so that there an answer beyond the server's bound fails.
 
+use crate::columnar::{self, Columnar};
 use crate::error::QueryError;
 use crate::run::{Answer, Column};
 use crate::value::{BytesAs, value};
 use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::DataType;
 use bytes::Bytes;
-use futures::stream::{self, Stream};
+use futures::stream::{self, Stream, StreamExt};
 use serde_json::{Value, json};
 
 /// The form of an answer.
@@ -21,6 +22,10 @@ pub enum Format {
     Ndjson,
     /// RFC 4180, with a header.
     Csv,
+    /// Arrow IPC, the streaming format.
+    Arrow,
+    /// A Parquet file.
+    Parquet,
 }
 
 impl Format {
@@ -30,6 +35,8 @@ impl Format {
             Self::Json => "application/json",
             Self::Ndjson => "application/x-ndjson",
             Self::Csv => "text/csv; charset=utf-8; header=present",
+            Self::Arrow => "application/vnd.apache.arrow.stream",
+            Self::Parquet => "application/vnd.apache.parquet",
         }
     }
 }
@@ -45,10 +52,10 @@ pub fn json_rows(batch: &RecordBatch, bytes_as: BytesAs) -> Result<Vec<Vec<Value
 }
 
 /// An answer leaves in parts of about this size, however large its rows are.
-const PART_BYTES: usize = 256 << 10;
+pub(crate) const PART_BYTES: usize = 256 << 10;
 
 /// How many rows of a batch, from one on, have about so many bytes of text; at least one.
-fn rows_of_bytes(batch: &RecordBatch, from: usize, bytes: usize) -> usize {
+pub(crate) fn rows_of_bytes(batch: &RecordBatch, from: usize, bytes: usize) -> usize {
     let of_row = |row: usize| -> usize { batch.columns().iter().map(|column| text_bytes(column, row)).sum() };
     let mut total = 0;
     let rows = (from..batch.num_rows()).take_while(|row| {
@@ -77,8 +84,26 @@ enum Step {
     Done,
 }
 
+/// How rows are written as text.
+#[derive(Clone, Copy)]
+enum Text {
+    Json,
+    Ndjson,
+    Csv,
+}
+
 /// The answer as a stream of bytes.
 pub fn encode(answer: Answer, format: Format) -> impl Stream<Item = Result<Bytes, QueryError>> + Send {
+    match format {
+        Format::Json => text(answer, Text::Json).left_stream(),
+        Format::Ndjson => text(answer, Text::Ndjson).left_stream(),
+        Format::Csv => text(answer, Text::Csv).left_stream(),
+        Format::Arrow => columnar::encode(answer, Columnar::Arrow).right_stream(),
+        Format::Parquet => columnar::encode(answer, Columnar::Parquet).right_stream(),
+    }
+}
+
+fn text(answer: Answer, format: Text) -> impl Stream<Item = Result<Bytes, QueryError>> + Send {
     let begin = (answer, Step::Head, true);
     stream::try_unfold(begin, move |(mut answer, step, first): (Answer, Step, bool)| async move {
         match step {
@@ -105,28 +130,28 @@ pub fn encode(answer: Answer, format: Format) -> impl Stream<Item = Result<Bytes
     })
 }
 
-fn head(columns: &[Column], format: Format) -> Bytes {
+fn head(columns: &[Column], format: Text) -> Bytes {
     match format {
-        Format::Json => {
+        Text::Json => {
             let columns: Vec<Value> = columns.iter().map(|c| json!({ "name": c.name, "type": c.kind })).collect();
             format!("{{\"columns\":{},\"rows\":[", Value::from(columns)).into()
         }
-        Format::Ndjson => Bytes::new(),
-        Format::Csv => csv_line(columns.iter().map(|c| Value::from(c.name.as_str()))).into(),
+        Text::Ndjson => Bytes::new(),
+        Text::Csv => csv_line(columns.iter().map(|c| Value::from(c.name.as_str()))).into(),
     }
 }
 
-fn rows(rows: &[Vec<Value>], columns: &[Column], (format, first): (Format, bool)) -> Vec<u8> {
+fn rows(rows: &[Vec<Value>], columns: &[Column], (format, first): (Text, bool)) -> Vec<u8> {
     let mut out = Vec::new();
     for row in rows {
         match format {
-            Format::Json => {
+            Text::Json => {
                 if !(first && out.is_empty()) {
                     out.push(b',');
                 }
                 serde_json::to_writer(&mut out, row).expect("plain data always serializes");
             }
-            Format::Ndjson => {
+            Text::Ndjson => {
                 for (n, (column, value)) in columns.iter().zip(row).enumerate() {
                     out.push(if n == 0 { b'{' } else { b',' });
                     serde_json::to_writer(&mut out, &column.name).expect("plain data always serializes");
@@ -135,16 +160,16 @@ fn rows(rows: &[Vec<Value>], columns: &[Column], (format, first): (Format, bool)
                 }
                 out.extend(if columns.is_empty() { b"{}\n".as_slice() } else { b"}\n" });
             }
-            Format::Csv => out.extend(csv_line(row.iter().cloned()).into_bytes()),
+            Text::Csv => out.extend(csv_line(row.iter().cloned()).into_bytes()),
         }
     }
     out
 }
 
-fn tail(answer: &Answer, format: Format) -> Result<Bytes, QueryError> {
+fn tail(answer: &Answer, format: Text) -> Result<Bytes, QueryError> {
     match format {
-        Format::Json => Ok(format!("],\"truncated\":{}}}\n", answer.truncated()).into()),
-        Format::Ndjson | Format::Csv => match answer.beyond_bound() {
+        Text::Json => Ok(format!("],\"truncated\":{}}}\n", answer.truncated()).into()),
+        Text::Ndjson | Text::Csv => match answer.beyond_bound() {
             Some(rows_max) => Err(QueryError::TooManyRows { rows_max }),
             None => Ok(Bytes::new()),
         },

@@ -11,9 +11,11 @@
 //!
 //! Reading order: [`Queries`] runs them, `statement` what may be asked, `path` how fields are written, `coerce` how texts meet numbers, `fields` and `columns` how fields are
 //! answered from columns, `runs` groups by sensor, `nearest` the first rows of an order, `table` and `live` the View as
-//! a table, `prune` and `ids` what of the files is read, `seen` which fields there are, [`encode()`] answers as JSON, NDJSON and CSV.
+//! a table, `prune` and `ids` what of the files is read, `seen` which fields there are, [`encode()`] answers as JSON, NDJSON and CSV, `columnar` as Arrow and
+//! Parquet.
 
 mod coerce;
+mod columnar;
 mod columns;
 mod encode;
 mod error;
@@ -34,6 +36,8 @@ mod statement;
 mod table;
 mod value;
 
+pub use arrow::array::RecordBatch as Rows;
+pub use columnar::{ROW_GROUP_BYTES, plain_rows};
 pub use encode::{Format, encode, json_rows};
 pub use error::QueryError;
 pub use metrics::QueryMetrics;

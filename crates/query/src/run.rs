@@ -12,6 +12,7 @@ use crate::table::{BATCH_ROWS, Events};
 use crate::value::type_name;
 use ::rejected::Rejected;
 use arrow::array::RecordBatch;
+use arrow::datatypes::FieldRef;
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList};
 use datafusion::catalog::{MemorySchemaProvider, SchemaProvider};
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -82,6 +83,7 @@ pub struct Column {
     pub name: String,
     /// Its type, as `docs/API.md` lists them.
     pub kind: String,
+    pub(crate) field: FieldRef,
 }
 
 /// An answer whose rows are still coming. Dropping it stops the question.
@@ -368,7 +370,7 @@ impl Task {
             .schema()
             .fields()
             .iter()
-            .map(|f| Column { name: f.name().clone(), kind: type_name(f.data_type()) })
+            .map(|f| Column { name: f.name().clone(), kind: type_name(f.data_type()), field: f.clone() })
             .collect();
         let mut first = stream.next().await.transpose().map_err(|e| QueryError::of(&e))?;
         if let Some(columns) = columns.take() {

@@ -14,7 +14,7 @@
 //!
 //! It does not count events, knows no HTTP, and does not say which role may do what. The database is SQLite today, named by a URL.
 //!
-//! Reading order: [`Registry`], [`Role`], [`Token`], `sensors`, `erasures`, `tokens` and `audit` what can be changed, `schema` the tables.
+//! Reading order: [`Registry`], [`Role`], [`Token`], `sensors`, `erasures`, `imports`, `tokens` and `audit` what can be changed, `schema` the tables.
 
 mod activity;
 mod audit;
@@ -24,6 +24,7 @@ mod erasures;
 mod error;
 mod failures;
 mod identity;
+mod imports;
 mod metrics;
 mod name;
 mod quota;

@@ -52,7 +52,7 @@ impl RejectedMetrics {
         r.register("pushed_out", "Rejected events removed because the table was full", m.pushed_out.clone());
         r.register(
             "left_out",
-            "Rejected events not stored: their request had too many, or was atomic and nothing is wrong with them",
+            "Rejected events not stored: their request had too many, was atomic and nothing is wrong with them, or an import, whose file has them",
             m.left_out.clone(),
         );
         r.register("moved_aside", "Damaged tables moved aside at the start", m.moved_aside.clone());

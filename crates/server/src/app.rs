@@ -10,6 +10,7 @@ use query::Queries;
 use registry::Registry;
 use rejected::Rejected;
 use std::sync::Arc;
+use tokio::sync::Mutex;
 
 /// What handlers work with. Cheap to clone.
 #[derive(Clone)]
@@ -17,6 +18,8 @@ pub struct App {
     pub(crate) shared: Arc<Parts>,
     /// What answers take that are put together in memory.
     pub(crate) pages: Admission,
+    /// Held while events of an export are looked up and stored.
+    pub(crate) importing: Arc<Mutex<()>>,
 }
 
 /// What it is put together from.
@@ -50,11 +53,13 @@ pub struct Limits {
     pub event: event::Limits,
     /// Longest request body of a query.
     pub query_bytes_max: u64,
+    /// How long ago an event may have been received that is kept; none for ever.
+    pub kept_seconds: Option<u64>,
 }
 
 impl App {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Self {
-        Self { shared: Arc::new(parts), pages: Admission::new(PAGES_BYTES_MAX) }
+        Self { shared: Arc::new(parts), pages: Admission::new(PAGES_BYTES_MAX), importing: Arc::default() }
     }
 }

@@ -46,6 +46,8 @@ acts! {
     ListEvents GET "/api/v1/events" Some(&[Reader, Admin]);
     /// One event.
     ReadEvent GET "/api/v1/events/{id}" Some(&[Reader, Admin]);
+    /// Store events of an export again.
+    ImportEvents POST "/api/v1/import" Some(&[Admin]);
     /// Ask in SQL.
     Query POST "/api/v1/query" Some(&[Reader, Admin]);
     /// The fields of `data`, by type of event.

@@ -6,6 +6,7 @@ pub(crate) mod docs;
 pub(crate) mod erasures;
 pub(crate) mod events;
 pub(crate) mod fields;
+pub(crate) mod import;
 pub(crate) mod ingest;
 pub(crate) mod page;
 pub(crate) mod query;

@@ -128,7 +128,7 @@ const LIMITS: &[Limit] = &[
     Limit {
         what: "Rows of an answer",
         key: "query.rows_max",
-        code: Answer::Words("JSON: `truncated` is true; NDJSON and CSV: the answer ends abnormally"),
+        code: Answer::Words("JSON: `truncated` is true; in other formats the answer ends abnormally"),
     },
 ];
 

@@ -72,9 +72,7 @@ impl Held {
 
     fn problem(&self, error: impl std::error::Error + Send + Sync + 'static) -> Problem {
         match self.refused {
-            Some(TurnedAway { used_bytes, bytes_max, .. }) => Code::InFlightFull.problem(format!(
-                "answers of {used_bytes} bytes are on their way to their readers, and more than {bytes_max} may not be"
-            )),
+            Some(refused) => full(refused),
             None => Code::Internal.problem("the answer could not be written").cause(error),
         }
     }
@@ -86,6 +84,20 @@ impl Held {
         // The bytes own their part of the budget, wherever they wait to be sent.
         ([(header::CONTENT_TYPE, kind)], Body::from(Bytes::from_owner(self))).into_response()
     }
+}
+
+fn full(TurnedAway { used_bytes, bytes_max, .. }: TurnedAway) -> Problem {
+    Code::InFlightFull.problem(format!(
+        "answers of {used_bytes} bytes are on their way to their readers, and more than {bytes_max} may not be"
+    ))
+}
+
+/// Room for what an answer holds of itself while it is written.
+///
+/// # Errors
+/// 503 when the budget has none.
+pub(crate) fn room(app: &App, bytes: usize) -> Result<Reservation, Problem> {
+    app.pages.reserve(bytes as u64).map_err(full)
 }
 
 /// An answer with one value.

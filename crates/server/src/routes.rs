@@ -4,7 +4,7 @@ use crate::app::App;
 use crate::authorisation::Act;
 use crate::cors::Cors;
 use crate::handlers::{
-    audit, backups, docs, erasures, events, fields, ingest, query, rejected, sensors, tokens, webhook,
+    audit, backups, docs, erasures, events, fields, import, ingest, query, rejected, sensors, tokens, webhook,
 };
 use crate::quota;
 use axum::Router;
@@ -22,6 +22,7 @@ pub fn routes(app: App, cors: Option<Cors>) -> Router {
         .act(Act::SendEvents, ingest::post_events)
         .act(Act::ListEvents, events::get_events)
         .act(Act::ReadEvent, events::get_event)
+        .act(Act::ImportEvents, import::post_import)
         .act(Act::Query, query::post_query)
         .act(Act::ListFields, fields::get_fields)
         .act(Act::ReadRejected, rejected::get_rejected)

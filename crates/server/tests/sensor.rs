@@ -69,7 +69,12 @@ async fn start(boot: &mut Boot, dir: &std::path::Path) -> Result<Router, BoxErro
     };
     let rejected = Rejected::open(table, boot.metrics(RejectedMetrics::register)).await?;
     let queries = Queries::new(options, rejected.clone(), boot.metrics(QueryMetrics::register))?;
-    let limits = server::Limits { body_bytes_max: MIB, event: server::EventLimits::default(), query_bytes_max: MIB };
+    let limits = server::Limits {
+        body_bytes_max: MIB,
+        event: server::EventLimits::default(),
+        query_bytes_max: MIB,
+        kept_seconds: None,
+    };
     let (closing, ending) = (registry.clone(), engine.clone());
     boot.on_stop("registry", async move { Ok(closing.close().await?) });
     boot.on_stop("engine", async move { Ok(ending.close().await?) });

@@ -8,7 +8,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::PathBuf;
 
 /// The input, decompressed by what it begins with, and its size when that is known and means something.
-pub(super) fn open(file: Option<&PathBuf>) -> anyhow::Result<(Box<dyn BufRead>, Option<u64>)> {
+pub(crate) fn open(file: Option<&PathBuf>) -> anyhow::Result<(Box<dyn BufRead>, Option<u64>)> {
     let (raw, bytes): (Box<dyn Read>, Option<u64>) = match file.filter(|f| f.as_os_str() != "-") {
         Some(path) => {
             let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
@@ -37,7 +37,7 @@ pub(super) fn unreadable(line: u64) -> String {
 }
 
 /// Reads a line; 0 bytes at the end of the input.
-pub(super) fn read_line(input: &mut dyn BufRead, line: &mut Vec<u8>) -> anyhow::Result<usize> {
+pub(crate) fn read_line(input: &mut dyn BufRead, line: &mut Vec<u8>) -> anyhow::Result<usize> {
     line.clear();
     let read = input.take(BODY_BYTES_MAX.0 + 1).read_until(b'\n', line)?;
     ensure!(

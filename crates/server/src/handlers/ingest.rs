@@ -3,8 +3,8 @@
 mod answer;
 mod reading;
 
-pub(crate) use answer::{Answer, without_texts};
-pub(crate) use reading::Parameters;
+pub(crate) use answer::{Answer, Told, not_stored, refused, told, without_texts};
+pub(crate) use reading::{Atomic, Parameters, framing};
 
 use crate::app::App;
 use crate::auth::{self, Sender};
@@ -14,14 +14,13 @@ use crate::code::Code;
 use crate::handlers::rejected::{Rejections, Sent};
 use crate::idempotency::{self, Given};
 use crate::request_log::{Came, Ended};
-use answer::Told;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use engine::{Claimed, Outcome, Request as KeyedRequest, Submission};
 use http::request::Parts;
 use nowwhat::Problem;
 use nowwhat::request::note;
-use reading::{Atomic, Reading};
+use reading::Reading;
 
 /// Reads the batch, hands it to the engine, answers when it is durable.
 pub(crate) async fn post_events(State(app): State<App>, request: Request) -> Result<Response, Problem> {
@@ -39,7 +38,7 @@ async fn taken(app: &App, parts: Parts, body: &mut Coming) -> Result<Response, P
     body.sent_by(sensor.clone());
     body.charged(app.shared.quotas.charge(&sensor, quota, events_min));
     let mut read = body::read(app, &parts.headers, body, app.shared.limits.body_bytes_max).await?;
-    let framing = reading::framing(&parts.headers)?;
+    let framing = framing(&parts.headers)?;
     let key = match claimed {
         None => None,
         Some(Claimed::First(claim)) => Some((claim, content(&parts, &read))),
@@ -85,11 +84,11 @@ async fn taken(app: &App, parts: Parts, body: &mut Coming) -> Result<Response, P
     })?;
     app.shared.registry.seen(&sensor, now_micros());
     let nothing = batch.rejected_total > 0 && (atomic == Atomic::Yes || batch.rejected_total == batch.received);
-    let refusal = nothing.then(|| answer::refused(&batch, atomic));
+    let refusal = nothing.then(|| refused(&batch, atomic));
     let given = request.is_some().then_some(Given::Now);
     let submission = Submission { batch, reservation, request };
     let outcome = match rejections {
-        None => nowwhat::db(app.shared.engine.submit(submission)).await.map_err(answer::not_stored)?,
+        None => nowwhat::db(app.shared.engine.submit(submission)).await.map_err(not_stored)?,
         Some(rejections) => Ending { app: app.clone(), rejections, refusal, submission, bytes }.end().await?,
     };
     note(|| Ended::of(&outcome, told.rejected_total));
@@ -127,7 +126,7 @@ impl Ending {
         }
         submission.reservation.resize(bytes).expect("it shrinks");
         match refusal {
-            None => nowwhat::db(app.shared.engine.submit(submission)).await.map_err(answer::not_stored),
+            None => nowwhat::db(app.shared.engine.submit(submission)).await.map_err(not_stored),
             Some(problem) => {
                 // The others of an atomic batch are as they should be: there is nothing to be mended.
                 app.shared.rejected.left_out(received - submission.batch.rejected_total);

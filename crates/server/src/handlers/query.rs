@@ -5,6 +5,7 @@ use crate::auth;
 use crate::authorisation::Act;
 use crate::body::{self, Coming};
 use crate::code::Code;
+use crate::pages;
 use crate::request_log::Asked;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -63,9 +64,15 @@ pub(crate) async fn post_query(State(app): State<App>, request: Request) -> Resu
         limit: question.limit,
         timeout_seconds: question.timeout_seconds,
     };
+    // The rows of a group are held until it is full.
+    let room = if format == Format::Parquet { query::ROW_GROUP_BYTES } else { 0 };
+    let room = pages::room(&app, room)?;
     let answer = ask(&app, query).await?;
     let waited = answer.waited();
     let parts = timed(Box::pin(query::encode(answer, format)), waited).fuse();
+    let parts = parts.inspect(move |_| {
+        let _held = &room;
+    });
     let mut response = Body::from_stream(begun(Box::pin(parts)).await?).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
     Ok(response)
@@ -152,9 +159,13 @@ fn format_of(headers: &HeaderMap) -> Result<Format, Problem> {
         format => ranges.wanted(format.content_type()),
     };
     // The last one of those that are wanted most.
-    let format = [Format::Ndjson, Format::Csv, Format::Json].into_iter().max_by_key(|format| wanted(*format));
+    let formats = [Format::Parquet, Format::Arrow, Format::Ndjson, Format::Csv, Format::Json];
+    let format = formats.into_iter().max_by_key(|format| wanted(*format));
     format.filter(|format| wanted(*format).quality > 0).ok_or_else(|| {
-        Code::NotAcceptable.problem("`Accept` takes neither application/json nor application/x-ndjson nor text/csv")
+        Code::NotAcceptable.problem(
+            "`Accept` takes none of application/json, application/x-ndjson, text/csv, application/vnd.apache.arrow.stream and \
+             application/vnd.apache.parquet",
+        )
     })
 }
 

@@ -17,8 +17,9 @@ use utoipa::openapi::{Ref, RefOr, Required};
 use utoipa::{IntoParams, ToSchema};
 
 /// The groups of operations, in the order of the page.
-pub(super) const TAGS: [(&str, &str); 8] = [
+pub(super) const TAGS: [(&str, &str); 9] = [
     ("events", "Sending events and reading them"),
+    ("import", "Events of an export, stored again"),
     ("query", "SQL over everything that was answered before"),
     ("rejected", "What was rejected, with its bytes"),
     ("sensors", "Whoever sends events"),

@@ -18,6 +18,7 @@ pub(super) fn described(act: Act) -> Described {
         Act::ValidateWebhook => validate_webhook(act),
         Act::SendEvents => send_events(act),
         Act::ListEvents | Act::ReadEvent => of_events(act),
+        Act::ImportEvents => import_events(act),
         Act::Query => ask(act),
         Act::ListFields => list_fields(act),
         Act::ReadRejected => read_rejected(act),
@@ -96,6 +97,22 @@ fn send_events(act: Act) -> Described {
         .errors(&[Code::LogPoisoned, Code::Stopping, Code::RejectedUnavailable])
 }
 
+fn import_events(act: Act) -> Described {
+    let about = "Lines as `catchment export` writes them, one event each. Sensor, id and times are kept, positions are given anew; a sensor that is not \
+                 there is registered, disabled and without a token. An event that is stored already, with the same sensor, source, id, time and \
+                 content, is a duplicate, however long ago it came: an import can be repeated.";
+    let line = "{\"position\":42,\"id\":\"0199cafe-7d2a-7c33-9a51-6f1c8f8d2b10\",\"sensor\":\"roof\",\"source\":\"\",\"type\":\"reading\",\
+                \"time\":\"2026-01-31T12:00:00Z\",\"received_at\":\"2026-01-31T12:00:00.123456Z\",\"data\":{\"temperature\":21.5}}\n";
+    let example = json!({ "accepted": 2, "duplicates": 1, "rejected": [], "rejected_total": 0 });
+    Described::of(act, about)
+        .body("Plain or with `Content-Encoding`.", vec![("application/x-ndjson", text(line))])
+        .json_answer::<ingest::Answer<'_>>(200, "What became of each event.", example)
+        .headers(200, &["Catchment-Rejected"])
+        .errors(&OF_QUERIES[..4])
+        .errors(&[Code::AllRejected, Code::TooManyEvents, Code::SealBehind, Code::StorageFull, Code::LogPoisoned])
+        .error(Code::Stopping)
+}
+
 /// What reading the tables can fail with.
 const OF_QUERIES: [Code; 6] = [
     Code::QueryTooLarge,
@@ -137,8 +154,15 @@ fn ask(act: Act) -> Described {
     let json = ContentBuilder::new().schema(Some(schema)).example(Some(answer)).build();
     let lines = text("{\"type\":\"reading\",\"events\":2}\n");
     let csv = text("type,events\r\nreading,2\r\n");
+    // Bytes: OpenAPI 3.1 describes them by their media type alone.
+    let [arrow, parquet] = ["application/vnd.apache.arrow.stream", "application/vnd.apache.parquet"]
+        .map(|kind| (kind, ContentBuilder::new().build()));
     described
-        .answer(200, "The rows.", [("application/json", json), ("application/x-ndjson", lines), ("text/csv", csv)])
+        .answer(
+            200,
+            "The rows.",
+            [("application/json", json), ("application/x-ndjson", lines), ("text/csv", csv), arrow, parquet],
+        )
         .errors(&OF_QUERIES)
         .errors(&[Code::InvalidParameter, Code::NotAcceptable])
 }

@@ -39,9 +39,9 @@ pub(crate) struct Answer<'a> {
 
 /// What is told of rejected events; with a key it is kept, so that the same can be told again.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Told {
+pub(crate) struct Told {
     rejected: Box<RawValue>,
-    pub(super) rejected_total: u64,
+    pub(crate) rejected_total: u64,
 }
 
 /// Why one event of a batch was rejected.
@@ -62,7 +62,7 @@ pub(crate) struct Rejected<'a> {
 
 impl Told {
     /// All that is listed.
-    pub(super) fn of(batch: &Batch) -> Self {
+    pub(crate) fn of(batch: &Batch) -> Self {
         Self::first(batch, batch.rejected.len().min(LISTED_MAX))
     }
 
@@ -108,8 +108,8 @@ fn nothing() -> Box<RawValue> {
     to_raw_value(&[(); 0]).expect("plain data always serializes")
 }
 
-/// The answer to a batch that has its end.
-pub(super) fn of(app: &App, outcome: Outcome, told: &Told) -> Response {
+/// What became of each event.
+pub(crate) fn told(outcome: Outcome, told: &Told) -> Response {
     let body = Answer {
         accepted: outcome.accepted,
         duplicates: outcome.duplicates,
@@ -118,16 +118,22 @@ pub(super) fn of(app: &App, outcome: Outcome, told: &Told) -> Response {
         rejected_total: told.rejected_total,
     };
     let mut response = nowwhat::extract::Json(body).into_response();
-    let window = app.shared.engine.status().window_seconds();
-    response.headers_mut().insert(WINDOW_HEADER.clone(), HeaderValue::from(window));
     if told.rejected_total > 0 {
         response.headers_mut().insert(REJECTED_HEADER.clone(), HeaderValue::from(told.rejected_total));
     }
     response
 }
 
+/// The answer to a batch that has its end.
+pub(super) fn of(app: &App, outcome: Outcome, of_batch: &Told) -> Response {
+    let mut response = told(outcome, of_batch);
+    let window = app.shared.engine.status().window_seconds();
+    response.headers_mut().insert(WINDOW_HEADER.clone(), HeaderValue::from(window));
+    response
+}
+
 /// Nothing of the batch is stored, because events of it were rejected.
-pub(super) fn refused(batch: &Batch, atomic: Atomic) -> Problem {
+pub(crate) fn refused(batch: &Batch, atomic: Atomic) -> Problem {
     let code = if atomic == Atomic::Yes { Code::AtomicRejected } else { Code::AllRejected };
     let detail = match batch.rejected.first() {
         Some(first) => format!(
@@ -152,7 +158,7 @@ fn listed(rejections: &[Rejection]) -> Vec<Rejected<'_>> {
 }
 
 /// Nothing of the batch is stored, or nobody knows it, because of the collector.
-pub(super) fn not_stored(error: AcceptError) -> Problem {
+pub(crate) fn not_stored(error: AcceptError) -> Problem {
     const NOTHING: &str = "nothing of the batch was stored";
     // A frame may have been written and not synced: the next start finds it, or not.
     const UNKNOWN: &str = "whether the batch is stored is decided at the next start; events sent with an id, and requests with an `Idempotency-Key`, can be sent again without doubling";

@@ -109,7 +109,7 @@ impl Reading<'_> {
 }
 
 /// How the body is cut into events, by the content type and the headers of a CloudEvent.
-pub(super) fn framing(headers: &HeaderMap) -> Result<Framing<'_>, Problem> {
+pub(crate) fn framing(headers: &HeaderMap) -> Result<Framing<'_>, Problem> {
     let unsupported = |detail: String| Code::UnsupportedMediaType.problem(detail);
     let mut given = headers.get_all(header::CONTENT_TYPE).iter();
     if let (Some(first), Some(second)) = (given.next(), given.next())

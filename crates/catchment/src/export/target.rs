@@ -1,0 +1,160 @@
+//! Where an export goes: a file that has its name only when it is whole, or standard output.
+
+use anyhow::{Context, anyhow, ensure};
+use nowwhat::cli::{PrintError, Usage};
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Whether a file that is there may be written over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Existing {
+    Kept,
+    Replaced,
+}
+
+/// Where an export goes.
+#[derive(Clone)]
+pub(super) enum Target {
+    Output,
+    File { path: PathBuf, part: PathBuf, existing: Existing },
+}
+
+impl Target {
+    pub(super) fn of(path: &Path, existing: Existing) -> Result<Self, Usage> {
+        if path.as_os_str() == "-" {
+            return Ok(Self::Output);
+        }
+        if existing == Existing::Kept && path.exists() {
+            return Err(Usage(there(path)));
+        }
+        let mut part = OsString::from(path);
+        part.push(".part");
+        Ok(Self::File { path: path.to_owned(), part: part.into(), existing })
+    }
+
+    /// What is written to before it is whole.
+    pub(super) fn part(&self) -> Option<&Path> {
+        match self {
+            Self::Output => None,
+            Self::File { part, .. } => Some(part),
+        }
+    }
+
+    /// Opens it. The part of an earlier export that did not come to its end is written over.
+    pub(super) fn open(&self) -> anyhow::Result<Sink> {
+        let to = match self {
+            Self::Output => To::Output,
+            Self::File { part, .. } => {
+                let opened = OpenOptions::new().write(true).create(true).truncate(false).open(part);
+                let file = opened.with_context(|| format!("cannot write {}", part.display()))?;
+                match file.try_lock() {
+                    Ok(()) => {}
+                    Err(TryLockError::WouldBlock) => {
+                        return Err(anyhow!("another export writes {} at this moment", part.display()));
+                    }
+                    Err(TryLockError::Error(error)) => {
+                        return Err(error).with_context(|| format!("cannot lock {}", part.display()));
+                    }
+                }
+                file.set_len(0).with_context(|| format!("cannot write {}", part.display()))?;
+                To::File(file)
+            }
+        };
+        Ok(Sink { to, written: Arc::default(), unread: Arc::default() })
+    }
+
+    /// Makes what was written durable, and gives it its name.
+    pub(super) fn finish(&self, sink: Sink) -> anyhow::Result<()> {
+        let (Self::File { path, part, existing }, To::File(file)) = (self, sink.to) else { return Ok(()) };
+        file.sync_all().with_context(|| format!("cannot sync {}", part.display()))?;
+        match existing {
+            Existing::Replaced => std::fs::rename(part, path),
+            Existing::Kept => without_replacing(part, path),
+        }
+        .map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => anyhow!("{}: all of it is in {}", there(path), part.display()),
+            _ => anyhow!(error).context(format!("cannot give {} its name", part.display())),
+        })?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let synced = File::open(folder).and_then(|folder| folder.sync_all());
+        synced.with_context(|| format!("cannot sync {}", folder.display()))
+    }
+}
+
+fn there(path: &Path) -> String {
+    format!("{} is there already: choose another name, or write over it with --overwrite", path.display())
+}
+
+/// A file that came meanwhile is not written over either, where the file system can tell.
+fn without_replacing(part: &Path, path: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    match renameat_with(CWD, part, CWD, path, RenameFlags::NOREPLACE) {
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => std::fs::rename(part, path),
+        done => Ok(done?),
+    }
+}
+
+enum To {
+    Output,
+    File(File),
+}
+
+/// What an export is written to.
+pub(super) struct Sink {
+    to: To,
+    written: Arc<AtomicU64>,
+    unread: Arc<AtomicBool>,
+}
+
+/// How much was written, while it is.
+#[derive(Clone)]
+pub(super) struct Written {
+    bytes: Arc<AtomicU64>,
+    unread: Arc<AtomicBool>,
+}
+
+impl Written {
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether nobody reads what is written: then all is done.
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        let unread = self.unread.load(Ordering::Relaxed);
+        ensure!(!unread, PrintError::from(io::Error::from(ErrorKind::BrokenPipe)));
+        Ok(())
+    }
+}
+
+impl Sink {
+    pub(super) fn written(&self) -> Written {
+        Written { bytes: self.written.clone(), unread: self.unread.clone() }
+    }
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = match &mut self.to {
+            To::File(file) => file.write(bytes),
+            To::Output => io::stdout().lock().write(bytes),
+        };
+        if written.as_ref().is_err_and(|error| error.kind() == ErrorKind::BrokenPipe) {
+            self.unread.store(true, Ordering::Relaxed);
+        }
+        if let Ok(count) = &written {
+            self.written.fetch_add(*count as u64, Ordering::Relaxed);
+        }
+        written
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match &mut self.to {
+            To::File(file) => file.flush(),
+            To::Output => io::stdout().lock().flush(),
+        }
+    }
+}
