@@ -51,6 +51,10 @@ check: tools ## Format, lints with warnings as errors, documentation, the rules 
 sim: tools ## The engine on a simulated disk, with faults and power cuts: 10,000 seeds (SEEDS=0..10000)
 	@SEEDS=$(or $(SEEDS),0..10000) cargo test --release --locked --quiet --workspace --test survives
 
+.PHONY: broken
+broken: tools ## One promise of the engine broken at a time: the simulation has to notice each (builds the engine apart, 5 minutes and more)
+	@tests/broken/run
+
 .PHONY: test-crash
 test-crash: build ## The real program killed and its power cut under load, ten times as often as in the tests (ROUNDS=200)
 	@ROUNDS=$(or $(ROUNDS),200) cargo test --release --locked --quiet --workspace --test crash --test power

@@ -189,7 +189,11 @@ fn a_backup_that_finds_no_room_leaves_the_one_before_and_nothing_of_itself() {
     let (Some(of_data), Some(of_copies)) = (SmallDisk::mount(&data, "16m"), SmallDisk::mount(&copies, "16m")) else {
         return skipped("a tmpfs cannot be mounted: only root may");
     };
-    let settings = [("CATCHMENT_INGEST__SEGMENT_BYTES", "1MiB"), ("CATCHMENT_SEAL__AGE_SECONDS", "1h")];
+    let settings = [
+        ("CATCHMENT_DATA__FREE_BYTES_MIN", "0"),
+        ("CATCHMENT_INGEST__SEGMENT_BYTES", "1MiB"),
+        ("CATCHMENT_SEAL__AGE_SECONDS", "1h"),
+    ];
     let collector = Collector::start_with(dir.path(), &settings);
     let token = collector.sensor("roof");
     let send = |n: u64| assert_eq!(collector.send(&token, format!("{{\"n\":{n}}}").as_bytes()).status, 200);

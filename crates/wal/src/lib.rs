@@ -14,7 +14,7 @@
 //! It does not know what a frame holds, it has no threads, and it does not compress. `docs/FORMAT.md` describes the bytes and
 //! what a start does after a crash at each point.
 //!
-//! Reading order: [`Disk`] the file system as the wal sees it, `format` the bytes, `scan` reading them, [`Wal`] writing them,
+//! Reading order: [`Disk`] the file system as the wal sees it, `format` the bytes, `scan` reading them, `tail` where they end, [`Wal`] writing them,
 //! `let_go` letting them go, `keys` the files that outlive trimmed segments, `copy` what a backup takes; [`look()`] at a wal without changing it, and [`repair()`] of a damaged one.
 
 mod copy;
@@ -27,6 +27,7 @@ mod log;
 mod look;
 mod repair;
 mod scan;
+mod tail;
 
 pub use copy::{Kept, Part, Parts, parts};
 pub use disk::{Disk, DiskFile, RealDisk};
