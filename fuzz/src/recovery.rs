@@ -217,6 +217,7 @@ fn crafted(steps: &mut Steps<'_>) {
 }
 
 fn put(disk: &SimDisk, path: &Path, content: &[u8]) {
+    disk.create_dir(dir()).expect("memory");
     let file = disk.create(path, 0).expect("memory");
     file.write_at(content, 0).and_then(|()| file.sync_data()).and_then(|()| disk.sync_dir(dir())).expect("memory");
 }

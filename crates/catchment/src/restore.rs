@@ -50,6 +50,8 @@ pub(crate) fn run(args: &RestoreArgs, environment: &Environment) -> anyhow::Resu
     let bytes: u64 = manifest.files.iter().map(|entry| entry.bytes).sum();
     checked(&args.dir, &manifest, bytes)?;
     let dir = DataDir::create(new)?;
+    // Once more: that took a while.
+    is_free(new)?;
     let marker = begin(&dir)?;
     copy(&args.dir, &dir, &manifest)?;
     // From here on it is whole.

@@ -42,7 +42,7 @@ impl Floor {
     fn free_bytes(&self) -> u64 {
         let now = self.began.elapsed().as_millis() as u64 + 1;
         let looked = self.looked_millis.load(Ordering::Relaxed);
-        if looked > 0 && now - looked < BELIEVED.as_millis() as u64 {
+        if looked > 0 && now.saturating_sub(looked) < BELIEVED.as_millis() as u64 {
             return self.free_bytes.load(Ordering::Relaxed);
         }
         // A disk of which nothing can be told is not what the floor is about.

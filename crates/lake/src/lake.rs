@@ -92,7 +92,7 @@ impl Lake {
         }
         let table = table::open_or_create(dir, schema).await?;
         // A commit that is seen may have been one whose end failed: what is believed has to outlive a power cut.
-        table::sync_log(dir).map_err(failed("sync"))?;
+        table::write_again(dir, table.version().unwrap_or(0)).map_err(failed("sync"))?;
         let snapshot = table::snapshot(&table, dir, wal, &rules).await?;
         let tombstones = table::tombstones(&table).await?;
         let dead = DeadFiles::default();
@@ -288,7 +288,8 @@ impl Lake {
             return Ok(());
         }
         let path = || format!("{}/_delta_log", self.shared.dir.display());
-        table::sync_log(&self.shared.dir).map_err(|source| LakeError::File { path: path(), source })
+        table::write_again(&self.shared.dir, table.version().unwrap_or(0))
+            .map_err(|source| LakeError::File { path: path(), source })
     }
 
     /// The lake as the table has it: a commit may be in whose end was an error.

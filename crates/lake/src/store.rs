@@ -135,7 +135,13 @@ pub(crate) fn create_durable(folder: &FsPath) -> io::Result<()> {
     for folder in new.iter().rev() {
         match fs::create_dir(folder) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
-            _ => File::open(folder.parent().ok_or(io::ErrorKind::InvalidInput)?)?.sync_all()?,
+            _ => {}
+        }
+        let named = File::open(folder.parent().ok_or(io::ErrorKind::InvalidInput)?).and_then(|above| above.sync_all());
+        if let Err(error) = named {
+            // A name whose sync failed is never durable: the next try makes it anew.
+            drop(fs::remove_dir(folder));
+            return Err(error);
         }
         durable.insert(folder.to_path_buf());
     }

@@ -3,7 +3,7 @@
 use crate::error::{LakeError, OpenError};
 use crate::snapshot::{LakeFile, Snapshot};
 use crate::stats::{FileStats, STATS_COLUMNS};
-use crate::store::DurableStore;
+use crate::store::{DurableStore, Staged};
 use arrow::datatypes::{DataType as ArrowType, SchemaRef};
 use deltalake_core::kernel::{Action, DataType, MetadataExt, PrimitiveType, StructField, StructType};
 use deltalake_core::logstore::LogStoreRef;
@@ -146,9 +146,21 @@ pub(crate) async fn transaction(table: &DeltaTable, name: impl ToString + Send) 
     Ok(version.and_then(|v| u64::try_from(v).ok()).unwrap_or(0))
 }
 
-/// Makes the commits that are seen durable.
-pub(crate) fn sync_log(dir: &Path) -> std::io::Result<()> {
-    std::fs::File::open(dir.join("_delta_log"))?.sync_all()
+/// A number that nothing else is staged with.
+const AGAIN: u64 = u64::MAX;
+
+/// Makes the newest commit durable, whatever became of its syncs: it is written once more, under its name. After a sync of the folder that failed the
+/// name may be in memory alone, for good.
+pub(crate) fn write_again(dir: &Path, version: u64) -> std::io::Result<()> {
+    let commit = dir.join(format!("_delta_log/{version:020}.json"));
+    let bytes = match std::fs::read(&commit) {
+        // A checkpoint has taken its place, which was written later.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        read => read?,
+    };
+    let mut staged = Staged::create(&commit, AGAIN)?;
+    std::io::Write::write_all(&mut staged, &bytes)?;
+    staged.place(|staged, place| std::fs::rename(staged, place)).map(drop)
 }
 
 /// The version that the last checkpoint of the table in `dir` is of; 0 when there is none.

@@ -28,6 +28,9 @@ pub struct Erasures {
     registry: Registry,
     rejected: Rejected,
     backups: Backups,
+    /// The last position when the collector started, and when that was.
+    last_at_start: u64,
+    since_micros: i64,
     metrics: ErasureMetrics,
 }
 
@@ -40,7 +43,9 @@ impl Erasures {
         backups: Backups,
         metrics: &crate::ServerMetrics,
     ) -> Self {
-        Self { asked: Arc::default(), engine, registry, rejected, backups, metrics: metrics.erasures.clone() }
+        let (last_at_start, since_micros) = (engine.last_position(), crate::clock::now_micros());
+        let (asked, metrics) = (Arc::default(), metrics.erasures.clone());
+        Self { asked, engine, registry, rejected, backups, last_at_start, since_micros, metrics }
     }
 
     /// Tells that there is something to do.
@@ -107,7 +112,10 @@ impl Erasures {
     async fn erase(&self, erasure: &Erasure) -> Result<(), Box<dyn Error + Send + Sync>> {
         // What is held for a backup would outlive its erasing there.
         let _no_backup = self.backups.none().await?;
-        let erasing = Erasing { sensor: erasure.sensor.clone(), until: erasure.until.position };
+        // One that a restored registry has may name positions that are given only now: those events are others.
+        let is_of_before = erasure.requested_at < self.since_micros;
+        let until = erasure.until.position.min(if is_of_before { self.last_at_start } else { u64::MAX });
+        let erasing = Erasing { sensor: erasure.sensor.clone(), until };
         let erased = self.engine.erase(&erasing, without_texts).await;
         // Whatever became of the accepted ones.
         let rejected = self.erase_rejected(erasure).await;

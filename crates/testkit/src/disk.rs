@@ -58,6 +58,8 @@ pub(crate) struct State {
     operations: u64,
     power_cut_at: Option<u64>,
     off: bool,
+    /// A sync of a folder failed: as file systems with a journal do, it takes no change any more until it is mounted anew.
+    read_only: bool,
 }
 
 /// The disk. Clones are the same disk.
@@ -102,7 +104,8 @@ impl SimDisk {
     pub fn after_kill(&self) -> Self {
         let mut state = self.state();
         state.off = true;
-        Self { state: Arc::new(Mutex::new(State { tree: state.tree.clone(), ..State::default() })) }
+        let (tree, read_only) = (state.tree.clone(), state.read_only);
+        Self { state: Arc::new(Mutex::new(State { tree, read_only, ..State::default() })) }
     }
 
     /// The power goes at this operation, counted from the disk's first: it and all that follow fail.
@@ -110,9 +113,10 @@ impl SimDisk {
         self.state().power_cut_at = Some(operation);
     }
 
-    /// Whether the power has gone.
-    pub fn is_off(&self) -> bool {
-        self.state().off
+    /// Whether it takes no changes any more: the power has gone, or a sync of a folder failed.
+    pub fn is_dead(&self) -> bool {
+        let state = self.state();
+        state.off || state.read_only
     }
 
     /// Operations so far: each write, new length, new name, removal and sync is one.
@@ -171,7 +175,7 @@ impl SimDisk {
         let inode = state.find(path).expect("a file to damage");
         let file = state.tree.file_mut(inode).expect("a file to damage");
         change(&mut file.seen);
-        file.sync();
+        file.settle();
     }
 
     /// The paths of all files, from the root.
@@ -204,6 +208,9 @@ impl State {
     fn operate(&mut self) -> io::Result<()> {
         self.off |= self.power_cut_at.is_some_and(|at| self.operations >= at);
         self.powered()?;
+        if self.read_only {
+            return Err(io::Error::from_raw_os_error(rustix::io::Errno::ROFS.raw_os_error()));
+        }
         self.operations += 1;
         Ok(())
     }
@@ -323,11 +330,16 @@ impl State {
     pub(crate) fn sync_folder(&mut self, inode: Inode) -> io::Result<()> {
         self.operate()?;
         self.syncs += 1;
-        if let Some(fault) = take(&mut self.sync_fault) {
-            return Err(fault.error());
-        }
-        if self.lie != Some(Lie::Folders) {
-            self.tree.folder_mut(inode).ok_or(io::ErrorKind::NotADirectory)?.sync();
+        let (fault, lie) = (take(&mut self.sync_fault), self.lie == Some(Lie::Folders));
+        let folder = self.tree.folder_mut(inode).ok_or(io::ErrorKind::NotADirectory)?;
+        match fault {
+            Some(fault) => {
+                folder.forget();
+                self.read_only = true;
+                return Err(fault.error());
+            }
+            None if !lie => folder.sync(),
+            None => {}
         }
         Ok(())
     }

@@ -169,12 +169,19 @@ impl FileNode {
     }
 
     pub(crate) fn sync(&mut self) {
-        self.stable.clone_from(&self.seen);
-        self.unsynced.clear();
+        for change in self.unsynced.drain(..) {
+            change.apply(&mut self.stable);
+        }
     }
 
     /// A sync failed: what was not synced is seen until the power goes, and never gets to stable storage.
     pub(crate) fn forget(&mut self) {
+        self.unsynced.clear();
+    }
+
+    /// Its bytes as they are, durably.
+    pub(crate) fn settle(&mut self) {
+        self.stable.clone_from(&self.seen);
         self.unsynced.clear();
     }
 }
@@ -186,7 +193,13 @@ impl FolderNode {
     }
 
     pub(crate) fn sync(&mut self) {
-        self.stable.clone_from(&self.seen);
+        for naming in self.unsynced.drain(..) {
+            naming.apply(&mut self.stable);
+        }
+    }
+
+    /// As of a file.
+    pub(crate) fn forget(&mut self) {
         self.unsynced.clear();
     }
 }
@@ -205,6 +218,13 @@ impl Naming {
 }
 
 impl Change {
+    fn apply(&self, content: &mut Vec<u8>) {
+        match self {
+            Self::Write(offset, bytes) => put(content, *offset, bytes),
+            Self::Length(bytes) => content.resize(*bytes as usize, 0),
+        }
+    }
+
     fn apply_in_part(&self, content: &mut Vec<u8>, random: &mut Random) {
         match self {
             Self::Write(offset, bytes) => {

@@ -153,7 +153,11 @@ impl<D: Disk> Wal<D> {
         // On a full disk the wal opens to be read; the first append that finds space makes the segment.
         let active = match new_segment(&disk, dir, header, options.segment_bytes) {
             Ok(active) => Some(active),
-            Err(error) if is_full(&error) => None,
+            Err(error) if is_full(&error) => {
+                // What there was room for is for others.
+                drop(disk.remove(&staged(&dir.join(name_of(found.next_position)))));
+                None
+            }
             Err(error) => return Err(io_error("create a segment in", dir)(error)),
         };
         let mut key_files: Vec<(u64, u64)> = names.iter().filter_map(|n| keys::range(n)).collect();

@@ -403,7 +403,8 @@ impl Survey {
         };
         let first = self.next.unwrap_or(1);
         let damage = &mut self.segments[segment].damage[at];
-        damage.lost = Some((first, (first + damage.bytes - 1).max(known)));
+        let last = first.saturating_add(damage.bytes).saturating_sub(1).min(POSITION_MAX);
+        damage.lost = Some((first, last.max(known)));
     }
 }
 

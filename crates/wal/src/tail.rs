@@ -66,12 +66,12 @@ pub(crate) fn write_again<D: Disk>(disk: &D, path: &Path, frame: Range<u64>) -> 
         let file = disk.open(path)?;
         let mut bytes = vec![0; (frame.end - frame.start) as usize];
         let read = file.read_at(&mut bytes, frame.start)?;
-        file.write_at(&bytes[..read], frame.start)?;
+        match file.write_at(&bytes[..read], frame.start) {
+            // A file system that never writes in place has no room for it: what was not tried to be synced is.
+            Err(error) if is_full(&error) => {}
+            written => written?,
+        }
         file.sync_data()
     };
-    match again() {
-        // A file system that never writes in place has no room for it; the disk is as good or bad as it was.
-        Err(error) if is_full(&error) => Ok(()),
-        done => done.map_err(io_error("write", path)),
-    }
+    again().map_err(io_error("write", path))
 }

@@ -336,7 +336,7 @@ fn positions_that_no_event_can_have_are_corruption() {
     let last = i64::MAX as u64;
     assert_eq!(opened(last, last, 1, 1).expect("the last there is"), (1, last));
     for (first, frame, events) in
-        [(0, 0, 1), (0, 1, 1), (last, last, 2), (last + 1, last + 1, 1), (u64::MAX, u64::MAX, 1)]
+        [(0, 0, 0), (0, 0, 1), (0, 1, 1), (last, last, 2), (last + 1, last + 1, 1), (u64::MAX, u64::MAX, 1)]
     {
         let error = opened(first, frame, events, 1);
         assert!(matches!(error, Err(OpenError::Corrupt { .. })), "{first}, {frame}, {events}: {error:?}");

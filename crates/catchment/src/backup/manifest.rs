@@ -147,7 +147,7 @@ impl Entry {
 }
 
 /// Whether a path leads to somewhere below, whatever it is joined to.
-fn is_below(path: &str) -> bool {
+pub(crate) fn is_below(path: &str) -> bool {
     !path.is_empty() && Path::new(path).components().all(|part| matches!(part, Component::Normal(_)))
 }
 

@@ -1,6 +1,6 @@
 //! What is copied: of a running collector what it holds for it, of a stopped one the data folder itself, whose lock is taken meanwhile.
 
-use super::manifest::files_below;
+use super::manifest::{files_below, is_below};
 use super::target::Wanted;
 use crate::client::{Client, Server};
 use crate::data_dir::{DataDir, OF_PACKAGE};
@@ -132,6 +132,7 @@ fn held_by_collector(client: Box<Client>, dir: &DataDir) -> anyhow::Result<Sourc
     let Answer { id, folder, held_seconds, about } = answer.json().context("the answer is not understood")?;
     let every = Duration::from_secs(held_seconds / 6).max(Duration::from_secs(1));
     let held = Held::ByCollector { client, id, every };
+    ensure!(is_below(&folder), "the collector names a folder that is not its own: {folder}");
     let root = dir.path().join(folder);
     let wal: Vec<_> = about.wal.iter().map(|file| (format!("wal/{}", file.name), file.bytes)).collect();
     let listed = files_below(&root).with_context(|| {
@@ -144,6 +145,7 @@ fn held_by_collector(client: Box<Client>, dir: &DataDir) -> anyhow::Result<Sourc
         let wal = wal.into_iter().map(|(path, bytes)| (path, Some(bytes)));
         let files: Vec<_> =
             wal.chain(others).map(|(path, bytes)| Wanted { source: root.join(&path), path, bytes }).collect();
+        ensure!(files.iter().all(|file| is_below(&file.path)), "the collector names files that are not its own");
         ensure!(files.iter().any(|file| file.path == REGISTRY), "{} is not what is held", root.display());
         Ok(files)
     });

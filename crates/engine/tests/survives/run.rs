@@ -55,6 +55,9 @@ impl Run {
                 End::Closed | End::Killed => disk.after_kill(),
             };
         }
+        if disk.is_dead() {
+            disk = disk.after_power_cut(self.random.number());
+        }
         let place = folder.path().join("last");
         std::fs::create_dir(&place).map_err(|e| e.to_string())?;
         let life = Life::begin(&disk, &place).map_err(|e| format!("it does not start: {e}"))?;
@@ -65,7 +68,7 @@ impl Run {
 
     fn life(&mut self, disk: &SimDisk, place: &Path) -> Result<End, String> {
         let end = *self.pick(&[End::PowerCut, End::PowerCut, End::PowerCut, End::Killed, End::Closed]);
-        if end == End::PowerCut {
+        if end != End::Closed {
             // Also in the middle of a start.
             disk.cut_power_at(disk.operations() + self.random.below(400));
         }
@@ -74,7 +77,7 @@ impl Run {
                 self.tell(disk, format_args!("started, last position {}", life.engine.last_position()));
                 life
             }
-            Err(_) if disk.is_off() => return Ok(End::PowerCut),
+            Err(_) if disk.is_dead() => return Ok(end),
             Err(error) => return Err(format!("it does not start: {error}")),
         };
         let lived = self.live(disk, &life, end);
@@ -85,17 +88,17 @@ impl Run {
     fn live(&mut self, disk: &SimDisk, life: &Life, end: End) -> Result<End, String> {
         self.look_unless_off(disk, life, When::Started)?;
         for _ in 0..4 + self.random.below(20) {
-            if disk.is_off() || life.engine.status().poisoned().is_some() {
+            if disk.is_dead() || life.engine.status().poisoned().is_some() {
                 break;
             }
             self.step(disk, life)?;
         }
         disk.heal();
         self.look_unless_off(disk, life, When::Running)?;
-        if end == End::Closed && !disk.is_off() && life.engine.status().poisoned().is_none() {
+        if end == End::Closed && !disk.is_dead() && life.engine.status().poisoned().is_none() {
             life.runtime.block_on(life.engine.close()).map_err(|e| format!("it does not close: {e}"))?;
         }
-        Ok(if disk.is_off() { End::PowerCut } else { end })
+        Ok(end)
     }
 
     fn step(&mut self, disk: &SimDisk, life: &Life) -> Result<(), String> {
@@ -151,7 +154,7 @@ impl Run {
         match outcome {
             Ok(outcome) if outcome.duplicates == 1 && outcome.accepted == 0 => Ok(()),
             Ok(outcome) => Err(format!("sent again, it is no duplicate: {event:?}, {outcome:?}")),
-            Err(_) if disk.is_off() || life.engine.status().poisoned().is_some() => Ok(()),
+            Err(_) if disk.is_dead() || life.engine.status().poisoned().is_some() => Ok(()),
             Err(error) => Err(format!("sent again, a duplicate is refused: {error}")),
         }
     }
@@ -172,13 +175,17 @@ impl Run {
 
     fn look_unless_off(&mut self, disk: &SimDisk, life: &Life, when: When) -> Result<(), String> {
         match self.look(life, when) {
-            Err(_) if disk.is_off() => Ok(()),
+            Err(_) if disk.is_dead() => Ok(()),
             looked => looked,
         }
     }
 
     fn look(&mut self, life: &Life, when: When) -> Result<(), String> {
         let rows = life.rows()?;
+        let lost = life.engine.view().lake.lost_rows;
+        if lost > 0 {
+            return Err(format!("{lost} positions count as lost"));
+        }
         self.oracle.check(&rows, when)?;
         if life.engine.last_position() < self.oracle.last_position {
             return Err(format!(

@@ -131,6 +131,9 @@ impl Importing {
 
     /// Looks up what is stored already, and notes in the registry what will be.
     async fn prepare(&self) -> Result<Known, Problem> {
+        if let Some(reason) = self.app.shared.engine.storage_full() {
+            return Err(ingest::not_stored(engine::AcceptError::StorageFull { reason }));
+        }
         let known = self.known().await?;
         let new = self.batch.identities().zip(&known.stays).filter(|(_, stays)| **stays);
         let sensors: BTreeSet<&str> = new.map(|((.., sensor), _)| sensor).collect();
