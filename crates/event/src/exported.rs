@@ -49,6 +49,9 @@ const DATA: usize = 10;
 const TEXT: usize = 11;
 const BASE64: usize = 12;
 
+/// So begin ids of the collector's own events, of which there are those of its requests.
+const OWN_PREFIX: &str = "catchment.";
+const OWN_REQUESTS: &str = "catchment.requests";
 /// Ids of sensors are no longer.
 const SENSOR_BYTES_MAX: usize = 128;
 /// A time of receipt is a day of the table: not before 1970.
@@ -121,10 +124,14 @@ impl Reader<'_> {
             return Err(refusal(Code::InvalidId, Some("/id"), "the id is empty"));
         }
         let is_plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-');
-        if !(1..=SENSOR_BYTES_MAX).contains(&sensor.len()) || !sensor.bytes().all(is_plain) {
+        let is_id = (1..=SENSOR_BYTES_MAX).contains(&sensor.len())
+            && sensor.bytes().all(is_plain)
+            && sensor.bytes().any(|byte| byte.is_ascii_alphanumeric())
+            && !(sensor.starts_with('-') || sensor.ends_with('-'));
+        if !is_id || (sensor.starts_with(OWN_PREFIX) && sensor != OWN_REQUESTS) {
             return Err(Line::refused(
                 SENSOR,
-                "is no id of a sensor: it has 1 to 128 of a-z, 0-9, dot, underscore, hyphen",
+                "is no id of a sensor: it has 1 to 128 of a-z, 0-9, dot, underscore, hyphen, a letter or digit, no hyphen at its ends, and does not begin with catchment.",
             ));
         }
         let (event_type, subject) = (line.given(TYPE)?, line.text(SUBJECT)?);

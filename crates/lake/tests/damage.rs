@@ -127,6 +127,18 @@ async fn a_flipped_bit_of_the_log_of_the_table_is_an_error_or_changes_nothing_th
 }
 
 #[tokio::test]
+async fn an_emptied_commit_is_an_error_that_names_it_and_not_a_table_without_its_events() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let lake = open(dir.path()).await;
+    seal(&lake, 1, 10).await;
+    drop(lake);
+    let commit = dir.path().join("_delta_log/00000000000000000001.json");
+    File::options().write(true).truncate(true).open(&commit).expect("a commit");
+    let told = lake::look(dir.path()).await.expect_err("it is damaged").to_string();
+    assert!(told.contains("00000000000000000001.json") && told.contains("never empty"), "{told}");
+}
+
+#[tokio::test]
 async fn a_file_without_checksums_is_read_as_it_is() {
     let dir = tempfile::tempdir().expect("a folder");
     let lake = open(dir.path()).await;

@@ -5,6 +5,7 @@ use nowwhat::cli::{PrintError, Usage};
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -49,7 +50,10 @@ impl Target {
         let to = match self {
             Self::Output => To::Output,
             Self::File { part, .. } => {
-                let opened = OpenOptions::new().write(true).create(true).truncate(false).open(part);
+                // A link there may lead to a file that is not ours.
+                let no_link = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+                let opened =
+                    OpenOptions::new().write(true).create(true).truncate(false).custom_flags(no_link).open(part);
                 let file = opened.with_context(|| format!("cannot write {}", part.display()))?;
                 match file.try_lock() {
                     Ok(()) => {}
