@@ -168,9 +168,18 @@ pub(crate) fn write_again(dir: &Path, version: u64) -> std::io::Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         read => read?,
     };
-    let mut staged = Staged::create(&commit, AGAIN)?;
-    std::io::Write::write_all(&mut staged, &bytes)?;
-    staged.place(|staged, place| std::fs::rename(staged, place)).map(drop)
+    let again = || {
+        let mut staged = Staged::create(&commit, AGAIN)?;
+        std::io::Write::write_all(&mut staged, &bytes)?;
+        staged.place(|staged, place| std::fs::rename(staged, place)).map(drop)
+    };
+    match again() {
+        // On a full disk there is still much to read: what was not tried to be synced is.
+        Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+            std::fs::File::open(dir.join("_delta_log"))?.sync_all()
+        }
+        done => done,
+    }
 }
 
 /// The version that the last checkpoint of the table in `dir` is of; 0 when there is none.
