@@ -172,7 +172,7 @@ impl FrameHeader {
 
     /// The position after this frame.
     pub(crate) fn next_position(&self) -> u64 {
-        self.first_position + u64::from(self.event_count)
+        self.first_position.saturating_add(u64::from(self.event_count))
     }
 }
 

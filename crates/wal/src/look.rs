@@ -149,7 +149,7 @@ impl Look {
             is_before &= first_damage.is_none();
         }
         for (first, last) in self.lost() {
-            saved.lost_events_max += last - first + 1;
+            saved.lost_events_max = saved.lost_events_max.saturating_add(last.saturating_sub(first).saturating_add(1));
             saved.lost = Some(saved.lost.map_or((first, last), |(a, b)| (a.min(first), b.max(last))));
         }
         saved
@@ -358,7 +358,9 @@ impl Survey {
                 let (bytes, flaw) = (header.frame_bytes(), flaw(event_count));
                 segment.frames.push(FrameLook { offset, bytes, first_position, event_count, flaw });
             }
-            Kind::Lost if event_count > 0 => segment.lost.push((first_position, header.next_position() - 1)),
+            Kind::Lost if event_count > 0 => {
+                segment.lost.push((first_position, header.next_position().saturating_sub(1)))
+            }
             Kind::Lost | Kind::End => {}
         }
     }
@@ -368,11 +370,11 @@ impl Survey {
         let next = self.next.unwrap_or(position);
         let pending = self.pending.take();
         if position > next {
-            let lost = Some((next, position - 1));
+            let lost = Some((next, position.saturating_sub(1)));
             match pending {
                 Some((segment, at)) => self.segments[segment].damage[at].lost = lost,
                 None => {
-                    let what = format!("positions {next} to {} are missing before it", position - 1);
+                    let what = format!("positions {next} to {} are missing before it", position.saturating_sub(1));
                     self.current().damage.push(Damage { offset, bytes: 0, what, lost });
                 }
             }
@@ -404,7 +406,7 @@ impl Survey {
         let first = self.next.unwrap_or(1);
         let damage = &mut self.segments[segment].damage[at];
         let last = first.saturating_add(damage.bytes).saturating_sub(1).min(POSITION_MAX);
-        damage.lost = Some((first, last.max(known)));
+        damage.lost = Some((first, last.max(known).max(first)));
     }
 }
 

@@ -167,7 +167,8 @@ impl<D: Disk> Repair<'_, D> {
                 Piece::Lost(first, last) => {
                     let mut first_position = first;
                     while first_position <= last {
-                        let event_count = u32::try_from(last - first_position + 1).unwrap_or(u32::MAX);
+                        let event_count =
+                            u32::try_from(last.saturating_sub(first_position).saturating_add(1)).unwrap_or(u32::MAX);
                         let lost = FrameHeader { kind: Kind::Lost, first_position, event_count, payload_bytes: 0 };
                         lost.encode(header.seed(), &[], &mut bytes);
                         write(&bytes)?;
