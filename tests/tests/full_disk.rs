@@ -5,6 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use tests::{Collector, catchment_with, skipped};
 
+/// Events are taken until nothing is free, and nothing is sealed meanwhile.
+const UNTIL_FULL: [(&str, &str); 3] = [
+    ("CATCHMENT_DATA__FREE_BYTES_MIN", "0"),
+    ("CATCHMENT_INGEST__SEGMENT_BYTES", "1MiB"),
+    ("CATCHMENT_SEAL__AGE_SECONDS", "1h"),
+];
+
 /// A small disk of its own, gone with the test.
 struct SmallDisk<'a>(&'a Path);
 
@@ -44,12 +51,7 @@ fn on_a_full_disk_senders_are_told_reading_and_starting_go_on_and_room_is_notice
     let Some(disk) = SmallDisk::mount(&data, "16m") else {
         return skipped("a tmpfs cannot be mounted: only root may");
     };
-    let settings = [
-        ("CATCHMENT_DATA__FREE_BYTES_MIN", "0"),
-        ("CATCHMENT_INGEST__SEGMENT_BYTES", "1MiB"),
-        ("CATCHMENT_SEAL__AGE_SECONDS", "1h"),
-    ];
-    let collector = Collector::start_with(dir.path(), &settings);
+    let collector = Collector::start_with(dir.path(), &UNTIL_FULL);
     let token = collector.sensor("roof");
     assert_eq!(collector.send(&token, b"{\"n\":1}\n").json()["accepted"], 1);
     let filler = disk.fill(0);
@@ -76,7 +78,7 @@ fn on_a_full_disk_senders_are_told_reading_and_starting_go_on_and_room_is_notice
     collector.kill();
 
     // A start on the full disk: what is there can be read.
-    let collector = Collector::start_with(dir.path(), &settings);
+    let collector = Collector::start_with(dir.path(), &UNTIL_FULL);
     assert_eq!(collector.rows("SELECT count(*) FROM events"), [[json!(accepted)]]);
     std::fs::remove_file(&filler).expect("removed");
     collector.wait_for("room", |c| c.send(&token, b"{\"n\":2}\n").status == 200);
@@ -126,12 +128,7 @@ fn of_a_batch_with_many_rejected_events_all_are_kept_or_none_and_each_is_counted
     let Some(disk) = SmallDisk::mount(&data, "64m") else {
         return skipped("a tmpfs cannot be mounted: only root may");
     };
-    let settings = [
-        ("CATCHMENT_DATA__FREE_BYTES_MIN", "0"),
-        ("CATCHMENT_INGEST__SEGMENT_BYTES", "1MiB"),
-        ("CATCHMENT_SEAL__AGE_SECONDS", "1h"),
-    ];
-    let collector = Collector::start_with(dir.path(), &settings);
+    let collector = Collector::start_with(dir.path(), &UNTIL_FULL);
     let token = collector.sensor("roof");
     let count = || collector.rows("SELECT count(*) FROM rejected")[0][0].clone();
     let bad = format!("[\"{}\"]\n", "x".repeat(1500)).repeat(6000);
@@ -189,12 +186,7 @@ fn a_backup_that_finds_no_room_leaves_the_one_before_and_nothing_of_itself() {
     let (Some(of_data), Some(of_copies)) = (SmallDisk::mount(&data, "16m"), SmallDisk::mount(&copies, "16m")) else {
         return skipped("a tmpfs cannot be mounted: only root may");
     };
-    let settings = [
-        ("CATCHMENT_DATA__FREE_BYTES_MIN", "0"),
-        ("CATCHMENT_INGEST__SEGMENT_BYTES", "1MiB"),
-        ("CATCHMENT_SEAL__AGE_SECONDS", "1h"),
-    ];
-    let collector = Collector::start_with(dir.path(), &settings);
+    let collector = Collector::start_with(dir.path(), &UNTIL_FULL);
     let token = collector.sensor("roof");
     let send = |n: u64| assert_eq!(collector.send(&token, format!("{{\"n\":{n}}}").as_bytes()).status, 200);
     let backup = || catchment_with(dir.path(), &["backup", "copies/roof", "--data-dir", "data"], b"", &[]);

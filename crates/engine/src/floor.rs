@@ -46,7 +46,7 @@ impl Floor {
             return self.free_bytes.load(Ordering::Relaxed);
         }
         // A disk of which nothing can be told is not what the floor is about.
-        let free = rustix::fs::statvfs(&self.dir).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        let free = lake::free_bytes(&self.dir).unwrap_or(u64::MAX);
         self.free_bytes.store(free, Ordering::Relaxed);
         self.looked_millis.store(now, Ordering::Relaxed);
         free

@@ -98,10 +98,18 @@ pub(crate) async fn at_lowest_priority<T: Send + 'static>(
     done.await.map_err(|_| LakeError::Interrupted)?
 }
 
+/// How many bytes are free on the disk of a folder, for this user.
+///
+/// # Errors
+/// As the operating system says.
+pub fn free_bytes(dir: &Path) -> std::io::Result<u64> {
+    let disk = rustix::fs::statvfs(dir)?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
 /// Whether the disk has so much room.
 pub(crate) fn room(dir: &Path, needed_bytes: u64) -> Result<(), LakeError> {
     let failed = |source: std::io::Error| LakeError::File { path: dir.display().to_string(), source };
-    let disk = rustix::fs::statvfs(dir).map_err(|e| failed(e.into()))?;
-    let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
+    let free_bytes = free_bytes(dir).map_err(failed)?;
     if free_bytes < needed_bytes { Err(LakeError::NoRoom { needed_bytes, free_bytes }) } else { Ok(()) }
 }

@@ -1,11 +1,9 @@
 //! What a copy of the lake takes: the data files of one version, and of the table's log what opening that version needs.
 
 use crate::error::LakeError;
-use crate::lake::Lake;
+use crate::lake::{Lake, away};
 use crate::snapshot::Snapshot;
 use crate::table;
-use deltalake_core::DeltaTable;
-use event::FieldRules;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -44,9 +42,7 @@ impl Copy {
 /// # Errors
 /// [`LakeError`]: there is no table, or one that cannot be read.
 pub async fn copy_of(dir: &Path, wal: Uuid) -> Result<Copy, LakeError> {
-    let mut table = DeltaTable::new(table::log_store(dir)?);
-    table.load().await?;
-    let snapshot = table::snapshot(&table, dir, wal, &FieldRules::default()).await?;
+    let snapshot = table::look_for(dir, wal).await?;
     let log = log_files(dir, snapshot.version).map_err(|error| unread(LOG, &error))?;
     Ok(Copy::of(&snapshot, log))
 }
@@ -77,11 +73,6 @@ impl Lake {
             .await??;
         Ok(copy)
     }
-}
-
-/// Away from the threads that others wait for.
-async fn away<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, LakeError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| LakeError::Interrupted)
 }
 
 fn link(from: &Path, path: &str, bytes: u64, to: &Path) -> Result<(), LakeError> {

@@ -220,7 +220,7 @@ impl Lake {
         work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
     ) -> Result<T, LakeError> {
         let failed = |source| LakeError::File { path: self.shared.dir.display().to_string(), source };
-        tokio::task::spawn_blocking(work).await.map_err(|_| LakeError::Interrupted)?.map_err(failed)
+        away(work).await?.map_err(failed)
     }
 
     /// The lake after the commit that `table` has made: what `next` makes of the lake before, when there was no other commit between.
@@ -247,7 +247,7 @@ impl Lake {
         let (wal, fields) = (self.shared.wal, self.snapshot().fields.clone());
         let may_grow = !self.shared.has_all_fields.load(Ordering::Relaxed);
         let work = move || encode_with_new(&batches, wal, range, (fields, may_grow));
-        let (encoded, fields) = tokio::task::spawn_blocking(work).await.map_err(|_| LakeError::Interrupted)??;
+        let (encoded, fields) = away(work).await??;
         let mut files = Vec::new();
         for Encoded { path, bytes, stats } in encoded {
             let size = bytes.len() as u64;
@@ -384,6 +384,11 @@ pub(crate) async fn commit(
     };
     table.state = Some(committed.snapshot());
     Ok(())
+}
+
+/// Away from the threads that others wait for.
+pub(crate) async fn away<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, LakeError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| LakeError::Interrupted)
 }
 
 pub(crate) fn now_millis() -> i64 {

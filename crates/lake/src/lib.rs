@@ -43,6 +43,7 @@ mod sums;
 mod table;
 
 pub use checked::{CheckedFile, CheckedStore, Reading};
+pub use compact::free_bytes;
 pub use copy::{Copy, copy_of};
 pub use erase::Erasing;
 pub use error::{LakeError, OpenError};

@@ -97,7 +97,7 @@ impl Staged {
         put(&self.staged, &self.place)?;
         // Of a link the other name goes before the folder is synced.
         drop(fs::remove_file(&self.staged));
-        File::open(self.place.parent().ok_or(io::ErrorKind::InvalidInput)?)?.sync_all()?;
+        sync_name(&self.place)?;
         Ok(self.file.metadata()?.len())
     }
 }
@@ -137,8 +137,7 @@ pub(crate) fn create_durable(folder: &FsPath) -> io::Result<()> {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
             _ => {}
         }
-        let named = File::open(folder.parent().ok_or(io::ErrorKind::InvalidInput)?).and_then(|above| above.sync_all());
-        if let Err(error) = named {
+        if let Err(error) = sync_name(folder) {
             // A name whose sync failed is never durable: the next try makes it anew.
             drop(fs::remove_dir(folder));
             return Err(error);
@@ -146,10 +145,15 @@ pub(crate) fn create_durable(folder: &FsPath) -> io::Result<()> {
         durable.insert(folder.to_path_buf());
     }
     if !durable.contains(folder) {
-        File::open(folder.parent().ok_or(io::ErrorKind::InvalidInput)?)?.sync_all()?;
+        sync_name(folder)?;
         durable.insert(folder.to_path_buf());
     }
     Ok(())
+}
+
+/// Syncs the name that something has in its folder.
+fn sync_name(place: &FsPath) -> io::Result<()> {
+    File::open(place.parent().ok_or(io::ErrorKind::InvalidInput)?)?.sync_all()
 }
 
 #[async_trait]

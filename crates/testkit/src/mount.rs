@@ -7,8 +7,8 @@ use crate::disk::{SimDisk, State, broken};
 use crate::tree::{Inode, Node};
 use fuser::{
     BackgroundSession, BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
-    INodeNo, KernelConfig, LockOwner, MountOption, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
+    INodeNo, LockOwner, MountOption, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -140,10 +140,6 @@ fn errno(error: &io::Error) -> Errno {
 }
 
 impl Filesystem for Served {
-    fn init(&mut self, _: &Request, _: &mut KernelConfig) -> io::Result<()> {
-        Ok(())
-    }
-
     fn lookup(&self, _: &Request, parent: INodeNo, named: &OsStr, reply: ReplyEntry) {
         let found = self.with(|state| {
             let folder = state.tree.folder(parent.0).ok_or(io::ErrorKind::NotADirectory)?;
