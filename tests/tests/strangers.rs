@@ -67,7 +67,7 @@ fn nobody_gets_a_token_who_listens_where_the_collector_was_before_it_was_killed(
     assert!(data.join("addresses.json").exists(), "it could not take its addresses away");
     let stranger = TcpListener::bind(url.trim_start_matches("http://")).expect("the port is free");
     stranger.set_nonblocking(true).expect("set");
-    sending.lines(1000);
+    sending.lines(999);
     let (code, told) = sending.end();
     assert!(code == Some(1) && told.contains("has ended") && told.contains("--from-line 1001"), "{told}");
     assert!(stranger.accept().is_err(), "nobody came");
@@ -102,7 +102,7 @@ fn a_collector_that_is_started_again_at_its_address_is_waited_for() {
     assert_eq!(collector.terminate(), 0);
     let holding = TcpListener::bind(address).expect("the port is free");
     holding.set_nonblocking(true).expect("set");
-    sending.lines(1000);
+    sending.lines(999);
     let told = sending.told();
     assert!(told.contains("has ended") && told.contains("looking for it, for at most 30 s"), "{told}");
     assert!(holding.accept().is_err(), "nothing was sent meanwhile");
@@ -124,7 +124,8 @@ fn a_batch_in_doubt_is_not_sent_again_once_its_key_may_be_forgotten() {
     // The next ones reach it, and have no answer.
     let pid = rustix::process::Pid::from_raw(collector.pid() as i32).expect("a process");
     rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("it is ours");
-    sending.lines(1000);
+    tests::wait_until("all of it stands still", || stands_still(collector.pid()));
+    sending.lines(999);
     let port: u16 = address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
     tests::wait_until("the batch is there", || waits_to_be_read(port));
     collector.kill();
@@ -136,6 +137,15 @@ fn a_batch_in_doubt_is_not_sent_again_once_its_key_may_be_forgotten() {
     let (code, told) = sending.end();
     assert_eq!(code, Some(1), "{told}");
     assert!(told.contains("lines 1001 to 2000 may be stored or not"), "{told}");
+}
+
+/// Whether every thread of this process is stopped: each one stops a moment after the signal.
+fn stands_still(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("Linux tells");
+    threads.map(|thread| std::fs::read_to_string(thread.expect("a thread").path().join("stat"))).all(|told| {
+        // Number, name in brackets, state.
+        told.is_ok_and(|told| told.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')))
+    })
 }
 
 /// Whether bytes wait at this port that its process has not read.
@@ -171,15 +181,16 @@ impl Drop for Ended {
 struct Sending(Child);
 
 impl Sending {
-    /// As the sensor `roof`, whose first 1,000 lines are stored and answered.
+    /// As the sensor `roof`, whose first 1,000 lines are stored and answered. It waits for 999 more.
     fn begun(dir: &Path, collector: &Collector) -> Self {
         assert_done(&catchment(dir, &["sensor", "add", "roof"], b""));
         let mut sending = Self::start(dir);
         sending.lines(1000);
         collector.wait_for("the first lines", |c| c.rows("SELECT count(*) FROM events") == [[serde_json::json!(1000)]]);
-        // They are seen before they are answered.
-        let log = || std::fs::read_to_string(dir.join("log")).expect("the log");
-        tests::wait_until("their answer", || log().contains("[200] POST /api/v1/events"));
+        // They are seen before they are answered, and the answer is logged before it is there: it has that once it reads on.
+        sending.lines(1);
+        let input = sending.0.stdin.as_ref().expect("piped");
+        tests::wait_until("their answer", || rustix::io::ioctl_fionread(input).expect("a pipe") == 0);
         sending
     }
 
