@@ -71,9 +71,10 @@ crate: tools ## Package nowwhat and compile it from its package, with nothing of
 	@cargo package --package nowwhat --locked --offline --allow-dirty --quiet --config profile.dev.debug=false --target-dir "$(TARGET)"
 
 .PHONY: generated
-generated: build ## Write what is generated: config/catchment.toml, docs/openapi.json, the tables in the docs, deploy/
+generated: build ## Write what is generated: config/catchment.toml, docs/openapi.json, tables in the docs, deploy/, the folder of a release in tests/golden
 	@"$(TARGET)/release/nowwhat" deploy
 	@UPDATE_GENERATED=1 cargo test --release --locked --quiet --workspace --bin catchment config::tests
+	@UPDATE_GENERATED=1 cargo test --release --locked --quiet --workspace --test golden the_folder_of_every_release
 
 .PHONY: plots
 plots: build ## Draw the panels of docs/DASHBOARDS.md again, from a real Prometheus: two minutes

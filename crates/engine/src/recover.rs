@@ -43,7 +43,10 @@ pub enum RecoverError {
         first: u64,
     },
     /// A frame whose checksum holds could not be read: it was written by a newer program.
-    #[error("the frame at position {position} cannot be read: {reason}")]
+    #[error(
+        "the group of the wal at position {position} cannot be read ({reason}): a newer program wrote it: install that version again, \
+         or restore a backup made before the upgrade"
+    )]
     Payload {
         /// First position of the frame.
         position: u64,
@@ -51,7 +54,10 @@ pub enum RecoverError {
         reason: String,
     },
     /// A file of keys whose checksum holds could not be read: it was written by a newer program.
-    #[error("the keys from position {position} on cannot be read by this program")]
+    #[error(
+        "the file of keys of the wal from position {position} on cannot be read: a newer program wrote it: install that version again, \
+         or restore a backup made before the upgrade"
+    )]
     Keys {
         /// First position of the file.
         position: u64,

@@ -27,6 +27,18 @@ pub enum OpenError {
         /// The first difference.
         difference: String,
     },
+    /// The table was written by a newer program, or brought to another protocol by another one.
+    #[error(
+        "{} has a format that this program does not know ({what}): a newer program wrote it: install that version again, or restore a \
+         backup made before the upgrade",
+        .path.display()
+    )]
+    Newer {
+        /// The folder.
+        path: PathBuf,
+        /// What is not known here.
+        what: String,
+    },
     /// The table cannot be read.
     #[error(transparent)]
     Table(#[from] LakeError),

@@ -23,6 +23,10 @@ pub(crate) const RECEIVED_DATE: &str = "received_date";
 /// The property of the table that names the columns with statistics.
 const STATS_PROPERTY: &str = "delta.dataSkippingStatsColumns";
 
+/// The versions of the Delta protocol that are written here.
+const READER_VERSION: i32 = 1;
+const WRITER_VERSION: i32 = 2;
+
 /// The table in `dir`, made when there is none.
 pub(crate) async fn open_or_create(dir: &Path, schema: &SchemaRef) -> Result<DeltaTable, OpenError> {
     let store = log_store(dir)?;
@@ -31,9 +35,26 @@ pub(crate) async fn open_or_create(dir: &Path, schema: &SchemaRef) -> Result<Del
         create(store.clone(), schema).await?;
     }
     let mut table = DeltaTable::new(store);
-    table.load().await.map_err(LakeError::from)?;
+    table.load().await.map_err(|error| match error {
+        DeltaTableError::KernelError(error) if error.to_string().starts_with("Unsupported") => {
+            OpenError::Newer { path: dir.to_path_buf(), what: error.to_string() }
+        }
+        error => LakeError::from(error).into(),
+    })?;
+    check_protocol(dir, &table)?;
     check_columns(dir, &table, schema)?;
     Ok(table)
+}
+
+/// Turns away a table whose protocol this program does not write, which the library would write to all the same.
+fn check_protocol(dir: &Path, table: &DeltaTable) -> Result<(), OpenError> {
+    let snapshot = table.snapshot().map_err(LakeError::from)?;
+    let (reader, writer) = (snapshot.protocol().min_reader_version(), snapshot.protocol().min_writer_version());
+    if reader > READER_VERSION || writer > WRITER_VERSION {
+        let what = format!("the table has version {reader} of the Delta protocol for readers, {writer} for writers");
+        return Err(OpenError::Newer { path: dir.to_path_buf(), what });
+    }
+    Ok(())
 }
 
 /// What lies in `dir`, for who only looks: a collector may write there meanwhile, and what it sealed last is not told.

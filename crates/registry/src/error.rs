@@ -31,7 +31,10 @@ pub enum OpenError {
         source: sqlx::Error,
     },
     /// The database was written by a newer program.
-    #[error("the registry {url} has schema version {found}, this program knows up to {known}: use the newer program")]
+    #[error(
+        "the registry {url} has format version {found}, and this program reads up to {known}: a newer program wrote it: install that \
+         version again, or restore a backup made before the upgrade"
+    )]
     Newer {
         /// Its URL.
         url: String,

@@ -61,10 +61,10 @@ pub enum OpenError {
         /// What the database said.
         source: sqlx::Error,
     },
-    /// The file was written by another program.
+    /// The file was written by a newer program.
     #[error(
-        "the table of rejected events {path} has version {found}, this program knows {VERSION}: use the program that wrote it, or \
-         move the file away"
+        "the table of rejected events {path} has format version {found}, and this program reads up to {VERSION}: a newer program wrote \
+         it: install that version again, or restore a backup made before the upgrade"
     )]
     Version {
         /// The file.

@@ -28,7 +28,11 @@ pub enum OpenError {
         saved: Option<Saved>,
     },
     /// The folder was written by another version of the format.
-    #[error("{} has wal format version {found}; this program reads version {known}: use the version of the program that wrote it", .file.display())]
+    #[error(
+        "{} has format version {found}, and this program reads up to {known}: a newer program wrote it: install that version again, or \
+         restore a backup made before the upgrade",
+        .file.display()
+    )]
     Version {
         /// The file.
         file: PathBuf,

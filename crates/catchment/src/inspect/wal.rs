@@ -38,7 +38,10 @@ pub(super) fn run(args: &WalArgs, environment: &Environment) -> anyhow::Result<(
     }
     let is_newer = look.segments.iter().all(|segment| segment.damage.is_empty());
     if is_newer && look.key_files.iter().all(|keys| keys.damage.is_none()) {
-        bail!("the wal has groups that this program cannot read: use the version of the program that wrote them");
+        bail!(
+            "the wal has groups that this program cannot read: a newer program wrote them: install that version again, or restore a \
+             backup made before the upgrade"
+        );
     }
     bail!(
         "the wal is damaged: stop the collector if one runs, and `catchment inspect repair` keeps what can be read and moves the \
