@@ -18,7 +18,8 @@ impl Row {
     fn ask(&self, collector: &Collector, token: &str) -> Answer {
         let path = self.path.replace("{id}", "nobody").replace("{file}", "start.js");
         let body: &[u8] = if ["POST", "PATCH"].contains(&self.method.as_str()) { b"{}" } else { b"" };
-        let headers = [("webhook-request-origin", "webhooks.example.com")];
+        // What is no position ends an answer that would go on for ever.
+        let headers = [("webhook-request-origin", "webhooks.example.com"), ("last-event-id", "none")];
         collector.ask((&self.method, &path), token, &headers, body)
     }
 

@@ -207,6 +207,20 @@ impl Client {
         self.ask(Method::GET, path, None)
     }
 
+    /// Gets a path with the found token; the answer, of whatever status, comes part by part.
+    pub(crate) fn begin(&self, path: &str, headers: &[(&str, &str)]) -> anyhow::Result<Arriving> {
+        let token = self.token()?;
+        self.still_there()?;
+        let request = Request::get(format!("{}{path}", self.url)).header("authorization", bearer(token.text()));
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        self.wait_for(self.http.begin(request.body(Bytes::new()).context("no request")?))
+    }
+
+    /// The whole of an answer that is no error.
+    pub(crate) fn whole(&self, arriving: Arriving) -> anyhow::Result<Answer> {
+        self.token()?.good(self.wait_for(arriving.whole(LIMITS.body_bytes_max))?)
+    }
+
     /// All of a list that comes in pages: `name` is its list, `next` what the next page is asked by, as in `next_before`.
     pub(crate) fn get_pages(&self, path: &str, name: &str, next: &str) -> anyhow::Result<Value> {
         let (mut all, mut from) = (Vec::new(), String::new());

@@ -29,6 +29,7 @@ mod sensor;
 mod serve;
 mod settings;
 mod table;
+mod tail;
 mod token;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -75,6 +76,8 @@ enum Command {
     },
     /// Ask a question in SQL.
     Query(ask::QueryArgs),
+    /// Show events as they come.
+    Tail(tail::TailArgs),
     /// Write events into a file, as lines of JSON, CSV or Parquet: for another collector, or a warehouse.
     Export(export::ExportArgs),
     /// Store the events of an export, with their sensors, ids and times; those that are there already are not stored twice.
@@ -136,6 +139,7 @@ fn main() -> ExitCode {
         Command::Send(args) => send::run(&args, &environment),
         Command::Rejected { command: RejectedCommand::Export(args) } => rejected::export(&args, &environment),
         Command::Query(args) => ask::run(&args, &environment),
+        Command::Tail(args) => tail::run(&args, &environment),
         Command::Export(args) => export::run(&args, &environment),
         Command::Import(args) => import::run(&args, &environment),
         Command::Config { command } => configuration(&command, &environment),

@@ -53,7 +53,7 @@ pub(crate) fn parts(settings: &Settings, foundation: &Foundation) -> Vec<Part> {
         part("remembered answers: window.answers_bytes_max", settings.window.answers_bytes_max.0),
         part("quotas and rates of sensors", server::QUOTAS_BYTES_MAX),
         part("remembered tokens, and who was seen", registry::REGISTRY_BYTES_MAX),
-        part("pages on their way to their readers", server::PAGES_BYTES_MAX),
+        part("pages and followed events on their way to their readers", server::PAGES_BYTES_MAX),
         part("requests that wait to be collected: request_log.waiting_bytes_max", collected_bytes(settings)),
         part("queries: query.memory_bytes_max", settings.query.memory_bytes_max.0),
         part("open connections: http.connections_max", foundation.http.connections_max as u64 * CONNECTION_BYTES),

@@ -115,7 +115,9 @@ async fn start(boot: &mut Boot) -> anyhow::Result<Router> {
     boot.task("erasures", erasures.clone().run());
     boot.task("sensors in the metrics", metrics.sensors.follow(registry.clone(), rejected.clone(), quotas.clone()));
     let (limits, metrics) = (server_limits(&settings, &foundation), metrics.server);
-    let app = App::new(Parts { engine, queries, registry, rejected, erasures, backups, quotas, metrics, limits });
+    let health = boot.health.clone();
+    let app =
+        App::new(Parts { engine, queries, registry, rejected, erasures, backups, quotas, health, metrics, limits });
     let addresses = publish(boot, &dir);
 
     log_bound(bound, &memory::parts(&settings, &foundation));

@@ -13,7 +13,7 @@ use arrow::record_batch::RecordBatch;
 use lake::{LiveChunk, Newest, Snapshot, View};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// Chunks grow to this many rows by merging; larger groups stay as they came.
 pub(crate) const CHUNK_ROWS: usize = 8192;
@@ -68,6 +68,8 @@ pub(crate) struct Live {
     pub(crate) grown: Notify,
     /// Told when a seal made room.
     pub(crate) room: Notify,
+    /// The last position that a View has.
+    visible: watch::Sender<u64>,
     /// A group waits for room: the next seal is due whatever the size and age of the rows.
     room_wanted: AtomicBool,
 }
@@ -87,6 +89,7 @@ impl Live {
             Self {
                 state: Mutex::new(state),
                 metrics,
+                visible: watch::Sender::new(sealing),
                 grown: Notify::new(),
                 room: Notify::new(),
                 room_wanted: AtomicBool::new(false),
@@ -97,6 +100,11 @@ impl Live {
     /// What a query sees: taken after an answer, it holds the answered events.
     pub(crate) fn view(&self) -> Arc<View> {
         self.lock().view.clone()
+    }
+
+    /// The last position that a View has, and when it grows.
+    pub(crate) fn visible(&self) -> watch::Receiver<u64> {
+        self.visible.subscribe()
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -171,6 +179,7 @@ impl Live {
         self.metrics.live_bytes.set(state.bytes as i64);
         if let Some(chunk) = state.chunks.last() {
             self.metrics.last_position.set(chunk.last as i64);
+            self.visible.send_replace(chunk.last);
         }
     }
 

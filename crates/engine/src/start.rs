@@ -321,6 +321,11 @@ impl Engine {
         self.shared.live.view()
     }
 
+    /// The last position that a query sees, and when it grows.
+    pub fn visible(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.shared.live.visible()
+    }
+
     /// Claims the key of a request whose head has come: what it was answered before, or the right to run.
     ///
     /// # Errors

@@ -123,6 +123,11 @@ impl Health {
         self.shared.stopping.cancel();
     }
 
+    /// Ends when the service is about to stop: for answers that would go on for ever.
+    pub fn until_stopping(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
+        self.shared.stopping.clone().cancelled_owned()
+    }
+
     pub(crate) fn is_stopping(&self) -> bool {
         self.shared.stopping.is_cancelled()
     }

@@ -2,15 +2,17 @@
 
 use crate::backups::Backups;
 use crate::erasures::Erasures;
+use crate::handlers::tail::TAILS_MAX;
 use crate::metrics::ServerMetrics;
 use crate::pages::PAGES_BYTES_MAX;
 use crate::quota::Quotas;
 use engine::{Admission, Engine};
+use nowwhat::health::Health;
 use query::Queries;
 use registry::Registry;
 use rejected::Rejected;
 use std::sync::Arc;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 /// What handlers work with. Cheap to clone.
 #[derive(Clone)]
@@ -20,6 +22,8 @@ pub struct App {
     pub(crate) pages: Admission,
     /// Held while events of an export are looked up and stored.
     pub(crate) importing: Arc<Mutex<()>>,
+    /// How many may still follow events.
+    pub(crate) tails: Arc<Semaphore>,
 }
 
 /// What it is put together from.
@@ -38,6 +42,8 @@ pub struct Parts {
     pub backups: Backups,
     /// How much a sensor may send.
     pub quotas: Quotas,
+    /// Whether the service goes on.
+    pub health: Health,
     /// What is counted here.
     pub metrics: ServerMetrics,
     /// The bounds.
@@ -60,6 +66,7 @@ pub struct Limits {
 impl App {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Self {
-        Self { shared: Arc::new(parts), pages: Admission::new(PAGES_BYTES_MAX), importing: Arc::default() }
+        let tails = Arc::new(Semaphore::new(TAILS_MAX));
+        Self { shared: Arc::new(parts), pages: Admission::new(PAGES_BYTES_MAX), importing: Arc::default(), tails }
     }
 }

@@ -44,6 +44,8 @@ acts! {
     SendEvents POST "/api/v1/events" Some(&[Sensor, SendOnly]);
     /// The events, a page at a time.
     ListEvents GET "/api/v1/events" Some(&[Reader, Admin]);
+    /// The events as they come.
+    TailEvents GET "/api/v1/events/tail" Some(&[Reader, Admin]);
     /// One event.
     ReadEvent GET "/api/v1/events/{id}" Some(&[Reader, Admin]);
     /// Store events of an export again.

@@ -73,6 +73,13 @@ pub(crate) struct BackupMetrics {
     pub(crate) last_success: Gauge,
 }
 
+/// What is told of tails.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TailMetrics {
+    pub(crate) open: Gauge,
+    pub(crate) missed: Counter,
+}
+
 /// What the server counts; registered once at start.
 #[derive(Clone, Debug)]
 pub struct ServerMetrics {
@@ -81,6 +88,7 @@ pub struct ServerMetrics {
     pub(crate) request_log: RequestLogMetrics,
     pub(crate) erasures: ErasureMetrics,
     pub(crate) backups: BackupMetrics,
+    pub(crate) tails: TailMetrics,
 }
 
 impl ServerMetrics {
@@ -89,7 +97,8 @@ impl ServerMetrics {
         let request_log = RequestLogMetrics::default();
         let (turned_away, events_read) = (Family::default(), Counter::default());
         let (erasures, backups) = (ErasureMetrics::default(), BackupMetrics::default());
-        let metrics = Self { turned_away, events_read, request_log, erasures, backups };
+        let tails = TailMetrics::default();
+        let metrics = Self { turned_away, events_read, request_log, erasures, backups, tails };
         RequestEnd::ALL.into_iter().for_each(|end| metrics.request_log.end(end, 0));
         for code in Code::ALL.iter().copied().filter(|code| code.turns_away()) {
             drop(metrics.turned_away.get_or_create(&ReasonLabel { code }));
@@ -113,6 +122,9 @@ impl ServerMetrics {
         r.register("erasures_running", "Erasures of a sensor's events that are not finished", erasures.running.clone());
         let help = "Tries of erasures that failed and are made again";
         r.register("erasure_failures", help, erasures.failures.clone());
+        r.register("tails_open", "Clients that follow events as they come", metrics.tails.open.clone());
+        let help = "Events that clients who follow them were told to have missed, as they were too far behind";
+        r.register("tail_missed_events", help, metrics.tails.missed.clone());
         let backups = &metrics.backups;
         r.register("backups_held", "Copies that are held while a backup copies them: 0 or 1", backups.held.clone());
         let help = "When the last backup of this process was wholly copied, in seconds since the epoch; 0 before";

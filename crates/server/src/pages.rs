@@ -23,7 +23,7 @@ pub const PAGES_BYTES_MAX: u64 = 64 << 20;
 const STEP_BYTES: usize = 4 << 10;
 
 /// A text with the bytes it holds of the budget.
-struct Held {
+pub(crate) struct Held {
     text: Vec<u8>,
     reservation: Reservation,
     refused: Option<TurnedAway>,
@@ -56,7 +56,7 @@ impl Write for Held {
 }
 
 impl Held {
-    fn of(app: &App) -> Self {
+    pub(crate) fn of(app: &App) -> Self {
         let reservation = app.pages.reserve(0).expect("nothing fits always");
         Self { text: Vec::new(), reservation, refused: None }
     }
@@ -64,6 +64,36 @@ impl Held {
     fn json(&mut self, value: &impl Serialize) -> Result<(), Problem> {
         let written = nowwhat::view(|| serde_json::to_writer(&mut *self, value));
         written.map_err(|error| self.problem(error))
+    }
+
+    /// Adds JSON on one line.
+    ///
+    /// # Errors
+    /// 503 when the budget has no room for it; nothing of it is there then.
+    pub(crate) fn line(&mut self, before: &str, value: &impl Serialize, after: &str) -> Result<(), Problem> {
+        let begin = self.text.len();
+        let added = self.text(before).and_then(|()| {
+            let begin = self.text.len();
+            self.json(value)?;
+            // Breaks of a line are nothing but space in JSON.
+            self.text[begin..].iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
+            self.text(after)
+        });
+        if added.is_err() {
+            self.text.truncate(begin);
+        }
+        added
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.text.len()
+    }
+
+    /// The bytes, which own their part of the budget wherever they wait to be sent.
+    pub(crate) fn bytes(mut self) -> Bytes {
+        self.text.shrink_to_fit();
+        self.reservation.resize(self.text.len() as u64).expect("it shrinks");
+        Bytes::from_owner(self)
     }
 
     fn text(&mut self, text: &str) -> Result<(), Problem> {
@@ -77,12 +107,9 @@ impl Held {
         }
     }
 
-    fn response(mut self) -> Response {
-        self.text.shrink_to_fit();
-        self.reservation.resize(self.text.len() as u64).expect("it shrinks");
+    fn response(self) -> Response {
         let kind = HeaderValue::from_static("application/json");
-        // The bytes own their part of the budget, wherever they wait to be sent.
-        ([(header::CONTENT_TYPE, kind)], Body::from(Bytes::from_owner(self))).into_response()
+        ([(header::CONTENT_TYPE, kind)], Body::from(self.bytes())).into_response()
     }
 }
 

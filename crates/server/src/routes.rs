@@ -4,7 +4,7 @@ use crate::app::App;
 use crate::authorisation::Act;
 use crate::cors::Cors;
 use crate::handlers::{
-    audit, backups, docs, erasures, events, fields, import, ingest, query, rejected, sensors, tokens, webhook,
+    audit, backups, docs, erasures, events, fields, import, ingest, query, rejected, sensors, tail, tokens, webhook,
 };
 use crate::quota;
 use axum::Router;
@@ -21,6 +21,7 @@ pub fn routes(app: App, cors: Option<Cors>) -> Router {
         .route(Act::ValidateWebhook.path(), cors.map_or(validate.clone(), |cors| cors.preflights(validate)))
         .act(Act::SendEvents, ingest::post_events)
         .act(Act::ListEvents, events::get_events)
+        .act(Act::TailEvents, tail::get_tail)
         .act(Act::ReadEvent, events::get_event)
         .act(Act::ImportEvents, import::post_import)
         .act(Act::Query, query::post_query)

@@ -18,12 +18,13 @@ use query::{BytesAs, Query};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use std::fmt;
 use std::ops::ControlFlow;
 use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, Schema, SchemaType};
 use utoipa::openapi::{RefOr, SchemaFormat, Type};
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 
-const COLUMNS: &str =
+pub(super) const COLUMNS: &str =
     "position, id, sensor, source, type, subject, time, received_at, content_type, attributes, data, data_binary";
 
 /// A parameter in microseconds as a time: a text would be read in nanoseconds, which end in 2262.
@@ -129,36 +130,55 @@ async fn large(app: &App, filter: &Filter, limit: u64) -> Result<Page, Problem> 
 }
 
 fn page_query(filter: &Filter, columns: &str, limit: u64) -> Result<Query, Problem> {
-    let mut conditions = Vec::new();
-    let mut params: Vec<Value> = Vec::new();
-    let mut add = |condition: &str, value: Value| {
-        params.push(value);
-        conditions.push(condition.replace('?', &format!("${}", params.len())));
-    };
-    if let Some(sensor) = &filter.sensor {
-        add("sensor = ?", Value::from(sensor.as_str()));
-    }
-    if let Some(event_type) = &filter.event_type {
-        add("type = ?", Value::from(event_type.as_str()));
-    }
-    for (name, value, condition) in
-        [("since", &filter.since, format!("time >= {MICROS}")), ("until", &filter.until, format!("time < {MICROS}"))]
-    {
-        if let Some(value) = value {
-            let micros =
-                event::parse_time(value).map_err(|e| Code::InvalidParameter.problem(format!("{name}: {e}")))?;
-            add(&condition, Value::from(micros));
-        }
-    }
-    if let Some(cursor) = &filter.cursor {
+    let Filter { sensor, event_type, since, until, limit: _, cursor } = filter;
+    let mut conditions = Conditions::of([sensor, event_type, since, until])?;
+    if let Some(cursor) = cursor {
         let position: i64 = cursor.parse().map_err(|_| {
             Code::InvalidParameter.problem(format!("cursor {cursor:?} is not one that an answer gave as `next_cursor`"))
         })?;
-        add("position < ?", Value::from(position));
+        conditions.add("position < ?", Value::from(position));
     }
-    let conditions = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
     let sql = format!("SELECT {columns} FROM events{conditions} ORDER BY position DESC LIMIT {}", limit + 1);
-    Ok(Query { sql, params, limit: Some(limit + 1), timeout_seconds: None })
+    Ok(Query { sql, params: conditions.params, limit: Some(limit + 1), timeout_seconds: None })
+}
+
+/// What events are asked for, in SQL.
+#[derive(Clone)]
+pub(super) struct Conditions {
+    terms: Vec<String>,
+    pub(super) params: Vec<Value>,
+}
+
+impl Conditions {
+    /// Those of the parameters `sensor`, `type`, `since` and `until`.
+    pub(super) fn of([sensor, event_type, since, until]: [&Option<String>; 4]) -> Result<Self, Problem> {
+        let mut conditions = Self { terms: Vec::new(), params: Vec::new() };
+        for (column, value) in [("sensor = ?", sensor), ("type = ?", event_type)] {
+            if let Some(value) = value {
+                conditions.add(column, Value::from(value.as_str()));
+            }
+        }
+        for (name, value, operator) in [("since", since, ">="), ("until", until, "<")] {
+            if let Some(value) = value {
+                let micros =
+                    event::parse_time(value).map_err(|e| Code::InvalidParameter.problem(format!("{name}: {e}")))?;
+                conditions.add(&format!("time {operator} {MICROS}"), Value::from(micros));
+            }
+        }
+        Ok(conditions)
+    }
+
+    /// One more, with `?` in the place of the value.
+    pub(super) fn add(&mut self, condition: &str, value: Value) {
+        self.params.push(value);
+        self.terms.push(condition.replace('?', &format!("${}", self.params.len())));
+    }
+}
+
+impl fmt::Display for Conditions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.terms.is_empty() { Ok(()) } else { write!(f, " WHERE {}", self.terms.join(" AND ")) }
+    }
 }
 
 /// One event as it is answered: its columns in order.
@@ -178,7 +198,7 @@ pub(crate) struct Events {
 
 impl Event {
     /// Its position, as cursors hold it.
-    fn position(&self) -> Option<String> {
+    pub(super) fn position(&self) -> Option<String> {
         self.0.iter().find_map(|(name, cell)| match cell {
             Cell::Value(position) if name == "position" => Some(position.to_string()),
             _ => None,
@@ -236,7 +256,7 @@ fn as_object<S: Serializer>(cells: &[(String, Cell)], to: S) -> Result<S::Ok, S:
 }
 
 /// Asks, and gives each event to `take` until it wants no more.
-async fn each(
+pub(super) async fn each(
     app: &App,
     query: Query,
     mut take: impl FnMut(Event) -> Result<ControlFlow<()>, Problem>,

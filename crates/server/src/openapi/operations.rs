@@ -5,7 +5,7 @@ use super::parts::{header, of, path, required_header};
 use super::{batch, parts};
 use crate::authorisation::Act;
 use crate::code::Code;
-use crate::handlers::{audit, backups, erasures, events, fields, ingest, query, rejected, sensors, tokens};
+use crate::handlers::{audit, backups, erasures, events, fields, ingest, query, rejected, sensors, tail, tokens};
 use serde_json::{Value, json};
 use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::path::Parameter;
@@ -17,7 +17,7 @@ pub(super) fn described(act: Act) -> Described {
     match act {
         Act::ValidateWebhook => validate_webhook(act),
         Act::SendEvents => send_events(act),
-        Act::ListEvents | Act::ReadEvent => of_events(act),
+        Act::ListEvents | Act::TailEvents | Act::ReadEvent => of_events(act),
         Act::ImportEvents => import_events(act),
         Act::Query => ask(act),
         Act::ListFields => list_fields(act),
@@ -130,6 +130,20 @@ fn of_events(act: Act) -> Described {
             Described::of(act, "A page ends early beyond 8 MiB.")
                 .query::<events::Filter>()
                 .json_answer::<events::Events>(200, "A page.", json!({ "events": [event], "next_cursor": "41" }))
+        }
+        Act::TailEvents => {
+            let about = "Server-sent events, without an end: each event when it is visible, in the order of positions, with its position as `id`. A client \
+                         that comes back with `Last-Event-ID` goes on behind it, in what is stored too. A client that is more than 10,000 events behind \
+                         is told `event: missed` with `{\"missed\", \"after\", \"until\"}`, how many between which positions, and goes on with the newest.";
+            let told = format!("id: 42\ndata: {event}\n\n");
+            Described::of(act, about)
+                .query::<tail::Parameters>()
+                .parameter(header(
+                    "Last-Event-ID",
+                    "Begin behind this position: it goes before `after`.",
+                    of(Type::String).pattern(Some("^[0-9]{1,19}$")),
+                ))
+                .answer(200, "The events, as they come.", [("text/event-stream", text(&told))])
         }
         _ => Described::of(act, "The newest with this id.")
             .parameter(path("id", "The id of an event.", of(Type::String).min_length(Some(1)).examples(["a-1"])))
