@@ -74,6 +74,7 @@ async fn start(boot: &mut Boot) -> anyhow::Result<Router> {
     let (settings, foundation) = (Settings::from_loaded(&boot.loaded), boot.foundation.clone());
     let metrics = boot.metrics(Metrics::register);
     let dir = DataDir::create(&settings.data.dir)?;
+    dir.is_ours()?;
     dir.is_whole()?;
     let bound = memory::bound(&settings, &boot.foundation);
     metrics.room.memory_bound(bound);
