@@ -282,6 +282,7 @@ fn engine_options(dir: &DataDir, settings: &Settings, foundation: &Foundation) -
             age_seconds: settings.retention.age_seconds.map(|age| age.0),
             bytes_max: settings.retention.bytes_max.map(|bytes| bytes.0),
         },
+        clock: engine::Clock::default(),
         room_wait_seconds: settings.ingest.room_wait_seconds.0,
         window_keys_max: settings.window.keys_max,
         group_keys_max: memory::group_keys_max(settings),

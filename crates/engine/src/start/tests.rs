@@ -54,6 +54,7 @@ fn options(dir: &Path) -> Options {
         fields: FieldRules::default(),
         seal_age_seconds: 60,
         retention: lake::Retention::default(),
+        clock: Clock::default(),
         room_wait_seconds: 1,
         window_keys_max: 100,
         group_keys_max: 10,
