@@ -1,6 +1,6 @@
 //! The data folder: what lies in it, and what commands read there.
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use http::Uri;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::io::Errno;
@@ -253,21 +253,18 @@ fn writable(path: &Path, dir: &Path) -> anyhow::Result<()> {
     let Err(error) = accessat(CWD, path, access | Access::READ_OK, AtFlags::EACCESS) else {
         return Ok(());
     };
-    let (shown, all) = (path.display(), dir.display());
-    if error == Errno::ROFS {
-        bail!(
-            "cannot write to {shown}: it lies on a file system that is mounted read-only; mount it for writing, or choose another folder as data.dir"
-        );
-    }
-    let process = rustix::process::geteuid().as_raw();
+    let (shown, all, process) = (path.display(), dir.display(), rustix::process::geteuid().as_raw());
     let owner = fs::metadata(path).map(|found| (found.uid(), found.mode() & 0o7777));
-    let (uid, mode) = owner.with_context(|| format!("cannot look at {shown}"))?;
-    let what = if uid == process {
-        format!("it is this user's, and its mode {mode:04o} does not let it: `chmod -R u+rwX {all}`")
-    } else {
-        format!(
+    let what = match owner.with_context(|| format!("cannot look at {shown}"))? {
+        _ if error == Errno::ROFS => {
+            "it lies on a file system that is mounted read-only; mount it for writing, or choose another folder as data.dir".to_owned()
+        }
+        (uid, mode) if uid == process => {
+            format!("it is this user's, and its mode {mode:04o} does not let it: `chmod -R u+rwX {all}`")
+        }
+        (uid, mode) => format!(
             "it belongs to uid {uid} with mode {mode:04o}, and this process runs as uid {process}: run it as its owner, or `chown -R {process} {all}`"
-        )
+        ),
     };
     Err(anyhow::Error::new(std::io::Error::from(error)).context(format!("cannot write to {shown}: {what}")))
 }
