@@ -52,7 +52,7 @@ sim: tools ## The engine on a simulated disk, with faults and power cuts: 10,000
 	@SEEDS=$(or $(SEEDS),0..10000) cargo test --release --locked --quiet --workspace --test survives
 
 .PHONY: broken
-broken: tools ## One promise of the engine broken at a time: the simulation has to notice each (builds the engine apart, 5 minutes and more)
+broken: tools ## One promise of the engine broken at a time: the simulation has to notice each (builds the engine apart, half an hour; some of them: tests/broken/run NAME)
 	@tests/broken/run
 
 .PHONY: test-crash

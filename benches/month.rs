@@ -39,7 +39,7 @@ async fn month(days: i64) -> ExitCode {
         for seal in day * SEALS_A_DAY..(day + 1) * SEALS_A_DAY {
             lake.seal(sealing(seal)).await.expect("sealed");
             while lake.compact(BEGIN + (seal + 1) * SEAL).await.expect("compacted").is_some() {}
-            lake.sweep().await.expect("swept");
+            lake.sweep(BEGIN + (seal + 1) * SEAL).await.expect("swept");
             lake.checkpoint().await.expect("a checkpoint");
         }
         let snapshot = lake.snapshot();

@@ -227,6 +227,12 @@ impl Collector {
         self.child.wait().expect("the child ends");
     }
 
+    /// The same; whether it still ran until then.
+    pub fn kill_running(mut self) -> bool {
+        self.child.kill().expect("the child is ours");
+        self.child.wait().expect("the child ends").code().is_none()
+    }
+
     /// Asks it to stop.
     pub fn signal_term(&self) {
         self.signal(rustix::process::Signal::TERM);

@@ -2,6 +2,7 @@
 
 use crate::Collector;
 use std::collections::HashMap;
+use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -17,9 +18,15 @@ pub struct Oracle {
     /// Not answered, or with an error.
     pub doubtful: Vec<u64>,
     next: AtomicU64,
+    text_bytes: usize,
 }
 
 impl Oracle {
+    /// One that sends so many bytes of text in each event that no compression makes small.
+    pub fn with_text(text_bytes: usize) -> Self {
+        Self { text_bytes, ..Self::default() }
+    }
+
     /// Loads from several connections; once so many batches were answered, `end` ends the collector in the middle of it.
     ///
     /// # Panics
@@ -32,7 +39,7 @@ impl Oracle {
     ) {
         let found = Mutex::new((Vec::new(), Vec::new()));
         let (answered, stop) = (AtomicU64::new(0), AtomicBool::new(false));
-        let (address, batches) = (collector.api.clone(), &self.next);
+        let (address, batches, text_bytes) = (collector.api.clone(), &self.next, self.text_bytes);
         let agent: Arc<ureq::Agent> =
             Arc::new(ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(20))).build().new_agent());
         std::thread::scope(|scope| {
@@ -44,7 +51,7 @@ impl Oracle {
                             .post(format!("{address}/api/v1/events"))
                             .header("authorization", format!("Bearer {token}"))
                             .header("content-type", "application/x-ndjson");
-                        let accepted = request.send(body(batch)).is_ok_and(|r| r.status() == 200);
+                        let accepted = request.send(body(batch, text_bytes)).is_ok_and(|r| r.status() == 200);
                         let mut found = found.lock().expect("no thread panics");
                         if accepted {
                             found.0.push(batch);
@@ -66,6 +73,22 @@ impl Oracle {
         let (accepted, doubtful) = found.into_inner().expect("no thread panics");
         self.accepted.extend(accepted);
         self.doubtful.extend(doubtful);
+    }
+
+    /// Sends again what was accepted last.
+    ///
+    /// # Errors
+    /// When it is not found to be known.
+    pub fn send_again(&self, collector: &Collector, token: &str) -> Result<(), String> {
+        let Some(batch) = self.accepted.last() else {
+            return Ok(());
+        };
+        let answer = collector.send(token, body(*batch, self.text_bytes).as_bytes());
+        let told = answer.json();
+        if (&told["accepted"], &told["duplicates"]) != (&0.into(), &BATCH.into()) {
+            return Err(format!("batch {batch} was accepted, and sent again: {}", answer.text));
+        }
+        Ok(())
     }
 
     /// Compares with all events.
@@ -108,6 +131,24 @@ pub fn rounds() -> u64 {
     std::env::var("ROUNDS").map_or(20, |rounds| rounds.parse().expect("ROUNDS is a number"))
 }
 
-fn body(batch: u64) -> String {
-    (0..BATCH).map(|n| format!("{{\"batch\":{batch},\"n\":{n},\"text\":\"some reading of some length\"}}\n")).collect()
+fn body(batch: u64, text_bytes: usize) -> String {
+    let event = |n| {
+        let text = noise(batch * BATCH + n, text_bytes);
+        format!(
+            "{{\"id\":\"{batch}-{n}\",\"type\":\"reading\",\"data\":{{\"batch\":{batch},\"n\":{n},\"text\":\"some reading of some length{text}\"}}}}\n"
+        )
+    };
+    (0..BATCH).map(event).collect()
+}
+
+/// Digits without a pattern, the same for the same number.
+fn noise(number: u64, bytes: usize) -> String {
+    let (mut state, mut text) = (number.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1, String::new());
+    while text.len() < bytes {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let _ = write!(text, "{state:016x}");
+    }
+    text
 }

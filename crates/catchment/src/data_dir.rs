@@ -2,11 +2,13 @@
 
 use anyhow::{Context, ensure};
 use http::Uri;
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The data folder of the package's unit.
@@ -188,6 +190,19 @@ impl DataDir {
         Ok(())
     }
 
+    /// Whether this user may write to it and to what lies in it. A file that somebody else left, as with a start as root, would be found much later.
+    pub(crate) fn is_ours(&self) -> anyhow::Result<()> {
+        writable(&self.path, &self.path)?;
+        let inside = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        for path in inside(self.path.clone()).chain(inside(self.wal())).chain(inside(self.lake())) {
+            // What goes meanwhile is nobody's.
+            if !path.is_symlink() && path.exists() {
+                writable(&path, &self.path)?;
+            }
+        }
+        Ok(())
+    }
+
     fn addresses_path(&self) -> PathBuf {
         self.path.join("addresses.json")
     }
@@ -230,6 +245,28 @@ impl DataDir {
     pub(crate) fn keep_token(path: &Path, token: &str) -> anyhow::Result<()> {
         write_private(path, &format!("{token}\n"), |_| Ok(())).map(drop)
     }
+}
+
+/// Fails unless this process may write to what lies in the folder, and says who may.
+fn writable(path: &Path, dir: &Path) -> anyhow::Result<()> {
+    let access = if path.is_dir() { Access::WRITE_OK | Access::EXEC_OK } else { Access::WRITE_OK };
+    let Err(error) = accessat(CWD, path, access | Access::READ_OK, AtFlags::EACCESS) else {
+        return Ok(());
+    };
+    let (shown, all, process) = (path.display(), dir.display(), rustix::process::geteuid().as_raw());
+    let owner = fs::metadata(path).map(|found| (found.uid(), found.mode() & 0o7777));
+    let what = match owner.with_context(|| format!("cannot look at {shown}"))? {
+        _ if error == Errno::ROFS => {
+            "it lies on a file system that is mounted read-only; mount it for writing, or choose another folder as data.dir".to_owned()
+        }
+        (uid, mode) if uid == process => {
+            format!("it is this user's, and its mode {mode:04o} does not let it: `chmod -R u+rwX {all}`")
+        }
+        (uid, mode) => format!(
+            "it belongs to uid {uid} with mode {mode:04o}, and this process runs as uid {process}: run it as its owner, or `chown -R {process} {all}`"
+        ),
+    };
+    Err(anyhow::Error::new(std::io::Error::from(error)).context(format!("cannot write to {shown}: {what}")))
 }
 
 /// The file of the addresses, held so that commands believe it.

@@ -74,6 +74,7 @@ async fn start(boot: &mut Boot) -> anyhow::Result<Router> {
     let (settings, foundation) = (Settings::from_loaded(&boot.loaded), boot.foundation.clone());
     let metrics = boot.metrics(Metrics::register);
     let dir = DataDir::create(&settings.data.dir)?;
+    dir.is_ours()?;
     dir.is_whole()?;
     let bound = memory::bound(&settings, &boot.foundation);
     metrics.room.memory_bound(bound);
@@ -283,6 +284,7 @@ fn engine_options(dir: &DataDir, settings: &Settings, foundation: &Foundation) -
             age_seconds: settings.retention.age_seconds.map(|age| age.0),
             bytes_max: settings.retention.bytes_max.map(|bytes| bytes.0),
         },
+        clock: engine::Clock::default(),
         room_wait_seconds: settings.ingest.room_wait_seconds.0,
         window_keys_max: settings.window.keys_max,
         group_keys_max: memory::group_keys_max(settings),

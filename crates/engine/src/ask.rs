@@ -78,7 +78,8 @@ impl CommitLoop {
         let sealed = self.live.view().lake.sealed;
         self.try_trim(sealed).await?;
         let now = Instant::now();
-        let keys = KeysOfWindow { window: &self.window, answers: &self.answers, now };
+        let wall_micros = self.options.clock.wall_micros();
+        let keys = KeysOfWindow { window: &self.window, answers: &self.answers, now, wall_micros };
         self.log.rewrite_keys(&keys).await
     }
 

@@ -7,11 +7,11 @@ use crate::admission::Reservation;
 use crate::answers::{self, AgedAnswer, Answers, Request};
 use crate::ask::{Ask, Holds};
 use crate::batch::{AcceptError, Outcome, Waiting};
+use crate::clock::Believed;
 use crate::live::Live;
 use crate::log::{EventLog, LogError, LogFrame, RememberedKeys};
 use crate::metrics::EngineMetrics;
 use crate::payload::Encoder;
-use crate::recover::wall_micros;
 use crate::start::{Options, Status};
 use crate::window::{self, Verdict, Window};
 use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, StringArray, StringBuilder, TimestampMicrosecondArray};
@@ -38,6 +38,7 @@ pub(crate) struct CommitLoop {
     pub(crate) last_position: u64,
     pub(crate) metrics: EngineMetrics,
     pub(crate) options: Options,
+    pub(crate) believed: Believed,
     pub(crate) status: Arc<Status>,
 }
 
@@ -137,7 +138,8 @@ impl CommitLoop {
         }
         let now = Instant::now();
         self.window.keep(now);
-        let keys = KeysOfWindow { window: &self.window, answers: &self.answers, now };
+        let wall_micros = self.options.clock.wall_micros();
+        let keys = KeysOfWindow { window: &self.window, answers: &self.answers, now, wall_micros };
         let trimmed = self.log.trim(sealed, &keys).await;
         self.remembered(now);
         self.metrics.wal_bytes.set(trimmed? as i64);
@@ -213,8 +215,9 @@ impl CommitLoop {
             return Ok(());
         };
         self.wait_for_room(rows.get_array_memory_size() as u64).await?;
+        self.believed.look();
         let started = Instant::now();
-        let answers = answers::encode(&group.answers, wall_micros());
+        let answers = answers::encode(&group.answers, self.options.clock.wall_micros());
         let payload = self.encoder.encode(rows, &group.keys, &answers).expect("rows of our own schema always encode");
         let frame = LogFrame { first_position: group.first_position, event_count: rows.num_rows() as u32, payload };
         let appended = self.log.append(frame).await.map_err(AcceptError::from)?;
@@ -316,13 +319,13 @@ pub(crate) struct KeysOfWindow<'a> {
     pub(crate) window: &'a Window,
     pub(crate) answers: &'a Answers,
     pub(crate) now: Instant,
+    pub(crate) wall_micros: i64,
 }
 
 impl RememberedKeys for KeysOfWindow<'_> {
     fn of_range(&self, first: u64, last: u64) -> Vec<u8> {
-        let wall = wall_micros();
-        let answers = answers::encode(&self.answers.of_positions(first, last, self.now), wall);
-        window::encode(&self.window.of_positions(first, last, self.now), &answers, wall)
+        let answers = answers::encode(&self.answers.of_positions(first, last, self.now), self.wall_micros);
+        window::encode(&self.window.of_positions(first, last, self.now), &answers, self.wall_micros)
     }
 
     fn oldest_position(&self) -> u64 {

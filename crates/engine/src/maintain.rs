@@ -3,10 +3,12 @@
 //!
 //! It never holds up a seal but for a commit or a checkpoint, and what fails is tried again later: events are in the lake before and after.
 
+use crate::clock::{Believed, Kept, SLACK_MICROS};
 use crate::live::Live;
-use crate::recover::wall_micros;
+use arrow::array::AsArray;
+use arrow::datatypes::TimestampMicrosecondType;
 use futures::FutureExt;
-use lake::{Lake, LakeError, Retention, Snapshot};
+use lake::{Lake, LakeError, Retention, Snapshot, View};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +23,8 @@ pub(crate) struct MaintainLoop {
     pub(crate) lake: Lake,
     pub(crate) live: Arc<Live>,
     pub(crate) retention: Retention,
+    pub(crate) believed: Believed,
+    pub(crate) kept: Kept,
     /// Told after each seal.
     pub(crate) sealed: watch::Receiver<u64>,
 }
@@ -28,9 +32,13 @@ pub(crate) struct MaintainLoop {
 impl MaintainLoop {
     /// Runs until there are no seals any more.
     pub(crate) async fn run(mut self) {
-        let mut pause = PAUSE;
+        let (mut pause, mut written_micros) = (PAUSE, i64::MIN);
         loop {
-            let worked = AssertUnwindSafe(self.work()).catch_unwind().await;
+            let now_micros = self.believed.look();
+            if now_micros.abs_diff(written_micros) > SLACK_MICROS.unsigned_abs() {
+                self.keep(now_micros, &mut written_micros).await;
+            }
+            let worked = AssertUnwindSafe(self.work(now_micros)).catch_unwind().await;
             let worked = worked.unwrap_or_else(|_| Err(LakeError::Interrupted));
             match worked {
                 Ok(()) => {
@@ -51,17 +59,27 @@ impl MaintainLoop {
         }
     }
 
+    async fn keep(&self, now_micros: i64, written_micros: &mut i64) {
+        let kept = self.kept.clone();
+        match tokio::task::spawn_blocking(move || kept.write(now_micros)).await {
+            Ok(Ok(())) => *written_micros = now_micros,
+            Ok(Err(error)) => tracing::warn!(%error, "the time not kept for the next start, will be tried again"),
+            // The runtime ends.
+            Err(_) => {}
+        }
+    }
+
     /// Each step whatever became of the others: the first two are what makes room. Fails with the last failure.
-    async fn work(&self) -> Result<(), LakeError> {
-        let mut worked = self.lake.expire(self.retention, wall_micros()).await.map(|expired| self.relaid(expired));
+    async fn work(&self, now_micros: i64) -> Result<(), LakeError> {
+        let mut worked = self.lake.expire(self.retention, now_micros).await.map(|expired| self.relaid(expired));
         let mut note = |step: Result<(), LakeError>| {
             if step.is_err() {
                 worked = step;
             }
         };
-        note(self.lake.sweep().await);
+        note(self.lake.sweep(now_micros).await);
         loop {
-            match self.lake.compact(wall_micros()).await {
+            match self.lake.compact(now_micros).await {
                 Ok(Some(snapshot)) => self.relaid(Some(snapshot)),
                 Ok(None) => break,
                 // It is left as it is, and the others have their turn.
@@ -72,7 +90,7 @@ impl MaintainLoop {
                 }
             }
             note(self.lake.checkpoint().await);
-            note(self.lake.sweep().await);
+            note(self.lake.sweep(now_micros).await);
         }
         note(self.lake.checkpoint().await);
         worked
@@ -85,4 +103,14 @@ impl MaintainLoop {
             self.live.sealed(lake);
         }
     }
+}
+
+/// When the event was received that came last.
+pub(crate) fn newest_micros(view: &View) -> Option<i64> {
+    if let Some(rows) = view.live.last().and_then(|chunk| chunk.rows.upgrade()) {
+        let times = rows.column_by_name("received_at")?.as_primitive_opt::<TimestampMicrosecondType>()?;
+        return (!times.is_empty()).then(|| times.value(times.len() - 1));
+    }
+    let last = view.lake.files.iter().max_by_key(|file| file.stats.position.max)?;
+    last.stats.received_at.max
 }

@@ -5,7 +5,6 @@
 //! a panic and never rows. Positions are not in it: they follow from the frame's first position.
 
 use crate::answers::{self, AgedAnswer};
-use crate::recover::wall_micros;
 use arrow::record_batch::RecordBatch;
 use arrow_ipc::reader::StreamReader;
 use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
@@ -127,8 +126,8 @@ pub(crate) struct Decoded {
     pub(crate) answers: Vec<AgedAnswer>,
 }
 
-/// Reads a payload back.
-pub(crate) fn decode(payload: &[u8]) -> Result<Decoded, PayloadError> {
+/// Reads a payload back, at a time that tells how old its answers are.
+pub(crate) fn decode(payload: &[u8], now_micros: i64) -> Result<Decoded, PayloadError> {
     let (header, body) = payload.split_at_checked(HEADER_BYTES).ok_or(PayloadError::Short)?;
     let word_of = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().expect("four bytes")) as usize;
     let word = |at: usize| word_of(&header[at..at + 4]);
@@ -142,7 +141,7 @@ pub(crate) fn decode(payload: &[u8]) -> Result<Decoded, PayloadError> {
     };
     let (keys, body) = body.split_at_checked(word(4)).ok_or(PayloadError::Short)?;
     let (answers, rows) = body.split_at_checked(answers_bytes).ok_or(PayloadError::Short)?;
-    let answers = answers::decode(answers, wall_micros()).ok_or(PayloadError::Answers)?;
+    let answers = answers::decode(answers, now_micros).ok_or(PayloadError::Answers)?;
     let rows = match header[1] {
         PLAIN => rows_of(rows)?,
         ZSTD => rows_of(&zstd::bulk::decompress(rows, word(8)).map_err(PayloadError::Decompress)?)?,
@@ -157,7 +156,7 @@ pub(crate) fn decode(payload: &[u8]) -> Result<Decoded, PayloadError> {
 /// # Errors
 /// The reason, as a sentence.
 pub fn check_payload(payload: &[u8], event_count: u32) -> Result<(), String> {
-    let rows = decode(payload).map_err(|error| error.to_string())?.rows.num_rows();
+    let rows = decode(payload, 0).map_err(|error| error.to_string())?.rows.num_rows();
     if rows == event_count as usize {
         return Ok(());
     }
@@ -206,7 +205,7 @@ mod tests {
         old.extend(keys);
         old.extend(rows);
 
-        let read = decode(&old).expect("the layout of version 1");
+        let read = decode(&old, 0).expect("the layout of version 1");
         assert_eq!((read.rows, read.keys, read.answers), (batch.columns.clone(), batch.keys.clone(), vec![]));
         let mut encoder = Encoder::new().expect("a compressor");
         assert_eq!(encoder.encode(&batch.columns, &batch.keys, &[]).expect("encodes"), old);
@@ -216,15 +215,15 @@ mod tests {
     fn rows_keys_and_answers_come_back_and_cut_bytes_are_an_error() {
         let lines = "{\"id\":\"1\",\"type\":\"a\",\"data\":[1,2,3]}\n".repeat(500);
         let (batch, answers) = (batch(lines.as_bytes()), [answered(b""), answered(&[9; 4096])]);
-        let encoded = answers::encode(&answers, wall_micros());
+        let encoded = answers::encode(&answers, 0);
         let mut encoder = Encoder::new().expect("a compressor");
         let payload = encoder.encode(&batch.columns, &batch.keys, &encoded).expect("encodes").to_vec();
         assert_eq!(payload[..2], [2, ZSTD]);
-        let read = decode(&payload).expect("decodes");
+        let read = decode(&payload, 0).expect("decodes");
         assert_eq!((read.rows, read.keys, read.answers), (batch.columns, batch.keys, answers.to_vec()));
         for cut in (0..payload.len()).step_by(97) {
-            decode(&payload[..cut]).expect_err("cut short");
+            decode(&payload[..cut], 0).expect_err("cut short");
         }
-        assert!(matches!(decode(&[&[3], &payload[1..]].concat()), Err(PayloadError::Version(3))));
+        assert!(matches!(decode(&[&[3], &payload[1..]].concat(), 0), Err(PayloadError::Version(3))));
     }
 }

@@ -14,7 +14,7 @@ use crate::start::Options;
 use crate::window::{self, Remembered, Window};
 use arrow::array::{Array, ArrayRef, MutableArrayData, TimestampMicrosecondArray, make_array};
 use arrow::record_batch::RecordBatch;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// Why the log could not be brought back.
@@ -83,10 +83,10 @@ impl Recovery<'_> {
     pub(crate) fn frame(&mut self, frame: LogFrame<'_>) -> Result<(), RecoverError> {
         let position = frame.first_position;
         let bad = |e: PayloadError| RecoverError::Payload { position, reason: e.to_string() };
-        let Decoded { rows, keys, answers } = decode(frame.payload).map_err(bad)?;
+        let wall = self.options.clock.wall_micros();
+        let Decoded { rows, keys, answers } = decode(frame.payload, wall).map_err(bad)?;
         let now = Instant::now();
         self.remember(answers, now);
-        let wall = wall_micros();
         for (row, key) in keys.iter().enumerate() {
             if let Some(key) = key {
                 let age = age_of(&rows, row, wall);
@@ -126,7 +126,7 @@ impl Recovery<'_> {
         let unreadable = RecoverError::Keys { position };
         let Some(Remembered { keys, answers, written_micros }) = window::decode(bytes) else { return Err(unreadable) };
         let now = Instant::now();
-        let wall = wall_micros();
+        let wall = self.options.clock.wall_micros();
         self.remember(answers::decode(answers, wall).ok_or(unreadable)?, now);
         let since = Duration::from_micros(u64::try_from(wall.saturating_sub(written_micros)).unwrap_or(0));
         for aged in keys {
@@ -164,9 +164,4 @@ fn age_of(rows: &RecordBatch, row: usize, wall: i64) -> Duration {
         .filter(|c| c.is_valid(row))
         .map_or(wall, |c| c.value(row));
     Duration::from_micros(u64::try_from(wall.saturating_sub(received)).unwrap_or(0))
-}
-
-pub(crate) fn wall_micros() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

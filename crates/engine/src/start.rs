@@ -7,11 +7,12 @@ use crate::admission::Admission;
 use crate::answers::{Answers, Claimed, InUse, RequestKey};
 use crate::ask::{Ask, Holds};
 use crate::batch::{AcceptError, Outcome, Submission, Waiting};
+use crate::clock::{Believed, Clock, Kept};
 use crate::commit::CommitLoop;
 use crate::floor::Floor;
 use crate::live::Live;
 use crate::log::{EventLog, LocalLog, LogError};
-use crate::maintain::MaintainLoop;
+use crate::maintain::{MaintainLoop, newest_micros};
 use crate::metrics::EngineMetrics;
 use crate::payload::Encoder;
 use crate::recover::{RecoverError, Recovery};
@@ -55,6 +56,8 @@ pub struct Options {
     pub fields: FieldRules,
     /// How long events stay in the lake.
     pub retention: Retention,
+    /// The clocks.
+    pub clock: Clock,
     /// A group waits this long for a seal to make room, then fails.
     pub room_wait_seconds: u64,
     /// Number of keys in the duplicate window.
@@ -257,8 +260,11 @@ impl Engine {
         metrics.answers(&parts.answers, Instant::now());
         metrics.window_keys.set(parts.window.len() as i64);
         metrics.window_bytes.set(parts.window.bytes() as i64);
+        let kept = Kept::of(&options.lake_dir);
+        let before = kept.read().or_else(|| newest_micros(&parts.live.view()));
+        let believed = Believed::since(options.clock.clone(), before);
         let (lake, live, retention) = (parts.lake.clone(), parts.live.clone(), options.retention);
-        let maintain = MaintainLoop { lake, live, retention, sealed: sealed.clone() };
+        let maintain = MaintainLoop { lake, live, retention, believed: believed.clone(), kept, sealed: sealed.clone() };
         tokio::spawn(maintain.run());
         let seal = SealLoop {
             lake: parts.lake.clone(),
@@ -285,6 +291,7 @@ impl Engine {
             last_position: parts.wal_position,
             metrics: metrics.clone(),
             options,
+            believed,
             status: status.clone(),
         };
         let runtime = tokio::runtime::Handle::current();

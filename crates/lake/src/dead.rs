@@ -6,7 +6,7 @@
 
 use crate::erase::Erasing;
 use crate::snapshot::{LakeFile, Snapshot};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
@@ -19,7 +19,8 @@ const GRACE_MILLIS: i64 = 3_600_000;
 #[derive(Debug)]
 struct Dead {
     path: String,
-    since_millis: i64,
+    /// Since when, as far as that is known.
+    since_millis: Option<i64>,
     /// The first version without it.
     version: u64,
     /// What it is known to hold.
@@ -44,11 +45,11 @@ struct State {
 
 impl DeadFiles {
     /// A snapshot that readers get from now on, instead of the one before. What it has no more is dead.
-    pub(crate) fn published(&self, before: &Snapshot, snapshot: &Arc<Snapshot>, now_millis: i64) {
+    pub(crate) fn published(&self, before: &Snapshot, snapshot: &Arc<Snapshot>) {
         let active = paths(snapshot);
         for file in before.files.iter().filter(|file| !active.contains(file.path.as_str())) {
             let (path, version) = (file.path.clone(), snapshot.version);
-            self.lock().dead.push(Dead { path, since_millis: now_millis, version, file: Some(file.clone()) });
+            self.lock().dead.push(Dead { path, since_millis: None, version, file: Some(file.clone()) });
         }
         let mut state = self.lock();
         state.snapshots.retain(|s| s.strong_count() > 0);
@@ -57,7 +58,7 @@ impl DeadFiles {
 
     /// A file that is not in `version` any more.
     pub(crate) fn add(&self, path: String, since_millis: i64, version: u64) {
-        self.lock().dead.push(Dead { path, since_millis, version, file: None });
+        self.lock().dead.push(Dead { path, since_millis: Some(since_millis), version, file: None });
     }
 
     /// Number of files that wait.
@@ -65,12 +66,18 @@ impl DeadFiles {
         self.lock().dead.len()
     }
 
-    /// Removes the files whose time has come. Returns how many.
+    /// Removes the files whose time has come: an hour after a sweep found them first. A clock that was set back makes nobody wait for longer.
+    /// Returns how many.
     ///
     /// # Errors
     /// The first that could not be removed; it is tried again with the next call.
     pub(crate) fn sweep(&self, root: &Path, now_millis: i64) -> io::Result<u64> {
-        self.remove(root, |dead| now_millis - dead.since_millis >= GRACE_MILLIS)
+        for dead in &mut self.lock().dead {
+            dead.since_millis = Some(dead.since_millis.map_or(now_millis, |since| since.min(now_millis)));
+        }
+        self.remove(root, |dead| {
+            dead.since_millis.is_some_and(|since| now_millis.saturating_sub(since) >= GRACE_MILLIS)
+        })
     }
 
     /// Removes the files that may have rows that are erased, whatever their time. Returns how many.
@@ -120,7 +127,7 @@ impl DeadFiles {
 /// # Errors
 /// The first that could not be removed, after the others.
 pub(crate) fn remove_durably(root: &Path, files: impl IntoIterator<Item = String>) -> io::Result<u64> {
-    let (mut removed, mut folders, mut failed) = (0, HashSet::new(), None);
+    let (mut removed, mut folders, mut failed) = (0, BTreeSet::new(), None);
     for path in files {
         match fs::remove_file(root.join(&path)) {
             Ok(()) => removed += 1,
@@ -161,8 +168,8 @@ mod tests {
         fs::write(&path, "x").expect("written");
         let dead = DeadFiles::default();
         let (before, after) = (snapshot(dir.path(), 6), snapshot(dir.path(), 7));
-        dead.published(&before, &before, 0);
-        dead.published(&before, &after, 0);
+        dead.published(&before, &before);
+        dead.published(&before, &after);
         dead.add("a".to_owned(), 0, 7);
         dead.add("gone already".to_owned(), 0, 5);
         assert_eq!(dead.sweep(dir.path(), GRACE_MILLIS - 1).expect("swept"), 0);
@@ -171,6 +178,19 @@ mod tests {
         drop(before);
         assert_eq!(dead.sweep(dir.path(), GRACE_MILLIS).expect("swept"), 1);
         assert!(!path.exists() && dead.len() == 0);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_makes_no_file_stay_for_longer() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("a");
+        fs::write(&path, "x").expect("written");
+        let dead = DeadFiles::default();
+        dead.add("a".to_owned(), 365 * 24 * GRACE_MILLIS, 1);
+        assert_eq!(dead.sweep(dir.path(), GRACE_MILLIS).expect("swept"), 0);
+        assert_eq!(dead.sweep(dir.path(), 2 * GRACE_MILLIS - 1).expect("swept"), 0);
+        assert_eq!(dead.sweep(dir.path(), 2 * GRACE_MILLIS).expect("swept"), 1);
+        assert!(!path.exists());
     }
 
     #[test]

@@ -193,13 +193,13 @@ impl Lake {
         Ok(())
     }
 
-    /// Removes the files that went from the table an hour ago and that nobody reads any more.
+    /// Removes the files of which an hour ago was first told that they went from the table, and that nobody reads any more.
     ///
     /// # Errors
     /// [`LakeError`]; what could not be removed is tried again.
-    pub async fn sweep(&self) -> Result<(), LakeError> {
+    pub async fn sweep(&self, now_micros: i64) -> Result<(), LakeError> {
         let _turn = self.shared.rewriting.lock().await;
-        self.removing(|shared| shared.dead.sweep(&shared.dir, now_millis())).await
+        self.removing(move |shared| shared.dead.sweep(&shared.dir, now_micros / 1000)).await
     }
 
     /// Removes files, and counts them.
@@ -311,7 +311,7 @@ impl Lake {
             let mut current = self.shared.snapshot.write().unwrap_or_else(PoisonError::into_inner);
             std::mem::replace(&mut *current, snapshot.clone())
         };
-        self.shared.dead.published(&before, &snapshot, now_millis());
+        self.shared.dead.published(&before, &snapshot);
         self.measure();
         snapshot
     }

@@ -32,7 +32,8 @@ async fn compact(lake: &Lake, now: i64) -> usize {
 }
 
 async fn maintain(lake: &Lake) {
-    lake.sweep().await.expect("swept");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    lake.sweep(now.as_micros() as i64).await.expect("swept");
     lake.checkpoint().await.expect("a checkpoint");
 }
 

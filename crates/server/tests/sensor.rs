@@ -40,6 +40,7 @@ async fn start(boot: &mut Boot, dir: &std::path::Path) -> Result<Router, BoxErro
         fields: engine::FieldRules::default(),
         seal_age_seconds: 3600,
         retention: engine::Retention::default(),
+        clock: engine::Clock::default(),
         room_wait_seconds: 1,
         window_keys_max: 10_000,
         answers_bytes_max: MIB,

@@ -93,7 +93,7 @@ impl Served {
             crtime: self.since,
             kind,
             perm,
-            nlink: 1,
+            nlink: state.tree.names_of(inode).max(1),
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
             rdev: 0,

@@ -106,6 +106,15 @@ impl Tree {
         names.into_iter().try_fold(ROOT, |folder, name| self.folder(folder)?.seen.get(name).copied())
     }
 
+    /// How many names something has.
+    pub(crate) fn names_of(&self, inode: Inode) -> u32 {
+        let names = |node: &Node| match node {
+            Node::Folder(folder) => folder.seen.values().filter(|child| **child == inode).count() as u32,
+            Node::File(_) => 0,
+        };
+        self.nodes.values().map(names).sum()
+    }
+
     /// Bytes of all files that have a name or had one.
     pub(crate) fn bytes(&self) -> u64 {
         let named: std::collections::BTreeSet<Inode> = self

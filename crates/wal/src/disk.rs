@@ -6,7 +6,7 @@
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 /// A folder's files: made, listed, removed, locked.
@@ -96,6 +96,13 @@ pub trait DiskFile: Send + Sync {
     /// # Errors
     /// See [`DiskFile::bytes`].
     fn sync_data(&self) -> io::Result<()>;
+    /// Whether it still has a name: what is written to a file without one is gone with the process.
+    ///
+    /// # Errors
+    /// See [`DiskFile::bytes`].
+    fn has_name(&self) -> io::Result<bool> {
+        Ok(true)
+    }
 }
 
 /// The lock file of a folder.
@@ -198,5 +205,9 @@ impl DiskFile for File {
 
     fn sync_data(&self) -> io::Result<()> {
         File::sync_data(self)
+    }
+
+    fn has_name(&self) -> io::Result<bool> {
+        Ok(self.metadata()?.nlink() > 0)
     }
 }

@@ -255,6 +255,11 @@ impl<D: Disk> Wal<D> {
             payload_bytes: payload_bytes as u32,
         };
         let sync_seconds = self.write(header, frame.payload)?;
+        if let Some(active) = self.active.as_ref().filter(|active| matches!(active.file.has_name(), Ok(false))) {
+            let reason = format!("{} was removed while it was written to: nothing in it stays", active.path.display());
+            self.poisoned = Some(reason.clone());
+            return Err(AppendError::Poisoned { reason });
+        }
         self.next_position = header.next_position();
         Ok(Appended { bytes, sync_seconds })
     }

@@ -54,6 +54,7 @@ fn options(dir: &Path) -> Options {
         fields: FieldRules::default(),
         seal_age_seconds: 60,
         retention: lake::Retention::default(),
+        clock: Clock::default(),
         room_wait_seconds: 1,
         window_keys_max: 100,
         group_keys_max: 10,
@@ -369,7 +370,7 @@ async fn what_of_an_erasure_fails_keeps_nothing_else_from_being_erased() {
     let dir = tempfile::tempdir().expect("a folder");
     let engine = started(options(dir.path())).await;
     // Files of an hour that is over are put together.
-    let (now, mut files) = (crate::recover::wall_micros(), Vec::new());
+    let (now, mut files) = (Clock::default().wall_micros(), Vec::new());
     for _ in 0..3 {
         one_each(&engine, now).await;
         engine.seal().await.expect("sealed");

@@ -4,7 +4,9 @@ use super::oracle::{Found, Sent};
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use arrow::record_batch::RecordBatch;
-use engine::{AcceptError, Engine, EngineMetrics, Erasing, Options, Outcome, StartError, Submission};
+use engine::{
+    AcceptError, Clock, Engine, EngineMetrics, Erasing, Options, Outcome, Reading, Retention, StartError, Submission,
+};
 use event::{FieldNames, FieldRules, Framing, Limits, ReadOptions};
 use lake::LakeMetrics;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -12,8 +14,15 @@ use prometheus_client::registry::Registry;
 use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
-use testkit::{Mounted, SimDisk, mount};
+use testkit::{Mounted, SimClock, SimDisk, mount};
 use tokio::runtime::Runtime;
+
+/// What an engine is given besides its disk.
+#[derive(Clone, Debug)]
+pub(crate) struct Around {
+    pub(crate) clock: SimClock,
+    pub(crate) retention: Retention,
+}
 
 pub(crate) struct Life {
     pub(crate) engine: Engine,
@@ -24,12 +33,12 @@ pub(crate) struct Life {
 
 impl Life {
     /// Starts an engine on the disk, which is put into the folder.
-    pub(crate) fn begin(disk: &SimDisk, folder: &Path) -> Result<Self, StartError> {
+    pub(crate) fn begin(disk: &SimDisk, folder: &Path, around: &Around) -> Result<Self, StartError> {
         let mounted = mount(disk, folder).expect("FUSE: tests of the disk need /dev/fuse and the right to mount");
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let mut registry = Registry::default();
         let (metrics, lake) = (EngineMetrics::register(&mut registry), LakeMetrics::register(&mut registry));
-        let started = runtime.block_on(Engine::start(options(folder), metrics, lake));
+        let started = runtime.block_on(Engine::start(options(folder, around), metrics, lake));
         match started {
             Ok((engine, _)) => Ok(Self { engine, runtime, _mounted: mounted }),
             Err(error) => {
@@ -46,7 +55,7 @@ impl Life {
         runtime.shutdown_timeout(Duration::from_secs(5));
     }
 
-    pub(crate) fn submission(&self, sent: &[Sent], received_at: i64) -> Submission {
+    pub(crate) fn submission(&self, sent: &[Sent]) -> Submission {
         let lines = sent.iter().map(|event| {
             let id = event.id.as_ref().map_or(String::new(), |id| format!("\"id\":\"{id}\","));
             format!("{{{id}\"type\":\"reading\",\"data\":{}}}\n", event.data)
@@ -54,7 +63,7 @@ impl Life {
         let sensor = &sent[0].sensor;
         let options = ReadOptions {
             sensor,
-            received_at,
+            received_at: sent[0].received_at,
             fields: FieldNames::default(),
             time_zone: None,
             limits: Limits::default(),
@@ -106,7 +115,9 @@ fn found(batch: &RecordBatch, rows: &mut Vec<Found>) {
     }
 }
 
-fn options(folder: &Path) -> Options {
+fn options(folder: &Path, around: &Around) -> Options {
+    let clock = around.clock.clone();
+    let clock = Clock::new(move || Reading { wall_micros: clock.wall_micros(), passed: clock.passed() });
     Options {
         wal_dir: folder.join("wal"),
         lake_dir: folder.join("lake"),
@@ -119,11 +130,13 @@ fn options(folder: &Path) -> Options {
         seal_bytes: 8 << 20,
         fields: FieldRules::default(),
         seal_age_seconds: 3600,
-        retention: lake::Retention::default(),
+        retention: around.retention,
+        clock,
         room_wait_seconds: 1,
         window_keys_max: 100_000,
         group_keys_max: 10_000,
-        window_seconds: 30 * 86_400,
+        // Its own age is told by real clocks, and across a restart by those that leap.
+        window_seconds: 1000 * 365 * 86_400,
         answers_bytes_max: 1 << 20,
         schema: event::events_schema(),
     }

@@ -9,6 +9,8 @@ pub(crate) struct Sent {
     pub(crate) sensor: String,
     pub(crate) id: Option<String>,
     pub(crate) data: String,
+    /// When it was received, by the clock of then.
+    pub(crate) received_at: i64,
 }
 
 /// One row found.
@@ -34,6 +36,10 @@ pub(crate) struct Oracle {
     accepted: BTreeMap<u64, (Sent, u64)>,
     /// Sent without an answer that says what became of them: there once or not at all.
     doubtful: BTreeMap<u64, Sent>,
+    /// Events that retention may let go: a leap of the clock since they came may be believed.
+    old: BTreeSet<u64>,
+    /// Those of them that went. None comes back.
+    expired: BTreeSet<u64>,
     /// The last position answered.
     pub(crate) last_position: u64,
     /// Sensors whose events go up to a position, and whether that was done.
@@ -57,6 +63,25 @@ impl Oracle {
     /// Events that are known to be there, with ids, to send again.
     pub(crate) fn known(&self) -> Vec<Sent> {
         self.accepted.values().map(|(event, _)| event).filter(|event| event.id.is_some()).cloned().collect()
+    }
+
+    /// Enough time has passed: what came so far may go.
+    pub(crate) fn all_are_old(&mut self) {
+        self.old.extend(self.accepted.keys().chain(self.doubtful.keys()));
+    }
+
+    /// A start goes by the newest event that it finds: what is older by this much may go.
+    pub(crate) fn started(&mut self, age_micros: i64) {
+        let all = || self.accepted.values().map(|(sent, _)| sent).chain(self.doubtful.values());
+        let newest = all().map(|sent| sent.received_at).max().unwrap_or(0);
+        let old = all().filter(|sent| sent.received_at < newest - age_micros).map(|sent| sent.number);
+        let old: Vec<u64> = old.collect();
+        self.old.extend(old);
+    }
+
+    /// Number of events that retention let go.
+    pub(crate) fn expired(&self) -> usize {
+        self.expired.len()
     }
 
     pub(crate) fn erasing(&mut self, sensor: &str, until: u64) {
@@ -101,13 +126,19 @@ impl Oracle {
             if sent.data != row.data || sent.sensor != row.sensor || sent.id.as_ref().is_some_and(|id| *id != row.id) {
                 return Err(format!("sent {sent:?}, found {row:?}"));
             }
+            if self.expired.contains(&number) {
+                return Err(format!("an expired event is there again: {row:?}"));
+            }
             if self.erasure_of(&row.sensor, row.position) == Some(true) {
                 return Err(format!("an erased event is there: {row:?}"));
             }
         }
-        let missing = self.accepted.values().find(|(sent, position)| {
+        let missing = self.accepted.values().filter(|(sent, position)| {
             !numbers.contains_key(&sent.number) && self.erasure_of(&sent.sensor, *position).is_none()
         });
+        let (expired, missing): (Vec<_>, Vec<_>) = missing.partition(|(sent, _)| self.old.contains(&sent.number));
+        self.expired.extend(expired.iter().map(|(sent, _)| sent.number));
+        let missing = missing.first();
         if let Some((sent, position)) = missing {
             return Err(format!("accepted at position {position} and gone: {sent:?}"));
         }

@@ -1,10 +1,11 @@
 //! One seed: lives of an engine, one after the other, on a disk that outlives them.
 
-use super::life::Life;
+use super::life::{Around, Life};
 use super::oracle::{Oracle, Sent, When};
+use engine::Retention;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
-use testkit::{Fault, Lie, Random, SimDisk};
+use std::time::Duration;
+use testkit::{Fault, Lie, Random, SimClock, SimDisk};
 
 /// What is wrong with the disk besides what a seed says.
 #[derive(Clone, Copy, Debug, Default)]
@@ -16,8 +17,9 @@ struct Run {
     random: Random,
     oracle: Oracle,
     next_number: u64,
-    /// What the clock that stamps events says, ahead of the true one or behind it.
-    clock_micros: i64,
+    around: Around,
+    /// What the clock that never leaps said when this life began.
+    began: Duration,
     /// What was done, for whoever has to find out why it went wrong.
     told: Vec<String>,
 }
@@ -31,11 +33,16 @@ enum End {
     PowerCut,
 }
 
-/// Runs one seed; what went wrong, when something did.
-pub(crate) fn run(seed: u64, plan: Plan) -> Result<(), String> {
-    let mut run =
-        Run { random: Random::new(seed), oracle: Oracle::default(), next_number: 1, clock_micros: 0, told: Vec::new() };
-    run.lives(plan).map_err(|what| format!("{what}\nbefore:\n{}", run.told.join("\n")))
+/// Runs one seed. Returns how many events retention let go; what went wrong, when something did.
+pub(crate) fn run(seed: u64, plan: Plan) -> Result<usize, String> {
+    let mut random = Random::new(seed);
+    let age_seconds = random.once_in(2).then_some(AGE_SECONDS);
+    let retention = Retention { age_seconds, bytes_max: None };
+    let around = Around { clock: SimClock::new(BEGIN), retention };
+    let (oracle, told) = (Oracle::default(), Vec::new());
+    let mut run = Run { random, oracle, next_number: 1, around, began: Duration::ZERO, told };
+    run.lives(plan).map_err(|what| format!("{what}\nbefore:\n{}", run.told.join("\n")))?;
+    Ok(run.oracle.expired())
 }
 
 impl Run {
@@ -60,7 +67,8 @@ impl Run {
         }
         let place = folder.path().join("last");
         std::fs::create_dir(&place).map_err(|e| e.to_string())?;
-        let life = Life::begin(&disk, &place).map_err(|e| format!("it does not start: {e}"))?;
+        self.starts();
+        let life = Life::begin(&disk, &place, &self.around).map_err(|e| format!("it does not start: {e}"))?;
         let looked = self.look(&life, When::Started);
         life.end();
         looked
@@ -72,7 +80,8 @@ impl Run {
             // Also in the middle of a start.
             disk.cut_power_at(disk.operations() + self.random.below(400));
         }
-        let life = match Life::begin(disk, place) {
+        self.starts();
+        let life = match Life::begin(disk, place, &self.around) {
             Ok(life) => {
                 self.tell(disk, format_args!("started, last position {}", life.engine.last_position()));
                 life
@@ -102,7 +111,7 @@ impl Run {
     }
 
     fn step(&mut self, disk: &SimDisk, life: &Life) -> Result<(), String> {
-        match self.random.below(20) {
+        match self.random.below(21) {
             0..=9 => self.send(disk, life),
             10 | 11 => self.send_again(disk, life)?,
             12..=15 => {
@@ -125,14 +134,45 @@ impl Run {
                 self.tell(disk, format_args!("healed"));
                 disk.heal();
             }
-            _ => self.clock_micros += 60_000_000 * (self.random.below(240) as i64 - 120),
+            _ => self.time(disk),
         }
         Ok(())
     }
 
+    /// The clock leaps, or time passes.
+    fn time(&mut self, disk: &SimDisk) {
+        let (minutes, days) = (self.random.below(240) as i64 - 120, 1 + self.random.below(40));
+        let leap = match self.random.below(6) {
+            0 => 400 * 1440,
+            1 => -400 * 1440,
+            2 | 3 => minutes,
+            4 => return self.passes(disk, Duration::from_secs(60 * minutes.unsigned_abs())),
+            _ => return self.passes(disk, Duration::from_secs(86_400 * days)),
+        };
+        self.tell(disk, format_args!("the clock leaps by {leap} minutes"));
+        self.around.clock.leap(leap * 60_000_000);
+    }
+
+    fn passes(&mut self, disk: &SimDisk, time: Duration) {
+        self.tell(disk, format_args!("{} minutes pass", time.as_secs() / 60));
+        self.around.clock.pass(time);
+        if self.around.retention.age_seconds.is_some() && self.around.clock.passed() - self.began >= DAY {
+            self.oracle.all_are_old();
+        }
+    }
+
+    /// A life begins.
+    fn starts(&mut self) {
+        self.began = self.around.clock.passed();
+        if let Some(seconds) = self.around.retention.age_seconds {
+            // Less than the age by what a clock may be corrected without a leap.
+            self.oracle.started(seconds as i64 * 1_000_000 - 2 * DAY.as_micros() as i64);
+        }
+    }
+
     fn send(&mut self, disk: &SimDisk, life: &Life) {
         let batches: Vec<Vec<Sent>> = (0..1 + self.random.below(3)).map(|_| self.batch()).collect();
-        let submissions = batches.iter().map(|batch| life.submission(batch, self.now())).collect();
+        let submissions = batches.iter().map(|batch| life.submission(batch)).collect();
         for (batch, outcome) in batches.iter().zip(life.submit(submissions)) {
             let (sensor, events) = (&batch[0].sensor, batch.len());
             self.told.push(format!("{} {sensor}: {events} from {}: {outcome:?}", disk.operations(), batch[0].number));
@@ -150,7 +190,7 @@ impl Run {
             return Ok(());
         }
         let event = self.pick(&known).clone();
-        let outcome = life.submit(vec![life.submission(std::slice::from_ref(&event), self.now())]).remove(0);
+        let outcome = life.submit(vec![life.submission(std::slice::from_ref(&event))]).remove(0);
         match outcome {
             Ok(outcome) if outcome.duplicates == 1 && outcome.accepted == 0 => Ok(()),
             Ok(outcome) => Err(format!("sent again, it is no duplicate: {event:?}, {outcome:?}")),
@@ -212,7 +252,7 @@ impl Run {
                     1 => format!("{{\"n\":{number},\"t\":{}}}", self.random.below(100)),
                     _ => format!("{{\"n\":{number},\"t\":\"{filler}\",\"f{}\":1}}", self.random.below(5)),
                 };
-                Sent { number, sensor: sensor.clone(), id, data }
+                Sent { number, sensor: sensor.clone(), id, data, received_at: self.around.clock.wall_micros() }
             })
             .collect()
     }
@@ -221,14 +261,14 @@ impl Run {
         self.told.push(format!("{} {what}", disk.operations()));
     }
 
-    fn now(&self) -> i64 {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_micros() as i64;
-        now + self.clock_micros
-    }
-
     fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
         &of[self.random.below(of.len() as u64) as usize]
     }
 }
 
+/// When the first life begins, in microseconds since 1970.
+const BEGIN: i64 = 1_800_000_000_000_000;
+const DAY: Duration = Duration::from_secs(86_400);
+/// How long events stay, where that is said.
+const AGE_SECONDS: u64 = 30 * 86_400;
 const SENSORS: [&str; 3] = ["roof", "cellar", "garden"];

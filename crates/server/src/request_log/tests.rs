@@ -27,6 +27,7 @@ async fn engine(dir: &tempfile::TempDir) -> Engine {
         fields: engine::FieldRules::default(),
         seal_age_seconds: 3600,
         retention: engine::Retention::default(),
+        clock: engine::Clock::default(),
         room_wait_seconds: 1,
         window_keys_max: 10_000,
         answers_bytes_max: MIB,

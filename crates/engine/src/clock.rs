@@ -1,0 +1,218 @@
+//! Where the engine takes the time from, and how far it believes it.
+//!
+//! The wall clock may leap, ahead and back: one that was never set, one that was set wrongly, a machine that slept. What only notes times takes
+//! them as they are. What removes goes by [`Believed`]: a clock that is wrong for less than a day removes nothing.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// A difference that is no leap, and nothing to keep.
+pub(crate) const SLACK_MICROS: i64 = 3_600_000_000;
+/// So long a leap ahead has to have been there before it is believed.
+const STEADY: Duration = Duration::from_secs(86_400);
+
+/// What the clocks say at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// The wall clock, in microseconds since 1970.
+    pub wall_micros: i64,
+    /// The clock that never leaps, since some moment.
+    pub passed: Duration,
+}
+
+/// The clocks. Clones are the same clocks.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> Reading + Send + Sync>);
+
+impl Clock {
+    /// Clocks that say what `read` says.
+    pub fn new(read: impl Fn() -> Reading + Send + Sync + 'static) -> Self {
+        Self(Arc::new(read))
+    }
+
+    /// What they say now.
+    pub(crate) fn read(&self) -> Reading {
+        (self.0)()
+    }
+
+    /// What the wall clock says now.
+    pub(crate) fn wall_micros(&self) -> i64 {
+        self.read().wall_micros
+    }
+}
+
+impl Default for Clock {
+    /// The system's.
+    fn default() -> Self {
+        let began = Instant::now();
+        Self::new(move || {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let wall_micros = i64::try_from(since.as_micros()).unwrap_or(i64::MAX);
+            Reading { wall_micros, passed: began.elapsed() }
+        })
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Clock").field(&self.read()).finish()
+    }
+}
+
+/// The time that what removes goes by: never ahead of the wall clock, and behind it while a leap ahead is younger than [`STEADY`]. Clones are one.
+/// A leap is noticed when it is looked at, so who stores events looks with each group.
+#[derive(Clone, Debug)]
+pub(crate) struct Believed {
+    clock: Clock,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug)]
+struct State {
+    looked: Reading,
+    believed_micros: i64,
+    /// When the wall clock leapt last, or this began.
+    steady_since: Duration,
+}
+
+impl Believed {
+    /// From what was believed before on, if anything was: whether the clock leapt since then, nobody knows.
+    pub(crate) fn since(clock: Clock, before_micros: Option<i64>) -> Self {
+        let looked = clock.read();
+        let believed_micros = before_micros.unwrap_or(i64::MAX).min(looked.wall_micros);
+        let state = State { looked, believed_micros, steady_since: looked.passed };
+        Self { clock, state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Looks at the clocks. The time now, in microseconds since 1970.
+    pub(crate) fn look(&self) -> i64 {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).look(self.clock.read())
+    }
+}
+
+impl State {
+    fn look(&mut self, now: Reading) -> i64 {
+        let passed = i64::try_from(now.passed.saturating_sub(self.looked.passed).as_micros()).unwrap_or(i64::MAX);
+        let leap_micros = now.wall_micros.saturating_sub(self.looked.wall_micros.saturating_add(passed));
+        if leap_micros.saturating_abs() > SLACK_MICROS {
+            self.steady_since = now.passed;
+            let seconds = leap_micros / 1_000_000;
+            tracing::warn!(seconds, "the clock leapt: for a day nothing is removed because of it");
+        }
+        self.looked = now;
+        self.believed_micros = self.believed_micros.saturating_add(passed);
+        let ahead_micros = now.wall_micros.saturating_sub(self.believed_micros);
+        if ahead_micros <= SLACK_MICROS || now.passed.saturating_sub(self.steady_since) >= STEADY {
+            self.believed_micros = now.wall_micros;
+        }
+        self.believed_micros
+    }
+}
+
+/// The file that keeps what was believed over a start. Without it a start goes by the newest event, which a clock that was wrong may have told.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept(PathBuf);
+
+impl Kept {
+    /// In the folder of the lake.
+    pub(crate) fn of(lake_dir: &Path) -> Self {
+        Self(lake_dir.join("_clock"))
+    }
+
+    pub(crate) fn read(&self) -> Option<i64> {
+        std::fs::read_to_string(&self.0).ok()?.trim().parse().ok()
+    }
+
+    /// Writes it; what is lost of it in a power cut makes a start go by less.
+    pub(crate) fn write(&self, micros: i64) -> io::Result<()> {
+        let new = self.0.with_extension("new");
+        let mut file = File::create(&new)?;
+        writeln!(file, "{micros}")?;
+        file.sync_all()?;
+        std::fs::rename(&new, &self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: i64 = 3_600_000_000;
+    const YEAR: i64 = 365 * 24 * HOUR;
+
+    /// Clocks that a test moves.
+    #[derive(Clone)]
+    struct Moved(Arc<Mutex<Reading>>);
+
+    impl Moved {
+        fn at(wall_micros: i64) -> (Self, Clock) {
+            let moved = Self(Arc::new(Mutex::new(Reading { wall_micros, passed: Duration::ZERO })));
+            let read = moved.clone();
+            (moved, Clock::new(move || *read.0.lock().expect("no panic")))
+        }
+
+        fn leaps(&self, micros: i64) {
+            self.0.lock().expect("no panic").wall_micros += micros;
+        }
+
+        fn passes(&self, micros: i64) {
+            let mut reading = self.0.lock().expect("no panic");
+            reading.wall_micros += micros;
+            reading.passed += Duration::from_micros(micros.unsigned_abs());
+        }
+    }
+
+    #[test]
+    fn time_that_passes_is_believed_at_once() {
+        let (moved, clock) = Moved::at(YEAR);
+        let believed = Believed::since(clock, Some(YEAR));
+        for _ in 0..100 {
+            moved.passes(12 * HOUR);
+            assert_eq!(believed.look(), moved.0.lock().expect("no panic").wall_micros);
+        }
+        moved.leaps(HOUR / 2);
+        assert_eq!(believed.look(), YEAR + 1200 * HOUR + HOUR / 2, "a clock is corrected now and then");
+    }
+
+    #[test]
+    fn a_leap_ahead_is_believed_after_a_day_without_another_and_never_when_it_is_taken_back_before() {
+        let (moved, clock) = Moved::at(YEAR);
+        let believed = Believed::since(clock, None);
+        moved.leaps(10 * YEAR);
+        assert_eq!(believed.look(), YEAR);
+        moved.passes(20 * HOUR);
+        assert_eq!(believed.look(), YEAR + 20 * HOUR);
+        moved.leaps(YEAR);
+        assert_eq!(believed.look(), YEAR + 20 * HOUR);
+        moved.passes(20 * HOUR);
+        assert_eq!(believed.look(), YEAR + 40 * HOUR, "another leap, another day");
+        moved.passes(4 * HOUR);
+        assert_eq!(believed.look(), 12 * YEAR + 44 * HOUR);
+
+        moved.leaps(-11 * YEAR);
+        assert_eq!(believed.look(), YEAR + 44 * HOUR, "back is believed at once: it removes nothing");
+        moved.leaps(5 * YEAR);
+        assert_eq!(believed.look(), YEAR + 44 * HOUR);
+        moved.leaps(-5 * YEAR);
+        moved.passes(HOUR);
+        assert_eq!(believed.look(), YEAR + 45 * HOUR);
+    }
+
+    #[test]
+    fn after_a_start_the_time_goes_on_from_the_newest_event_for_a_day() {
+        let (moved, clock) = Moved::at(9 * YEAR);
+        let believed = Believed::since(clock.clone(), Some(YEAR));
+        assert_eq!(believed.look(), YEAR);
+        moved.passes(23 * HOUR);
+        assert_eq!(believed.look(), YEAR + 23 * HOUR);
+        moved.passes(HOUR);
+        assert_eq!(believed.look(), 9 * YEAR + 24 * HOUR);
+        // Events of a clock that was ahead.
+        let believed = Believed::since(clock, Some(20 * YEAR));
+        assert_eq!(believed.look(), 9 * YEAR + 24 * HOUR);
+    }
+}
