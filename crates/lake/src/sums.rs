@@ -113,13 +113,29 @@ pub(crate) fn with_sums(file: &[u8]) -> parquet::errors::Result<Vec<u8>> {
 
 /// Where in these bytes the checksum of the tail stands; none when they have no such key.
 fn crc_at(bytes: &[u8]) -> Option<usize> {
-    // As Thrift writes them: a text of 16 bytes, a text of 27, which begins with the version.
+    let pattern = pattern();
+    let key = bytes.windows(pattern.len()).rposition(|some| some == pattern)?;
+    Some(key + pattern.len()).filter(|at| at + CRC_DIGITS + 1 + BODY_DIGITS <= bytes.len())
+}
+
+/// Whether they have what was the key, with some other bytes in it.
+fn has_broken_key(bytes: &[u8]) -> bool {
+    let pattern = pattern();
+    bytes.windows(pattern.len()).any(|some| is_nearly(some, &pattern))
+}
+
+/// What stands before the checksum, as Thrift writes it: a text of 16 bytes, a text of 27, which begins with the version.
+fn pattern() -> Vec<u8> {
     let mut pattern = vec![0x18, KEY.len() as u8];
     pattern.extend(KEY.as_bytes());
     pattern.extend([0x18, (VERSION.len() + CRC_DIGITS + 1 + BODY_DIGITS) as u8]);
     pattern.extend(VERSION.as_bytes());
-    let key = bytes.windows(pattern.len()).rposition(|some| some == pattern)?;
-    Some(key + pattern.len()).filter(|at| at + CRC_DIGITS + 1 + BODY_DIGITS <= bytes.len())
+    pattern
+}
+
+/// Whether one of these was the other before up to a quarter of its bytes changed. Nothing that is written looks so by chance.
+pub(crate) fn is_nearly(bytes: &[u8], other: &[u8]) -> bool {
+    bytes.len() == other.len() && 4 * bytes.iter().zip(other).filter(|(a, b)| a != b).count() <= other.len()
 }
 
 /// The checksums of one file.
@@ -140,7 +156,8 @@ impl Sums {
         let searched = file_bytes.saturating_sub(SEARCHED_BYTES);
         let end = file.read_range(searched..file_bytes)?;
         let Some(at) = crc_at(&end) else {
-            return Ok(None);
+            // A file without checksums has no key either: where it is broken, they are not left out.
+            return if has_broken_key(&end) { Err(damaged(searched..file_bytes)) } else { Ok(None) };
         };
         let digits = |from: usize, count: usize| {
             let text = end.get(from..from + count).and_then(|text| std::str::from_utf8(text).ok());
@@ -161,6 +178,7 @@ impl Sums {
             return Err(damaged(body_bytes..file_bytes));
         }
         let table = tail.chunks_exact(4).take(count as usize);
+            let text = text.filter(|text| !text.bytes().any(|byte| byte.is_ascii_uppercase()));
         let table = table.map(|sum| u32::from_le_bytes(sum.try_into().expect("four bytes"))).collect();
         Ok(Some(Self { body_bytes, table }))
     }
