@@ -4,13 +4,11 @@ use crate::error::LakeError;
 use crate::lake::{Lake, away};
 use crate::snapshot::Snapshot;
 use crate::table;
+use crate::versions::LOG;
 use std::fs;
 use std::io;
 use std::path::Path;
 use uuid::Uuid;
-
-/// The folder of the table's log.
-const LOG: &str = "_delta_log";
 
 /// All that a copy takes.
 #[derive(Clone, Debug)]

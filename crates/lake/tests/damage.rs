@@ -135,7 +135,7 @@ async fn an_emptied_commit_is_an_error_that_names_it_and_not_a_table_without_its
     let commit = dir.path().join("_delta_log/00000000000000000001.json");
     File::options().write(true).truncate(true).open(&commit).expect("a commit");
     let told = lake::look(dir.path()).await.expect_err("it is damaged").to_string();
-    assert!(told.contains("00000000000000000001.json") && told.contains("never empty"), "{told}");
+    assert!(told.contains("00000000000000000001.json") && told.contains("it is empty"), "{told}");
 }
 
 #[tokio::test]
