@@ -43,7 +43,7 @@ mod sums;
 mod table;
 mod versions;
 
-pub use checked::{CheckedFile, CheckedStore, Reading};
+pub use checked::{CheckedFile, CheckedStore, Reading, damage};
 pub use compact::free_bytes;
 pub use copy::{Copy, copy_of};
 pub use erase::Erasing;

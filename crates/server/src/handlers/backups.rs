@@ -5,7 +5,7 @@ use crate::auth;
 use crate::authorisation::Act;
 use crate::backups::{HELD_SECONDS, Said, TakeError};
 use crate::body::{self, Coming};
-use crate::code::Code;
+use crate::code::{self, Code};
 use crate::openapi::of;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -87,7 +87,7 @@ pub(crate) async fn post_backup(State(app): State<App>, headers: HeaderMap) -> R
     let noted = nowwhat::db(app.shared.registry.note_backup(&by, id, linked.last_position)).await;
     if let Err(error) = noted {
         app.shared.backups.hear(id, Said::Failed).await;
-        return Err(Code::RegistryBusy.problem("the backup could not be noted in the audit").cause(error));
+        return Err(code::not_answered("the backup could not be noted in the audit", error));
     }
     tracing::info!(backup_id = id, last_position = linked.last_position, "a backup is being copied");
     let backup = Backup {
