@@ -1,9 +1,11 @@
 //! `catchment inspect`: what lies in the data folder, whether a collector runs over it or not. Only `repair` changes something.
 
+mod backup;
 mod repair;
 mod wal;
 
 use crate::config;
+use crate::data_dir::DataDir;
 use crate::settings::Settings;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
@@ -21,6 +23,10 @@ use std::path::{Path, PathBuf};
 const MENDED: &str = "what is in such a file can come back from a copy of the folder; without one, stop the collector, and \
                       `catchment inspect repair` keeps what can be read and moves the rest aside";
 
+/// What can be done about a damaged log of the table.
+const LOG_MENDED: &str = "stop the collector, and `catchment inspect repair` moves such files aside where the table can be read without \
+                          them; else bring the folder back from a backup";
+
 /// What is looked at.
 #[derive(Subcommand)]
 pub(crate) enum InspectCommand {
@@ -28,6 +34,8 @@ pub(crate) enum InspectCommand {
     Lake(LakeArgs),
     /// The wal: its segments, groups, positions and files of keys, and whether all of it can be read.
     Wal(wal::WalArgs),
+    /// A backup: when it was made, of what, and whether every file of it is there and as it was written.
+    Backup(backup::BackupArgs),
     /// Mend what is damaged while no collector runs: what can be read stays, what cannot is moved aside, and a report tells which is which.
     Repair(repair::RepairArgs),
 }
@@ -45,9 +53,11 @@ pub(crate) struct FolderArgs {
 impl FolderArgs {
     fn settings(&self, environment: &Environment) -> anyhow::Result<Settings> {
         let service = config::service();
-        let flags = config::data_dir_flag(self.data_dir.as_deref()).into_iter().collect();
+        let flags = config::data_dir_flag(self.data_dir.as_deref())?.into_iter().collect();
         let sources = Sources { flags, ..self.settings.sources(&service) };
-        Ok(Settings::from_loaded(&service.load(&sources, environment)?))
+        let settings = Settings::from_loaded(&service.load(&sources, environment)?);
+        DataDir::of(&settings.data.dir).is_whole()?;
+        Ok(settings)
     }
 
     /// The data folder.
@@ -72,6 +82,7 @@ pub(crate) fn run(command: &InspectCommand, environment: &Environment) -> anyhow
     match command {
         InspectCommand::Lake(args) => lake(args, environment),
         InspectCommand::Wal(args) => wal::run(args, environment),
+        InspectCommand::Backup(args) => backup::run(args),
         InspectCommand::Repair(args) => repair::run(args, environment),
     }
 }
@@ -80,6 +91,8 @@ pub(crate) fn run(command: &InspectCommand, environment: &Environment) -> anyhow
 fn lake(args: &LakeArgs, environment: &Environment) -> anyhow::Result<()> {
     let settings = args.folder.settings(environment)?;
     let dir = std::path::absolute(settings.data.dir.join("lake"))?;
+    let unread = || format!("{} cannot be read: run this as the user of the collector", dir.display());
+    let log = lake::flaws(&dir).with_context(unread)?;
     match std::fs::metadata(dir.join("_delta_log")) {
         Err(error) if error.kind() == ErrorKind::NotFound && log.is_empty() => {
             bail!(
@@ -90,8 +103,6 @@ fn lake(args: &LakeArgs, environment: &Environment) -> anyhow::Result<()> {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             return Err(error).with_context(unread);
         }
-    let unread = || format!("{} cannot be read: run this as the user of the collector", dir.display());
-    let log = lake::flaws(&dir).with_context(unread)?;
         _ => {}
     }
     if log.iter().any(|flaw| flaw.is_needed) {

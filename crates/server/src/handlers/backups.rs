@@ -60,6 +60,9 @@ pub(crate) struct WalFile {
 pub(crate) struct Progress {
     #[schema(schema_with = states)]
     state: String,
+    /// With `copying`: how many bytes are copied so far.
+    #[serde(default)]
+    bytes: u64,
 }
 
 /// What was heard.
@@ -71,10 +74,11 @@ pub(crate) struct Heard {
     state: &'static str,
 }
 
-const STATES: [(&str, Said); 3] = [("copying", Said::Copying), ("done", Said::Done), ("failed", Said::Failed)];
+const STATES: [(&str, fn(u64) -> Said); 3] =
+    [("copying", Said::Copying), ("done", |_| Said::Done), ("failed", |_| Said::Failed)];
 
 fn states() -> Object {
-    let text = "`copying`: it is held on; `done` and `failed`: it is let go.";
+    let text = "`copying`: it is held on, while more is copied; `done` and `failed`: it is let go.";
     of(Type::String).enum_values(Some(STATES.map(|(name, _)| name))).description(Some(text)).build()
 }
 
@@ -133,7 +137,7 @@ async fn hear(app: &App, id: &str, parts: &Parts, body: &mut Coming) -> Result<R
     let (state, said) =
         state.ok_or_else(|| Code::InvalidField.problem("`state` is \"copying\", \"done\" or \"failed\""))?;
     let known = match id.parse::<u64>() {
-        Ok(id) => app.shared.backups.hear(id, said).await.then_some(id),
+        Ok(id) => app.shared.backups.hear(id, said(progress.bytes)).await.then_some(id),
         Err(_) => None,
     };
     let id = known.ok_or_else(|| {
