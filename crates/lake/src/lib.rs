@@ -54,5 +54,6 @@ pub use repair::{Mended, TakenIn};
 pub use retention::Retention;
 pub use snapshot::{LakeFile, LiveChunk, Newest, RowGroup, Snapshot, View};
 pub use stats::{FileStats, Range};
+pub use sums::{Summed, finish_summed};
 pub use table::{look, look_for, wals};
 pub use versions::{Flaw, MovedAside, flaws, mend_log, unnamed};

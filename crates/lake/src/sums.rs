@@ -9,6 +9,7 @@
 //! read as it is.
 
 use bytes::Bytes;
+use parquet::arrow::ArrowWriter;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{FileMetaData, KeyValue, ParquetMetaData, ParquetMetaDataReader, ParquetMetaDataWriter};
 use std::io::{self, Write};
@@ -26,7 +27,8 @@ const BODY_DIGITS: usize = 16;
 const SEARCHED_BYTES: u64 = 16 << 10;
 
 /// A sink that makes the checksums of what goes through it.
-pub(crate) struct Summed<W> {
+#[derive(Debug)]
+pub struct Summed<W> {
     sink: W,
     body_bytes: u64,
     block: u32,
@@ -35,8 +37,23 @@ pub(crate) struct Summed<W> {
     tail: Option<Vec<u8>>,
 }
 
+/// Ends a Parquet file that was written into such a sink, with its checksums.
+///
+/// # Errors
+/// Its last bytes could not be written.
+pub fn finish_summed<W: Write + Send>(mut writer: ArrowWriter<Summed<W>>) -> parquet::errors::Result<W> {
+    writer.flush()?;
+    writer.sync()?;
+    let (table, value) = writer.inner_mut().end_body();
+    writer.write_all(&table)?;
+    // The last of these: it is looked for from the end of the file.
+    writer.append_key_value_metadata(KeyValue::new(KEY.to_owned(), value));
+    Ok(writer.into_inner()?.finish()?)
+}
+
 impl<W: Write> Summed<W> {
-    pub(crate) fn new(sink: W) -> Self {
+    /// One whose bytes go on to `sink`.
+    pub fn new(sink: W) -> Self {
         Self { sink, body_bytes: 0, block: 0, table: Vec::new(), tail: None }
     }
 
@@ -161,6 +178,7 @@ impl Sums {
         };
         let digits = |from: usize, count: usize| {
             let text = end.get(from..from + count).and_then(|text| std::str::from_utf8(text).ok());
+            let text = text.filter(|text| !text.bytes().any(|byte| byte.is_ascii_uppercase()));
             text.and_then(|text| u64::from_str_radix(text, 16).ok())
         };
         let broken = || damaged(searched..file_bytes);
@@ -178,7 +196,6 @@ impl Sums {
             return Err(damaged(body_bytes..file_bytes));
         }
         let table = tail.chunks_exact(4).take(count as usize);
-            let text = text.filter(|text| !text.bytes().any(|byte| byte.is_ascii_uppercase()));
         let table = table.map(|sum| u32::from_le_bytes(sum.try_into().expect("four bytes"))).collect();
         Ok(Some(Self { body_bytes, table }))
     }
