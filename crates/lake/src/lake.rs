@@ -134,6 +134,19 @@ impl Lake {
         highest.and_then(|p| u64::try_from(p).ok()).unwrap_or(0).max(snapshot.sealed)
     }
 
+    /// Removes the files of seals that no version named when the lake was opened: to be called when it is sure that the wal has their events, and
+    /// before anything is sealed.
+    ///
+    /// # Errors
+    /// [`LakeError`]; the next start tries again.
+    pub async fn remove_unnamed(&self) -> Result<(), LakeError> {
+        let unnamed = std::mem::take(&mut *self.shared.unnamed.lock().unwrap_or_else(PoisonError::into_inner));
+        let dir = self.shared.dir.clone();
+        let removed = self.blocking(move || remove_durably(&dir, unnamed)).await?;
+        self.shared.metrics.orphans.inc_by(removed);
+        Ok(())
+    }
+
     /// Puts events in, once: a range that is in already changes nothing. Returns the lake that holds them, all of it durable.
     ///
     /// # Errors
@@ -192,19 +205,6 @@ impl Lake {
         self.shared.checkpoint.store(version, Ordering::Relaxed);
         self.shared.metrics.checkpoints.inc();
         deltalake_core::checkpoints::cleanup_metadata(&table, None).await?;
-        Ok(())
-    }
-
-    /// Removes the files of seals that no version named when the lake was opened: to be called when it is sure that the wal has their events, and
-    /// before anything is sealed.
-    ///
-    /// # Errors
-    /// [`LakeError`]; the next start tries again.
-    pub async fn remove_unnamed(&self) -> Result<(), LakeError> {
-        let unnamed = std::mem::take(&mut *self.shared.unnamed.lock().unwrap_or_else(PoisonError::into_inner));
-        let dir = self.shared.dir.clone();
-        let removed = self.blocking(move || remove_durably(&dir, unnamed)).await?;
-        self.shared.metrics.orphans.inc_by(removed);
         Ok(())
     }
 

@@ -191,6 +191,16 @@ impl Report<'_> {
             ),
             None => writeln!(text, "lost     no event"),
         };
+        self.lake_lines(&mut text);
+        let of_lake = self.lake.iter().filter_map(|file| Some((&file.path, file.kept_at.as_ref()?)));
+        for (from, to) in moved.iter().map(|(from, to)| (from, to)).chain(of_lake) {
+            let _ = writeln!(text, "aside    {}, as it was: {}", from.display(), to.display());
+        }
+        let _ = writeln!(text, "report   {}", self.aside.join("report.json").display());
+        text
+    }
+
+    fn lake_lines(&self, text: &mut String) {
         for Mended { path, damage, kept_rows, lost_rows, lost: (first, last), .. } in self.lake {
             let (path, damage) = (path.display(), printable(damage));
             let _ = writeln!(text, "damaged  {path}: {damage}");
@@ -204,12 +214,6 @@ impl Report<'_> {
                 paths.len()
             );
         }
-        let of_lake = self.lake.iter().filter_map(|file| Some((&file.path, file.kept_at.as_ref()?)));
-        for (from, to) in moved.iter().map(|(from, to)| (from, to)).chain(of_lake) {
-            let _ = writeln!(text, "aside    {}, as it was: {}", from.display(), to.display());
-        }
-        let _ = writeln!(text, "report   {}", self.aside.join("report.json").display());
-        text
     }
 
     fn json(&self) -> Value {
