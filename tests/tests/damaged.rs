@@ -95,3 +95,28 @@ fn a_damaged_registry_stops_the_start_and_says_what_to_do() {
     let collector = Collector::start(dir.path());
     assert_eq!(collector.rows("SELECT count(*) FROM events"), [[1]], "all events stay");
 }
+
+#[test]
+fn a_registry_with_a_damaged_page_stops_the_start_and_not_its_first_caller() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let collector = Collector::start(dir.path());
+    collector.sensor("roof");
+    assert_eq!(collector.terminate(), 0);
+    let file = dir.path().join("data/registry.sqlite");
+    let whole = std::fs::read(&file).expect("the file");
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+    let mut stopped = 0;
+    for page in 1..whole.len() / 4096 {
+        let mut damaged = whole.clone();
+        damaged[page * 4096..(page + 1) * 4096].fill(0xa5);
+        std::fs::write(&file, &damaged).expect("written");
+        let checked = tests::catchment(dir.path(), &serve, b"");
+        assert_eq!(checked.status.code(), Some(1), "page {page}");
+        let told = String::from_utf8_lossy(&checked.stderr).into_owned();
+        assert!(told.contains("registry.sqlite") && told.contains("is damaged") && told.contains("backup"), "{told}");
+        stopped += 1;
+    }
+    assert!(stopped > 3, "{stopped} pages");
+    std::fs::write(&file, &whole).expect("brought back");
+    Collector::start(dir.path());
+}

@@ -142,7 +142,7 @@ fn told(collector: &Collector) -> Vec<Value> {
     exchange(("GET", "/api/v1/tokens"), admin, None, 200);
     let held = exchange(("POST", "/api/v1/backups"), admin, None, 201);
     let path = format!("/api/v1/backups/{}", held["id"]);
-    exchange(("PATCH", &path), admin, Some(json!({ "state": "copying" })), 200);
+    exchange(("PATCH", &path), admin, Some(json!({ "state": "copying", "bytes": 1_048_576 })), 200);
     exchange(("PATCH", &path), admin, Some(json!({ "state": "failed" })), 200);
     exchange(("DELETE", "/api/v1/sensors/roof-1/events"), admin, None, 202);
     exchange(("GET", "/api/v1/audit"), admin, None, 200);

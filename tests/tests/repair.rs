@@ -218,11 +218,43 @@ fn a_question_that_meets_a_flipped_bit_is_an_error_that_names_the_file_or_answer
             errors += 1;
             let named = file.file_name().expect("a name").to_string_lossy().into_owned();
             assert!(asked.text.contains(&named) && asked.text.contains("`catchment inspect lake`"), "{}", asked.text);
+            assert_eq!(asked.json()["code"], "damaged_file");
         }
         flip(&file, bit);
     }
     assert!(errors > 250, "{errors}");
     assert_eq!(questions.map(|sql| collector.rows(sql)), answers);
+}
+
+#[test]
+fn a_question_that_meets_a_data_file_that_is_gone_or_cut_names_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (collector, token) = filled(dir.path(), &[("CATCHMENT_SEAL__AGE_SECONDS", "1s")]);
+    collector.wait_for("they are in the lake", |c| c.metric("catchment_engine_live_rows") == 0.0);
+    let files = told(dir.path(), &["lake", "--json"])["files"].as_array().expect("files").clone();
+    let first = path(&files[0]["path"]);
+    let whole = std::fs::read(&first).expect("the file");
+    assert_eq!(collector.send(&token, b"{\"type\":\"live\"}\n").json()["accepted"], 1);
+    let questions =
+        ["SELECT * FROM events", "SELECT count(data.n) FROM events", "SELECT data FROM events WHERE id = '0-7'"];
+    let refused = |what: &str| {
+        for sql in questions {
+            let asked = collector.query(sql);
+            assert_eq!((asked.status, &asked.json()["code"]), (500, &json!("damaged_file")), "{sql}: {}", asked.text);
+            let detail = asked.json()["detail"].as_str().expect("a detail").to_owned();
+            let begin = format!("the data file {} is damaged: {what}", first.display());
+            assert!(detail.starts_with(&begin) && detail.contains("`catchment inspect lake`"), "{detail}");
+        }
+        assert_eq!(collector.query("SELECT data FROM events WHERE type = 'live'").status, 200, "others are answered");
+    };
+    for length in [whole.len() - 1, whole.len() / 2, 4, 0] {
+        std::fs::write(&first, &whole[..length]).expect("cut");
+        refused("");
+    }
+    std::fs::remove_file(&first).expect("removed");
+    refused("it is gone");
+    std::fs::write(&first, &whole).expect("it is back");
+    assert_eq!(collector.rows("SELECT count(data.n) FROM events"), [[120]]);
 }
 
 #[test]

@@ -2,6 +2,8 @@
 //!
 //! Reading order: `source` what is copied, `target` where it goes, `manifest` what tells that it is whole.
 
+mod interrupt;
+pub(crate) mod lineage;
 pub(crate) mod manifest;
 mod source;
 pub(crate) mod target;
@@ -11,16 +13,19 @@ use crate::config::VERSION;
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use interrupt::Interrupt;
+use lineage::Restored;
 use manifest::{Entry, Manifest};
 use nowwhat::Environment;
 use nowwhat::cli::{complain, print};
 use serde_json::{Value, json};
 use source::{About, Place, Source};
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::Instant;
-use target::{Step, Target};
+use target::{Step, Target, are_nested};
 
 #[derive(Args)]
 pub(crate) struct BackupArgs {
@@ -44,12 +49,13 @@ struct Done {
 
 pub(crate) fn run(args: &BackupArgs, environment: &Environment) -> anyhow::Result<()> {
     let began = Instant::now();
+    let interrupt = Interrupt::watch().context("cannot watch signals")?;
     let place = Place::find(&args.server, environment)?;
     is_outside(&args.dir, place.dir().path())?;
     let mut target = Target::open(&args.dir)?;
     // What one that was interrupted left is room for this one.
     target.clean()?;
-    let made = make(&mut target, place);
+    let made = make(&mut target, place, &interrupt);
     let done = made.inspect_err(|_| drop(target.clean())).with_context(|| match target.taken_at() {
         Some(taken_at) => format!("no backup was made, the one of {taken_at} in {} is whole", target.dir.display()),
         None => format!("no backup was made, and there is none in {}", target.dir.display()),
@@ -65,14 +71,10 @@ pub(crate) fn run(args: &BackupArgs, environment: &Environment) -> anyhow::Resul
 
 /// What is inside of the data folder would be part of what is copied, and go with it.
 fn is_outside(dir: &Path, data: &Path) -> anyhow::Result<()> {
-    let data = std::fs::canonicalize(data).with_context(|| format!("cannot find {}", data.display()))?;
-    let dir = std::path::absolute(dir)?;
-    // The part of it that is there.
-    let there = dir.ancestors().find_map(|above| Some((std::fs::canonicalize(above).ok()?, above)));
-    let dir = there.map_or(dir.clone(), |(real, above)| real.join(dir.strip_prefix(above).unwrap_or(Path::new(""))));
+    std::fs::metadata(data).with_context(|| format!("cannot find {}", data.display()))?;
     ensure!(
-        !dir.starts_with(&data),
-        "{} lies inside the data folder {}: choose a folder outside of it, best on another disk",
+        !are_nested(dir, data)?,
+        "{} lies inside the data folder {}, or around it: choose a folder outside of it, best on another disk",
         dir.display(),
         data.display()
     );
@@ -80,25 +82,32 @@ fn is_outside(dir: &Path, data: &Path) -> anyhow::Result<()> {
 }
 
 /// Copies all that is new, and makes it the backup.
-fn make(target: &mut Target, place: Place) -> anyhow::Result<Done> {
+fn make(target: &mut Target, place: Place, interrupt: &Interrupt) -> anyhow::Result<Done> {
     let scratch = target.dir.join(&target.set).join("scratch");
-    let Source { about, files, held } = place.hold(&scratch)?;
-    let made = belongs(target, &about).and_then(|()| {
+    let data = place.dir().path().to_owned();
+    let restores = lineage::read(&data)?;
+    let Source { about, files, held } = place.hold(&scratch, interrupt)?;
+    let made = belongs(target, &about, (&data, &restores)).and_then(|()| {
         target.begin(&program(), &about.wal_id)?;
         let steps = target.plan(files)?;
         let done = done_by(&steps);
         let bar = bar("copied", done.copied_bytes);
+        let copied = AtomicU64::new(0);
         let entries = std::thread::scope(|scope| {
             let (end, ended) = mpsc::channel();
-            let held = &held;
-            let keeping = scope.spawn(move || held.keep(&ended));
-            let entries = target.copy(steps, |bytes| bar.inc(bytes));
+            let (held, copied) = (&held, &copied);
+            let keeping = scope.spawn(move || held.keep(&ended, copied));
+            let entries = target.copy(steps, |bytes| {
+                bar.inc(bytes);
+                copied.fetch_add(bytes, Ordering::Relaxed);
+                interrupt.check()
+            });
             drop(end);
             keeping.join().ok();
             entries
         });
         bar.finish_and_clear();
-        complete(target, &about, entries?)?;
+        complete(target, &about, restores, entries?)?;
         Ok(done)
     });
     held.end(if made.is_ok() { "done" } else { "failed" });
@@ -106,7 +115,7 @@ fn make(target: &mut Target, place: Place) -> anyhow::Result<Done> {
 }
 
 /// Whether the folder is one for this data folder, and has not more than it.
-fn belongs(target: &Target, about: &About) -> anyhow::Result<()> {
+fn belongs(target: &Target, about: &About, (data, restores): (&Path, &[Restored])) -> anyhow::Result<()> {
     let Some(before) = &target.before else { return Ok(()) };
     let dir = target.dir.display();
     if before.wal_id != about.wal_id {
@@ -123,12 +132,43 @@ fn belongs(target: &Target, about: &About) -> anyhow::Result<()> {
             about.last_position
         );
     }
+    if !lineage::goes_on(&before.restores, before.last_position, restores) || !has_commits_of(before, data)? {
+        bail!(
+            "{dir} has events that the data folder does not have: both go back to the same events, and one of them was restored or copied, and \
+             went on by itself. Choose another folder"
+        );
+    }
     Ok(())
 }
 
+/// Whether the versions of the table that both have are the same.
+fn has_commits_of(before: &Manifest, data: &Path) -> anyhow::Result<bool> {
+    for entry in
+        before.files.iter().filter(|entry| entry.path.starts_with("lake/_delta_log/") && entry.path.ends_with(".json"))
+    {
+        let path = data.join(&entry.path);
+        match std::fs::read(&path) {
+            // It went with the history that nothing needs.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+            Ok(commit) if crc32c::crc32c(&commit) != entry.crc32c => return Ok(false),
+            Ok(_) => {}
+        }
+    }
+    Ok(true)
+}
+
+/// How many positions behind the lake have no event: a repair of the wal found none of them.
+fn lost_behind(sealed: u64, wal: &wal::Look) -> u64 {
+    let lost = wal.segments.iter().flat_map(|segment| &segment.lost);
+    lost.map(|(first, last)| (last + 1).saturating_sub((*first).max(sealed + 1))).sum()
+}
+
 /// The manifest changes, once it is sure that the wal opens.
-fn complete(target: &mut Target, about: &About, entries: Vec<Entry>) -> anyhow::Result<()> {
-    let wal = wal::parts(&target.dir.join(&target.set).join("wal")).context("what was copied of the wal")?;
+fn complete(target: &mut Target, about: &About, restores: Vec<Restored>, entries: Vec<Entry>) -> anyhow::Result<()> {
+    let dir = target.dir.join(&target.set).join("wal");
+    let wal = wal::parts(&dir).context("what was copied of the wal")?;
+    let look = wal::look(&dir, &wal::RealDisk, |_, _| Ok(())).context("what was copied of the wal")?;
     let is_whole = wal.last_position == about.last_position && about.sealed_position <= about.last_position;
     ensure!(
         is_whole && wal.wal_id.is_some_and(|id| id.to_string() == about.wal_id),
@@ -143,7 +183,8 @@ fn complete(target: &mut Target, about: &About, entries: Vec<Entry>) -> anyhow::
         last_position: about.last_position,
         sealed_position: about.sealed_position,
         lake_version: about.lake_version,
-        events: about.events,
+        events: about.events.saturating_sub(lost_behind(about.sealed_position, &look)),
+        restores,
         files: entries,
         ..Manifest::begun(program(), about.wal_id.clone())
     })

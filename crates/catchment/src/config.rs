@@ -1,6 +1,7 @@
 //! The service that is configured: what Catchment adds to the settings of every service, and what no single key shows.
 
 use crate::settings::Settings;
+use nowwhat::cli::Usage;
 use nowwhat::config::{ByteSize, Loaded};
 use nowwhat::{Foundation, Service, Version};
 use std::path::Path;
@@ -30,8 +31,15 @@ pub(crate) fn service() -> Service {
 }
 
 /// `--data-dir`, as the flags of [`Sources`](nowwhat::config::Sources) have it.
-pub(crate) fn data_dir_flag(given: Option<&Path>) -> Option<(&'static str, String, &'static str)> {
-    given.map(|dir| ("data.dir", dir.display().to_string(), "--data-dir"))
+///
+/// # Errors
+/// Its name is no UTF-8, as settings are: another folder would be taken.
+pub(crate) fn data_dir_flag(given: Option<&Path>) -> Result<Option<(&'static str, String, &'static str)>, Usage> {
+    let Some(dir) = given else { return Ok(None) };
+    let name = dir.to_str().ok_or_else(|| {
+        Usage(format!("--data-dir {}: the name of the folder is no UTF-8, choose another one", dir.display()))
+    })?;
+    Ok(Some(("data.dir", name.to_owned(), "--data-dir")))
 }
 
 /// What no single key shows.

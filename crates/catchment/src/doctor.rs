@@ -106,7 +106,13 @@ fn as_lines(findings: &[Finding]) -> String {
 fn findings(args: &DoctorArgs, environment: &Environment) -> Vec<Finding> {
     let mut findings = vec![Finding::good("program", nowwhat::cli::long_version(config::VERSION))];
     let service = config::service();
-    let flags = config::data_dir_flag(args.data_dir.as_deref()).into_iter().collect();
+    let flags = match config::data_dir_flag(args.data_dir.as_deref()) {
+        Ok(flag) => flag.into_iter().collect(),
+        Err(usage) => {
+            findings.push(Finding::bad("data folder", usage.to_string()));
+            return findings;
+        }
+    };
     let loaded = match service.load(&Sources { flags, ..args.settings.sources(&service) }, environment) {
         Ok(loaded) => loaded,
         Err(problems) => {

@@ -91,7 +91,11 @@ pub(crate) fn run(args: &ExportArgs, environment: &Environment) -> anyhow::Resul
     let pages = Pages { client: &client, filter };
     let (began, done) = (Instant::now(), Done::default());
     let extent = pages.extent()?;
+    if extent.events == 0 {
+        pages.sensor_is_known()?;
+    }
     let sink = target.open()?;
+    let sink = if form == Form::Parquet { sink } else { sink.with_checksum() };
     let written = sink.written();
     let progress = progress::of_events(extent.events);
     tell_when_interrupted(&client, &progress, done.so_far_later(&target))?;

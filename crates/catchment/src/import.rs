@@ -4,6 +4,7 @@
 //! Whatever ends it before its end, it says what was stored so far.
 
 mod csv;
+mod pages;
 mod source;
 
 use crate::client::{Client, Ended, Server, Token};

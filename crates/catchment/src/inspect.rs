@@ -1,13 +1,15 @@
 //! `catchment inspect`: what lies in the data folder, whether a collector runs over it or not. Only `repair` changes something.
 
+mod backup;
 mod repair;
 mod wal;
 
 use crate::config;
+use crate::data_dir::DataDir;
 use crate::settings::Settings;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
-use lake::{LakeFile, Range, Snapshot};
+use lake::{Flaw, LakeFile, Range, Snapshot};
 use nowwhat::Environment;
 use nowwhat::cli::{SettingsArgs, print, printable};
 use nowwhat::config::Sources;
@@ -21,6 +23,10 @@ use std::path::{Path, PathBuf};
 const MENDED: &str = "what is in such a file can come back from a copy of the folder; without one, stop the collector, and \
                       `catchment inspect repair` keeps what can be read and moves the rest aside";
 
+/// What can be done about a damaged log of the table.
+const LOG_MENDED: &str = "stop the collector, and `catchment inspect repair` moves such files aside where the table can be read without \
+                          them; else bring the folder back from a backup";
+
 /// What is looked at.
 #[derive(Subcommand)]
 pub(crate) enum InspectCommand {
@@ -28,6 +34,8 @@ pub(crate) enum InspectCommand {
     Lake(LakeArgs),
     /// The wal: its segments, groups, positions and files of keys, and whether all of it can be read.
     Wal(wal::WalArgs),
+    /// A backup: when it was made, of what, and whether every file of it is there and as it was written.
+    Backup(backup::BackupArgs),
     /// Mend what is damaged while no collector runs: what can be read stays, what cannot is moved aside, and a report tells which is which.
     Repair(repair::RepairArgs),
 }
@@ -45,9 +53,11 @@ pub(crate) struct FolderArgs {
 impl FolderArgs {
     fn settings(&self, environment: &Environment) -> anyhow::Result<Settings> {
         let service = config::service();
-        let flags = config::data_dir_flag(self.data_dir.as_deref()).into_iter().collect();
+        let flags = config::data_dir_flag(self.data_dir.as_deref())?.into_iter().collect();
         let sources = Sources { flags, ..self.settings.sources(&service) };
-        Ok(Settings::from_loaded(&service.load(&sources, environment)?))
+        let settings = Settings::from_loaded(&service.load(&sources, environment)?);
+        DataDir::of(&settings.data.dir).is_whole()?;
+        Ok(settings)
     }
 
     /// The data folder.
@@ -72,6 +82,7 @@ pub(crate) fn run(command: &InspectCommand, environment: &Environment) -> anyhow
     match command {
         InspectCommand::Lake(args) => lake(args, environment),
         InspectCommand::Wal(args) => wal::run(args, environment),
+        InspectCommand::Backup(args) => backup::run(args),
         InspectCommand::Repair(args) => repair::run(args, environment),
     }
 }
@@ -80,18 +91,28 @@ pub(crate) fn run(command: &InspectCommand, environment: &Environment) -> anyhow
 fn lake(args: &LakeArgs, environment: &Environment) -> anyhow::Result<()> {
     let settings = args.folder.settings(environment)?;
     let dir = std::path::absolute(settings.data.dir.join("lake"))?;
+    let unread = || format!("{} cannot be read: run this as the user of the collector", dir.display());
+    let log = lake::flaws(&dir).with_context(unread)?;
     match std::fs::metadata(dir.join("_delta_log")) {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
+        Err(error) if error.kind() == ErrorKind::NotFound && log.is_empty() => {
             bail!(
                 "there is no lake in {}: a collector makes it at its first start; say with --data-dir where it is",
                 dir.display()
             );
         }
-        Err(error) => {
-            return Err(error)
-                .with_context(|| format!("{} cannot be read: run this as the user of the collector", dir.display()));
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(error).with_context(unread);
         }
-        Ok(_) => {}
+        _ => {}
+    }
+    if log.iter().any(|flaw| flaw.is_needed) {
+        let files = json!({ "table": dir, "log_damage": log_json(&log) });
+        print(if args.json {
+            format!("{files}\n")
+        } else {
+            format!("table    {}\n{}", dir.display(), log_lines(&log))
+        })?;
+        bail!("the table cannot be read: {LOG_MENDED}");
     }
     let lake = looked(&dir)?;
     if args.files {
@@ -105,9 +126,12 @@ fn lake(args: &LakeArgs, environment: &Environment) -> anyhow::Result<()> {
         damaged.retain(|path, _| now.files.iter().any(|file| file.path == *path));
     }
     let columns_max = settings.fields.columns_max;
-    print(if args.json { as_json(&lake, &damaged, columns_max) } else { as_lines(&lake, &damaged, columns_max) })?;
+    let unnamed = lake::unnamed(&lake).with_context(unread)?;
+    let shown = Shown { lake: &lake, log: &log, damaged: &damaged, unnamed: &unnamed, columns_max };
+    print(if args.json { shown.json() } else { shown.lines() })?;
     match damaged.len() {
-        0 => Ok(()),
+        0 if log.is_empty() => Ok(()),
+        0 => bail!("the log of the table is damaged, and the table is read without what is: {LOG_MENDED}"),
         1 => bail!("1 data file is damaged: {MENDED}"),
         more => bail!("{more} data files are damaged: {MENDED}"),
     }
@@ -136,70 +160,108 @@ fn damage(lake: &Snapshot) -> anyhow::Result<Damage> {
     Ok(damaged)
 }
 
-fn as_lines(lake: &Snapshot, damaged: &Damage, columns_max: usize) -> String {
-    let (rows, bytes) = (rows(lake), bytes(lake));
-    let mut text = format!("table    {}, version {}\n", lake.root.display(), lake.version);
-    let positions = match (lake.files.iter().filter_map(|f| f.stats.position.min).min(), highest(lake)) {
-        (Some(first), Some(last)) => format!(", positions {first} to {last}"),
-        _ => String::new(),
-    };
-    let _ = writeln!(
-        text,
-        "events   {rows}{positions}; {} expired, {} erased{} before",
-        expired(lake),
-        lake.erased_rows,
-        if lake.lost_rows > 0 { format!(", {} lost to damage", lake.lost_rows) } else { String::new() }
-    );
-    let _ = writeln!(
-        text,
-        "files    {}, {:.1} MB, {:.1} bytes an event",
-        lake.files.len(),
-        bytes as f64 / 1e6,
-        bytes as f64 / rows.max(1) as f64
-    );
-    let fields = lake.fields.iter().map(|field| format!("\n         {} {}", field.column(), field.kind.sql()));
-    let _ = writeln!(
-        text,
-        "columns  {} of {columns_max} for fields of data{}",
-        lake.fields.len(),
-        printable(&fields.collect::<String>())
-    );
-    for (path, damage) in damaged {
-        let _ = writeln!(text, "BAD      {}: {}", lake.root.join(path).display(), printable(damage));
-    }
-    if damaged.is_empty() {
-        text += "good     all data files are there and as they were written\n";
-    }
-    text
+/// What is told of a lake.
+struct Shown<'a> {
+    lake: &'a Snapshot,
+    log: &'a [Flaw],
+    damaged: &'a Damage,
+    unnamed: &'a [(PathBuf, u64, u64)],
+    columns_max: usize,
 }
 
-fn as_json(lake: &Snapshot, damaged: &Damage, columns_max: usize) -> String {
-    let times = |range: &Range<i64>| json!({"min": range.min.map(time), "max": range.max.map(time)});
-    let file = |file: &LakeFile| {
-        json!({
-            "path": lake.root.join(&file.path),
-            "bytes": file.bytes,
-            "rows": file.stats.rows,
-            "position": {"min": file.stats.position.min, "max": file.stats.position.max},
-            "time": times(&file.stats.time),
-            "received_at": times(&file.stats.received_at),
-            "damage": damaged.get(&file.path),
-        })
+impl Shown<'_> {
+    fn lines(&self) -> String {
+        let Self { lake, log, damaged, unnamed, columns_max } = self;
+        let (rows, bytes) = (rows(lake), bytes(lake));
+        let mut text = format!("table    {}, version {}\n", lake.root.display(), lake.version);
+        let positions = match (lake.files.iter().filter_map(|f| f.stats.position.min).min(), highest(lake)) {
+            (Some(first), Some(last)) => format!(", positions {first} to {last}"),
+            _ => String::new(),
+        };
+        let _ = writeln!(
+            text,
+            "events   {rows}{positions}; {} expired, {} erased{} before",
+            expired(lake),
+            lake.erased_rows,
+            if lake.lost_rows > 0 { format!(", {} lost to damage", lake.lost_rows) } else { String::new() }
+        );
+        let _ = writeln!(
+            text,
+            "files    {}, {:.1} MB, {:.1} bytes an event",
+            lake.files.len(),
+            bytes as f64 / 1e6,
+            bytes as f64 / rows.max(1) as f64
+        );
+        let fields = lake.fields.iter().map(|field| format!("\n         {} {}", field.column(), field.kind.sql()));
+        let _ = writeln!(
+            text,
+            "columns  {} of {columns_max} for fields of data{}",
+            lake.fields.len(),
+            printable(&fields.collect::<String>())
+        );
+        text += &log_lines(log);
+        if let (Some(first), Some(last)) =
+            (unnamed.iter().map(|(_, first, _)| first).min(), unnamed.iter().map(|(.., last)| last).max())
+        {
+            let _ = writeln!(
+                text,
+                "unnamed  {} data files of positions {first} to {last}, which no version names: of a seal that has not ended, or of a version \
+                 that is gone (then a start says wal_gap)",
+                unnamed.len()
+            );
+        }
+        for (path, damage) in *damaged {
+            let _ = writeln!(text, "BAD      {}: {}", lake.root.join(path).display(), printable(damage));
+        }
+        if damaged.is_empty() && log.is_empty() {
+            text += "good     all data files are there and as they were written\n";
+        }
+        text
+    }
+
+    fn json(&self) -> String {
+        let Self { lake, log, damaged, unnamed, columns_max } = self;
+        let times = |range: &Range<i64>| json!({"min": range.min.map(time), "max": range.max.map(time)});
+        let file = |file: &LakeFile| {
+            json!({
+                "path": lake.root.join(&file.path),
+                "bytes": file.bytes,
+                "rows": file.stats.rows,
+                "position": {"min": file.stats.position.min, "max": file.stats.position.max},
+                "time": times(&file.stats.time),
+                "received_at": times(&file.stats.received_at),
+                "damage": damaged.get(&file.path),
+            })
+        };
+        let fields = lake.fields.iter().map(|field| json!({"name": field.column(), "type": field.kind.sql()}));
+        let answer = json!({
+            "table": lake.root,
+            "version": lake.version,
+            "rows": rows(lake),
+            "bytes": bytes(lake),
+            "expired_rows": expired(lake),
+            "erased_rows": lake.erased_rows,
+            "lost_rows": lake.lost_rows,
+            "columns_max": columns_max,
+            "fields": fields.collect::<Vec<Value>>(),
+            "log_damage": log_json(log),
+            "unnamed": unnamed.iter().map(|(path, ..)| path).collect::<Vec<_>>(),
+            "files": lake.files.iter().map(|one| file(one)).collect::<Vec<Value>>(),
+        });
+        format!("{answer}\n")
+    }
+}
+
+fn log_lines(log: &[Flaw]) -> String {
+    let line = |flaw: &Flaw| {
+        let unneeded = if flaw.is_needed { "" } else { " (nothing needs it)" };
+        format!("BAD      {}: {}{unneeded}\n", flaw.path.display(), printable(&flaw.what))
     };
-    let fields = lake.fields.iter().map(|field| json!({"name": field.column(), "type": field.kind.sql()}));
-    let answer = json!({
-        "table": lake.root,
-        "version": lake.version,
-        "rows": rows(lake),
-        "bytes": bytes(lake),
-        "expired_rows": expired(lake),
-        "erased_rows": lake.erased_rows,
-        "lost_rows": lake.lost_rows,
-        "columns_max": columns_max,
-        "fields": fields.collect::<Vec<Value>>(),
-        "files": lake.files.iter().map(|one| file(one)).collect::<Vec<Value>>(),
-    });
-    format!("{answer}\n")
+    log.iter().map(line).collect()
+}
+
+fn log_json(log: &[Flaw]) -> Value {
+    log.iter().map(|flaw| json!({"path": flaw.path, "damage": flaw.what, "needed": flaw.is_needed})).collect()
 }
 
 fn time(micros: i64) -> String {

@@ -6,6 +6,7 @@ mod ask;
 mod audit;
 mod backup;
 mod bench;
+mod checksum;
 mod client;
 mod config;
 mod data_dir;

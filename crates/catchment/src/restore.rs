@@ -3,8 +3,9 @@
 //! It promises that a folder that is not restored to the end is not taken for a whole one: a file in it says so until the last step.
 
 use crate::backup::bar;
+use crate::backup::lineage::{self, Restored};
 use crate::backup::manifest::{Entry, Manifest, NAME, sync_folder};
-use crate::backup::target::{LOST_AND_FOUND, copy_durably, lock};
+use crate::backup::target::{LOST_AND_FOUND, are_nested, copy_durably, lock};
 use crate::config;
 use crate::data_dir::DataDir;
 use crate::settings::Settings;
@@ -18,6 +19,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+use uuid::Uuid;
 
 /// So many damaged files are named.
 const NAMED_MAX: usize = 10;
@@ -40,10 +42,16 @@ pub(crate) struct RestoreArgs {
 pub(crate) fn run(args: &RestoreArgs, environment: &Environment) -> anyhow::Result<()> {
     let began = Instant::now();
     let service = config::service();
-    let flags = config::data_dir_flag(args.data_dir.as_deref()).into_iter().collect();
+    let flags = config::data_dir_flag(args.data_dir.as_deref())?.into_iter().collect();
     let settings =
         Settings::from_loaded(&service.load(&Sources { flags, ..args.settings.sources(&service) }, environment)?);
     let new = &settings.data.dir;
+    ensure!(
+        !are_nested(&args.dir, new)?,
+        "{} and the backup in {} lie in one another: restore into a folder outside of the backup, best on another disk",
+        new.display(),
+        args.dir.display()
+    );
     let _lock = lock(&args.dir, File::try_lock_shared)?;
     let manifest = whole(&args.dir)?;
     is_free(new)?;
@@ -54,6 +62,8 @@ pub(crate) fn run(args: &RestoreArgs, environment: &Environment) -> anyhow::Resu
     is_free(new)?;
     let marker = begin(&dir)?;
     copy(&args.dir, &dir, &manifest)?;
+    let restores = restores(&manifest);
+    lineage::write(dir.path(), &restores).with_context(|| format!("cannot write into {}", dir.path().display()))?;
     // From here on it is whole.
     let path = dir.unfinished_path();
     let ended = fs::remove_file(&path).and_then(|()| sync_folder(dir.path()));
@@ -72,8 +82,18 @@ pub(crate) fn run(args: &RestoreArgs, environment: &Environment) -> anyhow::Resu
     Ok(())
 }
 
+/// The restores that make what is restored, with this one.
+fn restores(manifest: &Manifest) -> Vec<Restored> {
+    let this = Restored {
+        id: Uuid::now_v7().to_string(),
+        taken_at: manifest.taken_at.clone().unwrap_or_default(),
+        last_position: manifest.last_position,
+    };
+    manifest.restores.iter().cloned().chain([this]).collect()
+}
+
 /// The backup in a folder, when there is a whole one.
-fn whole(dir: &Path) -> anyhow::Result<Manifest> {
+pub(crate) fn whole(dir: &Path) -> anyhow::Result<Manifest> {
     let Some(manifest) = Manifest::read(dir)? else {
         bail!("there is no backup in {}: it has no {NAME}", dir.display());
     };
@@ -110,8 +130,9 @@ fn is_free(new: &Path) -> anyhow::Result<()> {
 /// Every byte is as it was.
 fn checked(from: &Path, manifest: &Manifest, bytes: u64) -> anyhow::Result<()> {
     let bar = bar("checked", bytes);
-    let mut damage = manifest.damage(from, |bytes| bar.inc(bytes));
+    let damaged = manifest.damaged(from, |bytes| bar.inc(bytes));
     bar.finish_and_clear();
+    let mut damage: Vec<_> = damaged.iter().map(|(file, what)| format!("{file}: {what}")).collect();
     if damage.is_empty() {
         return Ok(());
     }
@@ -151,7 +172,11 @@ fn copy(from: &Path, dir: &DataDir, manifest: &Manifest) -> anyhow::Result<()> {
         let to = dir.path().join(path);
         // As the collector makes them.
         let mode = if path.ends_with(".sqlite") { 0o600 } else { 0o644 };
-        let copied = copy_durably(&from.join(stored), &to, u64::MAX, (mode, |bytes| bar.inc(bytes)));
+        let each = |bytes| {
+            bar.inc(bytes);
+            Ok(())
+        };
+        let copied = File::open(from.join(stored)).and_then(|source| copy_durably(source, &to, u64::MAX, (mode, each)));
         let copied = copied.with_context(|| format!("cannot restore {}", to.display()))?;
         ensure!(copied == (*bytes, *crc32c), "{stored} has changed while it was restored: begin again");
         folders.extend(to.ancestors().skip(1).take_while(|above| above.starts_with(dir.path())).map(Path::to_path_buf));

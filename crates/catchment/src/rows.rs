@@ -1,7 +1,7 @@
 //! Rows of the table `events` as columns of Arrow, which become lines, and the same as they come in files of others.
 
 use crate::line::{COLUMNS, Line, base64_text};
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, new_null_array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
@@ -33,6 +33,10 @@ pub(crate) fn of_table(batch: &RecordBatch) -> anyhow::Result<RecordBatch> {
     if let Some(other) = given.fields().iter().find(|field| !names.contains(&field.name().as_str())) {
         bail!("the column {:?} is none of an export's: leave it out", other.name());
     }
+    for (n, field) in given.fields().iter().enumerate() {
+        let is_twice = given.fields()[..n].iter().any(|before| before.name() == field.name());
+        ensure!(!is_twice, "the column {:?} is there twice", field.name());
+    }
     let column = |field: &Arc<Field>| -> anyhow::Result<ArrayRef> {
         let name = field.name().as_str();
         let Some(column) = batch.column_by_name(name) else {
@@ -45,11 +49,29 @@ pub(crate) fn of_table(batch: &RecordBatch) -> anyhow::Result<RecordBatch> {
         if is_time(field.data_type()) && !matches!(column.data_type(), DataType::Timestamp(_, Some(_))) {
             bail!("the column {name:?} has times without a zone, or none: an export has them in UTC");
         }
-        cast(column, field.data_type()).with_context(|| format!("the column {name:?} is not what an export has"))
+        let (found, expected) = (column.data_type(), field.data_type());
+        ensure!(
+            found.is_null() || kind_of(found) == kind_of(expected),
+            "the column {name:?} is of the type {found}, and an export has {} there",
+            kind_of(expected)
+        );
+        cast(column, expected).with_context(|| format!("the column {name:?} is not what an export has"))
     };
     let columns = schema.fields().iter().map(column).collect::<Result<Vec<_>, _>>()?;
     let may_be_null = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
     Ok(RecordBatch::try_new(Arc::new(Schema::new(may_be_null.collect::<Vec<_>>())), columns)?)
+}
+
+/// What a type of Arrow is made of, in words.
+fn kind_of(kind: &DataType) -> &'static str {
+    match kind {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "texts",
+        DataType::Dictionary(_, value) => kind_of(value),
+        DataType::Timestamp(..) => "times",
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => "bytes",
+        kind if kind.is_integer() => "whole numbers",
+        _ => "something else",
+    }
 }
 
 /// Rows of the table, to be read one by one.
@@ -118,6 +140,10 @@ mod tests {
         assert!(missing.contains("\"id\" is missing"), "{missing}");
         let other = refused(|columns| columns[3].0 = "identifier");
         assert!(other.contains("\"identifier\" is none"), "{other}");
+        let number = refused(|columns| columns[3].1 = Arc::new(arrow::array::Int64Array::from(vec![7])));
+        assert!(number.contains("\"id\" is of the type Int64, and an export has texts there"), "{number}");
+        let twice = refused(|columns| columns.push(columns[3].clone()));
+        assert!(twice.contains("\"id\" is there twice"), "{twice}");
         let zoneless = refused(|columns| columns[1].1 = Arc::new(TimestampNanosecondArray::from(vec![1])));
         assert!(zoneless.contains("\"time\" has times without a zone"), "{zoneless}");
     }

@@ -228,7 +228,7 @@ fn change(args: &ChangeArgs, environment: &Environment) -> anyhow::Result<()> {
 
 fn rotate(args: &RotateArgs, environment: &Environment) -> anyhow::Result<()> {
     let client = Client::find(&args.one.server, environment)?;
-    let path = format!("{}/token", path(&args.one)?);
+    let path = format!("{}/token", path(&client, &args.one)?);
     let made = client.post_json(&path, &json!({ "overlap_seconds": args.overlap.0 }))?;
     let shown = match args.one.json {
         true => format!("{made}\n"),
@@ -245,7 +245,7 @@ fn rotate(args: &RotateArgs, environment: &Environment) -> anyhow::Result<()> {
 /// Erases without a question: who gives the command means it.
 fn erase(args: &EraseArgs, environment: &Environment) -> anyhow::Result<()> {
     let client = Client::find(&args.one.server, environment)?;
-    let path = format!("{}/events", path(&args.one)?);
+    let path = format!("{}/events", path(&client, &args.one)?);
     let mut erasure = client.ask(Method::DELETE, &path, None)?;
     while args.wait && erasure["state"] == "running" {
         std::thread::sleep(ERASURE_LOOK);
@@ -271,7 +271,8 @@ fn erase(args: &EraseArgs, environment: &Environment) -> anyhow::Result<()> {
 
 /// Asks about one sensor, and shows it.
 fn ask(args: &OneArgs, method: Method, body: Option<&Value>, environment: &Environment) -> anyhow::Result<()> {
-    let sensor = Client::find(&args.server, environment)?.ask(method, &path(args)?, body)?;
+    let client = Client::find(&args.server, environment)?;
+    let sensor = client.ask(method, &path(&client, args)?, body)?;
     if args.json {
         return Ok(print(format!("{sensor}\n"))?);
     }
@@ -307,9 +308,18 @@ fn show_and_keep(client: &Client, made: &Value, shown: &str) -> anyhow::Result<(
     Ok(printed?)
 }
 
-fn path(args: &OneArgs) -> Result<String, Usage> {
-    let id = registry::sensor_id_from(&args.sensor).map_err(|e| Usage(e.to_string()))?;
-    Ok(format!("/api/v1/sensors/{id}"))
+fn path(client: &Client, args: &OneArgs) -> anyhow::Result<String> {
+    let given = args.sensor.as_str();
+    let made = registry::sensor_id_from(given);
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte);
+    if made.as_deref() != Ok(given) && given.bytes().all(is_plain) {
+        // An import of a program of before registered ids that no name gives: who is named exactly is meant, and not who has such a name.
+        let exactly = format!("/api/v1/sensors/{given}");
+        if client.get(&exactly).is_ok() {
+            return Ok(exactly);
+        }
+    }
+    Ok(format!("/api/v1/sensors/{}", made.map_err(|e| Usage(e.to_string()))?))
 }
 
 fn labels(given: &[String]) -> Result<BTreeMap<&str, &str>, Usage> {

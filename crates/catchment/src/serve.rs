@@ -33,7 +33,7 @@ const EXPIRE: Duration = Duration::from_secs(60);
 /// Runs until it is asked to stop, or has to.
 pub(crate) fn run(args: &ServeArgs, environment: Environment) -> anyhow::Result<()> {
     let mut flags = Vec::new();
-    flags.extend(config::data_dir_flag(args.data_dir.as_deref()));
+    flags.extend(config::data_dir_flag(args.data_dir.as_deref())?);
     flags.extend(args.listen.as_ref().map(|a| ("http.listen", a.clone(), "--listen")));
     flags.extend(args.admin_listen.as_ref().map(|a| ("admin.listen", a.clone(), "--admin-listen")));
     let service = config::service();
@@ -113,6 +113,7 @@ async fn start(boot: &mut Boot) -> anyhow::Result<Router> {
     reload_quotas(boot, &quotas);
     let backups = Backups::new(dir.snapshot(), engine.clone(), (registry.clone(), rejected.clone()), &metrics.server)?;
     let erasures = Erasures::new(engine.clone(), registry.clone(), rejected.clone(), backups.clone(), &metrics.server);
+    let erasures = erasures.await.context("rejected events")?;
     boot.task("erasures", erasures.clone().run());
     boot.task("sensors in the metrics", metrics.sensors.follow(registry.clone(), rejected.clone(), quotas.clone()));
     let (limits, metrics) = (server_limits(&settings, &foundation), metrics.server);

@@ -33,8 +33,9 @@ pub enum RecoverError {
     },
     /// Events between the lake's end and the wal's beginning are missing.
     #[error(
-        "wal_gap: the lake ends at position {sealed}, the wal begins at {first}; the lake folder is older than the wal or was \
-         replaced: bring back the lake that belongs to this wal"
+        "wal_gap: the lake ends at position {sealed}, the wal begins at {first}; the lake folder is older than the wal, was replaced, or \
+         its newest versions are gone: `catchment inspect lake` tells of data files that no version names, `catchment inspect repair` puts \
+         those that are whole in again, else bring back the lake that belongs to this wal"
     )]
     Gap {
         /// Sealed position of the lake.

@@ -227,6 +227,8 @@ impl Engine {
         if recovery.expected != wal_position + 1 {
             return Err(RecoverError::Gap { sealed: snapshot.sealed, first: wal_position + 1 }.into());
         }
+        // Their events are in the wal.
+        lake.remove_unnamed().await.map_err(lake::OpenError::from)?;
         metrics.torn_tails.inc_by(u64::from(opened.torn_tail.is_some()));
         metrics.last_position.set(wal_position as i64);
         metrics.wal_bytes.set(log.bytes() as i64);

@@ -69,7 +69,7 @@ impl CheckedFile {
     /// # Errors
     /// As the operating system says; [`io::ErrorKind::InvalidData`] when it is damaged, here and in all that follows.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
+        let file = File::open(path).map_err(|error| named(&path.into(), error))?;
         let found = file.metadata()?;
         let (bytes, changed) = (found.len(), (found.mtime(), found.mtime_nsec()));
         let identity = (found.dev(), found.ino(), bytes, changed.0, changed.1);
@@ -97,7 +97,7 @@ impl CheckedFile {
     /// See [`CheckedFile::open`].
     pub fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
         let Some(sums) = &self.sums else {
-            return self.file.read_range(range);
+            return self.file.read_range(range).map_err(|error| self.named(error));
         };
         let body = sums.body_bytes();
         let read = || -> io::Result<Bytes> {
@@ -138,13 +138,19 @@ impl CheckedFile {
     }
 
     fn named(&self, error: io::Error) -> io::Error {
-        match error.kind() {
-            io::ErrorKind::InvalidData => {
-                io::Error::new(io::ErrorKind::InvalidData, Damaged { path: self.path.clone(), what: error.to_string() })
-            }
-            _ => error,
-        }
+        named(&self.path, error)
     }
+}
+
+/// What keeps a file from being read, with its name where the file itself is the reason.
+fn named(path: &Arc<Path>, error: io::Error) -> io::Error {
+    let (kind, what) = match error.kind() {
+        io::ErrorKind::InvalidData => (io::ErrorKind::InvalidData, error.to_string()),
+        io::ErrorKind::UnexpectedEof => (io::ErrorKind::InvalidData, "it is shorter than it was".to_owned()),
+        io::ErrorKind::NotFound => (io::ErrorKind::NotFound, "it is gone".to_owned()),
+        _ => return error,
+    };
+    io::Error::new(kind, Damaged { path: path.clone(), what })
 }
 
 /// A data file whose bytes are not what was written.
@@ -160,7 +166,7 @@ struct Damaged {
 }
 
 /// What is wrong with a file, when it is that its bytes are not what was written.
-pub(crate) fn damage(error: &io::Error) -> Option<String> {
+pub fn damage(error: &io::Error) -> Option<String> {
     Some(error.get_ref()?.downcast_ref::<Damaged>()?.what.clone())
 }
 
@@ -263,7 +269,13 @@ impl ObjectStore for CheckedStore {
     async fn get_opts(&self, location: &StorePath, options: GetOptions) -> Result<GetResult> {
         let (is_head, asked) = (options.head, options.range.clone());
         let head = GetOptions { head: true, range: None, ..options };
-        let found = self.local.get_opts(location, head).await?;
+        let path = self.local.path_to_filesystem(location)?;
+        let found = self.local.get_opts(location, head).await.map_err(|error| match error {
+            Error::NotFound { path: of, .. } => {
+                Error::NotFound { path: of, source: named(&path.into(), io::ErrorKind::NotFound.into()).into() }
+            }
+            other => other,
+        })?;
         if is_head {
             return Ok(found);
         }

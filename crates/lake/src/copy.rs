@@ -4,13 +4,11 @@ use crate::error::LakeError;
 use crate::lake::{Lake, away};
 use crate::snapshot::Snapshot;
 use crate::table;
+use crate::versions::LOG;
 use std::fs;
 use std::io;
 use std::path::Path;
 use uuid::Uuid;
-
-/// The folder of the table's log.
-const LOG: &str = "_delta_log";
 
 /// All that a copy takes.
 #[derive(Clone, Debug)]
@@ -44,6 +42,9 @@ impl Copy {
 pub async fn copy_of(dir: &Path, wal: Uuid) -> Result<Copy, LakeError> {
     let snapshot = table::look_for(dir, wal).await?;
     let log = log_files(dir, snapshot.version).map_err(|error| unread(LOG, &error))?;
+    for file in &snapshot.files {
+        has_size(&dir.join(&file.path), file.bytes).map_err(|error| unread(&file.path, &error))?;
+    }
     Ok(Copy::of(&snapshot, log))
 }
 
@@ -80,13 +81,16 @@ fn link(from: &Path, path: &str, bytes: u64, to: &Path) -> Result<(), LakeError>
         let link = to.join(path);
         fs::create_dir_all(link.parent().ok_or(io::ErrorKind::InvalidInput)?)?;
         fs::hard_link(from.join(path), &link)?;
-        let found = fs::metadata(&link)?.len();
-        if found != bytes {
-            return Err(io::Error::other(format!("it has {found} bytes, and the table says {bytes}")));
-        }
-        Ok(())
+        has_size(&link, bytes)
     };
     link().map_err(|error| unread(path, &error))
+}
+
+fn has_size(path: &Path, bytes: u64) -> io::Result<()> {
+    match fs::metadata(path)?.len() {
+        found if found == bytes => Ok(()),
+        found => Err(io::Error::other(format!("it has {found} bytes, and the table says {bytes}"))),
+    }
 }
 
 fn unread(path: &str, error: &io::Error) -> LakeError {

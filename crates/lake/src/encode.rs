@@ -4,7 +4,7 @@ use crate::error::LakeError;
 use crate::name;
 use crate::sort::{ORDER, Part, parts, sorted};
 use crate::stats::FileStats;
-use crate::sums::{self, Summed};
+use crate::sums::{Summed, finish_summed};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Float64Type, Schema, SchemaRef, TimestampMicrosecondType};
@@ -249,13 +249,7 @@ impl<W: Write + Send> Groups<W> {
         let widest: Vec<String> = self.widest.iter().filter(|bytes| **bytes > 0).map(usize::to_string).collect();
         self.writer.append_key_value_metadata(KeyValue::new(WIDEST.to_owned(), widest.join(",")));
         self.writer.append_key_value_metadata(KeyValue::new(SEEN.to_owned(), seen));
-        self.writer.flush()?;
-        self.writer.sync()?;
-        let (table, value) = self.writer.inner_mut().end_body();
-        self.writer.write_all(&table)?;
-        // The last of these: it is looked for from the end of the file.
-        self.writer.append_key_value_metadata(KeyValue::new(sums::KEY.to_owned(), value));
-        Ok(self.writer.into_inner()?.finish()?)
+        Ok(finish_summed(self.writer)?)
     }
 }
 

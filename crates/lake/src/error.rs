@@ -50,6 +50,18 @@ pub enum LakeError {
     /// The Delta table could not be read or written.
     #[error("the table failed: {0}")]
     Delta(Box<DeltaTableError>),
+    /// A file of the log of the table that is needed is damaged or gone.
+    #[error(
+        "{} is damaged: {what}. Without it the table is not what it was: stop the collector; `catchment inspect lake` names all such files, \
+         `catchment inspect repair` mends the log where the table can be read without them, else bring the folder back from a backup",
+        .path.display()
+    )]
+    Log {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
     /// A file could not be encoded.
     #[error("a data file could not be encoded: {0}")]
     Encode(#[from] parquet::errors::ParquetError),

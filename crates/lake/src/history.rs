@@ -1,7 +1,7 @@
 //! Checksums of the log of the table: a commit has its own in its `commitInfo`, a checkpoint is a Parquet file with [checksums](crate::sums) as
 //! data files have them. What a program of before wrote has none.
 
-use crate::sums;
+use crate::sums::{self, is_nearly};
 use object_store::path::Path as StorePath;
 use std::io;
 
@@ -66,11 +66,14 @@ fn with_checksum(commit: Vec<u8>) -> Vec<u8> {
 /// # Errors
 /// [`io::ErrorKind::InvalidData`]: it is not what was written.
 pub(crate) fn check(commit: &[u8]) -> io::Result<()> {
+    let damaged = || io::Error::new(io::ErrorKind::InvalidData, "its checksum does not hold");
     let Some(info) = info_of(commit).filter(|info| commit[*info..].starts_with(KEY)) else {
-        return Ok(());
+        // One of ours begins with both: where they are broken, the checksum is not left out.
+        let begin = [INFO, KEY].concat();
+        let is_broken = commit.len() < begin.len() || is_nearly(&commit[..begin.len()], &begin);
+        return if is_broken { Err(damaged()) } else { Ok(()) };
     };
     let at = info + KEY.len();
-    let damaged = || io::Error::new(io::ErrorKind::InvalidData, "its checksum does not hold");
     let written = commit.get(at..at + ZEROS.len()).ok_or_else(damaged)?;
     let mut bytes = commit.to_vec();
     bytes[at..at + ZEROS.len()].copy_from_slice(ZEROS);

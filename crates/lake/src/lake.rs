@@ -1,6 +1,6 @@
 //! The lake's operations: open, seal, write checkpoints, sweep.
 
-use crate::dead::DeadFiles;
+use crate::dead::{DeadFiles, remove_durably};
 use crate::encode::{Encoded, encode};
 use crate::error::{LakeError, OpenError};
 use crate::metrics::LakeMetrics;
@@ -64,6 +64,8 @@ pub(crate) struct Shared {
     pub(crate) rewriting: Arc<Mutex<()>>,
     /// Files that could not be merged, until the next start.
     pub(crate) left: StdMutex<HashSet<String>>,
+    /// Files of seals of this wal that no version named when it was opened.
+    pub(crate) unnamed: StdMutex<Vec<String>>,
     /// The version that the last checkpoint is of.
     pub(crate) checkpoint: AtomicU64,
     pub(crate) metrics: LakeMetrics,
@@ -72,7 +74,7 @@ pub(crate) struct Shared {
 }
 
 impl Lake {
-    /// Opens the lake in `dir`, or makes it; removes what an unfinished seal of `wal` left behind.
+    /// Opens the lake in `dir`, or makes it. What an unfinished seal of `wal` left behind stays until [`Lake::remove_unnamed`].
     ///
     /// # Errors
     /// [`OpenError`]: the folder is in use or cannot be used, or holds another table.
@@ -96,8 +98,7 @@ impl Lake {
         let snapshot = table::snapshot(&table, dir, wal, &rules).await?;
         let tombstones = table::tombstones(&table).await?;
         let dead = DeadFiles::default();
-        let orphans = clean(&snapshot, wal, &tombstones, &dead).map_err(failed("clean"))?;
-        metrics.orphans.inc_by(orphans);
+        let unnamed = clean(&snapshot, wal, &tombstones, &dead).map_err(failed("clean"))?;
         let snapshot = Arc::new(snapshot);
         let shared = Shared {
             dir: dir.clone(),
@@ -111,6 +112,7 @@ impl Lake {
             dead,
             rewriting: Arc::default(),
             left: StdMutex::default(),
+            unnamed: StdMutex::new(unnamed),
             checkpoint: AtomicU64::new(table::checkpoint(dir)),
             metrics,
             _lock: lock,
@@ -130,6 +132,19 @@ impl Lake {
         let snapshot = self.snapshot();
         let highest = snapshot.files.iter().filter_map(|f| f.stats.position.max).max();
         highest.and_then(|p| u64::try_from(p).ok()).unwrap_or(0).max(snapshot.sealed)
+    }
+
+    /// Removes the files of seals that no version named when the lake was opened: to be called when it is sure that the wal has their events, and
+    /// before anything is sealed.
+    ///
+    /// # Errors
+    /// [`LakeError`]; the next start tries again.
+    pub async fn remove_unnamed(&self) -> Result<(), LakeError> {
+        let unnamed = std::mem::take(&mut *self.shared.unnamed.lock().unwrap_or_else(PoisonError::into_inner));
+        let dir = self.shared.dir.clone();
+        let removed = self.blocking(move || remove_durably(&dir, unnamed)).await?;
+        self.shared.metrics.orphans.inc_by(removed);
+        Ok(())
     }
 
     /// Puts events in, once: a range that is in already changes nothing. Returns the lake that holds them, all of it durable.
@@ -259,7 +274,7 @@ impl Lake {
         Ok((files, fields))
     }
 
-    async fn commit_seal(
+    pub(crate) async fn commit_seal(
         &self,
         table: &mut DeltaTable,
         files: &[LakeFile],
@@ -396,11 +411,16 @@ pub(crate) fn now_millis() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Removes what an unfinished seal left: files of this wal after the sealed position, and staged ones. Files that are in the table no more become
-/// `dead`, and so do those of merges that never were, and those that the table has long forgotten: they go after a start that went well.
-fn clean(snapshot: &Snapshot, wal: Uuid, tombstones: &HashMap<String, i64>, dead: &DeadFiles) -> std::io::Result<u64> {
+/// Removes staged files. Files that are in the table no more become `dead`, and so do those of merges that never were, and those that the table has
+/// long forgotten: they go after a start that went well. Returns what an unfinished seal left: files of this wal after the sealed position.
+fn clean(
+    snapshot: &Snapshot,
+    wal: Uuid,
+    tombstones: &HashMap<String, i64>,
+    dead: &DeadFiles,
+) -> std::io::Result<Vec<String>> {
     let active: HashSet<&str> = snapshot.files.iter().map(|f| f.path.as_str()).collect();
-    let mut removed = 0;
+    let mut unnamed = Vec::new();
     for folder in fs::read_dir(&snapshot.root)?.flatten().filter(|e| e.path().is_dir()) {
         for file in fs::read_dir(folder.path())?.flatten() {
             let name = file.file_name().to_string_lossy().into_owned();
@@ -408,13 +428,13 @@ fn clean(snapshot: &Snapshot, wal: Uuid, tombstones: &HashMap<String, i64>, dead
             let staged =
                 name.rsplit_once('#').is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
             let range = sealed_range(&name, wal);
-            let unsealed = range.is_some_and(|(first, _)| first > snapshot.sealed);
             if active.contains(path.as_str()) {
                 continue;
             }
-            if staged || unsealed {
+            if staged {
                 fs::remove_file(file.path())?;
-                removed += 1;
+            } else if range.is_some_and(|(first, _)| first > snapshot.sealed) {
+                unnamed.push(path);
             } else if let Some(since) = tombstones.get(&path) {
                 dead.add(path, *since, 0);
             } else if range.is_some() || level(&path).is_some_and(|level| level > Level::Sealed) {
@@ -423,5 +443,5 @@ fn clean(snapshot: &Snapshot, wal: Uuid, tombstones: &HashMap<String, i64>, dead
             }
         }
     }
-    Ok(removed)
+    Ok(unnamed)
 }

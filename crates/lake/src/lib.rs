@@ -17,7 +17,7 @@
 //! It plans no queries and knows nothing of the wal but its id. `docs/FORMAT.md` describes the folder.
 //!
 //! Reading order: [`Lake`] the operations, `encode` the files, `plan` and `merge` what becomes of small ones, `retention` of old ones, `erase` of one sensor's, `copy` what a backup takes, `stats` what a reader can skip by,
-//! `store` the syncs, `sums` the checksums of data files, `history` those of the log, `checked` reading them, `repair` of what is damaged.
+//! `store` the syncs, `sums` the checksums of data files, `history` those of the log, `versions` what of the log is damaged or gone, `checked` reading them, `repair` of what is damaged.
 
 mod checked;
 mod compact;
@@ -41,16 +41,19 @@ mod stats;
 mod store;
 mod sums;
 mod table;
+mod versions;
 
-pub use checked::{CheckedFile, CheckedStore, Reading};
+pub use checked::{CheckedFile, CheckedStore, Reading, damage};
 pub use compact::free_bytes;
 pub use copy::{Copy, copy_of};
 pub use erase::Erasing;
 pub use error::{LakeError, OpenError};
 pub use lake::{Lake, Sealing};
 pub use metrics::LakeMetrics;
-pub use repair::Mended;
+pub use repair::{Mended, TakenIn};
 pub use retention::Retention;
 pub use snapshot::{LakeFile, LiveChunk, Newest, RowGroup, Snapshot, View};
 pub use stats::{FileStats, Range};
+pub use sums::{Summed, finish_summed};
 pub use table::{look, look_for, wals};
+pub use versions::{Flaw, MovedAside, flaws, mend_log, unnamed};

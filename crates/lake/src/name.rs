@@ -46,8 +46,12 @@ pub(crate) fn level(path: &str) -> Option<Level> {
             return id.parse::<Uuid>().is_ok().then_some(level);
         }
     }
-    let wal = name.get(..36)?.parse().ok()?;
-    sealed_range(&format!("{name}.parquet"), wal).map(|_| Level::Sealed)
+    sealed_by_any(&format!("{name}.parquet")).map(|_| Level::Sealed)
+}
+
+/// The range of positions whose seal made a file, of whatever wal.
+pub(crate) fn sealed_by_any(name: &str) -> Option<(u64, u64)> {
+    sealed_range(name, name.get(..36)?.parse().ok()?)
 }
 
 /// A new path in the folder of a day, for what a merge makes.

@@ -8,9 +8,10 @@ use crate::compact::at_lowest_priority;
 use crate::error::LakeError;
 use crate::lake::Lake;
 use crate::merge::{self, Output};
-use crate::name::Level;
+use crate::name::{Level, sealed_range};
 use crate::replace::{Replaced, Replacing};
 use crate::snapshot::LakeFile;
+use crate::stats::FileStats;
 use crate::store::create_durable;
 use arrow::datatypes::SchemaRef;
 use deltalake_core::protocol::DeltaOperation;
@@ -19,7 +20,7 @@ use parquet::file::metadata::RowGroupMetaData;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, PoisonError};
 
 /// Bytes that are read at once to be checked.
 const READ_BYTES: u64 = 1 << 20;
@@ -39,6 +40,15 @@ pub struct Mended {
     pub lost_rows: u64,
     /// The first and last position of these, or positions that include them.
     pub lost: (i64, i64),
+}
+
+/// Events of a seal whose version is gone, that are in the table again.
+#[derive(Clone, Debug)]
+pub struct TakenIn {
+    /// Its data files.
+    pub paths: Vec<PathBuf>,
+    /// The first and last position.
+    pub positions: (u64, u64),
 }
 
 /// What of a file can be read.
@@ -63,6 +73,46 @@ impl Lake {
         Ok(mended)
     }
 
+    /// Puts the events of data files in that no version names, seal by seal behind the last sealed position, as long as all of a seal's can be read:
+    /// the versions that named them are gone.
+    ///
+    /// # Errors
+    /// [`LakeError`]; it can be tried again.
+    pub async fn take_in(&self) -> Result<Vec<TakenIn>, LakeError> {
+        let mut taken = Vec::new();
+        loop {
+            let first = self.snapshot().sealed + 1;
+            let Some((last, paths)) = self.unnamed_from(first) else {
+                return Ok(taken);
+            };
+            let (dir, schema, fields) =
+                (self.shared.dir.clone(), self.shared.schema.clone(), self.snapshot().fields.clone());
+            let of = paths.clone();
+            let work = move || of.iter().map(|path| salvage(&dir, &of_path(path), &schema, &fields)).collect();
+            let salvaged: Vec<Salvaged> = at_lowest_priority("repair", work).await?;
+            let made: Vec<LakeFile> = salvaged.into_iter().flat_map(|salvaged| salvaged.made).collect();
+            if merge::rows(&made) != last + 1 - first {
+                merge::remove(&self.shared.dir, &made);
+                return Ok(taken);
+            }
+            let mut table = self.shared.lane.lock().await;
+            let fields = self.snapshot().fields.clone();
+            self.commit_seal(&mut table, &made, (last, 0), &fields).await?;
+            self.reload(&table).await?;
+            let paths = paths.iter().map(|path| self.shared.dir.join(path)).collect();
+            taken.push(TakenIn { paths, positions: (first, last) });
+        }
+    }
+
+    /// The files of the longest seal that begins at this position, with its last one.
+    fn unnamed_from(&self, first: u64) -> Option<(u64, Vec<String>)> {
+        let unnamed = self.shared.unnamed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let of =
+            |path: &String| sealed_range(path.rsplit('/').next()?, self.shared.wal).filter(|(from, _)| *from == first);
+        let last = unnamed.iter().filter_map(|path| of(path)).map(|(_, last)| last).max()?;
+        Some((last, unnamed.into_iter().filter(|path| of(path) == Some((first, last))).collect()))
+    }
+
     async fn mend(&self, file: &Arc<LakeFile>, damage: String, aside: &Path) -> Result<Mended, LakeError> {
         let (dir, schema, fields) =
             (self.shared.dir.clone(), self.shared.schema.clone(), self.snapshot().fields.clone());
@@ -81,6 +131,17 @@ impl Lake {
             Replaced::Done(_) => Ok(Mended { path, kept_at, damage, kept_rows, lost_rows, lost }),
             Replaced::NotThere(_) => Err(LakeError::Interrupted),
         }
+    }
+}
+
+/// A file of which the path alone is known.
+fn of_path(path: &str) -> LakeFile {
+    LakeFile {
+        path: path.to_owned(),
+        bytes: 0,
+        modified_millis: 0,
+        stats: FileStats::default(),
+        known: OnceLock::new(),
     }
 }
 

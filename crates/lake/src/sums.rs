@@ -9,6 +9,7 @@
 //! read as it is.
 
 use bytes::Bytes;
+use parquet::arrow::ArrowWriter;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{FileMetaData, KeyValue, ParquetMetaData, ParquetMetaDataReader, ParquetMetaDataWriter};
 use std::io::{self, Write};
@@ -26,7 +27,8 @@ const BODY_DIGITS: usize = 16;
 const SEARCHED_BYTES: u64 = 16 << 10;
 
 /// A sink that makes the checksums of what goes through it.
-pub(crate) struct Summed<W> {
+#[derive(Debug)]
+pub struct Summed<W> {
     sink: W,
     body_bytes: u64,
     block: u32,
@@ -35,8 +37,23 @@ pub(crate) struct Summed<W> {
     tail: Option<Vec<u8>>,
 }
 
+/// Ends a Parquet file that was written into such a sink, with its checksums.
+///
+/// # Errors
+/// Its last bytes could not be written.
+pub fn finish_summed<W: Write + Send>(mut writer: ArrowWriter<Summed<W>>) -> parquet::errors::Result<W> {
+    writer.flush()?;
+    writer.sync()?;
+    let (table, value) = writer.inner_mut().end_body();
+    writer.write_all(&table)?;
+    // The last of these: it is looked for from the end of the file.
+    writer.append_key_value_metadata(KeyValue::new(KEY.to_owned(), value));
+    Ok(writer.into_inner()?.finish()?)
+}
+
 impl<W: Write> Summed<W> {
-    pub(crate) fn new(sink: W) -> Self {
+    /// One whose bytes go on to `sink`.
+    pub fn new(sink: W) -> Self {
         Self { sink, body_bytes: 0, block: 0, table: Vec::new(), tail: None }
     }
 
@@ -113,13 +130,29 @@ pub(crate) fn with_sums(file: &[u8]) -> parquet::errors::Result<Vec<u8>> {
 
 /// Where in these bytes the checksum of the tail stands; none when they have no such key.
 fn crc_at(bytes: &[u8]) -> Option<usize> {
-    // As Thrift writes them: a text of 16 bytes, a text of 27, which begins with the version.
+    let pattern = pattern();
+    let key = bytes.windows(pattern.len()).rposition(|some| some == pattern)?;
+    Some(key + pattern.len()).filter(|at| at + CRC_DIGITS + 1 + BODY_DIGITS <= bytes.len())
+}
+
+/// Whether they have what was the key, with some other bytes in it.
+fn has_broken_key(bytes: &[u8]) -> bool {
+    let pattern = pattern();
+    bytes.windows(pattern.len()).any(|some| is_nearly(some, &pattern))
+}
+
+/// What stands before the checksum, as Thrift writes it: a text of 16 bytes, a text of 27, which begins with the version.
+fn pattern() -> Vec<u8> {
     let mut pattern = vec![0x18, KEY.len() as u8];
     pattern.extend(KEY.as_bytes());
     pattern.extend([0x18, (VERSION.len() + CRC_DIGITS + 1 + BODY_DIGITS) as u8]);
     pattern.extend(VERSION.as_bytes());
-    let key = bytes.windows(pattern.len()).rposition(|some| some == pattern)?;
-    Some(key + pattern.len()).filter(|at| at + CRC_DIGITS + 1 + BODY_DIGITS <= bytes.len())
+    pattern
+}
+
+/// Whether one of these was the other before up to a quarter of its bytes changed. Nothing that is written looks so by chance.
+pub(crate) fn is_nearly(bytes: &[u8], other: &[u8]) -> bool {
+    bytes.len() == other.len() && 4 * bytes.iter().zip(other).filter(|(a, b)| a != b).count() <= other.len()
 }
 
 /// The checksums of one file.
@@ -140,10 +173,12 @@ impl Sums {
         let searched = file_bytes.saturating_sub(SEARCHED_BYTES);
         let end = file.read_range(searched..file_bytes)?;
         let Some(at) = crc_at(&end) else {
-            return Ok(None);
+            // A file without checksums has no key either: where it is broken, they are not left out.
+            return if has_broken_key(&end) { Err(damaged(searched..file_bytes)) } else { Ok(None) };
         };
         let digits = |from: usize, count: usize| {
             let text = end.get(from..from + count).and_then(|text| std::str::from_utf8(text).ok());
+            let text = text.filter(|text| !text.bytes().any(|byte| byte.is_ascii_uppercase()));
             text.and_then(|text| u64::from_str_radix(text, 16).ok())
         };
         let broken = || damaged(searched..file_bytes);

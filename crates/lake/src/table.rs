@@ -4,6 +4,7 @@ use crate::error::{LakeError, OpenError};
 use crate::snapshot::{LakeFile, Snapshot};
 use crate::stats::{FileStats, STATS_COLUMNS};
 use crate::store::{DurableStore, Staged};
+use crate::versions;
 use arrow::datatypes::{DataType as ArrowType, SchemaRef};
 use deltalake_core::kernel::{Action, DataType, MetadataExt, PrimitiveType, StructField, StructType};
 use deltalake_core::logstore::LogStoreRef;
@@ -89,16 +90,7 @@ pub fn wals(dir: &Path) -> Vec<Uuid> {
 }
 
 pub(crate) fn log_store(dir: &Path) -> Result<LogStoreRef, LakeError> {
-    // The library passes over an empty commit, and over the events that it put in.
-    for entry in std::fs::read_dir(dir.join("_delta_log")).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.extension().is_some_and(|ending| ending == "json") && entry.metadata().is_ok_and(|file| file.len() == 0)
-        {
-            let what = "it is damaged: a commit is never empty; bring the folder of the lake back from a copy";
-            let source = std::io::Error::new(std::io::ErrorKind::InvalidData, what);
-            return Err(LakeError::File { path: path.display().to_string(), source });
-        }
-    }
+    versions::check(dir)?;
     let url = deltalake_core::ensure_table_uri(dir.to_string_lossy())?;
     let builder = DeltaTableBuilder::from_url(url.clone())?.with_storage_backend(Arc::new(DurableStore::new()), url);
     Ok(builder.build_storage()?)

@@ -80,8 +80,8 @@ async fn every_flipped_bit_of_a_data_file_is_an_error_or_changes_no_answer() {
         flip(&file, bit);
     }
     assert!(plain > 0, "other rows are read without checksums");
-    // But for the name of the key itself, all are told.
-    assert!(bits - told <= 8 * 24, "{} of {bits} are not told", bits - told);
+    // Also of the name of the key itself, without which a file would be taken for one of before.
+    assert_eq!(told, bits, "all are told");
     assert_eq!(snapshot.files[0].damage(&snapshot.root).expect("looked at"), None);
 }
 
@@ -135,7 +135,7 @@ async fn an_emptied_commit_is_an_error_that_names_it_and_not_a_table_without_its
     let commit = dir.path().join("_delta_log/00000000000000000001.json");
     File::options().write(true).truncate(true).open(&commit).expect("a commit");
     let told = lake::look(dir.path()).await.expect_err("it is damaged").to_string();
-    assert!(told.contains("00000000000000000001.json") && told.contains("never empty"), "{told}");
+    assert!(told.contains("00000000000000000001.json") && told.contains("it is empty"), "{told}");
 }
 
 #[tokio::test]

@@ -58,7 +58,7 @@ async fn each_day_of_receipt_gets_its_own_file_in_its_own_folder() {
 }
 
 #[tokio::test]
-async fn what_an_unfinished_seal_left_is_removed_and_nothing_else() {
+async fn what_an_unfinished_seal_left_is_removed_once_the_wal_is_known_to_have_it_and_nothing_else() {
     let dir = tempfile::tempdir().expect("a folder");
     open(dir.path()).await.seal(sealing(1, 10)).await.expect("sealed");
     let day = dir.path().join("received_date=1970-01-02");
@@ -67,13 +67,17 @@ async fn what_an_unfinished_seal_left_is_removed_and_nothing_else() {
     put(&format!("{WAL}-11-20-0.parquet#7"));
     put("of-someone-else.parquet");
     let lake = open(dir.path()).await;
-    let mut names: Vec<String> = std::fs::read_dir(&day)
-        .expect("a folder")
-        .flatten()
-        .map(|e| e.file_name().to_string_lossy().into_owned())
-        .collect();
-    names.sort();
-    assert_eq!(names, [format!("{WAL}-1-10-0.parquet"), "of-someone-else.parquet".to_owned()]);
+    let names = || {
+        let entries = std::fs::read_dir(&day).expect("a folder").flatten();
+        let mut names: Vec<String> = entries.map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    };
+    let [first, unfinished, other] =
+        [format!("{WAL}-1-10-0.parquet"), format!("{WAL}-11-20-0.parquet"), "of-someone-else.parquet".to_owned()];
+    assert_eq!(names(), [first.clone(), unfinished, other.clone()]);
+    lake.remove_unnamed().await.expect("removed");
+    assert_eq!(names(), [first, other]);
     assert_eq!(count(&lake), 10);
 }
 

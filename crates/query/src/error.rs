@@ -39,7 +39,7 @@ pub enum QueryError {
         /// The bound.
         rows_max: u64,
     },
-    /// It met a data file whose bytes are not what was written.
+    /// It met a data file that is gone, or whose bytes are not what was written.
     #[error("{0}")]
     Damaged(String),
     /// It failed in itself.
@@ -58,7 +58,8 @@ impl QueryError {
             Self::Timeout { .. } => "query_timeout",
             Self::Memory(_) => "query_too_large",
             Self::TooManyRows { .. } => "too_many_rows",
-            Self::Damaged(_) | Self::Failed(_) => "internal",
+            Self::Damaged(_) => "damaged_file",
+            Self::Failed(_) => "internal",
         }
     }
 

@@ -52,20 +52,29 @@ pub enum OpenError {
 
 impl OpenError {
     pub(crate) fn of(url: &str, source: sqlx::Error) -> Self {
-        let code = source.as_database_error().and_then(|error| error.code()).and_then(|code| code.parse::<u32>().ok());
         let url = url.to_owned();
-        // The lowest byte of a code says what it is: 11 a damaged file, 26 one that is no database.
-        match code.map(|code| code & 0xff) {
-            Some(11 | 26) => Self::Damaged { url, source },
-            _ => Self::Database { url, source },
-        }
+        if is_damage(&source) { Self::Damaged { url, source } } else { Self::Database { url, source } }
     }
+}
+
+/// Whether the database says that its file is damaged.
+fn is_damage(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code()).and_then(|code| code.parse::<u32>().ok());
+    // The lowest byte of a code says what it is: 11 a damaged file, 26 one that is no database.
+    code.is_some_and(|code| matches!(code & 0xff, 11 | 26))
 }
 
 /// The database did not answer; the same may work later.
 #[derive(Debug, thiserror::Error)]
 #[error("the registry did not answer: {0}")]
 pub struct RegistryError(#[from] pub(crate) sqlx::Error);
+
+impl RegistryError {
+    /// Whether its file is damaged: it does not work later either.
+    pub fn is_damage(&self) -> bool {
+        is_damage(&self.0)
+    }
+}
 
 /// Why a token was not taken.
 #[derive(Debug, thiserror::Error)]

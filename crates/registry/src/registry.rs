@@ -73,6 +73,15 @@ impl Seen {
     }
 }
 
+/// Looks through the file: a damaged page is found here, and not by who needs it first.
+async fn check(pool: &SqlitePool, url: &str) -> Result<(), OpenError> {
+    let failed = |source| OpenError::of(url, source);
+    let row = sqlx::query("PRAGMA quick_check(1)").fetch_one(pool).await.map_err(failed)?;
+    let said: String = row.try_get(0).map_err(failed)?;
+    let damaged = |said| OpenError::Damaged { url: url.to_owned(), source: sqlx::Error::Protocol(said) };
+    if said == "ok" { Ok(()) } else { Err(damaged(said.replace('\n', " "))) }
+}
+
 /// Notes when something was used, when there is room.
 fn note<K: Eq + Hash>(used: &mut HashMap<K, i64>, key: K, at: i64) {
     if used.len() < SEEN_MAX || used.contains_key(&key) {
@@ -102,6 +111,7 @@ impl Registry {
             .max_connections(4)
             .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }));
         let pool = pool.connect_with(connect).await.map_err(failed)?;
+        check(&pool, url).await?;
         migrate(&pool, url).await?;
         let failures = Failures::new(options.failures_per_minute_max);
         let (remembered, suspects, seen) = (Remembered::default(), Semaphore::new(1), Mutex::default());

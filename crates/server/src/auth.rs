@@ -3,7 +3,7 @@
 use crate::app::App;
 use crate::authorisation::Act;
 use crate::certificate;
-use crate::code::Code;
+use crate::code::{self, Code};
 use crate::quota;
 use crate::request_log::Asker;
 use event::TimeZone;
@@ -59,7 +59,7 @@ async fn known(app: &App, token: &str) -> Result<Arc<Identity>, Problem> {
     let ClientAddress(from) = ClientAddress::of_current();
     let asked = nowwhat::db(app.shared.registry.authenticate(token, from)).await;
     asked.map_err(|error| match error {
-        AuthError::Unavailable(cause) => Code::RegistryBusy.problem("the token could not be checked").cause(cause),
+        AuthError::Unavailable(cause) => code::not_answered("the token could not be checked", cause),
         AuthError::TooManyFailures { wait_seconds } => {
             Code::TooManyFailures.problem(error.to_string()).retry_after(wait_seconds)
         }

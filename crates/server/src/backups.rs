@@ -19,6 +19,8 @@ use tokio::sync::{Mutex as Turns, OwnedMutexGuard};
 
 /// So long a copy is held after its command was heard.
 pub(crate) const HELD_SECONDS: u64 = 30;
+/// And so long while nothing more of it is copied, however often the command is heard: a disk that hangs holds up no erasure for ever.
+const WITHOUT_PROGRESS: Duration = Duration::from_secs(15 * 60);
 
 /// What is held, and who may hold. Cheap to clone.
 #[derive(Clone)]
@@ -40,8 +42,29 @@ struct Shared {
 /// What is held.
 struct Held {
     id: u64,
-    until: Instant,
+    hold: Hold,
     turn: OwnedMutexGuard<()>,
+}
+
+/// How long something is held.
+struct Hold {
+    until: Instant,
+    /// How much of it was copied, and when that was first said.
+    copied: (u64, Instant),
+}
+
+impl Hold {
+    fn begin(now: Instant) -> Self {
+        Self { until: now + Duration::from_secs(HELD_SECONDS), copied: (0, now) }
+    }
+
+    /// So many bytes of it are copied.
+    fn heard(&mut self, now: Instant, bytes: u64) {
+        if bytes > self.copied.0 {
+            self.copied = (bytes, now);
+        }
+        self.until = (now + Duration::from_secs(HELD_SECONDS)).min(self.copied.1 + WITHOUT_PROGRESS);
+    }
 }
 
 /// A copy that was made.
@@ -79,8 +102,8 @@ pub(crate) enum TakeError {
 /// What a command says of its copying.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Said {
-    /// It goes on.
-    Copying,
+    /// It goes on, and so many bytes are copied.
+    Copying(u64),
     /// All is copied.
     Done,
     /// It gave up.
@@ -133,8 +156,7 @@ impl Backups {
                 return Err(error);
             }
         };
-        let until = Instant::now() + Duration::from_secs(HELD_SECONDS);
-        *self.held() = Some(Held { id, until, turn });
+        *self.held() = Some(Held { id, hold: Hold::begin(Instant::now()), turn });
         self.shared.metrics.held.set(1);
         tokio::spawn(self.clone().watch(id));
         Ok(Taken { id, linked })
@@ -154,11 +176,14 @@ impl Backups {
     async fn watch(self, id: u64) {
         loop {
             let until = match &*self.held() {
-                Some(held) if held.id == id => held.until,
+                Some(held) if held.id == id => held.hold.until,
                 _ => return,
             };
             if until <= Instant::now() {
-                tracing::warn!(backup_id = id, "nothing heard of a backup's copying, what was held for it is let go");
+                tracing::warn!(
+                    backup_id = id,
+                    "a backup's copying was not heard of, or got no further: what was held for it is let go"
+                );
                 self.end(id).await;
                 return;
             }
@@ -169,9 +194,9 @@ impl Backups {
     /// What the command says that copies. False when its copy is not held any more.
     pub(crate) async fn hear(&self, id: u64, said: Said) -> bool {
         match said {
-            Said::Copying => match &mut *self.held() {
+            Said::Copying(bytes) => match &mut *self.held() {
                 Some(held) if held.id == id => {
-                    held.until = Instant::now() + Duration::from_secs(HELD_SECONDS);
+                    held.hold.heard(Instant::now(), bytes);
                     true
                 }
                 _ => false,
@@ -210,6 +235,11 @@ async fn remove_away(folder: PathBuf) {
 }
 
 fn remove(folder: &Path) -> io::Result<()> {
+    let found = fs::symlink_metadata(folder);
+    if found.is_ok_and(|found| !found.is_dir()) {
+        let what = "is no folder, and the folder of what is held for a backup belongs there: move it away";
+        return Err(io::Error::new(io::ErrorKind::NotADirectory, format!("{} {what}", folder.display())));
+    }
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(io::Error::new(error.kind(), format!("cannot remove {}: {error}", folder.display())))
@@ -227,4 +257,34 @@ fn private(folder: &Path) -> io::Result<()> {
 fn now_micros() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_held_while_it_is_heard_of_and_gets_further() {
+        let (began, seconds) = (Instant::now(), Duration::from_secs);
+        let mut hold = Hold::begin(began);
+        assert_eq!(hold.until, began + seconds(HELD_SECONDS));
+        hold.heard(began + seconds(20), 1);
+        assert_eq!(hold.until, began + seconds(20 + HELD_SECONDS));
+        let stuck = began + seconds(20) + WITHOUT_PROGRESS;
+        hold.heard(stuck - seconds(5), 1);
+        assert_eq!(hold.until, stuck, "nothing more is copied");
+        hold.heard(stuck - seconds(1), 2);
+        assert_eq!(hold.until, stuck + seconds(HELD_SECONDS - 1));
+    }
+
+    #[test]
+    fn what_is_no_folder_is_named_and_stays() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("snapshot");
+        remove(&path).expect("nothing there");
+        fs::write(&path, "letter").expect("written");
+        let error = remove(&path).expect_err("a file").to_string();
+        assert!(error.contains("snapshot is no folder") && error.contains("move it away"), "{error}");
+        assert!(path.exists());
+    }
 }

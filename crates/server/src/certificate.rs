@@ -4,7 +4,7 @@
 //! the handshake of this connection verified; no header says anything about it.
 
 use crate::app::App;
-use crate::code::Code;
+use crate::code::{self, Code};
 use nowwhat::Problem;
 use nowwhat::serve::PeerCertificate;
 use registry::{Identity, Named};
@@ -78,5 +78,5 @@ fn refused(detail: &str) -> Problem {
 }
 
 fn unavailable(error: registry::RegistryError) -> Problem {
-    Code::RegistryBusy.problem("the certificate could not be checked").cause(error)
+    code::not_answered("the certificate could not be checked", error)
 }

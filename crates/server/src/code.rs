@@ -79,6 +79,8 @@ codes! {
     QuotaExceeded "quota_exceeded" 429 Yes "The sensor's quota is used up", "Send again after `Retry-After` seconds; `RateLimit` tells beforehand how much may come. An operator can raise the quota.";
     TooManyFailures "too_many_failures" 429 Yes "Too many unknown tokens came from this address", "Use a valid token, after `Retry-After` seconds.";
     Internal "internal" 500 No "Something failed here", "Give the request id to the operator: the log has the cause.";
+    DamagedFile "damaged_file" 500 No "A data file that is asked for is damaged or gone", "Give the detail to the operator: `catchment inspect lake` names all files that are, `catchment inspect repair` keeps what can be read of them. Questions that do not need the file are answered.";
+    RegistryDamaged "registry_damaged" 500 No "The registry is damaged", "The operator stops the collector and puts `registry.sqlite` from a backup in its place; the next start says more.";
     InFlightFull "in_flight_full" 503 Yes "Too many bytes are in flight", "Send again after `Retry-After` seconds.";
     SealBehind "seal_behind" 503 Yes "The lake cannot take events as fast as they come", "Send again after `Retry-After` seconds.";
     StorageFull "storage_full" 503 Yes "The disk is full", "Send again after `Retry-After` seconds; the operator has to make room.";
@@ -129,6 +131,15 @@ impl Code {
         let problem = Problem::new(self.status(), row.name, row.title).detail(detail);
         if self.is_retryable() { problem.retry_after(1) } else { problem }
     }
+}
+
+/// The registry did not answer: 503, or 500 when its file is damaged.
+pub(crate) fn not_answered(what: &str, error: registry::RegistryError) -> Problem {
+    if error.is_damage() {
+        let detail = format!("{what}: `registry.sqlite` in the data folder is damaged");
+        return Code::RegistryDamaged.problem(detail).cause(error);
+    }
+    Code::RegistryBusy.problem(what).cause(error)
 }
 
 /// The table of all errors in Markdown, as `docs/API.md` shows it.

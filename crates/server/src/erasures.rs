@@ -7,7 +7,7 @@ use crate::backups::Backups;
 use crate::handlers::ingest::without_texts;
 use crate::metrics::ErasureMetrics;
 use engine::{Engine, Erasing};
-use registry::{Erasure, Registry};
+use registry::{Erasure, Registry, Until};
 use rejected::{Erased, Rejected, RejectedError};
 use std::error::Error;
 use std::sync::Arc;
@@ -28,24 +28,28 @@ pub struct Erasures {
     registry: Registry,
     rejected: Rejected,
     backups: Backups,
-    /// The last position when the collector started, and when that was.
-    last_at_start: u64,
+    /// The last positions when the collector started, and when that was.
+    last_at_start: Until,
     since_micros: i64,
     metrics: ErasureMetrics,
 }
 
 impl Erasures {
-    /// Erasures of these parts; somebody has to [run](Self::run) them.
-    pub fn new(
+    /// Erasures of these parts, to which nothing is sent yet; somebody has to [run](Self::run) them.
+    ///
+    /// # Errors
+    /// The rejected events cannot be looked at.
+    pub async fn new(
         engine: Engine,
         registry: Registry,
         rejected: Rejected,
         backups: Backups,
         metrics: &crate::ServerMetrics,
-    ) -> Self {
-        let (last_at_start, since_micros) = (engine.last_position(), crate::clock::now_micros());
-        let (asked, metrics) = (Arc::default(), metrics.erasures.clone());
-        Self { asked, engine, registry, rejected, backups, last_at_start, since_micros, metrics }
+    ) -> Result<Self, RejectedError> {
+        let rejected_position = rejected.extent().await?.last_position;
+        let last_at_start = Until { position: engine.last_position(), rejected_position };
+        let (asked, since_micros, metrics) = (Arc::default(), crate::clock::now_micros(), metrics.erasures.clone());
+        Ok(Self { asked, engine, registry, rejected, backups, last_at_start, since_micros, metrics })
     }
 
     /// Tells that there is something to do.
@@ -112,21 +116,55 @@ impl Erasures {
     async fn erase(&self, erasure: &Erasure) -> Result<(), Box<dyn Error + Send + Sync>> {
         // What is held for a backup would outlive its erasing there.
         let _no_backup = self.backups.none().await?;
-        // One that a restored registry has may name positions that are given only now: those events are others.
-        let is_of_before = erasure.requested_at < self.since_micros;
-        let until = erasure.until.position.min(if is_of_before { self.last_at_start } else { u64::MAX });
-        let erasing = Erasing { sensor: erasure.sensor.clone(), until };
+        let Until { position, rejected_position } = until(erasure, self.last_at_start, self.since_micros);
+        let erasing = Erasing { sensor: erasure.sensor.clone(), until: position };
         let erased = self.engine.erase(&erasing, without_texts).await;
         // Whatever became of the accepted ones.
-        let rejected = self.erase_rejected(erasure).await;
+        let rejected = self.erase_rejected(&erasure.sensor, rejected_position).await;
         erased?;
         Ok(rejected?)
     }
 
-    async fn erase_rejected(&self, Erasure { sensor, until, .. }: &Erasure) -> Result<(), RejectedError> {
-        while self.rejected.erase(sensor, until.rejected_position).await? == Erased::ReadersLeft {
+    async fn erase_rejected(&self, sensor: &str, until: i64) -> Result<(), RejectedError> {
+        while self.rejected.erase(sensor, until).await? == Erased::ReadersLeft {
             tokio::time::sleep(LOOK).await;
         }
         Ok(())
+    }
+}
+
+/// Up to where an erasure goes in a collector that started at this moment, with these last positions. One that a restored registry has may name
+/// positions that are given only now: those events are others, and so are those that are rejected since.
+fn until(erasure: &Erasure, last_at_start: Until, since_micros: i64) -> Until {
+    let asked = erasure.until;
+    if erasure.requested_at >= since_micros {
+        return asked;
+    }
+    Until {
+        position: asked.position.min(last_at_start.position),
+        rejected_position: asked.rejected_position.min(last_at_start.rejected_position),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_asked_for_before_a_restore_takes_nothing_that_came_after_it() {
+        let at = |position, rejected_position| Until { position, rejected_position };
+        let asked = |requested_at| Erasure {
+            sensor: "roof".to_owned(),
+            until: at(100, 50),
+            requested_at,
+            finished_at: None,
+            erased_events: 0,
+            turn_since: None,
+            failure: None,
+        };
+        // Of a registry that is newer than what was restored beside it.
+        assert_eq!(until(&asked(10), at(80, 20), 11), at(80, 20));
+        assert_eq!(until(&asked(10), at(120, 60), 11), at(100, 50));
+        assert_eq!(until(&asked(11), at(80, 20), 11), at(100, 50), "asked of this run");
     }
 }

@@ -1,5 +1,6 @@
 //! `backup.json`: what a backup is made of, with a checksum of each file and of itself. `docs/FORMAT.md` describes it.
 
+use super::lineage::Restored;
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -30,6 +31,9 @@ pub(crate) struct Manifest {
     pub(crate) sealed_position: u64,
     pub(crate) lake_version: u64,
     pub(crate) events: u64,
+    /// The restores that made its events, as its data folder has them.
+    #[serde(default)]
+    pub(crate) restores: Vec<Restored>,
     pub(crate) files: Vec<Entry>,
 }
 
@@ -59,8 +63,19 @@ impl Manifest {
     /// One that has nothing yet.
     pub(crate) fn begun(program: String, wal_id: String) -> Self {
         let (last_position, sealed_position, lake_version, events) = (0, 0, 0, 0);
-        let (taken_at, files) = (None, Vec::new());
-        Self { format: FORMAT, program, wal_id, taken_at, last_position, sealed_position, lake_version, events, files }
+        let (format, taken_at, restores, files) = (FORMAT, None, Vec::new(), Vec::new());
+        Self {
+            format,
+            program,
+            wal_id,
+            taken_at,
+            last_position,
+            sealed_position,
+            lake_version,
+            events,
+            restores,
+            files,
+        }
     }
 
     /// The one in a folder; none when there is none.
@@ -106,10 +121,10 @@ impl Manifest {
         write().with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// What is wrong with the files of the backup in `folder`, each on a line; `each` is told the bytes that were read.
-    pub(crate) fn damage(&self, folder: &Path, each: impl Fn(u64)) -> Vec<String> {
-        let damage = |entry: &Entry| Some(format!("{}: {}", entry.stored, entry.damage(folder, &each)?));
-        self.files.iter().filter_map(damage).collect()
+    /// The files of the backup in `folder` that are not as they were, each with what is wrong; `each` is told the bytes that were read.
+    pub(crate) fn damaged(&self, folder: &Path, each: impl Fn(u64)) -> Vec<(&str, String)> {
+        let damage = |entry: &'_ Entry| entry.damage(folder, &each);
+        self.files.iter().filter_map(|entry| Some((entry.stored.as_str(), damage(entry)?))).collect()
     }
 }
 
@@ -236,14 +251,14 @@ mod tests {
     fn a_file_that_is_gone_cut_or_changed_is_named() {
         let folder = tempfile::tempdir().expect("a folder");
         let (manifest, file) = (manifest("wal/file"), folder.path().join("set/file"));
-        let damage = || manifest.damage(folder.path(), |_| ());
-        assert_eq!(damage(), ["set/file: it is gone"]);
+        let damage = || manifest.damaged(folder.path(), |_| ());
+        assert_eq!(damage(), [("set/file", "it is gone".to_owned())]);
         fs::create_dir(folder.path().join("set")).expect("made");
         for (bytes, what) in
             [("byte", "it has 4 bytes, and the backup says 5"), ("bytez", "its checksum does not hold")]
         {
             fs::write(&file, bytes).expect("written");
-            assert_eq!(damage(), [format!("set/file: {what}")]);
+            assert_eq!(damage(), [("set/file", what.to_owned())]);
         }
         fs::write(&file, "bytes").expect("written");
         assert!(damage().is_empty());

@@ -1,5 +1,6 @@
 //! What is copied: of a running collector what it holds for it, of a stopped one the data folder itself, whose lock is taken meanwhile.
 
+use super::interrupt::Interrupt;
 use super::manifest::{files_below, is_below};
 use super::target::Wanted;
 use crate::client::{Client, Server};
@@ -10,9 +11,10 @@ use nowwhat::cli::complain;
 use registry::Registry;
 use rejected::Rejected;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -97,15 +99,15 @@ impl Place {
     }
 
     /// Holds what is to be copied. `scratch` is a folder that is made for what is in the way of it, where there is something.
-    pub(crate) fn hold(self, scratch: &Path) -> anyhow::Result<Source> {
+    pub(crate) fn hold(self, scratch: &Path, interrupt: &Interrupt) -> anyhow::Result<Source> {
         match self {
-            Self::Running(client, dir) => held_by_collector(client, &dir),
+            Self::Running(client, dir) => held_by_collector(client, &dir, interrupt),
             Self::Stopped(dir) => stopped(&dir, scratch),
         }
     }
 }
 
-fn held_by_collector(client: Box<Client>, dir: &DataDir) -> anyhow::Result<Source> {
+fn held_by_collector(client: Box<Client>, dir: &DataDir, interrupt: &Interrupt) -> anyhow::Result<Source> {
     #[derive(Deserialize)]
     struct Answer {
         id: u64,
@@ -128,6 +130,7 @@ fn held_by_collector(client: Box<Client>, dir: &DataDir) -> anyhow::Result<Sourc
             has_complained = true;
         }
         std::thread::sleep(BUSY_LOOK);
+        interrupt.check()?;
     };
     let Answer { id, folder, held_seconds, about } = answer.json().context("the answer is not understood")?;
     let every = Duration::from_secs(held_seconds / 6).max(Duration::from_secs(1));
@@ -147,6 +150,12 @@ fn held_by_collector(client: Box<Client>, dir: &DataDir) -> anyhow::Result<Sourc
             wal.chain(others).map(|(path, bytes)| Wanted { source: root.join(&path), path, bytes }).collect();
         ensure!(files.iter().all(|file| is_below(&file.path)), "the collector names files that are not its own");
         ensure!(files.iter().any(|file| file.path == REGISTRY), "{} is not what is held", root.display());
+        // Data files and the checkpoint are checked as they are copied.
+        let flaws = lake::flaws(&root.join("lake")).context("lake")?;
+        if let Some(lake::Flaw { path, what, .. }) = flaws.first() {
+            let path = path.strip_prefix(&root).map_or(path.clone(), |path| dir.path().join(path));
+            bail!("{} is damaged: {what}; `catchment inspect lake` tells what can be done", path.display());
+        }
         Ok(files)
     });
     match files {
@@ -214,9 +223,10 @@ fn database(dir: &DataDir, name: &str, scratch: &Path) -> anyhow::Result<Option<
     }
     fs::create_dir_all(scratch).with_context(|| format!("cannot make {}", scratch.display()))?;
     for end in ["", "-wal"] {
-        let (from, to) = (format!("{}{end}", from.display()), scratch.join(format!("{name}{end}")));
-        if Path::new(&from).exists() {
-            fs::copy(&from, &to).with_context(|| format!("cannot copy {from} to {}", to.display()))?;
+        let named = format!("{name}{end}");
+        let (from, to) = (dir.path().join(&named), scratch.join(&named));
+        if from.exists() {
+            fs::copy(&from, &to).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
         }
     }
     Ok(Some(scratch.join(name)))
@@ -224,22 +234,21 @@ fn database(dir: &DataDir, name: &str, scratch: &Path) -> anyhow::Result<Option<
 
 impl Held {
     /// Says again and again that it is being copied, until it is told the end.
-    pub(crate) fn keep(&self, ended: &Receiver<()>) {
+    pub(crate) fn keep(&self, ended: &Receiver<()>, copied: &AtomicU64) {
         let Self::ByCollector { every, .. } = self else { return };
         while matches!(ended.recv_timeout(*every), Err(RecvTimeoutError::Timeout)) {
             // When the collector has let go of it, the copying finds that files are gone.
-            drop(self.say("copying"));
+            drop(self.say(&json!({ "state": "copying", "bytes": copied.load(Ordering::Relaxed) })));
         }
     }
 
     /// Lets go of it.
     pub(crate) fn end(&self, state: &str) {
-        drop(self.say(state));
+        drop(self.say(&json!({ "state": state })));
     }
 
-    fn say(&self, state: &str) -> anyhow::Result<()> {
+    fn say(&self, body: &Value) -> anyhow::Result<()> {
         let Self::ByCollector { client, id, .. } = self else { return Ok(()) };
-        let body = json!({ "state": state });
-        client.ask(http::Method::PATCH, &format!("/api/v1/backups/{id}"), Some(&body)).map(drop)
+        client.ask(http::Method::PATCH, &format!("/api/v1/backups/{id}"), Some(body)).map(drop)
     }
 }

@@ -5,9 +5,12 @@
 
 use super::manifest::{Entry, Manifest, STAGED, blocks, files_below, sync_folder};
 use anyhow::{Context, bail};
+use lake::CheckedFile;
+use parquet::file::reader::ChunkReader;
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
@@ -57,8 +60,8 @@ pub(crate) fn lock(dir: &Path, take: impl Fn(&File) -> Result<(), TryLockError>)
 impl Target {
     /// Makes the folder when it is missing, for its owner alone, and looks what is in it.
     pub(crate) fn open(dir: &Path) -> anyhow::Result<Self> {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
-        made.with_context(|| format!("cannot make the folder {}", dir.display()))?;
+        let dir = &std::path::absolute(dir)?;
+        create_durably(dir).with_context(|| format!("cannot make the folder {}", dir.display()))?;
         let dir = fs::canonicalize(dir).with_context(|| format!("cannot find {}", dir.display()))?;
         let lock = lock(&dir, File::try_lock)?;
         let before = Manifest::read(&dir)?;
@@ -119,8 +122,9 @@ impl Target {
         all.into_iter().map(step).collect()
     }
 
-    /// Does it: what is copied is durable when this returns, and part of no backup. `each` is told the bytes that were copied.
-    pub(crate) fn copy(&self, steps: Vec<Step>, each: impl Fn(u64)) -> anyhow::Result<Vec<Entry>> {
+    /// Does it: what is copied is durable when this returns, and part of no backup. What has checksums in itself is checked by them. `each` is told
+    /// the bytes that were copied.
+    pub(crate) fn copy(&self, steps: Vec<Step>, each: impl Fn(u64) -> io::Result<()>) -> anyhow::Result<Vec<Entry>> {
         let (mut entries, mut folders) = (Vec::new(), BTreeSet::from([self.dir.clone()]));
         for step in steps {
             let (wanted, stored, bytes, modified_nanos) = match step {
@@ -131,9 +135,8 @@ impl Target {
                 Step::Copy { wanted, stored, bytes, modified_nanos } => (wanted, stored, bytes, modified_nanos),
             };
             let to = self.dir.join(&stored);
-            let copied = copy_durably(&wanted.source, &to, bytes, (0o600, &each));
-            let (copied, crc32c) =
-                copied.with_context(|| format!("cannot copy {} to {}", wanted.source.display(), to.display()))?;
+            let copied = opened(&wanted).and_then(|source| copy_durably(source, &to, bytes, (0o600, &each)));
+            let (copied, crc32c) = copied.with_context(|| format!("cannot copy {} of the data folder", wanted.path))?;
             if copied != bytes {
                 bail!("{} has {copied} bytes, and had {bytes}", wanted.source.display());
             }
@@ -175,6 +178,34 @@ impl Target {
     }
 }
 
+/// Makes a folder and those above it that are missing, for their owner alone. Their names are on stable storage when this returns.
+fn create_durably(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    let above = dir.parent().ok_or(ErrorKind::NotFound)?;
+    create_durably(above)?;
+    match DirBuilder::new().mode(0o700).create(dir) {
+        // Another made it meanwhile.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && dir.is_dir() => {}
+        made => made?,
+    }
+    sync_folder(above)
+}
+
+/// Whether one of two folders lies in the other, or they are the same; what of them is not there yet is taken as it is written.
+pub(crate) fn are_nested(one: &Path, other: &Path) -> io::Result<bool> {
+    let real = |path: &Path| {
+        let path = std::path::absolute(path)?;
+        let there = path.ancestors().find_map(|above| Some((fs::canonicalize(above).ok()?, above)));
+        Ok::<_, io::Error>(there.map_or(path.clone(), |(real, above)| {
+            path.strip_prefix(above).map_or(real.clone(), |rest| real.join(rest))
+        }))
+    };
+    let (one, other) = (real(one)?, real(other)?);
+    Ok(one.starts_with(&other) || other.starts_with(&one))
+}
+
 /// The files of a folder that a backup may have put there; others are not ours.
 fn files_of(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
@@ -190,26 +221,34 @@ fn files_of(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// What a file is read with: what has checksums in itself is an error where they do not hold.
+fn opened(wanted: &Wanted) -> io::Result<Box<dyn Read>> {
+    if wanted.path.starts_with("lake/") && wanted.path.ends_with(".parquet") {
+        let checked = CheckedFile::open(&wanted.source)?;
+        return Ok(Box::new(checked.get_read(0).map_err(io::Error::other)?));
+    }
+    Ok(Box::new(File::open(&wanted.source)?))
+}
+
 /// Copies up to `bytes` bytes to a file that becomes visible when it is whole and on stable storage; its name has to be made durable yet. Returns
 /// how many there were, and their checksum. With it go the mode of the file, and who is told the bytes that were copied.
 pub(crate) fn copy_durably(
-    from: &Path,
+    source: impl Read,
     to: &Path,
     bytes: u64,
-    (mode, each): (u32, impl Fn(u64)),
+    (mode, each): (u32, impl Fn(u64) -> io::Result<()>),
 ) -> io::Result<(u64, u32)> {
     let folder = to.parent().ok_or(ErrorKind::InvalidInput)?;
     fs::create_dir_all(folder)?;
-    let staged = PathBuf::from(format!("{}.new", to.display()));
-    let source = File::open(from)?;
+    let mut staged = OsString::from(to);
+    staged.push(".new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&staged)?;
     let (mut copied, mut crc) = (0, 0);
     blocks(source, bytes, |block| {
         file.write_all(block)?;
         crc = crc32c::crc32c_append(crc, block);
         copied += block.len() as u64;
-        each(block.len() as u64);
-        Ok(())
+        each(block.len() as u64)
     })?;
     file.sync_all()?;
     fs::rename(&staged, to)?;

@@ -8,6 +8,7 @@ use arrow::array::RecordBatch;
 use clap::ValueEnum;
 use flate2::Compression as Level;
 use flate2::write::GzEncoder;
+use lake::{Summed, finish_summed};
 use nowwhat::cli::Usage;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
@@ -72,7 +73,7 @@ pub(super) fn of(path: &Path, asked: Option<Form>) -> Result<(Form, Packing), Us
 /// Writes events in one form.
 pub(super) enum Writer {
     Lines { form: Form, out: Box<Packed>, text: Vec<u8> },
-    Parquet(Box<ArrowWriter<Sink>>),
+    Parquet(Box<ArrowWriter<Summed<Sink>>>),
 }
 
 impl Writer {
@@ -81,7 +82,11 @@ impl Writer {
             let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default()));
             // Without the Arrow schema in the file, every reader sees the plain Parquet types.
             let options = ArrowWriterOptions::new().with_properties(properties.build()).with_skip_arrow_metadata(true);
-            return Ok(Self::Parquet(Box::new(ArrowWriter::try_new_with_options(sink, schema(), options)?)));
+            return Ok(Self::Parquet(Box::new(ArrowWriter::try_new_with_options(
+                Summed::new(sink),
+                schema(),
+                options,
+            )?)));
         }
         let mut writer = Self::Lines { form, out: Box::new(Packed::new(packing, sink)?), text: Vec::new() };
         if let (Form::Csv, Self::Lines { out, .. }) = (form, &mut writer) {
@@ -118,7 +123,7 @@ impl Writer {
     /// Ends it: nothing of it is in memory any more.
     pub(super) fn finish(self) -> anyhow::Result<Sink> {
         match self {
-            Self::Parquet(writer) => Ok(writer.into_inner()?),
+            Self::Parquet(writer) => Ok(finish_summed(*writer)?),
             Self::Lines { out, .. } => out.finish().context("cannot write the last bytes"),
         }
     }
@@ -137,7 +142,12 @@ impl Packed {
         Ok(match packing {
             Packing::None => Self::None(out),
             Packing::Gzip => Self::Gzip(GzEncoder::new(out, Level::default())),
-            Packing::Zstd => Self::Zstd(zstd::Encoder::new(out, zstd::DEFAULT_COMPRESSION_LEVEL)?),
+            Packing::Zstd => {
+                let mut encoder = zstd::Encoder::new(out, zstd::DEFAULT_COMPRESSION_LEVEL)?;
+                // As gzip has it.
+                encoder.include_checksum(true)?;
+                Self::Zstd(encoder)
+            }
         })
     }
 

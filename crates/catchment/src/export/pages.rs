@@ -5,7 +5,7 @@
 
 use crate::client::{Client, Ended};
 use crate::rows;
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use arrow_ipc::reader::StreamReader;
@@ -91,6 +91,24 @@ impl Pages<'_> {
         let answer = self.client.post_json("/api/v1/query", &question)?;
         let number = |at: usize| answer["rows"][0][at].as_u64();
         Ok(Extent { positions: number(0).zip(number(1)), events: number(2).context("the answer has no count")? })
+    }
+
+    /// Makes sure that there is such a sensor, where one is asked for of which there are no events.
+    ///
+    /// # Errors
+    /// There is none of this id, as far as the token may know.
+    pub(super) fn sensor_is_known(&self) -> anyhow::Result<()> {
+        let Some(sensor) = &self.filter.sensor else { return Ok(()) };
+        let sql = "SELECT 1 FROM events WHERE sensor = $1 LIMIT 1";
+        let answer = self.client.post_json("/api/v1/query", &json!({ "sql": sql, "params": [sensor] }))?;
+        let has_events = answer["rows"].as_array().is_some_and(|rows| !rows.is_empty());
+        // Who may only ask for events is told by them alone.
+        if has_events || self.client.get(&format!("/api/v1/sensors/{sensor}")).is_ok() {
+            return Ok(());
+        }
+        bail!(
+            "there is no sensor {sensor:?}, or no event of it: nothing is exported; `catchment sensor list` names all sensors"
+        )
     }
 
     /// Gives all events up to the last position of the extent to `take`, in order.

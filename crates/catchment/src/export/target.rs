@@ -1,5 +1,6 @@
 //! Where an export goes: a file that has its name only when it is whole, or standard output.
 
+use crate::checksum::{self, Checksum};
 use anyhow::{Context, anyhow, ensure};
 use nowwhat::cli::{PrintError, Usage};
 use std::ffi::OsString;
@@ -68,13 +69,20 @@ impl Target {
                 To::File(file)
             }
         };
-        Ok(Sink { to, written: Arc::default(), unread: Arc::default() })
+        Ok(Sink { to, written: Arc::default(), unread: Arc::default(), checksum: None })
     }
 
     /// Makes what was written durable, and gives it its name.
     pub(super) fn finish(&self, sink: Sink) -> anyhow::Result<()> {
-        let (Self::File { path, part, existing }, To::File(file)) = (self, sink.to) else { return Ok(()) };
+        let Sink { to, checksum, .. } = sink;
+        let (Self::File { path, part, existing }, To::File(file)) = (self, to) else { return Ok(()) };
         file.sync_all().with_context(|| format!("cannot sync {}", part.display()))?;
+        let beside =
+            |error: io::Error| anyhow!(error).context(format!("cannot write the checksum beside {}", path.display()));
+        if *existing == Existing::Replaced || !path.exists() {
+            // That of the file whose place it takes.
+            checksum::remove(path).map_err(beside)?;
+        }
         match existing {
             Existing::Replaced => std::fs::rename(part, path),
             Existing::Kept => without_replacing(part, path),
@@ -83,6 +91,9 @@ impl Target {
             ErrorKind::AlreadyExists => anyhow!("{}: all of it is in {}", there(path), part.display()),
             _ => anyhow!(error).context(format!("cannot give {} its name", part.display())),
         })?;
+        if let Some(checksum) = checksum {
+            checksum.write(path).map_err(beside)?;
+        }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let synced = File::open(folder).and_then(|folder| folder.sync_all());
         synced.with_context(|| format!("cannot sync {}", folder.display()))
@@ -112,6 +123,7 @@ pub(super) struct Sink {
     to: To,
     written: Arc<AtomicU64>,
     unread: Arc<AtomicBool>,
+    checksum: Option<Checksum>,
 }
 
 /// How much was written, while it is.
@@ -135,6 +147,11 @@ impl Written {
 }
 
 impl Sink {
+    /// The same, with a checksum that is written beside the file.
+    pub(super) fn with_checksum(self) -> Self {
+        Self { checksum: Some(Checksum::default()), ..self }
+    }
+
     pub(super) fn written(&self) -> Written {
         Written { bytes: self.written.clone(), unread: self.unread.clone() }
     }
@@ -151,6 +168,9 @@ impl Write for Sink {
         }
         if let Ok(count) = &written {
             self.written.fetch_add(*count as u64, Ordering::Relaxed);
+            if let Some(checksum) = &mut self.checksum {
+                checksum.add(&bytes[..*count]);
+            }
         }
         written
     }

@@ -3,6 +3,8 @@
 //! What it is, its first bytes tell. It is read once, event by event; nothing is held but the event at hand, or some rows of Parquet.
 
 use super::csv::Records;
+use super::pages::row_bytes_max;
+use crate::checksum;
 use crate::line::{COLUMNS, Json, Line};
 use crate::progress;
 use crate::rows::{Rows, of_table};
@@ -10,16 +12,16 @@ use crate::send::input;
 use anyhow::{Context, anyhow, bail, ensure};
 use arrow::array::RecordBatch;
 use indicatif::ProgressBar;
+use lake::CheckedFile;
 use nowwhat::cli::Usage;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use serde_json::value::RawValue;
-use std::fs::File;
 use std::io::BufRead;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Rows of Parquet that are read at once, or as many as have so many bytes.
 const ROWS: usize = 1024;
-const ROWS_BYTES: usize = 4 << 20;
+const ROWS_BYTES: u64 = 64 << 20;
 const PARQUET: &[u8] = b"PAR1";
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Columns without which there is no event.
@@ -43,6 +45,9 @@ pub(super) struct Place {
 impl Source {
     /// Opens it, with a bar for its progress.
     pub(super) fn open(path: &PathBuf) -> anyhow::Result<(Self, ProgressBar)> {
+        if path.as_os_str() != "-" {
+            checksum::check(path)?;
+        }
         let (mut input, bytes) = input::open(Some(path))?;
         let head = input.fill_buf().context("cannot read the input")?;
         if head.starts_with(PARQUET) {
@@ -86,14 +91,13 @@ impl Source {
 
     fn parquet(path: &PathBuf) -> anyhow::Result<(Self, ProgressBar)> {
         let unreadable = || format!("cannot read {} as Parquet", path.display());
-        let file = File::open(path).with_context(unreadable)?;
-        let builder = ParquetRecordBatchReaderBuilder::try_new(file).with_context(unreadable)?;
+        let file = whole(path)?;
+        let builder = ParquetRecordBatchReaderBuilder::try_new(file.clone()).with_context(unreadable)?;
         let metadata = builder.metadata();
         let rows = u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
-        let bytes: i64 = metadata.row_groups().iter().map(|group| group.total_byte_size()).sum();
-        let row_bytes = usize::try_from(bytes).unwrap_or(0) / usize::try_from(rows).unwrap_or(0).max(1) + 1;
-        let batches =
-            builder.with_batch_size((ROWS_BYTES / row_bytes).clamp(1, ROWS)).build().with_context(unreadable)?;
+        let row_bytes = row_bytes_max(&file, metadata).with_context(unreadable)?;
+        let at_once = usize::try_from(ROWS_BYTES / row_bytes.max(1)).unwrap_or(ROWS).clamp(1, ROWS);
+        let batches = builder.with_batch_size(at_once).build().with_context(unreadable)?;
         Ok((Self::Parquet { batches: Box::new(batches), batch: None, row: 0, done: 0 }, progress::of_events(rows)))
     }
 
@@ -144,6 +148,15 @@ impl Source {
             }
         }
     }
+}
+
+/// A Parquet file, after all of it was checked when it has checksums: of a damaged one nothing is imported.
+fn whole(path: &Path) -> anyhow::Result<CheckedFile> {
+    let checked = CheckedFile::open(path).and_then(|file| file.check().map(|_| file));
+    checked.map_err(|error| match lake::damage(&error) {
+        Some(what) => anyhow!("{} is damaged, nothing was imported: {what}. Export it again", path.display()),
+        None => anyhow!(error).context(format!("cannot read {}", path.display())),
+    })
 }
 
 fn next_line(input: &mut dyn BufRead, number: &mut u64, out: &mut Vec<u8>) -> anyhow::Result<Option<Place>> {

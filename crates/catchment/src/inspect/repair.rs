@@ -7,7 +7,7 @@ use crate::serve::field_rules;
 use crate::settings::Settings;
 use anyhow::{Context, bail};
 use clap::Args;
-use lake::{Lake, LakeMetrics, Mended};
+use lake::{Lake, LakeMetrics, Mended, MovedAside, TakenIn};
 use nowwhat::Environment;
 use nowwhat::cli::{print, printable};
 use serde_json::{Value, json};
@@ -36,14 +36,15 @@ pub(super) fn run(args: &RepairArgs, environment: &Environment) -> anyhow::Resul
     owned_by_us(&dir)?;
     let at = jiff::Timestamp::now();
     let aside = data.join(format!("damaged-{}", at.strftime("%Y%m%dT%H%M%S%6fZ")));
+    let log = log_mended(&data, &aside)?;
     let known = known(&data);
     let repaired = wal::repair(&dir, &RealDisk, &aside.join("wal"), known).context("the wal was not repaired")?;
     let sealed = sealed(&data, &repaired.before);
-    let mut report = Report { at, aside: &aside, wal: &repaired, sealed, lake: &[] };
+    let mut report = Report { at, aside: &aside, wal: &repaired, sealed, log: &log, lake: &[], taken_in: &[] };
     report.write()?;
     // What was done to the wal is told whatever becomes of the lake.
     let lake = lake_repaired(&settings, &data, &aside, repaired.before.wal_id.or(known.wal_id));
-    report.lake = lake.as_deref().unwrap_or_default();
+    (report.lake, report.taken_in) = lake.as_ref().map(|(mended, taken)| (&mended[..], &taken[..])).unwrap_or_default();
     report.write()?;
     if lake.is_ok() || !report.changed_nothing() {
         print(if args.json { format!("{}\n", report.json()) } else { report.lines() })?;
@@ -51,17 +52,31 @@ pub(super) fn run(args: &RepairArgs, environment: &Environment) -> anyhow::Resul
     lake.map(drop).context("the lake was not repaired to its end: run this again when its reason is gone")
 }
 
+/// Moves aside what is damaged in the log of the table and not needed. What else the lake and the wal have is not changed when something is.
+fn log_mended(data: &Path, aside: &Path) -> anyhow::Result<Vec<MovedAside>> {
+    // By the lock of the wal no collector runs.
+    let lock = data.join("wal");
+    let _kept = lock.join("lock").exists().then(|| wal::Kept::of(&lock)).transpose()?;
+    Ok(lake::mend_log(&data.join("lake"), &aside.join("lake/_delta_log")).context("nothing was changed")?)
+}
+
 /// Takes the damaged files out of the lake, if there is one.
-fn lake_repaired(settings: &Settings, data: &Path, aside: &Path, wal: Option<Uuid>) -> anyhow::Result<Vec<Mended>> {
+fn lake_repaired(
+    settings: &Settings,
+    data: &Path,
+    aside: &Path,
+    wal: Option<Uuid>,
+) -> anyhow::Result<(Vec<Mended>, Vec<TakenIn>)> {
     let dir = data.join("lake");
     if !dir.join("_delta_log").exists() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), Vec::new()));
     }
     now(async {
         let (schema, rules) = (server::events_schema(), field_rules(settings));
         let metrics = LakeMetrics::default();
         let lake = Lake::open(&dir, &schema, wal.unwrap_or_default(), rules, metrics).await?;
-        Ok(lake.repair(&aside.join("lake")).await?)
+        let taken_in = lake.take_in().await?;
+        Ok((lake.repair(&aside.join("lake")).await?, taken_in))
     })?
 }
 
@@ -106,7 +121,9 @@ struct Report<'a> {
     aside: &'a Path,
     wal: &'a Repaired,
     sealed: Option<u64>,
+    log: &'a [MovedAside],
     lake: &'a [Mended],
+    taken_in: &'a [TakenIn],
 }
 
 impl Report<'_> {
@@ -120,7 +137,7 @@ impl Report<'_> {
     }
 
     fn changed_nothing(&self) -> bool {
-        self.wal.moved.is_empty() && self.lake.is_empty()
+        self.wal.moved.is_empty() && self.log.is_empty() && self.lake.is_empty() && self.taken_in.is_empty()
     }
 
     fn lines(&self) -> String {
@@ -158,6 +175,11 @@ impl Report<'_> {
                 );
             }
         }
+        for MovedAside { flaw, kept_at } in self.log {
+            let (path, what) = (flaw.path.display(), printable(&flaw.what));
+            let _ = writeln!(text, "damaged  {path}: {what}; the table is read without it");
+            let _ = writeln!(text, "aside    {path}, as it was: {}", kept_at.display());
+        }
         let _ = writeln!(text, "kept     {events} events in {groups} groups of the wal, each at its position");
         let saved = before.saved();
         let _ = match saved.lost {
@@ -169,18 +191,29 @@ impl Report<'_> {
             ),
             None => writeln!(text, "lost     no event"),
         };
-        for Mended { path, damage, kept_rows, lost_rows, lost: (first, last), .. } in self.lake {
-            let (path, damage) = (path.display(), printable(damage));
-            let _ = writeln!(text, "damaged  {path}: {damage}");
-            let _ = writeln!(text, "kept     {kept_rows} events of it, in a new file");
-            let _ = writeln!(text, "lost     {lost_rows} events of it, of positions {first} to {last}");
-        }
+        self.lake_lines(&mut text);
         let of_lake = self.lake.iter().filter_map(|file| Some((&file.path, file.kept_at.as_ref()?)));
         for (from, to) in moved.iter().map(|(from, to)| (from, to)).chain(of_lake) {
             let _ = writeln!(text, "aside    {}, as it was: {}", from.display(), to.display());
         }
         let _ = writeln!(text, "report   {}", self.aside.join("report.json").display());
         text
+    }
+
+    fn lake_lines(&self, text: &mut String) {
+        for Mended { path, damage, kept_rows, lost_rows, lost: (first, last), .. } in self.lake {
+            let (path, damage) = (path.display(), printable(damage));
+            let _ = writeln!(text, "damaged  {path}: {damage}");
+            let _ = writeln!(text, "kept     {kept_rows} events of it, in a new file");
+            let _ = writeln!(text, "lost     {lost_rows} events of it, of positions {first} to {last}");
+        }
+        for TakenIn { paths, positions: (first, last) } in self.taken_in {
+            let _ = writeln!(
+                text,
+                "taken in positions {first} to {last}, from {} data files that no version named",
+                paths.len()
+            );
+        }
     }
 
     fn json(&self) -> Value {
@@ -209,10 +242,16 @@ impl Report<'_> {
                 "events_lost": lost_rows, "lost": (*lost_rows > 0).then(|| json!({"min": first, "max": last})),
             })
         };
+        let taken_in = |taken: &TakenIn| json!({"paths": taken.paths, "positions": positions(&taken.positions)});
+        let moved_aside = |MovedAside { flaw, kept_at }: &MovedAside| json!({"path": flaw.path, "kept_at": kept_at, "damage": flaw.what});
         json!({
             "at": self.at.to_string(),
             "folder": (!self.changed_nothing()).then_some(self.aside),
-            "lake": {"files": self.lake.iter().map(file).collect::<Vec<_>>()},
+            "lake": {
+                "log": self.log.iter().map(moved_aside).collect::<Vec<_>>(),
+                "files": self.lake.iter().map(file).collect::<Vec<_>>(),
+                "taken_in": self.taken_in.iter().map(taken_in).collect::<Vec<_>>(),
+            },
             "wal": {
                 "path": before.dir, "id": before.wal_id, "sealed_position": self.sealed,
                 "events_kept": events, "groups_kept": groups,

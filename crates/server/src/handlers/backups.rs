@@ -5,7 +5,7 @@ use crate::auth;
 use crate::authorisation::Act;
 use crate::backups::{HELD_SECONDS, Said, TakeError};
 use crate::body::{self, Coming};
-use crate::code::Code;
+use crate::code::{self, Code};
 use crate::openapi::of;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -60,6 +60,9 @@ pub(crate) struct WalFile {
 pub(crate) struct Progress {
     #[schema(schema_with = states)]
     state: String,
+    /// With `copying`: how many bytes are copied so far.
+    #[serde(default)]
+    bytes: u64,
 }
 
 /// What was heard.
@@ -71,10 +74,11 @@ pub(crate) struct Heard {
     state: &'static str,
 }
 
-const STATES: [(&str, Said); 3] = [("copying", Said::Copying), ("done", Said::Done), ("failed", Said::Failed)];
+const STATES: [(&str, fn(u64) -> Said); 3] =
+    [("copying", Said::Copying), ("done", |_| Said::Done), ("failed", |_| Said::Failed)];
 
 fn states() -> Object {
-    let text = "`copying`: it is held on; `done` and `failed`: it is let go.";
+    let text = "`copying`: it is held on, while more is copied; `done` and `failed`: it is let go.";
     of(Type::String).enum_values(Some(STATES.map(|(name, _)| name))).description(Some(text)).build()
 }
 
@@ -87,7 +91,7 @@ pub(crate) async fn post_backup(State(app): State<App>, headers: HeaderMap) -> R
     let noted = nowwhat::db(app.shared.registry.note_backup(&by, id, linked.last_position)).await;
     if let Err(error) = noted {
         app.shared.backups.hear(id, Said::Failed).await;
-        return Err(Code::RegistryBusy.problem("the backup could not be noted in the audit").cause(error));
+        return Err(code::not_answered("the backup could not be noted in the audit", error));
     }
     tracing::info!(backup_id = id, last_position = linked.last_position, "a backup is being copied");
     let backup = Backup {
@@ -133,7 +137,7 @@ async fn hear(app: &App, id: &str, parts: &Parts, body: &mut Coming) -> Result<R
     let (state, said) =
         state.ok_or_else(|| Code::InvalidField.problem("`state` is \"copying\", \"done\" or \"failed\""))?;
     let known = match id.parse::<u64>() {
-        Ok(id) => app.shared.backups.hear(id, said).await.then_some(id),
+        Ok(id) => app.shared.backups.hear(id, said(progress.bytes)).await.then_some(id),
         Err(_) => None,
     };
     let id = known.ok_or_else(|| {

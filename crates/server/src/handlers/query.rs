@@ -178,6 +178,7 @@ pub(crate) fn problem_of(error: QueryError) -> Problem {
         "query_too_large" => Code::QueryTooLarge,
         "too_many_rows" => Code::TooManyRows,
         "invalid_parameter" => Code::InvalidParameter,
+        "damaged_file" => Code::DamagedFile,
         "internal" => Code::Internal,
         _ => Code::InvalidSql,
     };

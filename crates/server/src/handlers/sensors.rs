@@ -4,7 +4,7 @@ use crate::app::App;
 use crate::auth;
 use crate::authorisation::Act;
 use crate::body::{self, Coming, whole};
-use crate::code::Code;
+use crate::code::{self, Code};
 use crate::handlers::page::{cut, limit_of};
 use crate::openapi::{labels, sensor_id, token};
 use crate::pages;
@@ -197,9 +197,7 @@ async fn register(app: &App, parts: &Parts, body: &mut Coming) -> Result<Respons
             RegisterError::Taken { .. } => Code::NameTaken.problem(error.to_string()),
             RegisterError::Refused => auth::refused(&error.to_string()),
             RegisterError::UsedUp => Code::EnrolmentUsedUp.problem(error.to_string()),
-            RegisterError::Unavailable(cause) => {
-                Code::RegistryBusy.problem("the sensor was not registered").cause(cause)
-            }
+            RegisterError::Unavailable(cause) => code::not_answered("the sensor was not registered", cause),
             refused => Code::InvalidName.problem(refused.to_string()),
         })?;
     let sensor_id = &*registered.sensor_id;
@@ -426,11 +424,11 @@ pub(crate) fn not_changed(error: SensorError) -> Problem {
         SensorError::Labels | SensorError::Zone { .. } | SensorError::Quota { .. } | SensorError::Overlap => {
             Code::InvalidField.problem(error.to_string())
         }
-        SensorError::Unavailable(cause) => Code::RegistryBusy.problem("the sensor was not changed").cause(cause),
+        SensorError::Unavailable(cause) => code::not_answered("the sensor was not changed", cause),
     }
 }
 
 /// 503: the registry did not answer.
 pub(crate) fn unavailable(error: registry::RegistryError) -> Problem {
-    Code::RegistryBusy.problem("the registry could not be read").cause(error)
+    code::not_answered("the registry could not be read", error)
 }

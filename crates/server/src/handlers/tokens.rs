@@ -5,7 +5,7 @@ use crate::auth;
 use crate::authorisation::Act;
 use crate::body::{self, Coming};
 use crate::clock::now_micros;
-use crate::code::Code;
+use crate::code::{self, Code};
 use crate::handlers::page::{cut, limit_of};
 use crate::handlers::sensors::{made, unavailable};
 use crate::pages;
@@ -221,7 +221,7 @@ fn refused(error: TokenError) -> Problem {
         TokenError::Unknown(_) => Code::NotFound,
         TokenError::Configured(_) => Code::TokenConfigured,
         TokenError::Unavailable(cause) => {
-            return Code::RegistryBusy.problem("the registry did not answer").cause(cause);
+            return code::not_answered("the token was not changed", cause);
         }
         _ => Code::InvalidField,
     };

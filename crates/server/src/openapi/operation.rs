@@ -32,7 +32,7 @@ pub(super) const TAGS: [(&str, &str); 9] = [
 /// Errors of every route.
 const ALWAYS: [Code; 3] = [Code::InvalidHost, Code::Internal, Code::TimedOut];
 /// Errors of every route that needs a token.
-const WITH_TOKEN: [Code; 8] = [
+const WITH_TOKEN: [Code; 9] = [
     Code::SeveralTokens,
     Code::MissingToken,
     Code::InvalidToken,
@@ -41,6 +41,7 @@ const WITH_TOKEN: [Code; 8] = [
     Code::CertificateMismatch,
     Code::TooManyFailures,
     Code::RegistryBusy,
+    Code::RegistryDamaged,
 ];
 /// Errors that are answered before it is known whose token it is, or by those who gave up waiting for who knows it.
 const WITHOUT_SENSOR: [Code; 11] = [

@@ -108,13 +108,14 @@ fn import_events(act: Act) -> Described {
         .body("Plain or with `Content-Encoding`.", vec![("application/x-ndjson", text(line))])
         .json_answer::<ingest::Answer<'_>>(200, "What became of each event.", example)
         .headers(200, &["Catchment-Rejected"])
-        .errors(&OF_QUERIES[..4])
+        .errors(&OF_QUERIES[..5])
         .errors(&[Code::AllRejected, Code::TooManyEvents, Code::SealBehind, Code::StorageFull, Code::LogPoisoned])
         .error(Code::Stopping)
 }
 
 /// What reading the tables can fail with.
-const OF_QUERIES: [Code; 6] = [
+const OF_QUERIES: [Code; 7] = [
+    Code::DamagedFile,
     Code::QueryTooLarge,
     Code::TooManyRows,
     Code::TooManyQueries,
@@ -150,7 +151,7 @@ fn of_events(act: Act) -> Described {
             .json_answer::<events::Event>(200, "The event.", event)
             .error(Code::NotFound),
     }
-    .errors(&OF_QUERIES[..4])
+    .errors(&OF_QUERIES[..5])
     .error(Code::InFlightFull)
 }
 
