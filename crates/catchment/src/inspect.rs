@@ -49,11 +49,6 @@ impl FolderArgs {
         let sources = Sources { flags, ..self.settings.sources(&service) };
         Ok(Settings::from_loaded(&service.load(&sources, environment)?))
     }
-
-    /// The data folder.
-    fn data_dir(&self, environment: &Environment) -> anyhow::Result<PathBuf> {
-        Ok(std::path::absolute(self.settings(environment)?.data.dir)?)
-    }
 }
 
 #[derive(Args)]
