@@ -138,6 +138,10 @@ bench: build ## Start a collector on free ports, load it (BENCH="--seconds 30"),
 overload: build ## Offer a collector three times what it can take, for 10 minutes (OVERLOAD="--seconds 20"): it bends and does not break
 	@cargo bench --profile release --locked --quiet --workspace --bench overload -- $(OVERLOAD)
 
+.PHONY: replay
+replay: build ## A start over 10 GB of wal that no lake has: how quick, and in how much memory (REPLAY="--gigabytes 2")
+	@cargo bench --profile release --locked --quiet --workspace --bench replay -- $(REPLAY)
+
 .PHONY: questions
 questions: build ## Questions about 12 million events, beside DuckDB on the same files (QUESTIONS="--events 1200000")
 	@cargo bench --profile release --locked --quiet --workspace --bench questions -- $(QUESTIONS)

@@ -176,6 +176,14 @@ impl Collector {
     /// # Errors
     /// Why it is not ready, with its log.
     pub fn try_start_with(dir: &Path, settings: &[(&str, &str)]) -> Result<Self, String> {
+        Self::try_start_within(dir, settings, PATIENCE)
+    }
+
+    /// The same, when it takes its time.
+    ///
+    /// # Errors
+    /// Why it is not ready by then, with its log.
+    pub fn try_start_within(dir: &Path, settings: &[(&str, &str)], patience: Duration) -> Result<Self, String> {
         let data = dir.join("data");
         // One that was killed has left its own behind.
         let left = addresses_file(&data);
@@ -194,7 +202,7 @@ impl Collector {
             .spawn()
             .expect("the program starts");
         let agent = agent();
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience;
         let told = || std::fs::read_to_string(&log).unwrap_or_default();
         loop {
             if let Some(status) = child.try_wait().expect("the child can be asked") {
@@ -212,7 +220,7 @@ impl Collector {
                 drop(child.kill());
                 return Err(format!("not ready in time: {}", told()));
             }
-            std::thread::yield_now();
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 

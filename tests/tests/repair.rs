@@ -280,3 +280,74 @@ fn a_damaged_data_file_is_taken_out_of_the_table_and_kept_aside() {
     let collector = Collector::start(dir.path());
     assert_eq!(collector.rows("SELECT count(*) FROM events"), [[121 - rows]]);
 }
+
+/// The last segment that `inspect wal` tells.
+fn last_segment(dir: &Path) -> (PathBuf, u64) {
+    let shown = told(dir, &["wal", "--json"]);
+    let last = shown["segments"].as_array().and_then(|all| all.last()).expect("a segment").clone();
+    (path(&last["path"]), number(&last["bytes"]))
+}
+
+#[test]
+fn a_wal_whose_newest_segment_was_removed_or_cut_stops_the_start_and_is_mended() {
+    for is_removed in [true, false] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let hours = [("CATCHMENT_SEAL__AGE_SECONDS", "1h"), ("CATCHMENT_INGEST__SEGMENT_BYTES", "1MiB")];
+        let (collector, token) = filled(dir.path(), &hours);
+        assert_eq!(collector.terminate(), 0);
+        let collector = Collector::start_with(dir.path(), &hours);
+        assert_eq!(collector.send(&token, b"{\"id\":\"x\",\"type\":\"t\"}\n").json()["accepted"], 1);
+        collector.kill();
+        let (file, bytes) = last_segment(dir.path());
+        let said = if is_removed {
+            std::fs::remove_file(&file).expect("removed");
+            "the segment is missing".to_owned()
+        } else {
+            File::options().write(true).open(&file).and_then(|file| file.set_len(bytes - 1)).expect("cut");
+            format!("the file has {} bytes, and had {bytes}: its end was cut off", bytes - 1)
+        };
+        let refused = refused(dir.path());
+        for said in [said.as_str(), &file.display().to_string(), "`catchment inspect repair`"] {
+            assert!(refused.contains(said), "{said} is not in {refused}");
+        }
+        let shown = inspect(dir.path(), &["wal"]);
+        assert!(shown.status.code() == Some(1) && self::said(&shown).contains(&said), "{}", self::said(&shown));
+        let report = told(dir.path(), &["repair", "--json"]);
+        let lost = number(&report["wal"]["lost"][0]["max"]);
+        assert!(lost > bytes / 2, "{report}");
+        assert!(inspect(dir.path(), &["wal"]).status.success());
+        let collector = Collector::start(dir.path());
+        assert_eq!(collector.send(&token, b"{\"n\":1}").json()["accepted"], 1);
+        let kept = if is_removed { 120 } else { 121 };
+        assert_eq!(collector.rows("SELECT count(*), max(position) FROM events"), [[kept + 1, lost + 1]]);
+        assert_eq!(collector.terminate(), 0);
+    }
+}
+
+#[test]
+fn a_wal_that_is_older_than_the_lake_is_shown_mended_and_goes_on_behind_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (collector, token) = filled(dir.path(), &[("CATCHMENT_SEAL__AGE_SECONDS", "1h")]);
+    assert_eq!(collector.terminate(), 0);
+    let (wal, aside) = (dir.path().join("data/wal"), dir.path().join("wal"));
+    std::fs::rename(&wal, &aside).expect("moved");
+    std::fs::create_dir(&wal).expect("an empty one");
+    let refused = refused(dir.path());
+    assert!(refused.contains("wal_behind_lake") && refused.contains("`catchment inspect repair`"), "{refused}");
+    let left: Vec<_> = std::fs::read_dir(&wal).expect("a folder").flatten().map(|file| file.file_name()).collect();
+    assert_eq!(left, ["lock"], "a start that is refused begins no segment");
+    let shown = inspect(dir.path(), &["wal"]);
+    let what = "positions up to 120 were given, and the wal ends at 0";
+    assert!(shown.status.code() == Some(1) && said(&shown).contains(what), "{}", said(&shown));
+    assert!(said(&shown).contains("the lake has those up to 120"), "{}", said(&shown));
+    let report = told(dir.path(), &["repair", "--json"]);
+    assert_eq!(report["wal"]["lost"][0]["min"], 1, "{report}");
+    let lost = number(&report["wal"]["lost"][0]["max"]);
+    assert!(inspect(dir.path(), &["wal"]).status.success(), "{}", said(&inspect(dir.path(), &["wal"])));
+    let collector = Collector::start(dir.path());
+    assert_eq!(collector.send(&token, b"{\"n\":1}").json()["accepted"], 1);
+    assert_eq!(collector.rows("SELECT count(*), max(position) FROM events"), [[121, lost + 1]]);
+    // What the lake has is not lost.
+    assert_eq!(collector.metric("catchment_lake_lost_rows"), (lost - 120) as f64);
+    assert_eq!(collector.terminate(), 0);
+}

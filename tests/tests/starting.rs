@@ -340,6 +340,38 @@ fn a_start_under_smaller_limits_keeps_what_was_accepted_under_larger_ones() {
 }
 
 #[test]
+fn a_start_under_a_smaller_bound_of_live_rows_keeps_to_it_and_has_every_event() {
+    let dir = folder();
+    let collector = Collector::start_with(dir.path(), &[("CATCHMENT_SEAL__AGE_SECONDS", "1h")]);
+    let token = collector.sensor("roof");
+    let text = "of some length".repeat(40);
+    for batch in 0..20 {
+        let lines = (0..1000).map(|n| format!("{{\"id\":\"{batch}-{n}\",\"type\":\"t\",\"data\":\"{text}\"}}\n"));
+        assert_eq!(collector.send(&token, lines.collect::<String>().as_bytes()).json()["accepted"], 1000);
+    }
+    assert_eq!(collector.metric("catchment_engine_live_rows"), 20_000.0);
+    let before = collector.metric("catchment_engine_live_bytes");
+    collector.kill();
+    let socket = dir.path().join("notify");
+    let systemd = std::os::unix::net::UnixDatagram::bind(&socket).expect("a socket");
+    let smaller = [
+        ("CATCHMENT_SEAL__AGE_SECONDS", "1h"),
+        ("CATCHMENT_SEAL__LIVE_BYTES_MAX", "8MiB"),
+        ("CATCHMENT_SEAL__BYTES", "4MiB"),
+        ("CATCHMENT_INGEST__GROUP_BYTES_MAX", "1MiB"),
+        ("NOTIFY_SOCKET", socket.to_str().expect("a text")),
+    ];
+    let collector = Collector::start_with(dir.path(), &smaller);
+    let live = collector.metric("catchment_engine_live_bytes");
+    assert!(before > 10e6 && live <= f64::from(8 << 20), "{before} and {live}");
+    assert_eq!(collector.rows("SELECT count(*), count(DISTINCT id), max(position) FROM events"), [[20_000; 3]]);
+    let mut first = [0; 256];
+    let bytes = systemd.recv(&mut first).expect("told");
+    let first = String::from_utf8_lossy(&first[..bytes]).into_owned();
+    assert!(first.starts_with("STATUS=checks the wal: ") && first.contains("\nEXTEND_TIMEOUT_USEC="), "{first}");
+}
+
+#[test]
 fn a_lake_that_is_gone_stops_the_start_also_when_the_wal_has_nothing_left() {
     let dir = folder();
     let collector = Collector::start_with(dir.path(), &[("CATCHMENT_SEAL__AGE_SECONDS", "1h")]);

@@ -168,7 +168,8 @@ fn lost_behind(sealed: u64, wal: &wal::Look) -> u64 {
 fn complete(target: &mut Target, about: &About, restores: Vec<Restored>, entries: Vec<Entry>) -> anyhow::Result<()> {
     let dir = target.dir.join(&target.set).join("wal");
     let wal = wal::parts(&dir).context("what was copied of the wal")?;
-    let look = wal::look(&dir, &wal::RealDisk, |_, _| Ok(())).context("what was copied of the wal")?;
+    let look =
+        wal::look(&dir, &wal::RealDisk, &wal::Known::default(), |_, _| Ok(())).context("what was copied of the wal")?;
     let is_whole = wal.last_position == about.last_position && about.sealed_position <= about.last_position;
     ensure!(
         is_whole && wal.wal_id.is_some_and(|id| id.to_string() == about.wal_id),

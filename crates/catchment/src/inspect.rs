@@ -59,11 +59,6 @@ impl FolderArgs {
         DataDir::of(&settings.data.dir).is_whole()?;
         Ok(settings)
     }
-
-    /// The data folder.
-    fn data_dir(&self, environment: &Environment) -> anyhow::Result<PathBuf> {
-        Ok(std::path::absolute(self.settings(environment)?.data.dir)?)
-    }
 }
 
 #[derive(Args)]

@@ -6,19 +6,19 @@ use crate::settings::{Audit, FieldPath, Settings};
 use crate::{ServeArgs, config, memory};
 use anyhow::Context;
 use axum::Router;
-use engine::{Engine, EngineMetrics, Started};
+use engine::{Engine, EngineMetrics, Started, Starting};
 use lake::LakeMetrics;
 use nowwhat::config::{ByteSize, Loaded, Sources};
 use nowwhat::health::{Health, Weight};
 use nowwhat::serve::{ClientCertificates, Tls};
-use nowwhat::{Boot, BoxError, Environment, Foundation};
+use nowwhat::{Boot, BoxError, Environment, Foundation, Progress};
 use query::{Queries, QueryMetrics};
 use registry::{AuditBounds, Registry, RegistryMetrics, Token};
 use rejected::{Rejected, RejectedMetrics};
 use server::{App, Backups, Erasures, Parts, Quotas, RequestLog, RequestLogLimits, SensorMetrics, ServerMetrics};
 use std::future;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// How often last-seen times reach the registry.
@@ -99,8 +99,8 @@ async fn start(boot: &mut Boot) -> anyhow::Result<Router> {
     });
     boot.task("age of rejected events", expire(rejected.clone()));
 
-    let (engine, started) =
-        Engine::start(engine_options(&dir, &settings, &foundation), metrics.engine, metrics.lake).await?;
+    let (options, told) = (engine_options(&dir, &settings, &foundation), how_far(boot.progress()));
+    let (engine, started) = Engine::start_telling(options, metrics.engine, metrics.lake, told).await?;
     log_recovery(&started);
     watch_engine(&boot.health, &engine);
     boot.ends_when(poisoned(engine.clone()));
@@ -354,6 +354,25 @@ fn log_bound(bound: ByteSize, parts: &[memory::Part]) {
     tracing::info!(memory_bound_bytes = bound.0, "memory bound");
 }
 
+/// Tells how far reading the wal is: share, bytes, events, and how many a second since that began.
+fn how_far(progress: Progress) -> impl Fn(Starting) + Send + Sync {
+    let began = [OnceLock::new(), OnceLock::new()];
+    move |starting| {
+        let (does, began, read) = match starting {
+            Starting::Checks(read) => ("checks the wal", &began[0], read),
+            Starting::Replays(read) => ("replays the wal", &began[1], read),
+        };
+        let seconds = began.get_or_init(Instant::now).elapsed().as_secs_f64().max(0.001);
+        let (bytes, events, megabytes) = (read.bytes as f64, read.events, read.of_bytes as f64 / 1e6);
+        progress.tell(format_args!(
+            "{does}: {:.0} % of {megabytes:.0} MB, {events} events, {:.0} MB and {:.0} events a second",
+            100.0 * bytes / read.of_bytes.max(1) as f64,
+            bytes / 1e6 / seconds,
+            events as f64 / seconds,
+        ));
+    }
+}
+
 fn log_recovery(started: &Started) {
     if let Some(torn_tail) = &started.torn_tail {
         tracing::warn!(torn_tail, "torn tail of the wal cut off");
@@ -363,6 +382,7 @@ fn log_recovery(started: &Started) {
     }
     tracing::info!(
         recovered_events = started.recovered_events,
+        sealed_events = started.sealed_events,
         last_position = started.last_position,
         sealed_position = started.sealed_position,
         seconds = started.seconds,

@@ -54,4 +54,4 @@ pub use log::{Appended, EventLog, LocalLog, LogError, LogFrame, RememberedKeys};
 pub use metrics::EngineMetrics;
 pub use payload::check_payload;
 pub use recover::RecoverError;
-pub use start::{Engine, Options, StartError, Started, Status};
+pub use start::{Engine, Options, StartError, Started, Starting, Status};

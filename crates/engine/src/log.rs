@@ -3,12 +3,16 @@
 //! A log promises that a frame given to [`EventLog::append`] is durable when the call returns, and that frames come back in
 //! order. It does not know what is in a frame.
 
-use crate::recover::Recovery;
+use crate::recover::{RecoverError, Recovery};
 use crate::start::{Options, StartError};
 use async_trait::async_trait;
+use std::ops::ControlFlow;
 use std::path::Path;
 use uuid::Uuid;
-use wal::Wal;
+use wal::{Checked, Wal};
+
+/// A start that reads the log gives way to others after so many bytes.
+const PAUSE_BYTES: usize = 4 << 20;
 
 /// One group on its way into the log.
 #[derive(Clone, Copy, Debug)]
@@ -95,10 +99,10 @@ pub(crate) struct LogOpened {
 }
 
 impl LocalLog {
-    pub(crate) fn open(options: &Options) -> Result<(Self, LogOpened), wal::OpenError> {
+    pub(crate) fn open(checked: Checked, options: &Options) -> Result<(Self, LogOpened), wal::OpenError> {
         let sizes =
             wal::Options { segment_bytes: options.segment_bytes, frame_bytes_max: options.payload_bytes_max as u64 };
-        let (wal, opened) = Wal::open(&options.wal_dir, sizes, wal::RealDisk)?;
+        let (wal, opened) = checked.open(sizes)?;
         let torn_tail = opened.torn.map(|torn| {
             format!(
                 "{} bytes after offset {} of {} were never answered; they are kept in {}",
@@ -121,19 +125,37 @@ impl LocalLog {
         self.wal.lost()
     }
 
-    /// Hands everything back, in order: the keys of what was let go, then the frames.
-    pub(crate) fn recover(&self, recovery: &mut Recovery<'_>) -> Result<(), StartError> {
+    /// Hands everything back, in order: the keys of what was let go, then the frames; `told` hears how far it is.
+    pub(crate) async fn recover(
+        &self,
+        recovery: &mut Recovery<'_>,
+        told: impl Fn(wal::Read),
+    ) -> Result<(), StartError> {
         for file in self.wal.key_files()? {
             recovery.keys(file.first, &file.bytes)?;
         }
-        let replayed = self.wal.replay(|frame| {
-            let wal::Frame { first_position, event_count, payload } = frame;
-            recovery.frame(LogFrame { first_position, event_count, payload })
-        });
-        replayed.map_err(|error| match error {
-            wal::ReplayError::Wal(error) => error.into(),
-            wal::ReplayError::Refused(error) => error.into(),
-        })
+        let mut place = wal::Place::default();
+        loop {
+            let mut read = 0;
+            let replayed = self.wal.replay_from::<RecoverError>(&mut place, |frame, so_far| {
+                let wal::Frame { first_position, event_count, payload } = frame;
+                recovery.frame(LogFrame { first_position, event_count, payload })?;
+                told(so_far);
+                read += payload.len();
+                let pauses = read >= PAUSE_BYTES || recovery.is_full();
+                Ok(if pauses { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            });
+            let is_done = replayed.map_err(|error| match error {
+                wal::ReplayError::Wal(error) => StartError::from(error),
+                wal::ReplayError::Refused(error) => StartError::from(error),
+            })?;
+            recovery.make_room().await?;
+            if is_done {
+                return Ok(());
+            }
+            // Probes are answered meanwhile, also by a single thread.
+            tokio::task::yield_now().await;
+        }
     }
 }
 

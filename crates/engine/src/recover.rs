@@ -2,18 +2,22 @@
 //!
 //! It promises that exactly the events after the lake's sealed position become live rows again, with the positions and made
 //! ids they had, and that the keys inside the window are remembered again. One frame is in memory at a time beside the live
-//! rows, and those never exceed their bound, because the running engine kept to it too: replay never has to seal.
+//! rows, and those do not exceed their bound: what the running engine took under the same one fits again, so that replay need not seal, also
+//! on a full disk. Under a smaller bound, or of a longer wal, replay seals on the way.
 
 use crate::answers::{self, AgedAnswer, Answers};
 use crate::commit::with_positions;
-use crate::live::Live;
+use crate::live::{Live, Taken};
 use crate::log::LogFrame;
 use crate::metrics::EngineMetrics;
 use crate::payload::{Decoded, PayloadError, decode};
-use crate::start::Options;
+use crate::start::{Options, StartError, Starting};
 use crate::window::{self, Remembered, Window};
 use arrow::array::{Array, ArrayRef, MutableArrayData, TimestampMicrosecondArray, make_array};
 use arrow::record_batch::RecordBatch;
+use lake::{Lake, LakeError, Sealing};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -23,7 +27,9 @@ pub enum RecoverError {
     /// The lake holds events that the log does not know of: one of the two folders is not of this collector, or is older.
     #[error(
         "wal_behind_lake: the lake holds events up to position {lake_position}, the wal ends at {wal_position}; \
-         the wal folder is older than the lake or was replaced: bring back the wal that belongs to this lake"
+         the wal folder is older than the lake or was replaced; nothing was changed: bring back the wal that belongs to this lake, \
+         or lose what it alone had: `catchment inspect wal` shows what is there, and after `catchment inspect repair` the wal goes on \
+         behind the lake"
     )]
     WalBehindLake {
         /// Highest position in the lake.
@@ -42,6 +48,17 @@ pub enum RecoverError {
         sealed: u64,
         /// First position found in the wal after it.
         first: u64,
+    },
+    /// The wal holds more than may be live, and the lake does not take it.
+    #[error(
+        "the wal holds more events than seal.live_bytes_max ({live_bytes_max} bytes) lets into memory, and the lake does not take them: {reason}; \
+         nothing is lost: mend that, or start with a larger seal.live_bytes_max"
+    )]
+    NoRoom {
+        /// The bound.
+        live_bytes_max: u64,
+        /// Why the lake does not take them.
+        reason: String,
     },
     /// A frame whose checksum holds could not be read: it was written by a newer program.
     #[error(
@@ -67,6 +84,7 @@ pub enum RecoverError {
 
 /// Brings frames back, in order.
 pub(crate) struct Recovery<'a> {
+    pub(crate) lake: &'a Lake,
     pub(crate) live: &'a Live,
     pub(crate) window: &'a mut Window,
     pub(crate) answers: &'a Answers,
@@ -75,6 +93,8 @@ pub(crate) struct Recovery<'a> {
     pub(crate) expected: u64,
     /// Positions that a repair of the log found no events of.
     pub(crate) lost: Vec<(u64, u64)>,
+    /// Events that came back.
+    pub(crate) events: u64,
     pub(crate) options: &'a Options,
     pub(crate) metrics: &'a EngineMetrics,
 }
@@ -108,8 +128,30 @@ impl Recovery<'_> {
             .map_err(|e| RecoverError::Payload { position, reason: e.to_string() })?;
         let rows = of_its_own(&rows.slice(covered, rows.num_rows() - covered));
         self.metrics.recovered_events.inc_by(rows.num_rows() as u64);
+        self.events += rows.num_rows() as u64;
         self.live.publish(rows);
         self.expected = last + 1;
+        Ok(())
+    }
+
+    /// Whether more is live than may be.
+    pub(crate) fn is_full(&self) -> bool {
+        self.live.bytes() as u64 > self.options.live_bytes_max
+    }
+
+    /// Puts what is live into the lake, when it is more than may be.
+    pub(crate) async fn make_room(&self) -> Result<(), RecoverError> {
+        if !self.is_full() {
+            return Ok(());
+        }
+        let Err(error) = seal(self.lake, self.live).await else { return Ok(()) };
+        let (live_bytes, live_bytes_max) = (self.live.bytes() as u64, self.options.live_bytes_max);
+        // Read back, rows may take a little more than when they came; and one group may be larger than the bound.
+        let bound = live_bytes_max.max(self.options.in_flight_bytes_max + self.options.group_bytes_max);
+        if live_bytes > bound + bound / 8 {
+            return Err(RecoverError::NoRoom { live_bytes_max, reason: error.to_string() });
+        }
+        tracing::warn!(live_bytes, live_bytes_max, %error, "more rows are live than may be: the lake does not take them");
         Ok(())
     }
 
@@ -143,6 +185,45 @@ impl Recovery<'_> {
             self.answers.remember(answer, now, Duration::from_secs(age_seconds));
         }
     }
+}
+
+/// The wal, locked and whole, and as it was found. It is read apart from the threads of the runtime.
+pub(crate) async fn checked(
+    dir: PathBuf,
+    told: Arc<impl Fn(Starting) + Send + Sync + 'static>,
+) -> Result<wal::Checked, StartError> {
+    let check = move || wal::Checked::of(&dir, wal::RealDisk, |read| told(Starting::Checks(read)));
+    Ok(tokio::task::spawn_blocking(check).await.map_err(std::io::Error::other)??)
+}
+
+/// Whether the wal has all that follows the lake's end, and the lake nothing that the wal did not give.
+pub(crate) fn belong_together(wal: &wal::Checked, lake_position: u64, sealed: u64) -> Result<(), RecoverError> {
+    let (first, wal_position) = (wal.first_position(), wal.last_position());
+    if lake_position > wal_position {
+        return Err(RecoverError::WalBehindLake { lake_position, wal_position });
+    }
+    if first > sealed + 1 { Err(RecoverError::Gap { sealed, first }) } else { Ok(()) }
+}
+
+/// Puts all that a repaired log has into the lake: with it lost positions are counted, and are not waited for any more. What fails is tried with
+/// the next seal.
+pub(crate) async fn seal_lost(lake: &Lake, live: &Live, (first, last): (u64, u64)) {
+    let rows = live.take().map(|taken| taken.rows).unwrap_or_default();
+    let batches = rows.iter().map(|rows| rows.as_ref().clone()).collect();
+    match lake.seal(Sealing { first, last, batches }).await {
+        Ok(snapshot) => live.sealed(snapshot),
+        Err(error) => tracing::error!(first, last, %error, "lost positions are not counted yet: the seal failed"),
+    }
+}
+
+/// Puts all live rows into the lake.
+async fn seal(lake: &Lake, live: &Live) -> Result<(), LakeError> {
+    let Some(Taken { first, last, rows }) = live.take() else { return Ok(()) };
+    let batches = rows.iter().map(|rows| rows.as_ref().clone()).collect();
+    // The rows are held by nobody else when they leave.
+    drop(rows);
+    live.sealed(lake.seal(Sealing { first, last, batches }).await?);
+    Ok(())
 }
 
 /// The rows in buffers of their own: those read back are slices of one frame, and each would be counted as all of it.

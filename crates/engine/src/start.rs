@@ -15,13 +15,13 @@ use crate::log::{EventLog, LocalLog, LogError};
 use crate::maintain::{MaintainLoop, newest_micros};
 use crate::metrics::EngineMetrics;
 use crate::payload::Encoder;
-use crate::recover::{RecoverError, Recovery};
+use crate::recover::{RecoverError, Recovery, belong_together, checked, seal_lost};
 use crate::seal::{SealLoop, SealNow};
 use crate::window::Window;
 use arrow::datatypes::SchemaRef;
 use event::FieldRules;
 use futures::FutureExt;
-use lake::{Lake, Retention, Sealing, View};
+use lake::{Lake, Retention, View};
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -92,8 +92,10 @@ pub enum StartError {
 /// What the start found.
 #[derive(Clone, Debug, Default)]
 pub struct Started {
-    /// Events read back from the wal into live rows.
+    /// Events read back from the wal that were not in the lake.
     pub recovered_events: u64,
+    /// How many of them went into the lake on the way, as more may not be live.
+    pub sealed_events: u64,
     /// Time the start took.
     pub seconds: f64,
     /// Last position accepted before.
@@ -104,6 +106,15 @@ pub struct Started {
     pub torn_tail: Option<String>,
     /// Ranges of positions, first and last, that a repair of the wal found no events of and that the wal still tells.
     pub lost: Vec<(u64, u64)>,
+}
+
+/// What a start does with the wal, and how far it is.
+#[derive(Clone, Copy, Debug)]
+pub enum Starting {
+    /// It checks every frame, before anything is changed.
+    Checks(wal::Read),
+    /// It brings the frames back.
+    Replays(wal::Read),
 }
 
 /// The engine's state of health, for whoever asks.
@@ -197,55 +208,73 @@ impl Engine {
         metrics: EngineMetrics,
         lake_metrics: lake::LakeMetrics,
     ) -> Result<(Self, Started), StartError> {
-        let began = Instant::now();
-        let (log, opened) = LocalLog::open(&options)?;
-        let lake =
-            Lake::open(&options.lake_dir, &options.schema, log.id(), options.fields.clone(), lake_metrics).await?;
-        let snapshot = lake.snapshot();
+        Self::start_telling(options, metrics, lake_metrics, |_| {}).await
+    }
+
+    /// The same; `told` hears how far reading the wal is, for each of its groups.
+    ///
+    /// # Errors
+    /// See [`Engine::start`].
+    pub async fn start_telling(
+        options: Options,
+        metrics: EngineMetrics,
+        lake_metrics: lake::LakeMetrics,
+        told: impl Fn(Starting) + Send + Sync + 'static,
+    ) -> Result<(Self, Started), StartError> {
+        let (began, told) = (Instant::now(), Arc::new(told));
+        let checked = checked(options.wal_dir.clone(), told.clone()).await?;
+        let (wal_id, fields) = (checked.wal_id(), options.fields.clone());
+        let lake = Lake::open(&options.lake_dir, &options.schema, wal_id, fields, lake_metrics).await?;
+        let sealed = lake.snapshot().sealed;
+        // Before the wal is changed.
+        belong_together(&checked, lake.highest_position(), sealed)?;
+        let (log, opened) = LocalLog::open(checked, &options)?;
         let wal_position = opened.last_position;
-        let lake_position = lake.highest_position().max(snapshot.sealed);
-        if lake_position > wal_position {
-            return Err(RecoverError::WalBehindLake { lake_position, wal_position }.into());
-        }
-        let live = Live::new(snapshot.clone(), metrics.clone());
+        let live = Live::new(lake.snapshot(), metrics.clone());
         let mut window =
             Window::new(options.window_keys_max, options.group_keys_max, Duration::from_secs(options.window_seconds));
         let answers = Arc::new(Answers::new(options.answers_bytes_max, Duration::from_secs(options.window_seconds)));
         let mut recovery = Recovery {
+            lake: &lake,
             live: &live,
             window: &mut window,
             answers: &answers,
             log: log.id(),
-            sealed: snapshot.sealed,
-            expected: snapshot.sealed + 1,
+            sealed,
+            expected: sealed + 1,
             lost: log.lost().to_vec(),
+            events: 0,
             options: &options,
             metrics: &metrics,
         };
-        log.recover(&mut recovery)?;
+        log.recover(&mut recovery, |read| told(Starting::Replays(read))).await?;
         recovery.pass_lost();
         if recovery.expected != wal_position + 1 {
-            return Err(RecoverError::Gap { sealed: snapshot.sealed, first: wal_position + 1 }.into());
+            return Err(RecoverError::Gap { sealed, first: wal_position + 1 }.into());
         }
         // Their events are in the wal.
         lake.remove_unnamed().await.map_err(lake::OpenError::from)?;
+        let recovered_events = recovery.events;
         metrics.torn_tails.inc_by(u64::from(opened.torn_tail.is_some()));
         metrics.last_position.set(wal_position as i64);
         metrics.wal_bytes.set(log.bytes() as i64);
+        let sealed_position = live.view().lake.sealed;
         let started = Started {
-            recovered_events: live.rows() as u64,
+            recovered_events,
+            sealed_events: recovered_events - live.rows() as u64,
             seconds: began.elapsed().as_secs_f64(),
             last_position: wal_position,
-            sealed_position: snapshot.sealed,
+            sealed_position,
             torn_tail: opened.torn_tail,
             lost: log.lost().to_vec(),
         };
-        if log.lost().iter().any(|(_, last)| *last > snapshot.sealed) {
-            seal_lost(&lake, &live, (snapshot.sealed + 1, wal_position)).await;
+        if log.lost().iter().any(|(_, last)| *last > sealed_position) {
+            seal_lost(&lake, &live, (sealed_position + 1, wal_position)).await;
         }
-        let engine =
-            Self::run(Parts { log: Box::new(log), lake, live, window, answers, wal_position }, options, metrics)?;
-        Ok((engine, started))
+        // What was sealed on the way need not stay in the wal.
+        let trim_to = (sealed_position > sealed).then_some(sealed_position);
+        let parts = Parts { log: Box::new(log), lake, live, window, answers, wal_position, trim_to };
+        Ok((Self::run(parts, options, metrics)?, started))
     }
 
     fn run(parts: Parts, options: Options, metrics: EngineMetrics) -> Result<Self, StartError> {
@@ -254,6 +283,9 @@ impl Engine {
         let (ask, asks) = mpsc::unbounded_channel();
         let holds = Holds::default();
         let (sealed_tx, sealed) = watch::channel(0);
+        if let Some(trim_to) = parts.trim_to {
+            sealed_tx.send_replace(trim_to);
+        }
         let (ended_tx, ended) = watch::channel(None);
         let status = Arc::new(Status::default());
         status.set_window_seconds(options.window_seconds);
@@ -438,17 +470,6 @@ impl Engine {
     }
 }
 
-/// Puts all that a repaired log has into the lake: with it lost positions are counted, and are not waited for any more. What fails is tried with
-/// the next seal.
-async fn seal_lost(lake: &Lake, live: &Live, (first, last): (u64, u64)) {
-    let rows = live.take().map(|taken| taken.rows).unwrap_or_default();
-    let batches = rows.iter().map(|rows| rows.as_ref().clone()).collect();
-    match lake.seal(Sealing { first, last, batches }).await {
-        Ok(snapshot) => live.sealed(snapshot),
-        Err(error) => tracing::error!(first, last, %error, "lost positions are not counted yet: the seal failed"),
-    }
-}
-
 /// Runs a loop on which everything depends. When it panics the engine is poisoned, so that the process ends and the next start
 /// decides, instead of living on without it.
 async fn poisoning<T>(status: Arc<Status>, what: &str, running: impl Future<Output = T>) -> Option<T> {
@@ -466,6 +487,8 @@ struct Parts {
     window: Window,
     answers: Arc<Answers>,
     wal_position: u64,
+    /// What the log may let go of at once.
+    trim_to: Option<u64>,
 }
 
 #[cfg(test)]

@@ -62,6 +62,8 @@ pub struct Health {
 #[derive(Default)]
 struct Shared {
     started: AtomicBool,
+    /// What the start does, as it told last.
+    starting: RwLock<Option<String>>,
     stopping: CancellationToken,
     checks: RwLock<Vec<(&'static str, Weight, Check)>>,
 }
@@ -113,6 +115,18 @@ impl Health {
         self.shared.checks.write().unwrap_or_else(PoisonError::into_inner).push((name, weight, check));
     }
 
+    /// What the start does now and how far it is; a service tells it by [`Progress`](crate::Progress).
+    pub fn starting(&self, what: String) {
+        *self.shared.starting.write().unwrap_or_else(PoisonError::into_inner) = Some(what);
+    }
+
+    /// Why the service has not started yet.
+    fn why_starting(&self) -> Option<String> {
+        let what = self.shared.starting.read().unwrap_or_else(PoisonError::into_inner);
+        let how_far = what.as_ref().map(|what| format!(": {what}")).unwrap_or_default();
+        (!self.is_started()).then(|| format!("the service is starting{how_far}"))
+    }
+
     /// The service has started.
     pub fn started(&self) {
         self.shared.started.store(true, Ordering::Release);
@@ -132,7 +146,7 @@ impl Health {
         self.shared.stopping.is_cancelled()
     }
 
-    fn is_started(&self) -> bool {
+    pub(crate) fn is_started(&self) -> bool {
         self.shared.started.load(Ordering::Acquire)
     }
 
@@ -148,8 +162,8 @@ impl Health {
             ready &= weight != Weight::Readiness;
             reasons.push(json!({ "check": name, "reason": reason, "ready": weight != Weight::Readiness }));
         };
-        if !self.is_started() {
-            say("start", Weight::Readiness, "the service is starting".to_owned());
+        if let Some(why) = self.why_starting() {
+            say("start", Weight::Readiness, why);
         }
         if self.is_stopping() {
             say("stop", Weight::Readiness, "the service is stopping".to_owned());
@@ -193,14 +207,15 @@ impl Health {
         if self.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
     }
 
-    /// `/startupz`: 200 once started.
+    /// `/startupz`: 200 once started, before that 503 with what the start does.
     pub fn startupz(&self) -> Response {
-        let started = self.is_started();
-        answer(
-            if started { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE },
-            if started { "started" } else { "starting" },
-            Report::default(),
-        )
+        match self.why_starting() {
+            None => answer(StatusCode::OK, "started", Report::default()),
+            Some(why) => {
+                let reasons = vec![json!({ "check": "start", "reason": why, "ready": false })];
+                answer(StatusCode::SERVICE_UNAVAILABLE, "starting", Report { reasons, ..Report::default() })
+            }
+        }
     }
 }
 

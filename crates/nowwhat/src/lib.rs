@@ -80,7 +80,7 @@ pub use dependency::{CallError, Dependency};
 pub use environment::Environment;
 pub use problem::{Problem, error_chain};
 pub use routing::named;
-pub use service::{Boot, BoxError, Service, ServiceError};
+pub use service::{Boot, BoxError, Progress, Service, ServiceError};
 pub use settings::Foundation;
 pub use telemetry::bind;
 pub use version::Version;

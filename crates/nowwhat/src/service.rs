@@ -6,12 +6,14 @@
 
 mod boot;
 mod prepare;
+mod progress;
 mod reload;
 mod running;
 mod stopping;
 
 pub use boot::Boot;
 pub(crate) use prepare::{Output, prepare};
+pub use progress::Progress;
 pub(crate) use running::{Ask, serve};
 
 use crate::config::{Loaded, Problems, Sources, Spec, Turn, default_file, find, with_default};

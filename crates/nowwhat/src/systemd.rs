@@ -40,6 +40,13 @@ impl Systemd {
         self.tell(&[NotifyState::Ready, NotifyState::Status(&one_line(status))]);
     }
 
+    /// The start goes on: `status` is shown by `systemctl status`. When the time that the unit gives a start is over, systemd waits for another
+    /// such word, up to `patience` after each.
+    pub fn starting(&self, status: &str, patience: Duration) {
+        let microseconds = u32::try_from(patience.as_micros()).unwrap_or(u32::MAX);
+        self.tell(&[NotifyState::Status(&one_line(status)), NotifyState::ExtendTimeoutUsec(microseconds)]);
+    }
+
     /// A reload begins; [`Systemd::ready`] ends it.
     pub fn reloading(&self) {
         match NotifyState::monotonic_usec_now() {
@@ -127,6 +134,8 @@ mod tests {
         let abstract_name = format!("@nowwhat-test-{}", uuid::Uuid::now_v7());
         for address in [path, abstract_name] {
             let (socket, systemd) = (listening(&address), told_at(&address));
+            systemd.starting("reads 40 %", Duration::from_secs(90));
+            assert_eq!(heard(&socket), "STATUS=reads 40 %\nEXTEND_TIMEOUT_USEC=90000000\n");
             systemd.ready("serves 2 listeners\nSTOPPING=1");
             assert_eq!(heard(&socket), "READY=1\nSTATUS=serves 2 listeners STOPPING=1\n");
             systemd.reloading();

@@ -2,10 +2,11 @@
 //!
 //! The copy opens as the wal does after a crash, without a torn tail. What is appended meanwhile is not in it.
 
+use crate::check::Found;
 use crate::disk::{Disk, DiskFile, LOCK, RealDisk};
 use crate::error::OpenError;
 use crate::keys;
-use crate::log::{Closed, Found, Wal, segments_of, take_lock};
+use crate::log::{Closed, Wal, take_lock};
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
@@ -57,7 +58,7 @@ pub fn parts(dir: &Path) -> Result<Parts, OpenError> {
     let disk = RealDisk;
     let io = |source| OpenError::Io { action: "list", path: dir.to_owned(), source };
     let names = disk.list(dir).map_err(io)?;
-    let found = Found::check(&disk, &segments_of(dir, &names))?;
+    let found = Found::check(&disk, dir, &names, |_| {})?;
     let mut files: Vec<Part> = found.closed.iter().map(|s| part(&s.path, s.end)).collect();
     for (first, last) in names.iter().filter_map(|name| keys::range(name)) {
         let path = dir.join(keys::name(first, last));
@@ -164,7 +165,9 @@ mod tests {
 
         let segment = dir.path().join(&clean.files[0].name);
         let end = SEGMENT_HEADER_BYTES + FRAME_HEADER_BYTES + 8;
-        let torn = [&fs::read(&segment).expect("read")[..end as usize], b"CWF1 torn"].concat();
+        let mut torn = fs::read(&segment).expect("read");
+        torn[end as usize..].fill(0);
+        torn[end as usize..end as usize + 9].copy_from_slice(b"CWF1 torn");
         fs::write(&segment, &torn).expect("written");
         let parts = parts(dir.path()).expect("told");
         assert_eq!((parts.last_position, parts.files[0].bytes), (1, end));

@@ -1,14 +1,14 @@
-//! [`Wal`]: opening, appending, ending.
+//! [`Wal`]: appending, reading back, ending.
 
+use crate::check::{Checked, Read};
 use crate::disk::{Disk, DiskFile, LOCK, RealDisk};
 use crate::error::{AppendError, OpenError, ReplayError, is_full};
 use crate::format::{FrameHeader, Kind, SEGMENT_HEADER_BYTES, SegmentHeader, VERSION, frame_bytes};
 use crate::keys::{self, KeyFile};
-use crate::look;
+use crate::newest::{self, Newest};
 use crate::scan::Scan;
-use crate::tail::{Later, Tail, cut, torn_tail, write_again};
 use std::io;
-use std::ops::Range;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use uuid::Uuid;
@@ -73,6 +73,15 @@ pub struct TornTail {
     pub moved_to: PathBuf,
 }
 
+/// How far a wal has been read back.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Place {
+    segment: usize,
+    /// Offset and position behind the last frame of the segment that was read, when more may follow.
+    behind: Option<(u64, u64)>,
+    read: Read,
+}
+
 /// A segment that takes no more frames.
 #[derive(Debug)]
 pub(crate) struct Closed {
@@ -81,7 +90,7 @@ pub(crate) struct Closed {
     pub(crate) last: u64,
     /// Where its frames end.
     pub(crate) end: u64,
-    bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 /// The segment that is written.
@@ -97,8 +106,8 @@ pub(crate) struct Active<F> {
 pub struct Wal<D: Disk = RealDisk> {
     pub(crate) disk: D,
     pub(crate) dir: PathBuf,
-    options: Options,
-    wal_id: Uuid,
+    pub(crate) options: Options,
+    pub(crate) wal_id: Uuid,
     pub(crate) closed: Vec<Closed>,
     /// None when there was no space for one at the opening; the next append makes it.
     pub(crate) active: Option<Active<D::File>>,
@@ -106,9 +115,9 @@ pub struct Wal<D: Disk = RealDisk> {
     pub(crate) next_position: u64,
     pub(crate) poisoned: Option<String>,
     /// Positions that a repair found no events of, of the segments that are there.
-    lost: Vec<(u64, u64)>,
-    buffer: Vec<u8>,
-    _lock: D::File,
+    pub(crate) lost: Vec<(u64, u64)>,
+    pub(crate) buffer: Vec<u8>,
+    pub(crate) _lock: D::File,
 }
 
 impl<D: Disk> Wal<D> {
@@ -117,66 +126,7 @@ impl<D: Disk> Wal<D> {
     /// # Errors
     /// [`OpenError`]; damage is reported before anything is changed.
     pub fn open(dir: &Path, options: Options, disk: D) -> Result<(Self, Opened), OpenError> {
-        disk.create_dir(dir).map_err(io_error("create", dir))?;
-        // Without its own name the folder would be gone after a power cut, and all that was answered with it.
-        let above = dir.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        disk.sync_dir(above).map_err(io_error("sync", above))?;
-        let lock = take_lock(&disk, dir)?;
-        let names = disk.list(dir).map_err(io_error("list", dir))?;
-        let segments = segments_of(dir, &names);
-        let found = Found::check(&disk, &segments).map_err(|error| with_saved(error, &disk, dir))?;
-        for leftover in names.iter().filter(|n| n.ends_with(".new")) {
-            let path = dir.join(leftover);
-            disk.remove(&path).map_err(io_error("remove", &path))?;
-        }
-        let torn = match &found.torn {
-            Some((path, offset, bytes)) => Some(cut(&disk, dir, Tail { path, offset: *offset, bytes })?),
-            None => None,
-        };
-        if let Some(last) = found.closed.last() {
-            write_again(&disk, &last.path, found.last_frame.clone())?;
-            disk.sync_dir(dir).map_err(io_error("sync", dir))?;
-        }
-        let opened = Opened {
-            created: segments.is_empty(),
-            last_position: found.next_position - 1,
-            first_position: found.closed.first().map_or(found.next_position, |s| s.first),
-            clean: found.clean,
-            torn,
-        };
-        let wal_id = found.wal_id.unwrap_or_else(Uuid::now_v7);
-        let header =
-            SegmentHeader { version: VERSION, wal_id, segment_id: Uuid::now_v7(), first_position: found.next_position };
-        let mut closed = found.closed;
-        // An empty segment of this very position is replaced: its name is taken again.
-        closed.retain(|s| s.last >= s.first);
-        // On a full disk the wal opens to be read; the first append that finds space makes the segment.
-        let active = match new_segment(&disk, dir, header, options.segment_bytes) {
-            Ok(active) => Some(active),
-            Err(error) if is_full(&error) => {
-                // What there was room for is for others.
-                drop(disk.remove(&staged(&dir.join(name_of(found.next_position)))));
-                None
-            }
-            Err(error) => return Err(io_error("create a segment in", dir)(error)),
-        };
-        let mut key_files: Vec<(u64, u64)> = names.iter().filter_map(|n| keys::range(n)).collect();
-        key_files.sort_unstable();
-        let wal = Self {
-            disk,
-            dir: dir.to_owned(),
-            options,
-            wal_id,
-            closed,
-            active,
-            key_files,
-            next_position: found.next_position,
-            poisoned: None,
-            lost: found.lost,
-            buffer: Vec::new(),
-            _lock: lock,
-        };
-        Ok((wal, opened))
+        Checked::of(dir, disk, |_| {})?.open(options)
     }
 
     /// The wal's identity, made with it.
@@ -204,17 +154,45 @@ impl<D: Disk> Wal<D> {
     /// # Errors
     /// [`ReplayError`]: a file cannot be read, or `each` refused a frame.
     pub fn replay<E>(&self, mut each: impl FnMut(Frame<'_>) -> Result<(), E>) -> Result<(), ReplayError<E>> {
-        for segment in &self.closed {
+        self.replay_from(&mut Place::default(), |frame, _| each(frame).map(ControlFlow::Continue)).map(drop)
+    }
+
+    /// The same from a place on, until `each`, which hears how far it is, breaks off: then the place is behind that frame. Returns whether all
+    /// has been read.
+    ///
+    /// # Errors
+    /// See [`Wal::replay`].
+    pub fn replay_from<E>(
+        &self,
+        place: &mut Place,
+        mut each: impl FnMut(Frame<'_>, Read) -> Result<ControlFlow<()>, E>,
+    ) -> Result<bool, ReplayError<E>> {
+        place.read.of_bytes = self.closed.iter().map(|segment| segment.bytes).sum();
+        while let Some(segment) = self.closed.get(place.segment) {
+            let before: u64 = self.closed[..place.segment].iter().map(|segment| segment.bytes).sum();
             let file = self.disk.open(&segment.path).map_err(io_error("open", &segment.path))?;
             let mut scan = Scan::new(&file, &segment.path)?;
-            while let Some((header, payload)) = scan.next()? {
-                if header.kind == Kind::Group {
-                    let FrameHeader { first_position, event_count, .. } = header;
-                    each(Frame { first_position, event_count, payload }).map_err(ReplayError::Refused)?;
+            if let Some((offset, next_position)) = place.behind.take() {
+                (scan.offset, scan.next_position) = (offset, next_position);
+            }
+            loop {
+                let begin = scan.offset;
+                let Some((header, payload)) = scan.next()? else { break };
+                place.read.bytes = before + begin + header.frame_bytes();
+                if header.kind != Kind::Group {
+                    continue;
+                }
+                let FrameHeader { first_position, event_count, .. } = header;
+                place.read.events += u64::from(event_count);
+                let frame = Frame { first_position, event_count, payload };
+                if each(frame, place.read).map_err(ReplayError::Refused)?.is_break() {
+                    place.behind = Some((scan.offset, scan.next_position));
+                    return Ok(false);
                 }
             }
+            place.segment += 1;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The key files there are, oldest first.
@@ -298,6 +276,9 @@ impl<D: Disk> Wal<D> {
 
     /// A write found no space: the segment is cut to its last durable frame, and the next frame begins a new one.
     fn unwrite(&mut self, error: io::Error) -> AppendError {
+        if let Err(error) = newest::forget(&self.disk, &self.dir) {
+            return self.poison("removal", &error);
+        }
         let active = self.active.as_mut().expect("it was just written to");
         if let Err(error) = active.file.set_bytes(active.offset).and_then(|()| active.file.sync_data()) {
             return self.poison("cut", &error);
@@ -338,75 +319,23 @@ impl<D: Disk> Wal<D> {
     }
 }
 
-/// What reading all segments gave, before anything is changed.
-pub(crate) struct Found {
-    pub(crate) wal_id: Option<Uuid>,
-    pub(crate) closed: Vec<Closed>,
-    pub(crate) next_position: u64,
-    /// Where the last frame of the last segment lies, a group or an end; empty when it has none.
-    last_frame: Range<u64>,
-    clean: bool,
-    lost: Vec<(u64, u64)>,
-    torn: Option<(PathBuf, u64, Vec<u8>)>,
-}
-
-impl Found {
-    pub(crate) fn check<D: Disk>(disk: &D, segments: &[(u64, PathBuf)]) -> Result<Self, OpenError> {
-        let (closed, lost) = (Vec::new(), Vec::new());
-        let mut found =
-            Self { wal_id: None, closed, next_position: 1, last_frame: 0..0, clean: true, lost, torn: None };
-        for (i, (named, path)) in segments.iter().enumerate() {
-            let file = disk.open(path).map_err(io_error("open", path))?;
-            let mut scan = Scan::new(&file, path)?;
-            let first = scan.header.first_position;
-            if first != *named || (i > 0 && first != found.next_position) {
-                let expected = if i > 0 { found.next_position } else { *named };
-                let what = format!(
-                    "the segment begins at position {first}, expected {expected}: a segment is missing or was renamed"
-                );
-                return Err(scan.corrupt(0, what));
-            }
-            if *found.wal_id.get_or_insert(scan.header.wal_id) != scan.header.wal_id {
-                return Err(scan.corrupt(0, "the segment belongs to another wal".to_owned()));
-            }
-            let (mut begin, mut offset) = (scan.offset, scan.offset);
-            while let Some((header, _)) = scan.next()? {
-                let is_lost = header.kind == Kind::Lost && header.event_count > 0;
-                found.lost.extend(is_lost.then(|| (header.first_position, header.next_position() - 1)));
-                (begin, offset) = (offset, scan.offset);
-            }
-            found.next_position = scan.next_position;
-            (found.clean, found.last_frame) = (scan.ended, begin..scan.offset);
-            let bytes = file.bytes().map_err(io_error("read", path))?;
-            let (last, end) = (scan.next_position.saturating_sub(1), scan.offset);
-            found.closed.push(Closed { path: path.clone(), first, last, end, bytes });
-            found.torn = torn_tail(&mut scan, path, segments.get(i + 1).map(|_| Later))?;
-        }
-        Ok(found)
-    }
-}
-
-/// Makes a segment: space taken, header written, synced, then named, and the name synced.
-fn new_segment<D: Disk>(disk: &D, dir: &Path, header: SegmentHeader, bytes: u64) -> io::Result<Active<D::File>> {
+/// Makes a segment: space taken, header written, synced, then named, and the name synced, and then known as the newest one.
+pub(crate) fn new_segment<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    header: SegmentHeader,
+    bytes: u64,
+) -> io::Result<Active<D::File>> {
     let path = dir.join(name_of(header.first_position));
     let bytes = bytes.max(SEGMENT_HEADER_BYTES + frame_bytes(0));
+    newest::stage(disk, dir, &Newest::of(&header, bytes))?;
     let file = disk.create(&staged(&path), bytes)?;
     file.write_at(&header.encode(), 0)?;
     file.sync_data()?;
     disk.rename(&staged(&path), &path)?;
     disk.sync_dir(dir)?;
+    newest::publish(disk, dir)?;
     Ok(Active { file, path, header, offset: SEGMENT_HEADER_BYTES, bytes })
-}
-
-/// With what can be saved, when the wal is damaged.
-fn with_saved<D: Disk>(error: OpenError, disk: &D, dir: &Path) -> OpenError {
-    match error {
-        OpenError::Corrupt { file, offset, what, .. } => {
-            let saved = look::saved(disk, dir).ok();
-            OpenError::Corrupt { file, offset, what, saved }
-        }
-        other => other,
-    }
 }
 
 /// The segments among the files of a folder, by their first position.

@@ -1,20 +1,25 @@
 //! Looking at a wal without changing it: what is there, and what is damaged. It works beside the process that has the wal open.
 
-use crate::disk::{Disk, DiskFile, LOCK};
+use crate::disk::{Disk, LOCK};
 use crate::error::{OpenError, Saved};
-use crate::format::{
-    BadHeader, FrameHeader, Kind, POSITION_MAX, SEGMENT_HEADER_BYTES, SegmentHeader, VERSION, VERSION_WITH_LOST,
-    seed_of, uuid_at,
-};
-use crate::keys;
-use crate::log::{io_error, segments_of};
-use crate::scan::Scan;
-use std::io;
+use crate::log::io_error;
+use crate::survey::survey;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 /// How often a wal that changes meanwhile is looked at before something is called damaged.
 const LOOKS: usize = 3;
+
+/// What others know of a wal whose own files may not tell it any more.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known {
+    /// Its identity.
+    pub wal_id: Option<Uuid>,
+    /// A position that was given, the highest that is known.
+    pub position: u64,
+    /// How many positions may have been given after it, at most.
+    pub more_positions_max: u64,
+}
 
 /// What lies in a wal's folder.
 #[derive(Clone, Debug)]
@@ -31,6 +36,10 @@ pub struct Look {
     pub key_files: Vec<KeysLook>,
     /// Torn tails that openings moved aside, each with its bytes.
     pub torn_files: Vec<(PathBuf, u64)>,
+    /// What is wrong with the file that tells which segment was begun last, with its path.
+    pub bad_newest: Option<(PathBuf, String)>,
+    /// Whether positions were given that are behind its end, as others know.
+    pub is_behind: bool,
 }
 
 /// A segment.
@@ -52,7 +61,12 @@ pub struct Segment {
     pub end: End,
     /// What is wrong with it.
     pub damage: Vec<Damage>,
+    /// Whether its file is there.
+    pub is_there: bool,
     pub(crate) seed: u32,
+    pub(crate) id: Uuid,
+    /// Where its frames end.
+    pub(crate) frames_end: u64,
 }
 
 /// A group in a segment.
@@ -117,6 +131,24 @@ pub struct KeysLook {
 }
 
 impl Segment {
+    /// One of which nothing is known but where it begins.
+    pub(crate) fn missing(path: PathBuf, first: u64) -> Self {
+        Self {
+            path,
+            first,
+            next: first,
+            bytes: 0,
+            frames: Vec::new(),
+            lost: Vec::new(),
+            end: End::Open,
+            damage: Vec::new(),
+            is_there: false,
+            seed: 0,
+            id: Uuid::nil(),
+            frames_end: 0,
+        }
+    }
+
     /// Its events that can be read.
     pub fn events(&self) -> u64 {
         self.frames.iter().map(|frame| u64::from(frame.event_count)).sum()
@@ -127,7 +159,8 @@ impl Look {
     /// Whether something is damaged: an opening would stop, or a payload is not what it has to be.
     pub fn is_damaged(&self) -> bool {
         let of_segment = |s: &Segment| !s.damage.is_empty() || s.frames.iter().any(|frame| frame.flaw.is_some());
-        self.segments.iter().any(of_segment) || self.key_files.iter().any(|keys| keys.damage.is_some())
+        let of_keys = |keys: &KeysLook| keys.damage.is_some();
+        self.segments.iter().any(of_segment) || self.key_files.iter().any(of_keys) || self.bad_newest.is_some()
     }
 
     /// Ranges of positions of which no event can be read because something is damaged.
@@ -156,22 +189,23 @@ impl Look {
     }
 }
 
-/// Looks at the wal in `dir`; `check` says what is wrong with a payload of so many events.
+/// Looks at the wal in `dir`, of which others knew this before; `check` says what is wrong with a payload of so many events.
 ///
 /// # Errors
 /// [`OpenError`]: it cannot be read, or was written by a newer program.
 pub fn look<D: Disk>(
     dir: &Path,
     disk: &D,
+    known: &Known,
     check: impl Fn(&[u8], u32) -> Result<(), String>,
 ) -> Result<Look, OpenError> {
-    let mut found = look_once(dir, disk, &check)?;
+    let mut found = look_once(dir, disk, known, &check)?;
     for _ in 1..LOOKS {
         // Who writes meanwhile lets go of segments and begins others: only what is found again is damage.
         if !(found.is_damaged() && found.is_in_use) {
             break;
         }
-        let again = look_once(dir, disk, &check)?;
+        let again = look_once(dir, disk, known, &check)?;
         found = Look { is_in_use: found.is_in_use || again.is_in_use, ..again };
     }
     Ok(found)
@@ -179,17 +213,18 @@ pub fn look<D: Disk>(
 
 /// What can be saved of a damaged wal that nobody else has open.
 pub(crate) fn saved<D: Disk>(disk: &D, dir: &Path) -> Result<Saved, OpenError> {
-    Ok(survey(dir, disk, 0, &|_, _| Ok(()))?.saved())
+    Ok(survey(dir, disk, &Known::default(), &|_, _| Ok(()))?.saved())
 }
 
 fn look_once<D: Disk>(
     dir: &Path,
     disk: &D,
+    known: &Known,
     check: &impl Fn(&[u8], u32) -> Result<(), String>,
 ) -> Result<Look, OpenError> {
     let is_locked = || disk.is_locked(&dir.join(LOCK)).map_err(io_error("read", &dir.join(LOCK)));
     let before = is_locked()?;
-    let mut look = survey(dir, disk, 0, check)?;
+    let mut look = survey(dir, disk, known, check)?;
     look.is_in_use = before || is_locked()?;
     if look.is_in_use
         && let Some(last) = look.segments.last_mut()
@@ -199,245 +234,4 @@ fn look_once<D: Disk>(
         last.end = End::Open;
     }
     Ok(look)
-}
-
-/// All that is there. Positions up to `known` were given, whatever the wal says.
-pub(crate) fn survey<D: Disk>(
-    dir: &Path,
-    disk: &D,
-    known: u64,
-    check: &impl Fn(&[u8], u32) -> Result<(), String>,
-) -> Result<Look, OpenError> {
-    let names = disk.list(dir).map_err(io_error("list", dir))?;
-    let named = segments_of(dir, &names);
-    let mut survey = Survey { segments: Vec::new(), wal_id: None, next: None, pending: None };
-    for (n, (first, path)) in named.iter().enumerate() {
-        let position = if n + 1 == named.len() { Position::Last } else { Position::Earlier };
-        match disk.open_to_read(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            opened => survey.segment(&opened.map_err(io_error("open", path))?, path, (*first, position), check)?,
-        }
-    }
-    survey.end(known);
-    let mut look = Look {
-        dir: dir.to_owned(),
-        wal_id: survey.wal_id,
-        is_in_use: false,
-        segments: survey.segments,
-        key_files: Vec::new(),
-        torn_files: Vec::new(),
-    };
-    for name in &names {
-        let path = dir.join(name);
-        if let Some(range) = keys::range(name) {
-            look.key_files.extend(keys_look(disk, path, range)?);
-        } else if name.ends_with(".torn") {
-            let bytes = disk.open_to_read(&path).and_then(|file| file.bytes());
-            look.torn_files.extend(bytes.ok().map(|bytes| (path, bytes)));
-        }
-    }
-    look.key_files.sort_by_key(|keys| (keys.first, keys.last));
-    Ok(look)
-}
-
-fn keys_look<D: Disk>(disk: &D, path: PathBuf, (first, last): (u64, u64)) -> Result<Option<KeysLook>, OpenError> {
-    let (bytes, damage) = match keys::read(disk, path.clone()) {
-        Ok(keys) if (keys.first, keys.last) != (first, last) => {
-            (keys.bytes.len() as u64, Some(format!("it is of positions {} to {}", keys.first, keys.last)))
-        }
-        Ok(keys) => (keys.bytes.len() as u64, None),
-        Err(OpenError::Corrupt { what, .. }) => (0, Some(what)),
-        Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    Ok(Some(KeysLook { path, first, last, bytes, damage }))
-}
-
-/// Where a segment is among the others.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Position {
-    Earlier,
-    Last,
-}
-
-/// What was found so far.
-struct Survey {
-    segments: Vec<Segment>,
-    wal_id: Option<Uuid>,
-    /// The position after what was read.
-    next: Option<u64>,
-    /// The damage, by segment and place there, behind which the next frame tells what is lost.
-    pending: Option<(usize, usize)>,
-}
-
-impl Survey {
-    fn segment<F: DiskFile>(
-        &mut self,
-        file: &F,
-        path: &Path,
-        (named, place): (u64, Position),
-        check: &impl Fn(&[u8], u32) -> Result<(), String>,
-    ) -> Result<(), OpenError> {
-        let (header, seed, flaw) = header_of(file, path, named)?;
-        let bytes = file.bytes().map_err(io_error("read", path))?;
-        let (first, wal_id) = (header.first_position, Some(header.wal_id).filter(|id| !id.is_nil()));
-        let (path_of, end) = (path.to_owned(), End::Open);
-        let (frames, lost, damage) = (Vec::new(), Vec::new(), Vec::new());
-        let segment = Segment { path: path_of, first, next: first, bytes, frames, lost, end, damage, seed };
-        self.segments.push(segment);
-        let is_unread = flaw.is_some();
-        if let Some(what) = flaw {
-            self.damaged(0, SEGMENT_HEADER_BYTES, what);
-        }
-        if self.wal_id.is_some() && wal_id.is_some() && self.wal_id != wal_id {
-            self.damaged(0, bytes, "the segment belongs to another wal".to_owned());
-            self.current().end = End::Damaged;
-            return Ok(());
-        }
-        self.wal_id = self.wal_id.or(wal_id);
-        if first != named {
-            self.damaged(0, 0, format!("the segment begins at position {first}, and its name says {named}"));
-        }
-        if let Some(next) = self.next.filter(|next| first < *next) {
-            self.damaged(0, 0, format!("the segment begins at position {first}, expected {next}"));
-        }
-        self.reaches(first, 0);
-        let mut scan = Scan::with(file, path, seed, header)?;
-        scan.next_position = self.next.unwrap_or(first);
-        self.frames(&mut scan, check)?;
-        let Some(last) = scan.rest()? else {
-            self.current().end = if scan.ended { End::Clean } else { End::Open };
-            return Ok(());
-        };
-        let (offset, rest) = (scan.offset, last + 1 - scan.offset);
-        if scan.ended {
-            self.damaged(offset, rest, "there are bytes after the end that a clean stop wrote".to_owned());
-        } else if place == Position::Earlier || is_unread && self.current().frames.is_empty() {
-            self.unread(offset, rest);
-        } else {
-            self.current().end = End::Torn { offset, bytes: rest };
-            return Ok(());
-        }
-        self.current().end = End::Damaged;
-        Ok(())
-    }
-
-    /// The frames that can be read, and what lies between them.
-    fn frames<F: DiskFile>(
-        &mut self,
-        scan: &mut Scan<'_, F>,
-        check: &impl Fn(&[u8], u32) -> Result<(), String>,
-    ) -> Result<(), OpenError> {
-        loop {
-            let offset = scan.offset;
-            let Some(header) = scan.frame_at(offset)? else {
-                let Some(after) = scan.valid_frame_after()? else {
-                    return Ok(());
-                };
-                self.unread(offset, after - offset);
-                scan.offset = after;
-                continue;
-            };
-            if let Some(what) = scan.flaw(&header) {
-                self.damaged(offset, header.frame_bytes(), what);
-                scan.offset += header.frame_bytes();
-                continue;
-            }
-            self.reaches(header.first_position, offset);
-            scan.take(&header);
-            self.note(&header, offset, |count| check(scan.payload(&header), count).err());
-            (self.next, self.current().next) = (Some(scan.next_position), scan.next_position);
-        }
-    }
-
-    fn note(&mut self, header: &FrameHeader, offset: u64, flaw: impl FnOnce(u32) -> Option<String>) {
-        let FrameHeader { kind, first_position, event_count, .. } = *header;
-        let segment = self.current();
-        match kind {
-            Kind::Group => {
-                let (bytes, flaw) = (header.frame_bytes(), flaw(event_count));
-                segment.frames.push(FrameLook { offset, bytes, first_position, event_count, flaw });
-            }
-            Kind::Lost if event_count > 0 => {
-                segment.lost.push((first_position, header.next_position().saturating_sub(1)))
-            }
-            Kind::Lost | Kind::End => {}
-        }
-    }
-
-    /// What is read next begins at this position: all between is lost.
-    fn reaches(&mut self, position: u64, offset: u64) {
-        let next = self.next.unwrap_or(position);
-        let pending = self.pending.take();
-        if position > next {
-            let lost = Some((next, position.saturating_sub(1)));
-            match pending {
-                Some((segment, at)) => self.segments[segment].damage[at].lost = lost,
-                None => {
-                    let what = format!("positions {next} to {} are missing before it", position.saturating_sub(1));
-                    self.current().damage.push(Damage { offset, bytes: 0, what, lost });
-                }
-            }
-        }
-        self.next = Some(next.max(position));
-        let next = next.max(position);
-        self.current().next = next;
-    }
-
-    /// Bytes in which no frame is.
-    fn unread(&mut self, offset: u64, bytes: u64) {
-        self.damaged(offset, bytes, "no frame can be read here".to_owned());
-        self.pending = Some((self.segments.len() - 1, self.current().damage.len() - 1));
-    }
-
-    fn damaged(&mut self, offset: u64, bytes: u64, what: String) {
-        self.current().damage.push(Damage { offset, bytes, what, lost: None });
-    }
-
-    fn current(&mut self) -> &mut Segment {
-        self.segments.last_mut().expect("it was pushed before")
-    }
-
-    /// Nothing tells how many positions were in what is unread at the end: as many are taken as it has bytes, and events have more.
-    fn end(&mut self, known: u64) {
-        let Some((segment, at)) = self.pending.take() else {
-            return;
-        };
-        let first = self.next.unwrap_or(1);
-        let damage = &mut self.segments[segment].damage[at];
-        let last = first.saturating_add(damage.bytes).saturating_sub(1).min(POSITION_MAX);
-        damage.lost = Some((first, last.max(known).max(first)));
-    }
-}
-
-/// The header of a segment and the seed of its checksums, and what is wrong with it. A header that is lost is made up for by what the name
-/// and the frames tell.
-fn header_of<F: DiskFile>(
-    file: &F,
-    path: &Path,
-    named: u64,
-) -> Result<(SegmentHeader, u32, Option<String>), OpenError> {
-    let mut bytes = vec![0u8; SEGMENT_HEADER_BYTES as usize];
-    let read = file.read_at(&mut bytes, 0).map_err(io_error("read", path))?;
-    let what = match SegmentHeader::decode(&bytes[..read]) {
-        Ok(header) if (1..=POSITION_MAX + 1).contains(&header.first_position) => {
-            return Ok((header, header.seed(), None));
-        }
-        Ok(header) => format!("the segment begins at position {}, which no event can have", header.first_position),
-        Err(BadHeader::Version(found)) => {
-            return Err(OpenError::Version { file: path.to_owned(), found, known: VERSION_WITH_LOST });
-        }
-        Err(BadHeader::Damaged(what)) => what.to_owned(),
-    };
-    if let Some(header) = SegmentHeader::mended(&bytes[..read]) {
-        return Ok((header, header.seed(), Some(what)));
-    }
-    let seed = seed_of(uuid_at(&bytes, 32));
-    let lost = SegmentHeader { version: VERSION, wal_id: Uuid::nil(), segment_id: Uuid::nil(), first_position: named };
-    let mut scan = Scan::with(file, path, seed, lost)?;
-    let seed = match scan.valid_frame_after()? {
-        Some(_) => seed,
-        None => scan.seed_of_frames()?.unwrap_or(seed),
-    };
-    Ok((lost, seed, Some(what)))
 }

@@ -4,12 +4,15 @@
 //! Each step leaves a wal that opens or one that can be repaired again: first the segment is written anew beside its place, then the damaged one
 //! is copied aside, then the new one takes its place.
 
+use crate::check::Found;
 use crate::disk::{Disk, DiskFile};
 use crate::error::OpenError;
 use crate::format::{FrameHeader, Kind, SegmentHeader, VERSION, VERSION_WITH_LOST};
-use crate::log::{Found, io_error, name_of, segments_of, staged, take_lock};
-use crate::look::{FrameLook, Look, Segment, survey};
-use crate::scan::Scan;
+use crate::log::{io_error, name_of, staged, take_lock};
+use crate::look::{FrameLook, Known, Look, Segment};
+use crate::newest;
+use crate::scan::{Scan, read_around};
+use crate::survey::survey;
 use std::io;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
@@ -18,15 +21,6 @@ use uuid::Uuid;
 const LOST_MAX: u64 = 1 << 40;
 const COPY_BYTES: usize = 1 << 20;
 
-/// What others know of a wal whose own files may not tell it any more.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Known {
-    /// Its identity.
-    pub wal_id: Option<Uuid>,
-    /// A position that was given, the highest that is known.
-    pub position: u64,
-}
-
 /// What a repair did.
 #[derive(Clone, Debug)]
 pub struct Repaired {
@@ -34,6 +28,8 @@ pub struct Repaired {
     pub before: Look,
     /// The files that were damaged, each with where it is kept.
     pub moved: Vec<(PathBuf, PathBuf)>,
+    /// Whether anything was damaged, and is not any more.
+    pub is_mended: bool,
 }
 
 /// Repairs the wal in `dir`, which nobody may have open; what was damaged is kept in the folder `aside`, made when it is needed.
@@ -42,34 +38,46 @@ pub struct Repaired {
 /// [`OpenError`]: the wal is in use, a file cannot be read or written, or nothing tells the wal's identity. It can be tried again.
 pub fn repair<D: Disk>(dir: &Path, disk: &D, aside: &Path, known: Known) -> Result<Repaired, OpenError> {
     let _lock = take_lock(disk, dir)?;
-    let before = survey(dir, disk, known.position, &|_, _| Ok(()))?;
+    let before = survey(dir, disk, &known, &|_, _| Ok(()))?;
     let mut repair = Repair { disk, dir, aside, moved: Vec::new() };
-    let damaged = |segment: &&Segment| !segment.damage.is_empty();
-    if let Some(first) = before.segments.iter().find(damaged) {
-        let (file, what) = (first.path.clone(), "no segment tells the identity of the wal any more".to_owned());
-        let wal_id = before.wal_id.or(known.wal_id);
-        let wal_id = wal_id.ok_or(OpenError::Corrupt { file, offset: 0, what, saved: Some(before.saved()) })?;
+    let is_mended = before.is_damaged();
+    if let Some(first) = before.segments.iter().find(|segment| !segment.damage.is_empty()) {
+        let wal_id = identity(&before, &known, &first.path)?;
         if let Some((lost, _)) = before.lost().find(|(first, last)| last - first >= LOST_MAX) {
             let (file, what) = (first.path.clone(), format!("no wal can have lost all positions from {lost} on"));
             return Err(OpenError::Corrupt { file, offset: 0, what, saved: None });
         }
-        let last = before.segments.len() - 1;
-        for (n, segment) in before.segments.iter().enumerate().filter(|(_, segment)| damaged(segment)) {
-            let others = before.segments.iter().filter(|other| other.path != segment.path).map(|other| &other.path);
-            repair.segment(
-                (segment, &others.collect::<Vec<_>>()),
-                wal_id,
-                if n == last { Empty::Stays } else { Empty::Goes },
-            )?;
-        }
+        repair.segments(&before, wal_id)?;
     }
     for keys in before.key_files.iter().filter(|keys| keys.damage.is_some()) {
         repair.keep(&keys.path)?;
         disk.remove(&keys.path).and_then(|()| disk.sync_dir(dir)).map_err(io_error("remove", &keys.path))?;
     }
+    if let Some((path, _)) = &before.bad_newest {
+        repair.keep(path)?;
+    }
+    if is_mended {
+        // It is of a segment that was written anew; the next start makes another one.
+        newest::forget(disk, dir).map_err(io_error("remove", &newest::path(dir)))?;
+    }
     let names = disk.list(dir).map_err(io_error("list", dir))?;
-    Found::check(disk, &segments_of(dir, &names))?;
-    Ok(Repaired { before, moved: repair.moved })
+    Found::check(disk, dir, &names, |_| {})?;
+    Ok(Repaired { before, moved: repair.moved, is_mended })
+}
+
+/// The identity of the wal afterwards.
+fn identity(before: &Look, known: &Known, file: &Path) -> Result<Uuid, OpenError> {
+    let corrupt = |what| OpenError::Corrupt { file: file.to_owned(), offset: 0, what, saved: Some(before.saved()) };
+    let is_unused = before.segments.iter().all(|segment| segment.frames.is_empty() && segment.lost.is_empty());
+    let (here, there) = (before.wal_id, known.wal_id);
+    match (here, there) {
+        // A new wal was begun in the place of the one that is known, and has nothing.
+        (_, Some(there)) if before.is_behind && is_unused => Ok(there),
+        (Some(here), Some(there)) if before.is_behind && here != there => Err(corrupt(format!(
+            "it is of the wal {here}, and the events of which is known are of the wal {there}: bring back that one"
+        ))),
+        _ => here.or(there).ok_or_else(|| corrupt("no segment tells the identity of the wal any more".to_owned())),
+    }
 }
 
 /// What becomes of a segment in which nothing is.
@@ -103,6 +111,23 @@ impl Piece<'_> {
 }
 
 impl<D: Disk> Repair<'_, D> {
+    /// Writes the damaged segments anew.
+    fn segments(&mut self, before: &Look, wal_id: Uuid) -> Result<(), OpenError> {
+        // An empty one gives its place to what follows.
+        let is_empty = |segment: &&Segment| segment.frames.is_empty() && segment.lost.is_empty();
+        let last = before.segments.len() - 1;
+        for (n, segment) in before.segments.iter().enumerate() {
+            if segment.damage.is_empty() && (n == last || !is_empty(&segment)) {
+                continue;
+            }
+            let stays = |other: &&Segment| !is_empty(other) || !other.damage.is_empty();
+            let others = before.segments.iter().filter(|other| other.path != segment.path && stays(other));
+            let others: Vec<_> = others.map(|other| &other.path).collect();
+            self.segment((segment, &others), wal_id, if n == last { Empty::Stays } else { Empty::Goes })?;
+        }
+        Ok(())
+    }
+
     /// Writes a segment anew, in a place that none of the others has.
     fn segment(
         &mut self,
@@ -130,11 +155,13 @@ impl<D: Disk> Repair<'_, D> {
                 Some(self.written(segment, &header, &pieces)?)
             }
         };
-        self.keep(&segment.path)?;
+        if segment.is_there {
+            self.keep(&segment.path)?;
+        }
         if let Some(new) = &new {
             self.disk.rename(&staged(new), new).map_err(io_error("rename", new))?;
         }
-        if new.as_ref() != Some(&segment.path) {
+        if segment.is_there && new.as_ref() != Some(&segment.path) {
             self.disk.remove(&segment.path).map_err(io_error("remove", &segment.path))?;
         }
         self.disk.sync_dir(self.dir).map_err(io_error("sync", self.dir))
@@ -145,8 +172,10 @@ impl<D: Disk> Repair<'_, D> {
         let place = self.dir.join(name_of(header.first_position));
         let new = staged(&place);
         let failed = || io_error("write", &new);
-        let old = self.disk.open_to_read(&from.path).map_err(io_error("open", &from.path))?;
-        let mut scan = Scan::with(&old, &from.path, from.seed, *header)?;
+        let old = from.is_there.then(|| self.disk.open_to_read(&from.path)).transpose();
+        let old = old.map_err(io_error("open", &from.path))?;
+        let scan = old.as_ref().map(|old| Scan::with(old, &from.path, from.seed, *header)).transpose()?;
+        let mut scan = scan.map(Scan::around_what_is_unreadable);
         let file = self.disk.create(&new, 0).map_err(failed())?;
         let mut bytes = header.encode();
         let mut offset = 0;
@@ -159,6 +188,7 @@ impl<D: Disk> Repair<'_, D> {
         for piece in pieces {
             match *piece {
                 Piece::Group(frame) => {
+                    let scan = scan.as_mut().expect("a group lies in a file");
                     let found = scan.frame_at(frame.offset)?;
                     let found = found.ok_or_else(|| scan.corrupt(frame.offset, "it changed meanwhile".to_owned()))?;
                     found.encode(header.seed(), scan.payload(&found), &mut bytes);
@@ -194,7 +224,11 @@ impl<D: Disk> Repair<'_, D> {
             let mut block = vec![0; COPY_BYTES];
             let mut offset = 0;
             loop {
-                let read = from.read_at(&mut block, offset)?;
+                // What the disk cannot read is zeros in the copy.
+                let read = match from.read_at(&mut block, offset) {
+                    Err(_) => read_around(&from, &mut block, offset)?.0,
+                    read => read?,
+                };
                 if read == 0 {
                     break;
                 }

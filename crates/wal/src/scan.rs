@@ -6,10 +6,14 @@ use crate::format::{
     BadHeader, FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, Kind, POSITION_MAX, SEGMENT_HEADER_BYTES, SegmentHeader,
     VERSION_WITH_LOST,
 };
+use std::cell::RefCell;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 const BLOCK_BYTES: usize = 1 << 20;
+/// Of what a disk cannot read, so many bytes are left out at once.
+const PIECE_BYTES: u64 = 4096;
 
 type RawHeader = [u8; FRAME_HEADER_BYTES as usize];
 
@@ -25,6 +29,8 @@ pub(crate) struct Scan<'f, F: DiskFile> {
     /// Whether the last frame read was a clean end.
     pub(crate) ended: bool,
     buffer: Vec<u8>,
+    /// What the disk could not read, taken for zeros; none when such an error ends the scan.
+    unreadable: Option<RefCell<Vec<Range<u64>>>>,
 }
 
 impl<'f, F: DiskFile> Scan<'f, F> {
@@ -61,7 +67,20 @@ impl<'f, F: DiskFile> Scan<'f, F> {
             next_position: header.first_position,
             ended: false,
             buffer: Vec::new(),
+            unreadable: None,
         })
+    }
+
+    /// Goes on behind what the disk cannot read.
+    pub(crate) fn around_what_is_unreadable(mut self) -> Self {
+        self.unreadable = Some(RefCell::default());
+        self
+    }
+
+    /// Whether something of these bytes could not be read.
+    pub(crate) fn is_unreadable(&self, bytes: &Range<u64>) -> bool {
+        let unreadable = self.unreadable.as_ref().map(RefCell::borrow);
+        unreadable.is_some_and(|ranges| ranges.iter().any(|range| range.start < bytes.end && bytes.start < range.end))
     }
 
     /// The next frame and its payload; `None` where no valid frame begins.
@@ -153,7 +172,7 @@ impl<'f, F: DiskFile> Scan<'f, F> {
         Ok((read == padded && padding.iter().all(|b| *b == 0)).then_some((bytes, header)))
     }
 
-    /// Where the last byte that is not zero lies, seen from the end of the frames; `None` when only zeros follow.
+    /// Where the last byte that is not zero, or cannot be read, lies, seen from the end of the frames; `None` when only zeros follow.
     pub(crate) fn rest(&mut self) -> Result<Option<u64>, OpenError> {
         let mut last = None;
         self.blocks(self.offset, |at, block| {
@@ -162,7 +181,9 @@ impl<'f, F: DiskFile> Scan<'f, F> {
             }
             Ok(true)
         })?;
-        Ok(last)
+        let unreadable = self.unreadable.as_ref().map(RefCell::borrow);
+        let unreadable = unreadable.and_then(|ranges| ranges.iter().map(|range| range.end - 1).max());
+        Ok(last.max(unreadable.filter(|last| *last >= self.offset)))
     }
 
     /// The offset of a valid frame after the end of the frames, which tells damage from tearing.
@@ -213,6 +234,33 @@ impl<'f, F: DiskFile> Scan<'f, F> {
 
     fn read(&self, buffer: &mut [u8], offset: u64) -> Result<usize, OpenError> {
         let io = |source: io::Error| OpenError::Io { action: "read", path: self.path.clone(), source };
-        self.file.read_at(buffer, offset).map_err(io)
+        match (self.file.read_at(buffer, offset), &self.unreadable) {
+            (Err(_), Some(unreadable)) => {
+                let (read, ranges) = read_around(self.file, buffer, offset).map_err(io)?;
+                unreadable.borrow_mut().extend(ranges);
+                Ok(read)
+            }
+            (read, _) => read.map_err(io),
+        }
     }
+}
+
+/// Reads what the disk can read; the rest is zeros, and told.
+pub(crate) fn read_around<F: DiskFile>(
+    file: &F,
+    buffer: &mut [u8],
+    offset: u64,
+) -> io::Result<(usize, Vec<Range<u64>>)> {
+    let end = file.bytes()?.min(offset + buffer.len() as u64).max(offset);
+    let (mut at, mut unreadable) = (offset, Vec::new());
+    while at < end {
+        let next = (at + 1).next_multiple_of(PIECE_BYTES).min(end);
+        let piece = &mut buffer[(at - offset) as usize..(next - offset) as usize];
+        if file.read_at(piece, at).is_err() {
+            piece.fill(0);
+            unreadable.push(at..next);
+        }
+        at = next;
+    }
+    Ok(((end - offset) as usize, unreadable))
 }

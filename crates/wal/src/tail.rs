@@ -39,10 +39,15 @@ pub(crate) struct Tail<'a> {
     pub(crate) bytes: &'a [u8],
 }
 
-/// Moves a torn tail aside, durably, then cuts it off.
-pub(crate) fn cut<D: Disk>(disk: &D, dir: &Path, tail: Tail<'_>) -> Result<TornTail, OpenError> {
+/// Moves a torn tail aside, durably, to a name that none of `taken` is, then cuts it off.
+pub(crate) fn cut<D: Disk>(disk: &D, dir: &Path, tail: Tail<'_>, taken: &[String]) -> Result<TornTail, OpenError> {
     let name = tail.path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let moved_to = dir.join(format!("{name}.{}.torn", tail.offset));
+    // A segment without a frame gives its name to the next one.
+    let names = (1..).map(|n| match n {
+        1 => format!("{name}.{}.torn", tail.offset),
+        n => format!("{name}.{}-{n}.torn", tail.offset),
+    });
+    let moved_to = dir.join(names.into_iter().find(|name| !taken.contains(name)).unwrap_or_default());
     // The zeros behind the tail are let go first: on a full disk they are the room that moving it needs.
     let torn = disk.open(tail.path).map_err(io_error("open", tail.path))?;
     let end = tail.offset + tail.bytes.len() as u64;

@@ -37,7 +37,7 @@ fn reopened(disk: &SimDisk, wal: Wal<SimDisk>) -> Wal<SimDisk> {
 }
 
 fn look(disk: &SimDisk) -> Look {
-    wal::look(dir(), disk, |_, _| Ok(())).expect("looked at")
+    wal::look(dir(), disk, &Known::default(), |_, _| Ok(())).expect("looked at")
 }
 
 fn repair(disk: &SimDisk) -> Result<Repaired, OpenError> {
@@ -264,7 +264,7 @@ proptest! {
             is_whole && (has_header || beside > 1)
         }).collect();
         let last_is_whole = disk.content(paths.last().expect("one")).as_ref() == before.last();
-        let known = Known { wal_id: id_of(&before[0]), position: 0 };
+        let known = Known { wal_id: id_of(&before[0]), ..Known::default() };
         wal::repair(dir(), &disk, Path::new("/damaged/wal"), known).expect("repaired");
         let (found, opened) = opens(&disk).expect("it opens");
         prop_assert!(found.iter().all(|frame| all.contains(frame)));

@@ -37,9 +37,9 @@ pub(super) fn run(args: &RepairArgs, environment: &Environment) -> anyhow::Resul
     let at = jiff::Timestamp::now();
     let aside = data.join(format!("damaged-{}", at.strftime("%Y%m%dT%H%M%S%6fZ")));
     let log = log_mended(&data, &aside)?;
-    let known = known(&data);
+    let known = known(&settings, &data);
     let repaired = wal::repair(&dir, &RealDisk, &aside.join("wal"), known).context("the wal was not repaired")?;
-    let sealed = sealed(&data, &repaired.before);
+    let sealed = sealed(&data, repaired.before.wal_id.or(known.wal_id));
     let mut report = Report { at, aside: &aside, wal: &repaired, sealed, log: &log, lake: &[], taken_in: &[] };
     report.write()?;
     // What was done to the wal is told whatever becomes of the lake.
@@ -89,8 +89,13 @@ fn owned_by_us(dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the lake knows of the wal.
-fn known(data: &Path) -> Known {
+/// No live row takes less memory: its columns of times, positions and offsets alone are as much.
+const LIVE_ROW_BYTES_MIN: u64 = 64;
+
+/// What the lake knows of the wal. Behind its last position at most as many were given as live rows have room for.
+pub(super) fn known(settings: &Settings, data: &Path) -> Known {
+    let live_bytes = settings.seal.live_bytes_max.0.max(settings.ingest.in_flight_bytes_max.0);
+    let more_positions_max = live_bytes / LIVE_ROW_BYTES_MIN;
     let lake = data.join("lake");
     let wals = lake::wals(&lake);
     let wal_id = match wals.as_slice() {
@@ -99,14 +104,14 @@ fn known(data: &Path) -> Known {
     };
     let snapshot = now(lake::look_for(&lake, wal_id.unwrap_or_default()));
     let Ok(Ok(snapshot)) = snapshot else {
-        return Known { wal_id, position: 0 };
+        return Known { wal_id, position: 0, more_positions_max };
     };
     // Nothing is from that wal: any other identity is as good.
     let is_unused = wals.is_empty() && snapshot.files.is_empty();
     let wal_id = wal_id.or_else(|| is_unused.then(Uuid::now_v7));
     let highest = snapshot.files.iter().filter_map(|file| file.stats.position.max).max();
     let position = highest.and_then(|last| u64::try_from(last).ok()).unwrap_or(0).max(snapshot.sealed);
-    Known { wal_id, position }
+    Known { wal_id, position, more_positions_max }
 }
 
 fn written(path: &Path, text: &str) -> std::io::Result<()> {
@@ -132,16 +137,20 @@ impl Report<'_> {
         if self.changed_nothing() {
             return Ok(());
         }
+        // There may be nothing that was to be kept.
+        let above = self.aside.parent().unwrap_or(self.aside);
+        let made = fs::create_dir_all(self.aside).and_then(|()| File::open(above)?.sync_all());
+        made.with_context(|| format!("cannot make {}", self.aside.display()))?;
         let path = self.aside.join("report.json");
         written(&path, &format!("{:#}\n", self.json())).with_context(|| format!("cannot write {}", path.display()))
     }
 
     fn changed_nothing(&self) -> bool {
-        self.wal.moved.is_empty() && self.log.is_empty() && self.lake.is_empty() && self.taken_in.is_empty()
+        !self.wal.is_mended && self.log.is_empty() && self.lake.is_empty() && self.taken_in.is_empty()
     }
 
     fn lines(&self) -> String {
-        let Repaired { before, moved } = self.wal;
+        let Repaired { before, moved, .. } = self.wal;
         let (events, groups) = totals(before);
         if self.changed_nothing() {
             return "good     nothing is damaged in the wal and the lake: nothing was changed\n".to_owned();
@@ -180,6 +189,9 @@ impl Report<'_> {
             let _ = writeln!(text, "damaged  {path}: {what}; the table is read without it");
             let _ = writeln!(text, "aside    {path}, as it was: {}", kept_at.display());
         }
+        if let Some((path, what)) = &before.bad_newest {
+            let _ = writeln!(text, "damaged  {}: {what}; no event is in it", path.display());
+        }
         let _ = writeln!(text, "kept     {events} events in {groups} groups of the wal, each at its position");
         let saved = before.saved();
         let _ = match saved.lost {
@@ -217,7 +229,7 @@ impl Report<'_> {
     }
 
     fn json(&self) -> Value {
-        let Repaired { before, moved } = self.wal;
+        let Repaired { before, moved, .. } = self.wal;
         let ((events, groups), saved) = (totals(before), before.saved());
         let kept_at = |path: &PathBuf| moved.iter().find(|(from, _)| from == path).map(|(_, to)| to.clone());
         let segments = before.segments.iter().filter(|segment| !segment.damage.is_empty()).map(|segment| {
@@ -257,6 +269,7 @@ impl Report<'_> {
                 "events_kept": events, "groups_kept": groups,
                 "lost_events_max": saved.lost_events_max,
                 "lost": before.lost().map(|range| positions(&range)).collect::<Vec<_>>(),
+                "newest": before.bad_newest.as_ref().map(|(path, what)| json!({"path": path, "kept_at": kept_at(path), "damage": what})),
                 "segments": segments.collect::<Vec<_>>(), "key_files": keys.collect::<Vec<_>>(),
             },
         })

@@ -1,5 +1,6 @@
 //! `catchment inspect wal`: what lies in the wal, and what of it is damaged. It changes nothing.
 
+use super::repair::known;
 use super::{FolderArgs, now};
 use anyhow::{Context, bail};
 use clap::Args;
@@ -9,6 +10,7 @@ use serde_json::{Value, json};
 use std::fmt::Write;
 use std::io::ErrorKind;
 use std::path::Path;
+use uuid::Uuid;
 use wal::{Damage, End, FrameLook, KeysLook, Look, RealDisk, Segment};
 
 #[derive(Args)]
@@ -25,18 +27,20 @@ pub(crate) struct WalArgs {
 
 /// `catchment inspect wal`.
 pub(super) fn run(args: &WalArgs, environment: &Environment) -> anyhow::Result<()> {
-    let data = args.folder.data_dir(environment)?;
+    let settings = args.folder.settings(environment)?;
+    let data = std::path::absolute(&settings.data.dir)?;
     let dir = data.join("wal");
     there(&dir)?;
-    let look = wal::look(&dir, &RealDisk, engine::check_payload)
+    let known = known(&settings, &data);
+    let look = wal::look(&dir, &RealDisk, &known, engine::check_payload)
         .with_context(|| format!("{} cannot be read: run this as the user of the collector", dir.display()))?;
-    let sealed = sealed(&data, &look);
+    let sealed = sealed(&data, look.wal_id.or(known.wal_id));
     let shown = Shown { look: &look, sealed, frames: args.frames };
     print(if args.json { format!("{}\n", shown.json()) } else { shown.lines() })?;
     if !look.is_damaged() {
         return Ok(());
     }
-    let is_newer = look.segments.iter().all(|segment| segment.damage.is_empty());
+    let is_newer = look.segments.iter().all(|segment| segment.damage.is_empty()) && look.bad_newest.is_none();
     if is_newer && look.key_files.iter().all(|keys| keys.damage.is_none()) {
         bail!(
             "the wal has groups that this program cannot read: a newer program wrote them: install that version again, or restore a \
@@ -65,9 +69,9 @@ pub(super) fn there(dir: &Path) -> anyhow::Result<()> {
 }
 
 /// Up to which position the lake has what was in this wal; none when that cannot be told.
-pub(super) fn sealed(data: &Path, look: &Look) -> Option<u64> {
+pub(super) fn sealed(data: &Path, wal: Option<Uuid>) -> Option<u64> {
     let lake = data.join("lake");
-    now(lake::look_for(&lake, look.wal_id?)).ok()?.ok().map(|snapshot| snapshot.sealed)
+    now(lake::look_for(&lake, wal?)).ok()?.ok().map(|snapshot| snapshot.sealed)
 }
 
 struct Shown<'a> {
@@ -150,6 +154,8 @@ impl Shown<'_> {
             });
             bad.extend(damage);
         }
+        let newest = self.look.bad_newest.iter();
+        bad.extend(newest.map(|(path, what)| format!("{}: {what}; no event is in it", path.display())));
         bad
     }
 
@@ -186,6 +192,7 @@ impl Shown<'_> {
             "lost_events_max": saved.lost_events_max, "lost": saved.lost.as_ref().map(positions),
             "segments": look.segments.iter().map(segment).collect::<Vec<_>>(),
             "key_files": look.key_files.iter().map(keys).collect::<Vec<_>>(),
+            "newest": look.bad_newest.as_ref().map(|(path, what)| json!({"path": path, "damage": what})),
             "torn_files": look.torn_files.iter().map(torn).collect::<Vec<_>>(),
         })
     }

@@ -1,5 +1,7 @@
 //! What the running engine does when a part of it breaks.
 
+mod replay;
+
 use super::*;
 use crate::answers::Request;
 use crate::log::{Appended, LogFrame, RememberedKeys};
@@ -76,7 +78,8 @@ async fn engine_over(log: Box<dyn EventLog>, dir: &Path) -> Engine {
     let window =
         Window::new(options.window_keys_max, options.group_keys_max, Duration::from_secs(options.window_seconds));
     let answers = Arc::new(Answers::new(options.answers_bytes_max, Duration::from_secs(options.window_seconds)));
-    Engine::run(Parts { log, lake, live, window, answers, wal_position: 0 }, options, metrics).expect("it runs")
+    Engine::run(Parts { log, lake, live, window, answers, wal_position: 0, trim_to: None }, options, metrics)
+        .expect("it runs")
 }
 
 fn submission(engine: &Engine, body: &[u8]) -> Submission {

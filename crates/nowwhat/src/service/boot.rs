@@ -1,6 +1,6 @@
 //! What a service has in hand while it starts.
 
-use super::BoxError;
+use super::{BoxError, Progress};
 use crate::client::{CallLimits, Client};
 use crate::config::Loaded;
 use crate::dependency::{Dependency, DependencyMetrics};
@@ -44,6 +44,7 @@ pub struct Boot {
     pub admin_address: SocketAddr,
     /// What the public listener serves over TLS, if it does; after a reload the newer certificate.
     pub tls: Option<Tls>,
+    pub(super) progress: Progress,
     pub(super) registry: SharedRegistry,
     pub(super) calls: DependencyMetrics,
     pub(super) steps: Vec<Step>,
@@ -64,6 +65,11 @@ impl fmt::Debug for Boot {
 }
 
 impl Boot {
+    /// Where a start that takes its time tells how far it is.
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+
     /// Adds metrics: `boot.metrics(ShopMetrics::register)`.
     pub fn metrics<T>(&self, register: impl FnOnce(&mut Registry) -> T) -> T {
         register(&mut self.registry.write().unwrap_or_else(PoisonError::into_inner))

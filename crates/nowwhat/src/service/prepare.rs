@@ -2,7 +2,7 @@
 
 use super::boot::Boot;
 use super::running::Place;
-use super::{BoxError, Service};
+use super::{BoxError, Progress, Service};
 use crate::cli;
 use crate::config::{Ignored, Loaded};
 use crate::debug::{LastRequests, Spans};
@@ -192,10 +192,17 @@ impl Prepared {
         self.metrics.connections.clone()
     }
 
-    pub(super) fn begin(&self, health: Health, [address, admin_address]: [SocketAddr; 2], tls: Option<Tls>) -> Boot {
+    pub(super) fn begin(
+        &self,
+        health: Health,
+        systemd: Systemd,
+        [address, admin_address]: [SocketAddr; 2],
+        tls: Option<Tls>,
+    ) -> Boot {
         Boot {
             loaded: self.loaded.clone(),
             foundation: self.foundation.clone(),
+            progress: Progress::new(health.clone(), systemd),
             health,
             address,
             admin_address,

@@ -91,7 +91,7 @@ pub(crate) async fn serve(
     // The admin listener answers first: probes see how the start goes on.
     let admin = serve_admin(prepared, admin, &health, &switches);
 
-    let mut boot = prepared.begin(health.clone(), [api_address, admin_address], switches.tls.clone());
+    let mut boot = prepared.begin(health.clone(), systemd.clone(), [api_address, admin_address], switches.tls.clone());
     boot.metrics(|registry| register_own(registry, &health, &switches));
     let started = {
         let starting = std::pin::pin!(start(&mut boot));

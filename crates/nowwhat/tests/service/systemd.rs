@@ -1,6 +1,8 @@
 //! What systemd hears of the whole service, and its sockets.
 
 use super::running::{Hello, LOCAL, ask, program};
+use super::{has_role, other_role, run};
+use nowwhat::Boot;
 use nowwhat::testkit::{PATIENCE, wait_until};
 use rustix::process::Signal;
 use std::net::TcpListener;
@@ -53,6 +55,40 @@ fn systemd_hears_of_start_reload_life_and_stop() {
     hello.signal(Signal::TERM);
     assert_eq!(told(&socket), "STOPPING=1\n");
     assert_eq!(heard(&socket), "WATCHDOG=1\n", "it lives while it drains");
+    assert_eq!(hello.end().0, Some(0));
+}
+
+#[test]
+fn a_start_that_takes_its_time_tells_systemd_probes_and_the_log_how_far_it_is() {
+    if has_role() {
+        run(async |boot: &mut Boot| {
+            let progress = boot.progress();
+            progress.tell("reads the stock: 0 %");
+            tracing::info!(admin_address = boot.admin_address.to_string(), "reading");
+            loop {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                progress.tell(format_args!("reads the stock: {} %", 40));
+            }
+        });
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("notify");
+    let socket = UnixDatagram::bind(&path).expect("a socket");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let this = "systemd::a_start_that_takes_its_time_tells_systemd_probes_and_the_log_how_far_it_is";
+    let hello = other_role(this, &[("NOTIFY_SOCKET", path.to_str().expect("a text"))]);
+    for percent in ["0", "40", "40"] {
+        let told = heard(&socket);
+        assert_eq!(told, format!("STATUS=reads the stock: {percent} %\nEXTEND_TIMEOUT_USEC=120000000\n"));
+    }
+    let admin = hello.line("reading")["admin_address"].as_str().and_then(|a| a.parse().ok()).expect("an address");
+    let why = "the service is starting: reads the stock: 40 %";
+    let answer = ask(admin, LOCAL, "GET /startupz", &[]);
+    assert_eq!((answer.status, &answer.json()["status"]), (503, &serde_json::json!("starting")));
+    assert_eq!(answer.json()["reasons"][0]["reason"], why);
+    assert_eq!(ask(admin, LOCAL, "GET /readyz", &[]).json()["reasons"][0]["reason"], why);
+    assert_eq!(hello.line("still starting")["progress"], "reads the stock: 40 %");
+    hello.signal(Signal::TERM);
     assert_eq!(hello.end().0, Some(0));
 }
 
