@@ -115,9 +115,13 @@ pub(super) fn known(settings: &Settings, data: &Path) -> Known {
 }
 
 fn written(path: &Path, text: &str) -> std::io::Result<()> {
+    let folder = path.parent().unwrap_or(path);
+    // Where nothing was moved aside it is not there yet.
+    fs::create_dir_all(folder)?;
     fs::write(path, text)?;
     File::open(path)?.sync_all()?;
-    File::open(path.parent().unwrap_or(path))?.sync_all()
+    File::open(folder)?.sync_all()?;
+    File::open(folder.parent().unwrap_or(folder))?.sync_all()
 }
 
 /// What was found and done.
