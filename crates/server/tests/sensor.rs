@@ -84,6 +84,7 @@ async fn start(boot: &mut Boot, dir: &std::path::Path) -> Result<Router, BoxErro
     let held = (registry.clone(), rejected.clone());
     let backups = server::Backups::new(dir.join("snapshot"), engine.clone(), held, &metrics)?;
     let erasures = server::Erasures::new(engine.clone(), registry.clone(), rejected.clone(), backups.clone(), &metrics);
+    let erasures = erasures.await?;
     let health = nowwhat::health::Health::default();
     let parts =
         server::Parts { engine, queries, registry, rejected, erasures, backups, quotas, health, metrics, limits };
