@@ -1,6 +1,7 @@
 //! Clients that wait for a collector and come all at once when it starts: it takes what it has room for, asks the others to wait, and loses nothing.
 
 use serde_json::{Value, json};
+use std::io::Write;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -70,6 +71,19 @@ fn insist(address: &str, token: &str, body: &[u8], waits: &AtomicU64) {
     panic!("not accepted in time");
 }
 
+/// Says how much memory it took at most, beside its bound.
+fn say_memory(dir: &Path, child: &Child) {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+    let peak = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap_or_default().to_owned();
+    let addresses = std::fs::read_to_string(dir.join("data/addresses.json")).unwrap_or_default();
+    let addresses: Value = serde_json::from_str(&addresses).unwrap_or_default();
+    let admin = addresses["admin"].as_str().unwrap_or_default();
+    let metrics = ureq::get(format!("http://{admin}/metrics")).call();
+    let metrics = metrics.and_then(|mut answer| answer.body_mut().read_to_string()).unwrap_or_default();
+    let bound = metrics.lines().find(|line| line.starts_with("catchment_memory_bound_bytes ")).unwrap_or_default();
+    drop(writeln!(std::io::stderr(), "{peak}, {bound}"));
+}
+
 #[test]
 fn two_hundred_clients_that_come_at_once_to_a_start_with_little_room_lose_nothing() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -94,6 +108,7 @@ fn two_hundred_clients_that_come_at_once_to_a_start_with_little_room_lose_nothin
         let ended: Vec<_> = clients.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
         (child, ended)
     });
+    say_memory(dir.path(), &child);
     let alive = child.try_wait().expect("it can be asked").is_none();
     child.kill().and_then(|()| child.wait()).expect("ended");
     assert!(alive && ended.iter().all(Result::is_ok), "each is accepted by a collector that lives");
