@@ -109,7 +109,7 @@ impl Lake {
         let unnamed = self.shared.unnamed.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let of =
             |path: &String| sealed_range(path.rsplit('/').next()?, self.shared.wal).filter(|(from, _)| *from == first);
-        let last = unnamed.iter().filter_map(|path| of(path)).map(|(_, last)| last).max()?;
+        let last = unnamed.iter().filter_map(&of).map(|(_, last)| last).max()?;
         Some((last, unnamed.into_iter().filter(|path| of(path) == Some((first, last))).collect()))
     }
 
