@@ -250,6 +250,14 @@ fn segment(data: &Path) {
     });
 }
 
+fn newest(data: &Path) {
+    changed(&data.join("wal/newest"), |bytes| {
+        bytes[8..12].copy_from_slice(&99_u32.to_le_bytes());
+        let crc = crc32c::crc32c(&bytes[..60]);
+        bytes[60..64].copy_from_slice(&crc.to_le_bytes());
+    });
+}
+
 fn keys(data: &Path) {
     changed(&first(&data.join("wal"), ".keys"), |bytes| {
         bytes[8..12].copy_from_slice(&99_u32.to_le_bytes());
@@ -268,7 +276,8 @@ fn commit(data: &Path, action: &Value) {
     std::fs::write(log.join(format!("{:020}.json", newest + 1)), format!("{action}\n")).expect("written");
 }
 
-const NEWER: [Newer; 6] = [
+const NEWER: [Newer; 7] = [
+    Newer { what: "which segment is the newest", change: newest, told: "newest has format version 99" },
     Newer { what: "a segment", change: segment, told: ".wal has format version 99" },
     Newer { what: "a file of keys", change: keys, told: ".keys has format version 99" },
     Newer {

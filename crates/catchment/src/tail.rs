@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 /// For how long a collector that is away is looked for, and how often.
 const AWAY_MAX: Duration = Duration::from_secs(30);
 const AGAIN: Duration = Duration::from_secs(1);
+/// A connection that lasted so long was one, also when nothing came.
+const LIVED: Duration = Duration::from_secs(10);
 /// Longest line that a collector sends: an event, which it escapes.
 const LINE_BYTES_MAX: usize = 256 << 20;
 
@@ -33,7 +35,7 @@ pub(crate) struct TailArgs {
     /// Only events whose time is before this one.
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
-    /// Begin behind this position, with what is stored; 0 is all [default: with what comes from now on].
+    /// Begin behind this position, with at most the newest 10,000 that are stored; 0 is the beginning [default: with what comes from now on].
     #[arg(long, value_name = "POSITION")]
     after: Option<u64>,
     /// End after so many events.
@@ -50,7 +52,7 @@ pub(crate) struct TailArgs {
 enum Followed {
     /// As many as wanted.
     Done,
-    /// The connection ended after something was told, or before.
+    /// The connection ended, and there had been one, not only a beginning of one.
     Broke { told: bool, why: String },
 }
 
@@ -101,17 +103,25 @@ impl Tail<'_> {
             Err(error) if self.last.is_some() => return Ok(Followed::Broke { told: false, why: format!("{error:#}") }),
             Err(error) => return Err(error),
         };
-        let (mut message, mut told) = (Message::default(), false);
+        let (mut message, mut told, began) = (Message::default(), false, Instant::now());
         loop {
             match client.runtime.block_on(arriving.next()) {
                 Ok(Some(part)) => {
-                    told = true;
+                    let before = self.last.clone();
                     if self.take(&mut message, part)? {
                         return Ok(Followed::Done);
                     }
+                    // The first message tells only where it begins.
+                    told |= before.is_some() && self.last != before;
                 }
-                Ok(None) => return Ok(Followed::Broke { told, why: "the collector has ended the answer".to_owned() }),
-                Err(error) => return Ok(Followed::Broke { told, why: nowwhat::error_chain(&error) }),
+                ended => {
+                    let told = told || began.elapsed() > LIVED;
+                    let why = match ended {
+                        Err(error) => nowwhat::error_chain(&error),
+                        _ => "the collector has ended the answer".to_owned(),
+                    };
+                    return Ok(Followed::Broke { told, why });
+                }
             }
         }
     }
@@ -132,9 +142,10 @@ impl Tail<'_> {
     fn take(&mut self, message: &mut Message, part: Bytes) -> anyhow::Result<bool> {
         let mut shown = String::new();
         for line in message.lines(&part)? {
-            match message.read(&line) {
-                Some(Told::At(id)) => self.last = Some(id),
-                Some(Told::Event(event)) => {
+            let Some(Told { at, what }) = message.read(&line) else { continue };
+            self.last = at.or(self.last.take());
+            match what {
+                What::Event(event) => {
                     shown += &if self.args.json { format!("{event}\n") } else { readable(&event)? };
                     if let Some(left) = &mut self.left {
                         *left -= 1;
@@ -144,11 +155,11 @@ impl Tail<'_> {
                         }
                     }
                 }
-                Some(Told::Missed(missed)) => {
+                What::Missed(missed) => {
                     print(std::mem::take(&mut shown))?;
                     complain(&missed);
                 }
-                None => {}
+                What::Nothing => {}
             }
         }
         print(shown)?;
@@ -156,10 +167,16 @@ impl Tail<'_> {
     }
 }
 
-/// What a message tells.
-enum Told {
+/// What a message tells that is whole.
+struct Told {
     /// Where the collector is.
-    At(String),
+    at: Option<String>,
+    what: What,
+}
+
+enum What {
+    /// Nothing else.
+    Nothing,
     /// An event, as JSON.
     Event(String),
     /// That events were missed.
@@ -170,6 +187,8 @@ enum Told {
 #[derive(Default)]
 struct Message {
     rest: Vec<u8>,
+    /// Of a message that is cut it is not believed: its event would be passed over.
+    id: Option<String>,
     data: String,
     is_missed: bool,
 }
@@ -191,18 +210,23 @@ impl Message {
             .collect())
     }
 
-    /// What a line tells: of an event at the end of its message.
+    /// What a message tells, with its last line.
     fn read(&mut self, line: &str) -> Option<Told> {
         let (name, value) =
             line.split_once(':').map_or((line, ""), |(name, value)| (name, value.strip_prefix(' ').unwrap_or(value)));
         match name {
-            "id" => return Some(Told::At(value.to_owned())),
+            "id" => self.id = Some(value.to_owned()),
             "event" => self.is_missed = value == "missed",
             "data" => self.data.push_str(value),
-            "" if line.is_empty() && !self.data.is_empty() => {
-                let data = std::mem::take(&mut self.data);
-                let is_missed = std::mem::take(&mut self.is_missed);
-                return Some(if is_missed { Told::Missed(missed(&data)) } else { Told::Event(data) });
+            "" if line.is_empty() => {
+                let Self { id, data, is_missed, .. } = self;
+                let data = std::mem::take(data);
+                let what = match std::mem::take(is_missed) {
+                    _ if data.is_empty() => What::Nothing,
+                    true => What::Missed(missed(&data)),
+                    false => What::Event(data),
+                };
+                return Some(Told { at: id.take(), what });
             }
             _ => {}
         }
@@ -256,14 +280,21 @@ mod tests {
             let mut told = Vec::new();
             for part in text.as_bytes().chunks(step) {
                 for line in message.lines(part).expect("text") {
-                    told.extend(message.read(&line).map(|told| match told {
-                        Told::At(id) => id,
-                        Told::Event(event) => event,
-                        Told::Missed(missed) => missed[..8].to_owned(),
-                    }));
+                    let Some(Told { at, what }) = message.read(&line) else { continue };
+                    let what = match what {
+                        What::Event(event) => event,
+                        What::Missed(missed) => missed[..8].to_owned(),
+                        What::Nothing => String::new(),
+                    };
+                    told.push((at.unwrap_or_default(), what));
                 }
             }
-            assert_eq!(told, ["7", "{\"a\":1}", "8", "9", "3 events"], "{step} bytes at a time");
+            let expected = [("", ""), ("7", "{\"a\":1}"), ("8", ""), ("9", "3 events")];
+            assert_eq!(told, expected.map(|(at, what)| (at.to_owned(), what.to_owned())), "{step} bytes at a time");
+            // What is cut tells nothing, neither the event nor its position.
+            assert!(
+                message.lines(b"id: 10\ndata: {\"a").expect("text").iter().all(|line| message.read(line).is_none())
+            );
         }
     }
 }

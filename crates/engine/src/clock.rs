@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A difference that is no leap, and nothing to keep.
-pub(crate) const SLACK_MICROS: i64 = 3_600_000_000;
+const SLACK_MICROS: i64 = 3_600_000_000;
 /// So long a leap ahead has to have been there before it is believed.
 const STEADY: Duration = Duration::from_secs(86_400);
 
@@ -71,46 +71,91 @@ pub(crate) struct Believed {
     state: Arc<Mutex<State>>,
 }
 
+/// What is believed, as a start goes on with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Belief {
+    /// The time, in microseconds since 1970.
+    pub(crate) micros: i64,
+    /// What the wall clock said that is not believed yet, and for how long it has run since then without being behind that.
+    waits: Option<(i64, Duration)>,
+}
+
+impl Belief {
+    /// A time that something told.
+    pub(crate) fn of(micros: i64) -> Self {
+        Self { micros, waits: None }
+    }
+
+    /// Whether a start would go on otherwise than with the other one by more than what is no leap.
+    pub(crate) fn is_far_from(&self, other: &Self) -> bool {
+        let slack = SLACK_MICROS.unsigned_abs();
+        let waited = |belief: &Self| belief.waits.map_or(0, |(_, waited)| waited.as_micros() as u64);
+        let until = |belief: &Self| belief.waits.map(|(until, _)| until);
+        self.micros.abs_diff(other.micros) > slack
+            || until(self) != until(other)
+            || waited(self).abs_diff(waited(other)) > slack
+    }
+}
+
 #[derive(Debug)]
 struct State {
     looked: Reading,
-    believed_micros: i64,
-    /// When the wall clock leapt last, or this began.
-    steady_since: Duration,
+    belief: Belief,
 }
 
 impl Believed {
     /// From what was believed before on, if anything was: whether the clock leapt since then, nobody knows.
-    pub(crate) fn since(clock: Clock, before_micros: Option<i64>) -> Self {
+    pub(crate) fn since(clock: Clock, before: Option<Belief>) -> Self {
         let looked = clock.read();
-        let believed_micros = before_micros.unwrap_or(i64::MAX).min(looked.wall_micros);
-        let state = State { looked, believed_micros, steady_since: looked.passed };
-        Self { clock, state: Arc::new(Mutex::new(state)) }
+        let mut belief = before.unwrap_or(Belief::of(looked.wall_micros));
+        belief.micros = belief.micros.min(looked.wall_micros);
+        Self { clock, state: Arc::new(Mutex::new(State { looked, belief })) }
     }
 
     /// Looks at the clocks. The time now, in microseconds since 1970.
     pub(crate) fn look(&self) -> i64 {
+        self.belief().micros
+    }
+
+    /// The same, with what waits to be believed.
+    pub(crate) fn belief(&self) -> Belief {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).look(self.clock.read())
     }
 }
 
 impl State {
-    fn look(&mut self, now: Reading) -> i64 {
-        let passed = i64::try_from(now.passed.saturating_sub(self.looked.passed).as_micros()).unwrap_or(i64::MAX);
+    fn look(&mut self, now: Reading) -> Belief {
+        let ran = now.passed.saturating_sub(self.looked.passed);
+        let passed = micros(ran);
         let leap_micros = now.wall_micros.saturating_sub(self.looked.wall_micros.saturating_add(passed));
         if leap_micros.saturating_abs() > SLACK_MICROS {
-            self.steady_since = now.passed;
             let seconds = leap_micros / 1_000_000;
             tracing::warn!(seconds, "the clock leapt: for a day nothing is removed because of it");
         }
         self.looked = now;
-        self.believed_micros = self.believed_micros.saturating_add(passed);
-        let ahead_micros = now.wall_micros.saturating_sub(self.believed_micros);
-        if ahead_micros <= SLACK_MICROS || now.passed.saturating_sub(self.steady_since) >= STEADY {
-            self.believed_micros = now.wall_micros;
+        let Belief { micros: believed, waits } = &mut self.belief;
+        *believed = believed.saturating_add(passed);
+        if let Some((until, waited)) = waits.as_mut().filter(|(until, _)| now.wall_micros >= *until) {
+            *waited += ran;
+            if *waited >= STEADY {
+                *believed = until.saturating_add(micros(*waited)).max(*believed);
+                *waits = None;
+            }
+        } else {
+            *waits = None;
         }
-        self.believed_micros
+        if now.wall_micros.saturating_sub(*believed) <= SLACK_MICROS {
+            *believed = now.wall_micros;
+            *waits = None;
+        } else if waits.is_none() {
+            *waits = Some((now.wall_micros, Duration::ZERO));
+        }
+        self.belief
     }
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// The file that keeps what was believed over a start. Without it a start goes by the newest event, which a clock that was wrong may have told.
@@ -123,15 +168,25 @@ impl Kept {
         Self(lake_dir.join("_clock"))
     }
 
-    pub(crate) fn read(&self) -> Option<i64> {
-        std::fs::read_to_string(&self.0).ok()?.trim().parse().ok()
+    pub(crate) fn read(&self) -> Option<Belief> {
+        let text = std::fs::read_to_string(&self.0).ok()?;
+        let mut numbers = text.split_whitespace().map(str::parse);
+        let micros = numbers.next()?.ok()?;
+        let waits = match (numbers.next(), numbers.next()) {
+            (Some(Ok(until)), Some(Ok(waited))) => Some((until, Duration::from_micros(u64::try_from(waited).ok()?))),
+            _ => None,
+        };
+        Some(Belief { micros, waits })
     }
 
     /// Writes it; what is lost of it in a power cut makes a start go by less.
-    pub(crate) fn write(&self, micros: i64) -> io::Result<()> {
+    pub(crate) fn write(&self, belief: Belief) -> io::Result<()> {
         let new = self.0.with_extension("new");
         let mut file = File::create(&new)?;
-        writeln!(file, "{micros}")?;
+        writeln!(file, "{}", belief.micros)?;
+        if let Some((until, waited)) = belief.waits {
+            writeln!(file, "{until} {}", micros(waited))?;
+        }
         file.sync_all()?;
         std::fs::rename(&new, &self.0)
     }
@@ -169,7 +224,7 @@ mod tests {
     #[test]
     fn time_that_passes_is_believed_at_once() {
         let (moved, clock) = Moved::at(YEAR);
-        let believed = Believed::since(clock, Some(YEAR));
+        let believed = Believed::since(clock, Some(Belief::of(YEAR)));
         for _ in 0..100 {
             moved.passes(12 * HOUR);
             assert_eq!(believed.look(), moved.0.lock().expect("no panic").wall_micros);
@@ -179,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leap_ahead_is_believed_after_a_day_without_another_and_never_when_it_is_taken_back_before() {
+    fn a_leap_ahead_is_believed_after_a_day_and_never_when_it_is_taken_back_before() {
         let (moved, clock) = Moved::at(YEAR);
         let believed = Believed::since(clock, None);
         moved.leaps(10 * YEAR);
@@ -189,30 +244,54 @@ mod tests {
         moved.leaps(YEAR);
         assert_eq!(believed.look(), YEAR + 20 * HOUR);
         moved.passes(20 * HOUR);
-        assert_eq!(believed.look(), YEAR + 40 * HOUR, "another leap, another day");
-        moved.passes(4 * HOUR);
-        assert_eq!(believed.look(), 12 * YEAR + 44 * HOUR);
+        assert_eq!(believed.look(), 11 * YEAR + 40 * HOUR, "the first one was there for a day");
+        moved.passes(24 * HOUR);
+        assert_eq!(believed.look(), 12 * YEAR + 64 * HOUR, "another leap, another day");
 
         moved.leaps(-11 * YEAR);
-        assert_eq!(believed.look(), YEAR + 44 * HOUR, "back is believed at once: it removes nothing");
+        assert_eq!(believed.look(), YEAR + 64 * HOUR, "back is believed at once: it removes nothing");
         moved.leaps(5 * YEAR);
-        assert_eq!(believed.look(), YEAR + 44 * HOUR);
+        assert_eq!(believed.look(), YEAR + 64 * HOUR);
+        moved.passes(23 * HOUR);
         moved.leaps(-5 * YEAR);
-        moved.passes(HOUR);
-        assert_eq!(believed.look(), YEAR + 45 * HOUR);
+        assert_eq!(believed.look(), YEAR + 87 * HOUR);
+        moved.leaps(5 * YEAR);
+        moved.passes(23 * HOUR);
+        assert_eq!(believed.look(), YEAR + 110 * HOUR, "it begins anew");
+    }
+
+    #[test]
+    fn a_machine_that_is_off_at_night_is_never_far_behind() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (moved, clock) = Moved::at(YEAR);
+        let kept = Kept::of(dir.path());
+        for day in 0..100 {
+            let believed = Believed::since(clock.clone(), kept.read());
+            for _ in 0..16 {
+                moved.passes(HOUR);
+                believed.look();
+            }
+            kept.write(believed.belief()).expect("written");
+            assert_eq!(kept.read(), Some(believed.belief()));
+            let wall_micros = moved.0.lock().expect("no panic").wall_micros;
+            let behind = wall_micros - believed.look();
+            assert!(behind <= 3 * 24 * HOUR, "day {day}: {} hours behind", behind / HOUR);
+            // It is off.
+            moved.leaps(8 * HOUR);
+        }
     }
 
     #[test]
     fn after_a_start_the_time_goes_on_from_the_newest_event_for_a_day() {
         let (moved, clock) = Moved::at(9 * YEAR);
-        let believed = Believed::since(clock.clone(), Some(YEAR));
+        let believed = Believed::since(clock.clone(), Some(Belief::of(YEAR)));
         assert_eq!(believed.look(), YEAR);
         moved.passes(23 * HOUR);
         assert_eq!(believed.look(), YEAR + 23 * HOUR);
         moved.passes(HOUR);
         assert_eq!(believed.look(), 9 * YEAR + 24 * HOUR);
         // Events of a clock that was ahead.
-        let believed = Believed::since(clock, Some(20 * YEAR));
+        let believed = Believed::since(clock, Some(Belief::of(20 * YEAR)));
         assert_eq!(believed.look(), 9 * YEAR + 24 * HOUR);
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! It never holds up a seal but for a commit or a checkpoint, and what fails is tried again later: events are in the lake before and after.
 
-use crate::clock::{Believed, Kept, SLACK_MICROS};
+use crate::clock::{Belief, Believed, Kept};
 use crate::live::Live;
 use arrow::array::AsArray;
 use arrow::datatypes::TimestampMicrosecondType;
@@ -32,12 +32,13 @@ pub(crate) struct MaintainLoop {
 impl MaintainLoop {
     /// Runs until there are no seals any more.
     pub(crate) async fn run(mut self) {
-        let (mut pause, mut written_micros) = (PAUSE, i64::MIN);
+        let (mut pause, mut written) = (PAUSE, None);
         loop {
-            let now_micros = self.believed.look();
-            if now_micros.abs_diff(written_micros) > SLACK_MICROS.unsigned_abs() {
-                self.keep(now_micros, &mut written_micros).await;
+            let now = self.believed.belief();
+            if written.is_none_or(|written| now.is_far_from(&written)) {
+                self.keep(now, &mut written).await;
             }
+            let now_micros = now.micros;
             let worked = AssertUnwindSafe(self.work(now_micros)).catch_unwind().await;
             let worked = worked.unwrap_or_else(|_| Err(LakeError::Interrupted));
             match worked {
@@ -59,10 +60,10 @@ impl MaintainLoop {
         }
     }
 
-    async fn keep(&self, now_micros: i64, written_micros: &mut i64) {
+    async fn keep(&self, now: Belief, written: &mut Option<Belief>) {
         let kept = self.kept.clone();
-        match tokio::task::spawn_blocking(move || kept.write(now_micros)).await {
-            Ok(Ok(())) => *written_micros = now_micros,
+        match tokio::task::spawn_blocking(move || kept.write(now)).await {
+            Ok(Ok(())) => *written = Some(now),
             Ok(Err(error)) => tracing::warn!(%error, "the time not kept for the next start, will be tried again"),
             // The runtime ends.
             Err(_) => {}

@@ -7,7 +7,7 @@ use crate::admission::Admission;
 use crate::answers::{Answers, Claimed, InUse, RequestKey};
 use crate::ask::{Ask, Holds};
 use crate::batch::{AcceptError, Outcome, Submission, Waiting};
-use crate::clock::{Believed, Clock, Kept};
+use crate::clock::{Belief, Believed, Clock, Kept};
 use crate::commit::CommitLoop;
 use crate::floor::Floor;
 use crate::live::Live;
@@ -295,7 +295,7 @@ impl Engine {
         metrics.window_keys.set(parts.window.len() as i64);
         metrics.window_bytes.set(parts.window.bytes() as i64);
         let kept = Kept::of(&options.lake_dir);
-        let before = kept.read().or_else(|| newest_micros(&parts.live.view()));
+        let before = kept.read().or_else(|| newest_micros(&parts.live.view()).map(Belief::of));
         let believed = Believed::since(options.clock.clone(), before);
         let (lake, live, retention) = (parts.lake.clone(), parts.live.clone(), options.retention);
         let maintain = MaintainLoop { lake, live, retention, believed: believed.clone(), kept, sealed: sealed.clone() };

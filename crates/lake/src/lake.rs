@@ -135,13 +135,15 @@ impl Lake {
     }
 
     /// Removes the files of seals that no version named when the lake was opened: to be called when it is sure that the wal has their events, and
-    /// before anything is sealed.
+    /// while nothing is being sealed. What is in the table meanwhile stays.
     ///
     /// # Errors
     /// [`LakeError`]; the next start tries again.
     pub async fn remove_unnamed(&self) -> Result<(), LakeError> {
-        let unnamed = std::mem::take(&mut *self.shared.unnamed.lock().unwrap_or_else(PoisonError::into_inner));
-        let dir = self.shared.dir.clone();
+        let mut unnamed = std::mem::take(&mut *self.shared.unnamed.lock().unwrap_or_else(PoisonError::into_inner));
+        let (dir, snapshot) = (self.shared.dir.clone(), self.snapshot());
+        // A seal since then writes over a file of its name, and it is in the table.
+        unnamed.retain(|path| !snapshot.files.iter().any(|file| file.path == *path));
         let removed = self.blocking(move || remove_durably(&dir, unnamed)).await?;
         self.shared.metrics.orphans.inc_by(removed);
         Ok(())

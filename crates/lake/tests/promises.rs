@@ -82,6 +82,19 @@ async fn what_an_unfinished_seal_left_is_removed_once_the_wal_is_known_to_have_i
 }
 
 #[tokio::test]
+async fn an_unfinished_seal_that_is_made_again_before_its_leftovers_go_keeps_its_file() {
+    let dir = tempfile::tempdir().expect("a folder");
+    open(dir.path()).await.seal(sealing(1, 10)).await.expect("sealed");
+    let file = dir.path().join(format!("received_date=1970-01-02/{WAL}-11-20-0.parquet"));
+    std::fs::write(&file, "x").expect("written");
+    let lake = open(dir.path()).await;
+    lake.seal(sealing(11, 20)).await.expect("sealed");
+    lake.remove_unnamed().await.expect("removed");
+    assert!(file.exists() && std::fs::metadata(&file).expect("a file").len() > 1, "the table names it");
+    assert_eq!(count(&lake), 20);
+}
+
+#[tokio::test]
 async fn two_lakes_over_one_folder_are_refused() {
     let dir = tempfile::tempdir().expect("a folder");
     let _first = open(dir.path()).await;

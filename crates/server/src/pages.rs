@@ -157,6 +157,11 @@ impl Page {
         Ok(Self { held, entries: 0, limit, last: None, has_more: false })
     }
 
+    /// More entries than it was given are known to be there.
+    pub(crate) fn goes_on(&mut self, has_more: bool) {
+        self.has_more |= has_more;
+    }
+
     /// Adds an entry behind which `cursor` goes on. A page that is full takes none and says that it wants no more.
     ///
     /// # Errors

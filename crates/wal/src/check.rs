@@ -4,7 +4,7 @@ use crate::disk::{Disk, DiskFile, RealDisk};
 use crate::error::{OpenError, is_full};
 use crate::format::{FrameHeader, Kind, SegmentHeader, VERSION};
 use crate::keys;
-use crate::log::{Closed, Opened, Options, Wal, io_error, name_of, new_segment, segments_of, staged, take_lock};
+use crate::log::{Closed, Opened, Options, Wal, io_error, name_of, new_segment, segments_of, take_lock, unstage};
 use crate::look;
 use crate::newest::{self, Last};
 use crate::scan::Scan;
@@ -105,8 +105,7 @@ impl<D: Disk> Checked<D> {
         let active = match new_segment(&disk, dir, header, options.segment_bytes) {
             Ok(active) => Some(active),
             Err(error) if is_full(&error) => {
-                // What there was room for is for others.
-                drop(disk.remove(&staged(&dir.join(name_of(found.next_position)))));
+                unstage(&disk, dir, found.next_position);
                 None
             }
             Err(error) => return Err(io_error("create a segment in", dir)(error)),

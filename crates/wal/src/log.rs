@@ -304,7 +304,7 @@ impl<D: Disk> Wal<D> {
             Ok(new) => new,
             Err(error) if is_full(&error) => {
                 let file = self.dir.join(name_of(self.next_position));
-                drop(self.disk.remove(&staged(&file)));
+                unstage(&self.disk, &self.dir, self.next_position);
                 return Err(AppendError::StorageFull { file, bytes: segment_bytes, source: error });
             }
             Err(error) => return Err(self.poison("creation", &error)),
@@ -333,9 +333,16 @@ pub(crate) fn new_segment<D: Disk>(
     file.write_at(&header.encode(), 0)?;
     file.sync_data()?;
     disk.rename(&staged(&path), &path)?;
-    disk.sync_dir(dir)?;
-    newest::publish(disk, dir)?;
+    // A segment that has its name cannot be done without: whatever the system says, it is not that there is no room for one.
+    let named = disk.sync_dir(dir).and_then(|()| newest::publish(disk, dir));
+    named.map_err(|error| io::Error::other(format!("the name of the segment: {error}")))?;
     Ok(Active { file, path, header, offset: SEGMENT_HEADER_BYTES, bytes })
+}
+
+/// Removes what was begun of a segment for which there was no room, which is for others.
+pub(crate) fn unstage<D: Disk>(disk: &D, dir: &Path, first_position: u64) {
+    drop(disk.remove(&staged(&dir.join(name_of(first_position)))));
+    newest::unstage(disk, dir);
 }
 
 /// The segments among the files of a folder, by their first position.

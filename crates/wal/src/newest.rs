@@ -123,6 +123,11 @@ pub(crate) fn stage<D: Disk>(disk: &D, dir: &Path, newest: &Newest) -> io::Resul
     file.sync_data()
 }
 
+/// Removes what was staged.
+pub(crate) fn unstage<D: Disk>(disk: &D, dir: &Path) {
+    drop(disk.remove(&staged(dir)));
+}
+
 /// Puts what was staged into its place, when the segment has its name for good.
 pub(crate) fn publish<D: Disk>(disk: &D, dir: &Path) -> io::Result<()> {
     disk.rename(&staged(dir), &path(dir))?;

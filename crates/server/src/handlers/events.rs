@@ -93,19 +93,21 @@ pub(crate) async fn get_event(
 /// The events of a page.
 async fn page(app: &App, filter: &Filter, limit: u64) -> Result<Page, Problem> {
     let mut page = Page::begin(app, "events", limit)?;
-    each(app, page_query(filter, COLUMNS, limit)?, |event| page.add(&event, event.position())).await?;
+    let is_cut = each(app, page_query(filter, COLUMNS, limit)?, |event| page.add(&event, event.position())).await?;
+    page.goes_on(is_cut);
     Ok(page)
 }
 
 /// The same for events that do not fit into a query's memory all at once: their positions first, then few of them at a time.
 async fn large(app: &App, filter: &Filter, limit: u64) -> Result<Page, Problem> {
     let mut positions = Vec::new();
-    each(app, page_query(filter, "position", limit)?, |event| {
+    let is_cut = each(app, page_query(filter, "position", limit)?, |event| {
         positions.extend(event.position());
         Ok(ControlFlow::Continue(()))
     })
     .await?;
     let mut page = Page::begin(app, "events", limit)?;
+    page.goes_on(is_cut);
     let (mut read, mut largest, mut step) = (0, 1, 1);
     // A query that is not read to its end may hold its memory for a while: none is asked in vain.
     while read < positions.len() && page.takes_one_more() {
@@ -255,12 +257,12 @@ fn as_object<S: Serializer>(cells: &[(String, Cell)], to: S) -> Result<S::Ok, S:
     to.collect_map(cells.iter().map(|(name, cell)| (name, cell)))
 }
 
-/// Asks, and gives each event to `take` until it wants no more.
+/// Asks, and gives each event to `take` until it wants no more; whether there are more than `query.rows_max` lets out.
 pub(super) async fn each(
     app: &App,
     query: Query,
     mut take: impl FnMut(Event) -> Result<ControlFlow<()>, Problem>,
-) -> Result<(), Problem> {
+) -> Result<bool, Problem> {
     let mut answer = ask(app, query).await?;
     // Bytes are answered as the JSON format of CloudEvents has them.
     let name = |column: &str| if column == "data_binary" { "data_base64".to_owned() } else { column.to_owned() };
@@ -270,12 +272,12 @@ pub(super) async fn each(
         for row in 0..batch.num_rows() {
             for row in query::json_rows(&batch.slice(row, 1), BytesAs::Base64).map_err(problem_of)? {
                 if take(Event(names.iter().cloned().zip(row).map(cell).collect()))?.is_break() {
-                    return Ok(());
+                    return Ok(false);
                 }
             }
         }
     }
-    Ok(())
+    Ok(answer.truncated())
 }
 
 fn cell((name, value): (String, Value)) -> (String, Cell) {

@@ -154,6 +154,10 @@ impl Tail {
     async fn look_on(&mut self) -> Option<Bytes> {
         let silent_until = Instant::now() + SILENCE;
         loop {
+            // Also while much comes of which nothing is wanted.
+            if Instant::now() >= silent_until {
+                return Some(Bytes::from(format!("id: {}\n\n", self.after)));
+            }
             if self.trusted.elapsed() > TRUST {
                 // A token that was revoked is told no more.
                 auth::permit(&self.app, &self.headers, Act::TailEvents).await.ok()?;
@@ -164,9 +168,6 @@ impl Tail {
                 Ok(Ok(_)) => {}
                 // The engine is gone.
                 Ok(Err(_)) => return None,
-                Err(_) if Instant::now() >= silent_until => {
-                    return Some(Bytes::from(format!("id: {}\n\n", self.after)));
-                }
                 Err(_) => continue,
             }
             if let Some(looked) = self.looked {
@@ -202,7 +203,7 @@ impl Tail {
         let limit = self.limit.max(1);
         let query = self.query(COLUMNS, newest, &format!("ORDER BY position LIMIT {limit}"));
         let (mut told, mut last, mut count, mut is_full) = (Held::of(&self.app), self.after, 0, false);
-        each(&self.app, Query { limit: Some(limit), ..query }, |event| {
+        let is_cut = each(&self.app, Query { limit: Some(limit), ..query }, |event| {
             let position = event.position().and_then(|position| position.parse().ok()).unwrap_or(last);
             match told.line(&format!("id: {position}\ndata: "), &event, "\n\n") {
                 // What is there goes first, and gives its room back.
@@ -216,6 +217,7 @@ impl Tail {
             Ok(if is_full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })
         .await?;
+        is_full |= is_cut;
         self.after = if is_full { last } else { newest };
         self.looked = (!is_full).then(Instant::now);
         self.limit = (limit * 2).min(LOOK_EVENTS);
