@@ -329,6 +329,7 @@ fn folders_that_are_no_place_for_a_backup_are_refused() {
     }
     assert!(!dir.path().join("data/copy").exists());
     backed_up(dir.path(), "old");
+    assert!(complaint(&backup(dir.path(), "old/set-mine"), 1).contains("lies inside the backup"));
     sealed(&collector, &roof, 1);
     backed_up(dir.path(), "copy");
     // A backup that has more than what would take its place.

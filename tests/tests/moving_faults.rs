@@ -43,6 +43,10 @@ fn a_flipped_bit_of_an_export_in_any_form_is_noticed_and_changes_no_event() {
         }
         std::fs::write(&path, whole).expect("written");
     }
+    let empty = from.path().join("empty.parquet");
+    std::fs::write(&empty, "").expect("written");
+    let imported = run(to.path(), &["import", empty.to_str().expect("text")]);
+    assert!(imported.status.code() == Some(1) && complaints(&imported).contains("is empty"), "{imported:?}");
     let path = from.path().join("all.ndjson");
     assert!(run(to.path(), &["import", path.to_str().expect("text")]).status.success());
     let all = "SELECT id, data FROM events ORDER BY id";

@@ -109,11 +109,34 @@ fn events_are_told_as_they_come_by_filter_and_to_who_comes_back() {
     assert_eq!(first.begun(), (200, Some(0)));
     assert_eq!((0..20).map(|_| first.event().1).collect::<Vec<_>>(), (0..20).collect::<Vec<_>>());
     // A position of another collector is beyond what was given.
-    assert_eq!(Tail::open(&collector, &reader, "?after=5000", "").begun(), (200, Some(20)));
+    let mut other = Tail::open(&collector, &reader, "?after=5000", "");
+    assert_eq!(other.begun(), (200, Some(20)));
+    let reset = Message { id: None, kind: Some("reset".to_owned()), data: Some(json!({"asked": 5000, "after": 20})) };
+    assert_eq!(other.message(), Some(reset));
+    assert_eq!(Tail::open(&collector, &reader, "?sensor=nobody", "").begun().0, 404);
     for (query, headers) in [("?after=x", ""), ("?since=soon", ""), ("?limit=1", ""), ("", "last-event-id: x\r\n")] {
         assert_eq!(Tail::open(&collector, &reader, query, headers).begun().0, 400, "{query} {headers}");
     }
     assert_eq!(Tail::open(&collector, &roof, "", "").begun().0, 403);
+}
+
+#[test]
+fn a_bound_of_rows_below_what_is_there_passes_over_nothing() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let collector = Collector::start_with(dir.path(), &[("CATCHMENT_QUERY__ROWS_MAX", "5")]);
+    let roof = collector.sensor("roof");
+    send(&collector, &roof, &lines(0..20, 1));
+    let mut tail = Tail::open(&collector, &collector.token, "?after=0", "");
+    assert_eq!(tail.begun(), (200, Some(0)));
+    assert_eq!((0..20).map(|_| tail.event().1).collect::<Vec<_>>(), (0..20).collect::<Vec<_>>());
+    let (mut seen, mut cursor) = (0, String::new());
+    while seen < 20 {
+        let page = collector.get(&format!("/api/v1/events?limit=10{cursor}"), &collector.token).json();
+        seen += page["events"].as_array().expect("events").len();
+        let Some(next) = page["next_cursor"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    assert_eq!(seen, 20, "pages go on to the end");
 }
 
 #[test]

@@ -164,7 +164,16 @@ impl DataDir {
     }
 
     pub(crate) fn registry_url(&self) -> String {
-        format!("sqlite://{}", self.path.join("registry.sqlite").display())
+        format!("sqlite://{}", self.registry_path().display())
+    }
+
+    /// Whether there is a registry from before.
+    pub(crate) fn has_registry(&self) -> bool {
+        self.registry_path().exists()
+    }
+
+    fn registry_path(&self) -> PathBuf {
+        self.path.join("registry.sqlite")
     }
 
     pub(crate) fn admin_token_path(&self) -> PathBuf {

@@ -82,6 +82,7 @@ async fn start(boot: &mut Boot) -> anyhow::Result<Router> {
 
     let options =
         registry::Options { url: dir.registry_url(), failures_per_minute_max: settings.auth.failures_per_minute_max };
+    let is_new = !dir.has_registry();
     let registry = Registry::open(&options, metrics.registry).await.context("registry")?;
     let closing = registry.clone();
     boot.on_stop("registry", async move { Ok(closing.close().await?) });
@@ -102,6 +103,12 @@ async fn start(boot: &mut Boot) -> anyhow::Result<Router> {
     let (options, told) = (engine_options(&dir, &settings, &foundation), how_far(boot.progress()));
     let (engine, started) = Engine::start_telling(options, metrics.engine, metrics.lake, told).await?;
     log_recovery(&started);
+    if is_new && started.last_position > 0 {
+        tracing::warn!(
+            "registry.sqlite was missing beside events and is made anew: sensors, tokens and audit are gone; stop, and bring it back from a \
+             backup if there is one"
+        );
+    }
     watch_engine(&boot.health, &engine);
     boot.ends_when(poisoned(engine.clone()));
     let seal_timeout = seal_timeout(boot);

@@ -5,7 +5,7 @@ use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use clap::{Args, value_parser};
 use nowwhat::Environment;
-use nowwhat::cli::{complain, print, printable};
+use nowwhat::cli::{Usage, complain, print, printable};
 use nowwhat::client::Arriving;
 use serde::Deserialize;
 use serde_json::Value;
@@ -23,8 +23,8 @@ const LINE_BYTES_MAX: usize = 256 << 20;
 
 #[derive(Args)]
 pub(crate) struct TailArgs {
-    /// Only events of this sensor.
-    #[arg(long, value_name = "ID")]
+    /// Only events of this sensor, by its id or its name.
+    #[arg(long, value_name = "SENSOR")]
     sensor: Option<String>,
     /// Only events of this type.
     #[arg(long = "type", value_name = "TYPE")]
@@ -57,7 +57,11 @@ enum Followed {
 }
 
 pub(crate) fn run(args: &TailArgs, environment: &Environment) -> anyhow::Result<()> {
-    let mut tail = Tail { args, environment, last: None, left: args.limit };
+    // The sensor of the request log has an id that no name gives.
+    let sensor = args.sensor.as_deref().filter(|sensor| *sensor != server::REQUESTS_SENSOR);
+    let sensor = sensor.map(registry::sensor_id_from).transpose().map_err(|e| Usage(e.to_string()))?;
+    let sensor = sensor.or_else(|| args.sensor.clone());
+    let mut tail = Tail { args, environment, sensor, last: None, left: args.limit };
     let mut away_since: Option<Instant> = None;
     loop {
         let (told, why) = match tail.follow()? {
@@ -82,6 +86,7 @@ pub(crate) fn run(args: &TailArgs, environment: &Environment) -> anyhow::Result<
 struct Tail<'a> {
     args: &'a TailArgs,
     environment: &'a Environment,
+    sensor: Option<String>,
     /// The last position that was told, also of events that are not wanted.
     last: Option<String>,
     left: Option<u64>,
@@ -89,9 +94,10 @@ struct Tail<'a> {
 
 impl Tail<'_> {
     fn path(&self) -> anyhow::Result<String> {
-        let TailArgs { sensor, event_type, since, until, after, .. } = self.args;
+        let TailArgs { event_type, since, until, after, .. } = self.args;
         let after = after.map(|after| after.to_string());
-        let given = [("sensor", sensor), ("type", event_type), ("since", since), ("until", until), ("after", &after)];
+        let given =
+            [("sensor", &self.sensor), ("type", event_type), ("since", since), ("until", until), ("after", &after)];
         let given: Vec<_> = given.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))).collect();
         Ok(format!("/api/v1/events/tail?{}", serde_urlencoded::to_string(given)?))
     }
@@ -179,7 +185,7 @@ enum What {
     Nothing,
     /// An event, as JSON.
     Event(String),
-    /// That events were missed.
+    /// That events were missed, or may have been.
     Missed(String),
 }
 
@@ -190,7 +196,7 @@ struct Message {
     /// Of a message that is cut it is not believed: its event would be passed over.
     id: Option<String>,
     data: String,
-    is_missed: bool,
+    kind: String,
 }
 
 impl Message {
@@ -216,17 +222,17 @@ impl Message {
             line.split_once(':').map_or((line, ""), |(name, value)| (name, value.strip_prefix(' ').unwrap_or(value)));
         match name {
             "id" => self.id = Some(value.to_owned()),
-            "event" => self.is_missed = value == "missed",
+            "event" => value.clone_into(&mut self.kind),
             "data" => self.data.push_str(value),
             "" if line.is_empty() => {
-                let Self { id, data, is_missed, .. } = self;
-                let data = std::mem::take(data);
-                let what = match std::mem::take(is_missed) {
+                let (data, kind) = (std::mem::take(&mut self.data), std::mem::take(&mut self.kind));
+                let what = match kind.as_str() {
                     _ if data.is_empty() => What::Nothing,
-                    true => What::Missed(missed(&data)),
-                    false => What::Event(data),
+                    "missed" => What::Missed(missed(&data)),
+                    "reset" => What::Missed(reset(&data)),
+                    _ => What::Event(data),
                 };
-                return Some(Told { at: id.take(), what });
+                return Some(Told { at: self.id.take(), what });
             }
             _ => {}
         }
@@ -241,6 +247,15 @@ fn missed(data: &str) -> String {
         "{missed} events are not shown, as they come faster than they are taken: positions {} to {until}, which \
          `catchment query` still has",
         after + 1
+    )
+}
+
+fn reset(data: &str) -> String {
+    let told: Value = serde_json::from_str(data).unwrap_or_default();
+    let [asked, after] = ["asked", "after"].map(|name| told[name].as_u64().unwrap_or_default());
+    format!(
+        "position {asked} was never given by this collector, as after a restore or by another one: it goes on behind {after}, and what came \
+         meanwhile is not shown; `catchment query` has it"
     )
 }
 

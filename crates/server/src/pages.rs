@@ -158,8 +158,8 @@ impl Page {
     }
 
     /// More entries than it was given are known to be there.
-    pub(crate) fn goes_on(&mut self, has_more: bool) {
-        self.has_more |= has_more;
+    pub(crate) fn goes_on(&mut self) {
+        self.has_more = true;
     }
 
     /// Adds an entry behind which `cursor` goes on. A page that is full takes none and says that it wants no more.

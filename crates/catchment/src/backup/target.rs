@@ -3,7 +3,7 @@
 //! It promises that the backup before stays whole until the one instead of it is: what is new is written beside, under names that nothing has,
 //! then the manifest changes in one step, then what it does not name goes.
 
-use super::manifest::{Entry, Manifest, STAGED, blocks, files_below, sync_folder};
+use super::manifest::{self, Entry, Manifest, STAGED, blocks, files_below, sync_folder};
 use anyhow::{Context, bail};
 use lake::CheckedFile;
 use parquet::file::reader::ChunkReader;
@@ -57,10 +57,25 @@ pub(crate) fn lock(dir: &Path, take: impl Fn(&File) -> Result<(), TryLockError>)
     }
 }
 
+/// Makes sure that the folder is none inside another backup.
+fn lies_in_none(dir: &Path) -> anyhow::Result<()> {
+    let above = dir.parent().and_then(|above| above.ancestors().find_map(|above| fs::canonicalize(above).ok()));
+    let outer = above.as_deref().and_then(|above| above.ancestors().find(|above| above.join(manifest::NAME).exists()));
+    match outer {
+        None => Ok(()),
+        Some(outer) => bail!(
+            "{} lies inside the backup {}, which removes what is not its own: choose a folder beside it",
+            dir.display(),
+            outer.display()
+        ),
+    }
+}
+
 impl Target {
     /// Makes the folder when it is missing, for its owner alone, and looks what is in it.
     pub(crate) fn open(dir: &Path) -> anyhow::Result<Self> {
         let dir = &std::path::absolute(dir)?;
+        lies_in_none(dir)?;
         create_durably(dir).with_context(|| format!("cannot make the folder {}", dir.display()))?;
         let dir = fs::canonicalize(dir).with_context(|| format!("cannot find {}", dir.display()))?;
         let lock = lock(&dir, File::try_lock)?;

@@ -58,6 +58,10 @@ impl Source {
             }
             return Self::parquet(path);
         }
+        // A copy that failed is no export without events.
+        if head.is_empty() && path.extension().is_some_and(|ending| ending == "parquet") {
+            bail!("{} is empty: Parquet never is", path.display());
+        }
         if head.starts_with(BYTE_ORDER_MARK) {
             input.consume(BYTE_ORDER_MARK.len());
         }

@@ -94,7 +94,9 @@ pub(crate) async fn get_event(
 async fn page(app: &App, filter: &Filter, limit: u64) -> Result<Page, Problem> {
     let mut page = Page::begin(app, "events", limit)?;
     let is_cut = each(app, page_query(filter, COLUMNS, limit)?, |event| page.add(&event, event.position())).await?;
-    page.goes_on(is_cut);
+    if is_cut {
+        page.goes_on();
+    }
     Ok(page)
 }
 
@@ -107,7 +109,9 @@ async fn large(app: &App, filter: &Filter, limit: u64) -> Result<Page, Problem> 
     })
     .await?;
     let mut page = Page::begin(app, "events", limit)?;
-    page.goes_on(is_cut);
+    if is_cut {
+        page.goes_on();
+    }
     let (mut read, mut largest, mut step) = (0, 1, 1);
     // A query that is not read to its end may hold its memory for a while: none is asked in vain.
     while read < positions.len() && page.takes_one_more() {

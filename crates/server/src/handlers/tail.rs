@@ -10,8 +10,10 @@ use crate::authorisation::Act;
 use crate::code::Code;
 use crate::handlers::events::{COLUMNS, Conditions, each};
 use crate::handlers::query::{ask, problem_of};
+use crate::handlers::sensors::known;
 use crate::pages::Held;
 use crate::parameters::parameters;
+use crate::request_log::REQUESTS_SENSOR;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
@@ -79,27 +81,26 @@ pub(crate) async fn get_tail(
     let Parameters { sensor, event_type, since, until, after } = wanted;
     let conditions = Conditions::of([&sensor, &event_type, &since, &until])?;
     let after = last_event_id(&headers)?.or(after);
+    if let Some(id) = sensor.as_deref().filter(|id| *id != REQUESTS_SENSOR) {
+        known(&app, id).await?;
+    }
     let seat = app.tails.clone().try_acquire_owned();
     let seat =
         seat.map_err(|_| Code::TooManyQueries.problem(format!("{TAILS_MAX} tails are open: end one of them")))?;
     let visible = app.shared.engine.visible();
     let newest = *visible.borrow();
     app.shared.metrics.tails.open.inc();
-    // A position that was never given is one of another collector.
-    let after = after.unwrap_or(newest).min(newest);
-    let tail = Tail {
-        app,
-        headers,
-        conditions,
-        visible,
-        after,
-        limit: LOOK_EVENTS,
-        trusted: Instant::now(),
-        looked: None,
-        _seat: seat,
-    };
+    let asked = after.unwrap_or(newest);
+    let after = asked.min(newest);
     // Whoever comes back before the first event goes on from here.
-    let begun = futures::stream::iter([Ok::<_, Infallible>(Bytes::from(format!("retry: 1000\nid: {after}\n\n")))]);
+    let mut begin = format!("retry: 1000\nid: {after}\n\n");
+    if asked > after {
+        // It was given before a backup was restored, or by another collector: what came meanwhile is not known.
+        begin += &format!("event: reset\ndata: {}\n\n", json!({ "asked": asked, "after": after }));
+    }
+    let (trusted, looked) = (Instant::now(), None);
+    let tail = Tail { app, headers, conditions, visible, after, limit: LOOK_EVENTS, trusted, looked, _seat: seat };
+    let begun = futures::stream::iter([Ok::<_, Infallible>(Bytes::from(begin))]);
     let told = futures::stream::unfold(tail, async |mut tail| Some((Ok(tail.next().await?), tail)));
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),

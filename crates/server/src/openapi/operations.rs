@@ -135,7 +135,8 @@ fn of_events(act: Act) -> Described {
         Act::TailEvents => {
             let about = "Server-sent events, without an end: each event when it is visible, in the order of positions, with its position as `id`. A client \
                          that comes back with `Last-Event-ID` goes on behind it, in what is stored too. A client that is more than 10,000 events behind \
-                         is told `event: missed` with `{\"missed\", \"after\", \"until\"}`, how many between which positions, and goes on with the newest.";
+                         is told `event: missed` with `{\"missed\", \"after\", \"until\"}`, how many between which positions, and goes on with the newest. `event: reset` with `{\"asked\", \"after\"}` says that the \
+                         position asked for was never given here: it begins with what comes from now on.";
             let told = format!("id: 42\ndata: {event}\n\n");
             Described::of(act, about)
                 .query::<tail::Parameters>()
@@ -145,6 +146,7 @@ fn of_events(act: Act) -> Described {
                     of(Type::String).pattern(Some("^[0-9]{1,19}$")),
                 ))
                 .answer(200, "The events, as they come.", [("text/event-stream", text(&told))])
+                .error(Code::NotFound)
         }
         _ => Described::of(act, "The newest with this id.")
             .parameter(path("id", "The id of an event.", of(Type::String).min_length(Some(1)).examples(["a-1"])))
