@@ -93,7 +93,7 @@ impl Source {
         Ok(Self::Csv { records, columns })
     }
 
-    fn parquet(path: &PathBuf) -> anyhow::Result<(Self, ProgressBar)> {
+    fn parquet(path: &Path) -> anyhow::Result<(Self, ProgressBar)> {
         let unreadable = || format!("cannot read {} as Parquet", path.display());
         let file = whole(path)?;
         let builder = ParquetRecordBatchReaderBuilder::try_new(file.clone()).with_context(unreadable)?;

@@ -57,7 +57,7 @@ fn log_mended(data: &Path, aside: &Path) -> anyhow::Result<Vec<MovedAside>> {
     // By the lock of the wal no collector runs.
     let lock = data.join("wal");
     let _kept = lock.join("lock").exists().then(|| wal::Kept::of(&lock)).transpose()?;
-    Ok(lake::mend_log(&data.join("lake"), &aside.join("lake/_delta_log")).context("nothing was changed")?)
+    lake::mend_log(&data.join("lake"), &aside.join("lake/_delta_log")).context("nothing was changed")
 }
 
 /// Takes the damaged files out of the lake, if there is one.

@@ -74,7 +74,10 @@ pub(crate) struct Heard {
     state: &'static str,
 }
 
-const STATES: [(&str, fn(u64) -> Said); 3] =
+/// What is said with so many bytes copied.
+type Saying = fn(u64) -> Said;
+
+const STATES: [(&str, Saying); 3] =
     [("copying", Said::Copying), ("done", |_| Said::Done), ("failed", |_| Said::Failed)];
 
 fn states() -> Object {
