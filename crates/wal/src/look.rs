@@ -19,6 +19,8 @@ pub struct Known {
     pub position: u64,
     /// How many positions may have been given after it, at most.
     pub more_positions_max: u64,
+    /// Up to where it is needed no more, when that is known: what is behind and before its first segment is missing.
+    pub sealed: Option<u64>,
 }
 
 /// What lies in a wal's folder.
@@ -224,6 +226,8 @@ fn look_once<D: Disk>(
 ) -> Result<Look, OpenError> {
     let is_locked = || disk.is_locked(&dir.join(LOCK)).map_err(io_error("read", &dir.join(LOCK)));
     let before = is_locked()?;
+    // Who has it open compared it with the lake, and lets go of segments since what is known was read.
+    let known = &Known { sealed: known.sealed.filter(|_| !before), ..*known };
     let mut look = survey(dir, disk, known, check)?;
     look.is_in_use = before || is_locked()?;
     if look.is_in_use

@@ -80,14 +80,6 @@ fn identity(before: &Look, known: &Known, file: &Path) -> Result<Uuid, OpenError
     }
 }
 
-/// What becomes of a segment in which nothing is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Empty {
-    /// It says where the next position is.
-    Stays,
-    Goes,
-}
-
 struct Repair<'a, D: Disk> {
     disk: &'a D,
     dir: &'a Path,
@@ -110,49 +102,67 @@ impl Piece<'_> {
     }
 }
 
-impl<D: Disk> Repair<'_, D> {
-    /// Writes the damaged segments anew.
-    fn segments(&mut self, before: &Look, wal_id: Uuid) -> Result<(), OpenError> {
-        // An empty one gives its place to what follows.
-        let is_empty = |segment: &&Segment| segment.frames.is_empty() && segment.lost.is_empty();
-        let last = before.segments.len() - 1;
-        for (n, segment) in before.segments.iter().enumerate() {
-            if segment.damage.is_empty() && (n == last || !is_empty(&segment)) {
-                continue;
-            }
-            let stays = |other: &&Segment| !is_empty(other) || !other.damage.is_empty();
-            let others = before.segments.iter().filter(|other| other.path != segment.path && stays(other));
-            let others: Vec<_> = others.map(|other| &other.path).collect();
-            self.segment((segment, &others), wal_id, if n == last { Empty::Stays } else { Empty::Goes })?;
-        }
-        Ok(())
-    }
+/// What is written in the place of a segment.
+struct New<'a> {
+    first_position: u64,
+    pieces: Vec<Piece<'a>>,
+}
 
-    /// Writes a segment anew, in a place that none of the others has.
-    fn segment(
-        &mut self,
-        (segment, others): (&Segment, &[&PathBuf]),
-        wal_id: Uuid,
-        empty: Empty,
-    ) -> Result<(), OpenError> {
+impl New<'_> {
+    fn of(segment: &Segment) -> New<'_> {
         let known = segment.lost.iter().copied();
         let lost = segment.damage.iter().filter_map(|damage| damage.lost).chain(known);
         let mut pieces: Vec<Piece<'_>> = segment.frames.iter().map(Piece::Group).collect();
         pieces.extend(lost.map(|(first, last)| Piece::Lost(first, last)));
         pieces.sort_by_key(Piece::first);
-        let new = match pieces.first() {
-            None if empty == Empty::Goes => None,
-            first => {
-                let first_position = first.map_or(segment.next, Piece::first);
-                let place = self.dir.join(name_of(first_position));
-                if others.contains(&&place) {
-                    let what = format!("this one and {} begin at the same position", segment.path.display());
-                    return Err(OpenError::Corrupt { file: place, offset: 0, what, saved: None });
-                }
+        New { first_position: pieces.first().map_or(segment.next, Piece::first), pieces }
+    }
+}
+
+/// Which segments are written anew, in order, each in a place that none of the others has then.
+fn anew(before: &Look) -> Result<Vec<(&Segment, Option<New<'_>>)>, OpenError> {
+    let last = before.segments.len() - 1;
+    // An empty one gives its place to what follows.
+    let is_empty = |segment: &Segment| segment.frames.is_empty() && segment.lost.is_empty();
+    let stays = |n: usize, segment: &Segment| segment.damage.is_empty() && (n == last || !is_empty(segment));
+    let mut anew = Vec::new();
+    for (n, segment) in before.segments.iter().enumerate().filter(|(n, segment)| !stays(*n, segment)) {
+        // One that stays empty goes, but not at the end: there it says where the next position is.
+        let new = Some(New::of(segment)).filter(|new| n == last || !new.pieces.is_empty());
+        anew.push((segment, new));
+        let Some((_, Some(new))) = anew.last() else { continue };
+        let place = before.dir.join(name_of(new.first_position));
+        let has_it = |(m, other): &(usize, &Segment)| *m > n || *m < n && stays(*m, other);
+        let others = before.segments.iter().enumerate().filter(has_it).map(|(_, other)| other);
+        let is_taken = others.filter(|other| other.is_there).any(|other| other.path == place);
+        let mut written = anew[..anew.len() - 1].iter().filter_map(|(_, new)| new.as_ref());
+        if is_taken || written.any(|other| other.first_position == new.first_position) {
+            let what = format!("this one and {} begin at the same position", segment.path.display());
+            return Err(OpenError::Corrupt { file: place, offset: 0, what, saved: None });
+        }
+    }
+    Ok(anew)
+}
+
+impl<D: Disk> Repair<'_, D> {
+    /// Writes the damaged segments anew.
+    fn segments(&mut self, before: &Look, wal_id: Uuid) -> Result<(), OpenError> {
+        for (segment, new) in anew(before)? {
+            self.segment(segment, new.as_ref(), wal_id)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a segment anew.
+    fn segment(&mut self, segment: &Segment, new: Option<&New<'_>>, wal_id: Uuid) -> Result<(), OpenError> {
+        let new = match new {
+            None => None,
+            Some(New { first_position, pieces }) => {
                 let has_lost = pieces.iter().any(|piece| matches!(piece, Piece::Lost(..)));
                 let version = if has_lost { VERSION_WITH_LOST } else { VERSION };
+                let first_position = *first_position;
                 let header = SegmentHeader { version, wal_id, segment_id: Uuid::now_v7(), first_position };
-                Some(self.written(segment, &header, &pieces)?)
+                Some(self.written(segment, &header, pieces)?)
             }
         };
         if segment.is_there {

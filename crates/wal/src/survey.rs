@@ -29,7 +29,13 @@ pub(crate) fn survey<D: Disk>(
     };
     let names = disk.list(dir).map_err(io_error("list", dir))?;
     let named = segments_of(dir, &names);
-    let mut survey = Survey { segments: Vec::new(), wal_id: None, next: None, pending: None };
+    let keys_end = names.iter().filter_map(|name| keys::range(name)).map(|(_, last)| last).max();
+    let begin = named.first().map(|(first, _)| *first).or(newest.as_ref().map(|newest| newest.first_position));
+    // What of which there are keys was in the lake: it is the lake that is older then.
+    let needed = known.sealed.map(|sealed| sealed.max(keys_end.unwrap_or(0)).saturating_add(1));
+    let next = needed.filter(|needed| begin.is_some_and(|begin| *needed < begin));
+    let firsts = named.iter().map(|(first, _)| *first).collect();
+    let mut survey = Survey { segments: Vec::new(), firsts, wal_id: None, next, pending: None };
     for (n, (first, path)) in named.iter().enumerate() {
         let position = if n + 1 == named.len() { Position::Last } else { Position::Earlier };
         match disk.open_to_read(path) {
@@ -42,7 +48,7 @@ pub(crate) fn survey<D: Disk>(
         Some(_) => bad_newest = Some((newest::path(dir), "it belongs to another wal".to_owned())),
         None => survey.as_newest(dir, newest.as_ref()),
     }
-    survey.as_keys(dir, names.iter().filter_map(|name| keys::range(name)).map(|(_, last)| last).max());
+    survey.as_keys(dir, keys_end);
     survey.end(known);
     let is_behind = survey.as_known(dir, known);
     let mut look = Look {
@@ -94,6 +100,8 @@ enum Position {
 /// What was found so far.
 struct Survey {
     segments: Vec<Segment>,
+    /// Where the segments begin, as their names say.
+    firsts: Vec<u64>,
     wal_id: Option<Uuid>,
     /// The position after what was read.
     next: Option<u64>,
@@ -119,8 +127,14 @@ impl Survey {
             self.damaged(0, SEGMENT_HEADER_BYTES, what);
         }
         if self.wal_id.is_some() && wal_id.is_some() && self.wal_id != wal_id {
-            self.damaged(0, bytes, "the segment belongs to another wal".to_owned());
-            self.current().end = End::Damaged;
+            self.replaced(named, "the segment belongs to another wal".to_owned());
+            return Ok(());
+        }
+        if first != named && self.firsts.contains(&first) {
+            self.replaced(
+                named,
+                format!("the segment is the one that begins at position {first}, copied over this one"),
+            );
             return Ok(());
         }
         self.wal_id = self.wal_id.or(wal_id);
@@ -135,11 +149,18 @@ impl Survey {
         scan.next_position = self.next.unwrap_or(first);
         self.frames(&mut scan, check)?;
         self.current().frames_end = scan.offset;
+        let offset = scan.offset;
+        // Also zeros may have been frames when nothing else is left of the segment.
+        if wal_id.is_none() && self.current().frames.is_empty() && !scan.ended && self.current().lost.is_empty() {
+            self.unread(offset, bytes.saturating_sub(offset), &scan);
+            self.current().end = End::Damaged;
+            return Ok(());
+        }
         let Some(last) = scan.rest()? else {
             self.current().end = if scan.ended { End::Clean } else { End::Open };
             return Ok(());
         };
-        let (offset, rest) = (scan.offset, last + 1 - scan.offset);
+        let rest = last + 1 - offset;
         if scan.ended {
             self.damaged(offset, rest, "there are bytes after the end that a clean stop wrote".to_owned());
         } else if place == Position::Earlier
@@ -215,6 +236,16 @@ impl Survey {
         self.next = Some(next.max(position));
         let next = next.max(position);
         self.current().next = next;
+    }
+
+    /// In the place of the segment that was begun last lies another one.
+    fn replaced(&mut self, named: u64, what: String) {
+        let segment = self.current();
+        (segment.first, segment.id, segment.end) = (named, Uuid::nil(), End::Damaged);
+        let bytes = segment.bytes;
+        self.reaches(named, 0);
+        self.damaged(0, bytes, what);
+        self.pending = Some((self.segments.len() - 1, self.current().damage.len() - 1));
     }
 
     /// Bytes in which no frame is.

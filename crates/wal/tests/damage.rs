@@ -192,6 +192,40 @@ fn groups_are_read_behind_a_header_that_is_gone() {
 }
 
 #[test]
+fn a_segment_of_zeros_or_copied_over_by_another_is_mended_by_one_repair() {
+    let (disk, all) = written();
+    let (paths, whole) = (segments(&disk), look(&disk));
+    let (given, last) = (whole.segments.last().expect("one").next - 1, places(&disk).pop().expect("a group").0);
+    for (n, path) in paths.iter().enumerate() {
+        // None: zeros.
+        let others = (0..paths.len()).filter(|other| *other != n).map(Some);
+        for other in others.chain([None]) {
+            let copy = disk.after_kill();
+            let bytes = other.and_then(|other| disk.content(&paths[other]));
+            copy.damage(path, |old| match bytes {
+                Some(bytes) => *old = bytes,
+                None => old.fill(0),
+            });
+            let repaired = repair(&copy).unwrap_or_else(|error| panic!("{n}, {other:?}: {error}"));
+            assert!(repaired.is_mended);
+            let (gone, name) = (&whole.segments[n], format!("{n}, {other:?}"));
+            let kept: Vec<_> =
+                all.iter().filter(|frame| !(gone.first..gone.next).contains(&frame.0)).cloned().collect();
+            let (mut wal, _) = open(&copy);
+            assert_eq!(frames(&wal), kept, "{name}");
+            assert!(*path < last || !wal.lost().is_empty(), "{name}: events may have been in it");
+            if gone.next > gone.first {
+                let lost = wal.lost()[0];
+                assert!(lost.0 == gone.first && lost.1 >= gone.next - 1, "{name}: {lost:?}");
+            }
+            assert!(append(&mut wal, 1, 10).expect("appended") > given, "{name}");
+            drop(wal);
+            assert!(!repair(&copy).expect("nothing to do").is_mended, "{name}");
+        }
+    }
+}
+
+#[test]
 fn a_missing_segment_and_a_damaged_file_of_keys_are_told_and_mended() {
     let (disk, all) = written();
     let paths = segments(&disk);

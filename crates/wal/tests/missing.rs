@@ -157,9 +157,10 @@ fn a_wal_without_segments_is_none_that_begins_anew() {
     assert!(nobody_knows.to_string().contains("identity"), "{nobody_knows}");
 
     let given = last_position(&all);
-    for (disk, known) in
-        [(disk, Known::default()), (without, Known { wal_id: Some(id), position: given, more_positions_max: 1000 })]
-    {
+    for (disk, known) in [
+        (disk, Known::default()),
+        (without, Known { wal_id: Some(id), position: given, more_positions_max: 1000, sealed: None }),
+    ] {
         repair(&disk, known).expect("repaired");
         assert_eq!(Checked::of(dir(), disk.clone(), |_| {}).expect("whole").wal_id(), id);
         goes_on(&disk, &[], given);
@@ -171,7 +172,7 @@ fn a_wal_that_is_behind_what_others_know_goes_on_behind_it_after_a_repair() {
     let (disk, all) = written();
     let id = open(&disk).0.wal_id();
     let given = last_position(&all);
-    let known = Known { wal_id: Some(id), position: given + 20, more_positions_max: 100 };
+    let known = Known { wal_id: Some(id), position: given + 20, more_positions_max: 100, sealed: None };
     let look = wal::look(dir(), &disk, &known, |_, _| Ok(())).expect("looked at");
     assert!(look.is_behind && look.is_damaged());
     assert_eq!(look.saved().lost, Some((given + 1, given + 120)));
@@ -268,4 +269,54 @@ fn a_second_torn_tail_of_the_same_place_is_kept_beside_the_first() {
         open(&disk).1.torn.expect("it is torn").moved_to
     });
     assert_eq!(torn.map(|path| disk.content(&path)), [b"CWF1 first", b"CWF1 other"].map(|tail| Some(tail.to_vec())));
+}
+
+/// What a lake knows that has everything up to a position of this wal.
+fn sealed(position: u64) -> Known {
+    Known { sealed: Some(position), position, more_positions_max: 1000, wal_id: None }
+}
+
+#[test]
+fn a_removed_oldest_segment_is_told_by_what_the_lake_has_and_its_positions_are_told_as_lost() {
+    let (disk, all) = written();
+    let paths = segments(&disk);
+    let second = wal::look(dir(), &disk, &sealed(0), |_, _| Ok(())).expect("looked at").segments[1].first;
+    disk.remove(&paths[0]).expect("removed");
+    let enough = wal::look(dir(), &disk, &sealed(second - 1), |_, _| Ok(())).expect("looked at");
+    assert!(!enough.is_damaged(), "the lake has what was in it: {enough:?}");
+    for has in [0, 1] {
+        let disk = disk.after_kill();
+        let look = wal::look(dir(), &disk, &sealed(has), |_, _| Ok(())).expect("looked at");
+        assert_eq!(look.lost().collect::<Vec<_>>(), [(has + 1, second - 1)]);
+        let repaired = repair(&disk, sealed(has)).expect("repaired");
+        assert_eq!(repaired.moved.len(), 1);
+        let (wal, _) = open(&disk);
+        assert_eq!(wal.lost(), [(has + 1, second - 1)]);
+        drop(wal);
+        assert_eq!(Checked::of(dir(), disk.clone(), |_| {}).expect("whole").first_position(), has + 1);
+        let kept: Vec<_> = all.iter().filter(|frame| frame.0 >= second).cloned().collect();
+        let again = repair(&disk, sealed(has)).expect("nothing to do");
+        assert!(!again.is_mended);
+        goes_on(&disk, &kept, last_position(&all));
+    }
+}
+
+#[test]
+fn a_wal_of_which_only_the_name_of_the_newest_segment_is_left_goes_on_from_where_the_lake_ends() {
+    let (disk, all) = written();
+    for path in segments(&disk) {
+        disk.remove(&path).expect("removed");
+    }
+    repair(&disk, sealed(2)).expect("repaired");
+    assert_eq!(Checked::of(dir(), disk.clone(), |_| {}).expect("whole").first_position(), 3);
+    assert!(!repair(&disk, sealed(2)).expect("nothing to do").is_mended);
+    goes_on(&disk, &[], last_position(&all));
+}
+
+#[test]
+fn a_wal_whose_lake_is_older_than_its_files_of_keys_has_no_missing_segment() {
+    let (disk, _) = written();
+    open(&disk).0.trim_oldest(b"keys".to_vec()).expect("trimmed");
+    let look = wal::look(dir(), &disk, &sealed(0), |_, _| Ok(())).expect("looked at");
+    assert!(!look.is_damaged(), "{look:?}");
 }

@@ -104,14 +104,17 @@ pub(super) fn known(settings: &Settings, data: &Path) -> Known {
     };
     let snapshot = now(lake::look_for(&lake, wal_id.unwrap_or_default()));
     let Ok(Ok(snapshot)) = snapshot else {
-        return Known { wal_id, position: 0, more_positions_max };
+        return Known { wal_id, more_positions_max, ..Known::default() };
     };
     // Nothing is from that wal: any other identity is as good.
     let is_unused = wals.is_empty() && snapshot.files.is_empty();
     let wal_id = wal_id.or_else(|| is_unused.then(Uuid::now_v7));
     let highest = snapshot.files.iter().filter_map(|file| file.stats.position.max).max();
     let position = highest.and_then(|last| u64::try_from(last).ok()).unwrap_or(0).max(snapshot.sealed);
-    Known { wal_id, position, more_positions_max }
+    // What lies in data files that no version names is put in again, and is not missing.
+    let unnamed = lake::unnamed(&snapshot).ok().filter(|_| wal_id.is_some());
+    let sealed = unnamed.map(|files| files.iter().map(|(.., last)| *last).max().unwrap_or(0).max(snapshot.sealed));
+    Known { wal_id, position, more_positions_max, sealed }
 }
 
 fn written(path: &Path, text: &str) -> std::io::Result<()> {
