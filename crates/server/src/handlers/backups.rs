@@ -62,6 +62,7 @@ pub(crate) struct Progress {
     state: String,
     /// With `copying`: how many bytes are copied so far.
     #[serde(default)]
+    #[schema(format = "uint64")]
     bytes: u64,
 }
 
