@@ -9,6 +9,7 @@ mod target;
 
 use crate::client::{Client, Server};
 use crate::progress;
+use crate::sensor;
 use anyhow::Context;
 use clap::Args;
 use form::{Form, Writer};
@@ -136,7 +137,7 @@ pub(crate) fn run(args: &ExportArgs, environment: &Environment) -> anyhow::Resul
 }
 
 fn filter(args: &ExportArgs) -> anyhow::Result<Filter> {
-    let sensor = args.sensor.as_deref().map(registry::sensor_id_from).transpose().map_err(|e| Usage(e.to_string()))?;
+    let sensor = sensor::id_of(args.sensor.as_deref())?;
     let since = args.since.as_deref().map(|time| pages::micros("since", time)).transpose()?;
     let until = args.until.as_deref().map(|time| pages::micros("until", time)).transpose()?;
     Ok(Filter { sensor, event_type: args.event_type.clone(), since, until })

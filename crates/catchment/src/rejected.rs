@@ -4,9 +4,10 @@
 
 use crate::client::{Client, Server};
 use crate::exported::{LeftOut, line_of};
+use crate::sensor;
 use clap::Args;
 use nowwhat::Environment;
-use nowwhat::cli::{Usage, complain, print};
+use nowwhat::cli::{complain, print};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -32,7 +33,7 @@ pub(crate) struct ExportArgs {
 }
 
 pub(crate) fn export(args: &ExportArgs, environment: &Environment) -> anyhow::Result<()> {
-    let sensor = args.sensor.as_deref().map(registry::sensor_id_from).transpose().map_err(|e| Usage(e.to_string()))?;
+    let sensor = sensor::id_of(args.sensor.as_deref())?;
     let client = Client::find(&args.server, environment)?;
     let given = [("sensor", &sensor), ("code", &args.code), ("since", &args.since), ("until", &args.until)];
     let given: Vec<(&str, &str)> = given.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))).collect();

@@ -308,6 +308,11 @@ fn show_and_keep(client: &Client, made: &Value, shown: &str) -> anyhow::Result<(
     Ok(printed?)
 }
 
+/// The id of the sensor whose events are asked for, by its id or its name.
+pub(crate) fn id_of(given: Option<&str>) -> Result<Option<String>, Usage> {
+    given.map(registry::sensor_id_from).transpose().map_err(|e| Usage(e.to_string()))
+}
+
 fn path(client: &Client, args: &OneArgs) -> anyhow::Result<String> {
     let given = args.sensor.as_str();
     let made = registry::sensor_id_from(given);

@@ -1,11 +1,12 @@
 //! `catchment tail`: events as they come, until it is ended. A connection that breaks is made again, and goes on behind the last event.
 
 use crate::client::{Client, Server};
+use crate::sensor;
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use clap::{Args, value_parser};
 use nowwhat::Environment;
-use nowwhat::cli::{Usage, complain, print, printable};
+use nowwhat::cli::{complain, print, printable};
 use nowwhat::client::Arriving;
 use serde::Deserialize;
 use serde_json::Value;
@@ -57,10 +58,7 @@ enum Followed {
 }
 
 pub(crate) fn run(args: &TailArgs, environment: &Environment) -> anyhow::Result<()> {
-    // The sensor of the request log has an id that no name gives.
-    let sensor = args.sensor.as_deref().filter(|sensor| *sensor != server::REQUESTS_SENSOR);
-    let sensor = sensor.map(registry::sensor_id_from).transpose().map_err(|e| Usage(e.to_string()))?;
-    let sensor = sensor.or_else(|| args.sensor.clone());
+    let sensor = sensor::id_of(args.sensor.as_deref())?;
     let mut tail = Tail { args, environment, sensor, last: None, left: args.limit };
     let mut away_since: Option<Instant> = None;
     loop {

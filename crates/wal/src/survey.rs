@@ -233,8 +233,8 @@ impl Survey {
                 }
             }
         }
-        self.next = Some(next.max(position));
         let next = next.max(position);
+        self.next = Some(next);
         self.current().next = next;
     }
 
@@ -245,6 +245,11 @@ impl Survey {
         let bytes = segment.bytes;
         self.reaches(named, 0);
         self.damaged(0, bytes, what);
+        self.pends();
+    }
+
+    /// What is read next tells what the damage that was told last has lost.
+    fn pends(&mut self) {
         self.pending = Some((self.segments.len() - 1, self.current().damage.len() - 1));
     }
 
@@ -255,7 +260,7 @@ impl Survey {
             false => "no frame can be read here",
         };
         self.damaged(offset, bytes, what.to_owned());
-        self.pending = Some((self.segments.len() - 1, self.current().damage.len() - 1));
+        self.pends();
     }
 
     fn damaged(&mut self, offset: u64, bytes: u64, what: String) {
@@ -282,7 +287,7 @@ impl Survey {
             Some(missing) => {
                 let offset = self.current().frames_end;
                 self.damaged(offset, newest.bytes.saturating_sub(offset), missing.what());
-                self.pending = Some((self.segments.len() - 1, self.current().damage.len() - 1));
+                self.pends();
                 self.current().end = End::Damaged;
             }
         }
@@ -302,7 +307,7 @@ impl Survey {
         self.segments.push(Segment { end: End::Damaged, ..Segment::missing(dir.join(name_of(first)), first) });
         self.reaches(first, 0);
         self.damaged(0, bytes, what);
-        self.pending = Some((self.segments.len() - 1, self.current().damage.len() - 1));
+        self.pends();
     }
 
     /// Nothing tells how many positions were in what is unread at the end: as many are taken as it has bytes, and events have more.
