@@ -140,6 +140,9 @@ fn told(collector: &Collector) -> Vec<Value> {
     exchange(("POST", "/api/v1/sensors/roof-1/token"), admin, Some(json!({ "overlap_seconds": 3600 })), 201);
     exchange(("POST", "/api/v1/tokens"), admin, Some(json!({ "role": "reader", "name": "report" })), 201);
     exchange(("GET", "/api/v1/tokens"), admin, None, 200);
+    exchange(("POST", "/api/v1/session"), "", Some(json!({ "token": admin })), 200);
+    let made = exchange(("POST", "/api/v1/session/code"), admin, None, 201);
+    exchange(("POST", "/api/v1/session"), "", Some(json!({ "code": made["code"] })), 200);
     let held = exchange(("POST", "/api/v1/backups"), admin, None, 201);
     let path = format!("/api/v1/backups/{}", held["id"]);
     exchange(("PATCH", &path), admin, Some(json!({ "state": "copying", "bytes": 1_048_576 })), 200);

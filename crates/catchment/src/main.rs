@@ -17,6 +17,7 @@ mod exported;
 mod import;
 mod inspect;
 mod line;
+mod login;
 mod memory;
 mod own;
 mod progress;
@@ -64,6 +65,8 @@ enum Command {
         #[command(subcommand)]
         command: token::TokenCommand,
     },
+    /// Show a link that signs a browser in to the page of the collector: it works once, for 5 minutes.
+    Login(login::LoginArgs),
     /// Read who changed what: sensors, tokens, from where and in which request.
     Audit(audit::AuditArgs),
     /// Tell all that is known of one request: what came with it, what was rejected of it, what it changed, its lines in a log.
@@ -135,6 +138,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args, environment),
         Command::Sensor { command } => sensor::run(&command, &environment),
         Command::Token { command } => token::run(&command, &environment),
+        Command::Login(args) => login::run(&args, &environment),
         Command::Audit(args) => audit::run(&args, &environment),
         Command::Request(args) => request::run(&args, &environment),
         Command::Send(args) => send::run(&args, &environment),

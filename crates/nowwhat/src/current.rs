@@ -3,6 +3,7 @@
 //! Work that is spawned leaves the request, unless [`spawn`] takes it along.
 
 use crate::debug::Record;
+use crate::request::Way;
 use crate::routing::Name;
 use crate::serve::PeerCertificate;
 use crate::trace::TraceContext;
@@ -33,6 +34,8 @@ pub(crate) struct Current {
     pub(crate) times: Times,
     /// Who sent it, when that is known.
     pub(crate) client: Option<IpAddr>,
+    /// How it came.
+    pub(crate) way: Way,
     /// The certificate that its client showed.
     pub(crate) certificate: Option<PeerCertificate>,
     /// Bytes of its body that came.
@@ -53,6 +56,7 @@ impl Current {
             handler: OnceLock::new(),
             times: Times::default(),
             client: None,
+            way: Way::default(),
             certificate: None,
             body_bytes: AtomicU64::new(0),
             record: None,

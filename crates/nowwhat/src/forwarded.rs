@@ -17,6 +17,7 @@ use http::{HeaderMap, HeaderName};
 use node::{Element, address, from_the_right};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -110,10 +111,10 @@ impl Value for ForwardedBy {
     }
 }
 
-/// The proxies whose headers are believed. By default none.
+/// The proxies whose headers are believed. By default none. Cheap to clone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrustedProxies {
-    networks: Vec<Network>,
+    networks: Arc<[Network]>,
     by: ForwardedBy,
 }
 
@@ -126,7 +127,7 @@ struct Walk {
 impl TrustedProxies {
     /// Proxies in `networks`, which write headers of one kind.
     pub fn new(networks: Vec<Network>, by: ForwardedBy) -> Self {
-        Self { networks, by }
+        Self { networks: networks.into(), by }
     }
 
     fn trusts(&self, address: IpAddr) -> bool {
@@ -149,8 +150,12 @@ impl TrustedProxies {
     /// is none or it is no host.
     pub fn client_host(&self, peer: IpAddr, headers: &HeaderMap) -> Option<Authority> {
         let told = self.told(peer, headers, &X_FORWARDED_HOST, |element| element.host);
-        let told = told.or_else(|| Some(headers.get(HOST)?.to_str().ok()?.to_owned()))?;
-        told.parse().ok().filter(|host: &Authority| !host.as_str().contains('@') && !host.host().is_empty())
+        host(&told.or_else(|| Some(headers.get(HOST)?.to_str().ok()?.to_owned()))?)
+    }
+
+    /// The same without the header `Host`: none when no proxy told a host.
+    pub(crate) fn told_host(&self, peer: IpAddr, headers: &HeaderMap) -> Option<Authority> {
+        host(&self.told(peer, headers, &X_FORWARDED_HOST, |element| element.host)?)
     }
 
     fn walk(&self, peer: IpAddr, headers: &HeaderMap) -> Walk {
@@ -193,6 +198,11 @@ impl TrustedProxies {
             ForwardedBy::Forwarded => part(Element::read(elements(headers, &FORWARDED).take(hops).last()?)?),
         }
     }
+}
+
+/// A host with or without a port, and without a user.
+fn host(text: &str) -> Option<Authority> {
+    text.parse().ok().filter(|host: &Authority| !host.as_str().contains('@') && !host.host().is_empty())
 }
 
 /// The elements of a header that is a list, the last one first, over all its lines.

@@ -7,9 +7,13 @@
 mod finished;
 mod line;
 mod metrics;
+mod origin;
 
 pub use finished::{Finished, Watcher, note};
 pub use metrics::RequestMetrics;
+pub use origin::AskedOrigin;
+
+pub(crate) use origin::Way;
 
 use crate::current::{self, Current};
 use crate::debug::LastRequests;
@@ -275,7 +279,8 @@ fn begin(shared: &Shared, request: &mut Request) -> (Current, tracing::Span) {
     let client = client(shared, request);
     let certificate = request.extensions().get::<PeerCertificate>().cloned();
     let notes = (!shared.seen.watchers.is_empty()).then(Mutex::default);
-    (Current { trace, tracestate, client, certificate, record, notes, ..Current::new(id) }, span)
+    let way = Way::of(shared, request);
+    (Current { trace, tracestate, client, way, certificate, record, notes, ..Current::new(id) }, span)
 }
 
 /// The span of a request that belongs to a trace, and its own place in the trace.

@@ -1,9 +1,11 @@
-//! Copies of the database, whole and without what was deleted.
+//! Copies of the database, whole but for sessions, and without what was deleted.
+//!
+//! A session is somebody's at this collector now: who brings a copy back does not bring back who was signed in.
 
 use crate::error::{OpenError, RegistryError};
 use crate::registry::Registry;
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions, Connection};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
+use sqlx::{ConnectOptions, Connection, Row};
 use std::path::Path;
 
 impl Registry {
@@ -14,7 +16,7 @@ impl Registry {
     pub async fn copy_to(&self, path: &Path) -> Result<(), RegistryError> {
         let copy = sqlx::query("VACUUM INTO ?").bind(path.to_string_lossy().into_owned());
         copy.execute(&self.shared.pool).await?;
-        Ok(())
+        Ok(without_sessions(path).await?)
     }
 
     /// The same of a database that nobody has open. What it had not taken over from its log yet is taken over, in its folder.
@@ -26,6 +28,18 @@ impl Registry {
         let mut database = SqliteConnectOptions::new().filename(file).connect().await.map_err(failed)?;
         let copy = sqlx::query("VACUUM INTO ?").bind(to.to_string_lossy().into_owned());
         copy.execute(&mut database).await.map_err(failed)?;
-        database.close().await.map_err(failed)
+        database.close().await.map_err(failed)?;
+        without_sessions(to).await.map_err(|source| OpenError::of(&to.display().to_string(), source))
     }
+}
+
+/// Takes the sessions out of a copy, and their bytes; a database of a program before may have none.
+async fn without_sessions(copy: &Path) -> Result<(), sqlx::Error> {
+    let options = SqliteConnectOptions::new().filename(copy).journal_mode(SqliteJournalMode::Memory);
+    let mut copy = options.pragma("secure_delete", "ON").connect().await?;
+    let known = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'sessions'";
+    if sqlx::query(known).fetch_one(&mut copy).await?.try_get::<i64, _>(0)? > 0 {
+        sqlx::query("DELETE FROM sessions").execute(&mut copy).await?;
+    }
+    copy.close().await
 }

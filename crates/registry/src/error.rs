@@ -93,6 +93,17 @@ pub enum AuthError {
     Unavailable(#[from] RegistryError),
 }
 
+/// Why a session is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// It is not known, has expired, was ended, or its token was.
+    #[error("the session has ended, or its token was revoked or has expired: sign in again")]
+    Ended,
+    /// It could not be checked.
+    #[error(transparent)]
+    Unavailable(#[from] RegistryError),
+}
+
 /// Why a sensor was not registered.
 #[derive(Debug, thiserror::Error)]
 pub enum RegisterError {
@@ -208,7 +219,7 @@ macro_rules! unavailable {
         }
     )*};
 }
-unavailable!(AuthError, RegisterError, SensorError, TokenError);
+unavailable!(AuthError, SessionError, RegisterError, SensorError, TokenError);
 
 fn labels_rule() -> String {
     format!(

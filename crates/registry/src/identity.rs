@@ -63,6 +63,6 @@ pub struct Identity {
     pub time_zone: Option<TimeZone>,
     /// How much this sensor may send.
     pub quota: Quota,
-    /// When it ends, in microseconds since the epoch.
-    pub(crate) expires_at: Option<i64>,
+    /// When it ends, in microseconds since the epoch: the token, or a session of it.
+    pub expires_at: Option<i64>,
 }

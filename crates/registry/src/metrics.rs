@@ -30,20 +30,33 @@ pub struct RegistryMetrics {
     pub(crate) refused: Counter,
     pub(crate) turned_away: Counter,
     pub(crate) unavailable: Counter,
-    pub(crate) certificates: CertificateMetrics,
+    pub(crate) certificates: LookUpMetrics,
+    pub(crate) sessions: LookUpMetrics,
     pub(crate) sensors: Gauge,
     pub(crate) audit_entries: Gauge,
     pub(crate) audit_trimmed: Counter,
     pub(crate) tokens_trimmed: Counter,
 }
 
-/// How looking up names in certificates ended.
+/// How looking up names in certificates, or sessions, ended.
 #[derive(Clone, Debug)]
-pub(crate) struct CertificateMetrics {
+pub(crate) struct LookUpMetrics {
     pub(crate) remembered: Counter,
     pub(crate) verified: Counter,
     pub(crate) refused: Counter,
     pub(crate) unavailable: Counter,
+}
+
+impl LookUpMetrics {
+    fn of(checks: &Family<CheckLabel, Counter>) -> Self {
+        let check = |outcome| checks.get_or_create(&CheckLabel { outcome }).clone();
+        Self {
+            remembered: check(Check::remembered),
+            verified: check(Check::verified),
+            refused: check(Check::refused),
+            unavailable: check(Check::unavailable),
+        }
+    }
 }
 
 impl RegistryMetrics {
@@ -51,21 +64,15 @@ impl RegistryMetrics {
     pub fn register(registry: &mut Registry) -> Self {
         let checks = Family::<CheckLabel, Counter>::default();
         let check = |outcome| checks.get_or_create(&CheckLabel { outcome }).clone();
-        let named = Family::<CheckLabel, Counter>::default();
-        let name = |outcome| named.get_or_create(&CheckLabel { outcome }).clone();
-        let certificates = CertificateMetrics {
-            remembered: name(Check::remembered),
-            verified: name(Check::verified),
-            refused: name(Check::refused),
-            unavailable: name(Check::unavailable),
-        };
+        let (named, begun) = <(Family<CheckLabel, Counter>, Family<CheckLabel, Counter>)>::default();
         let metrics = Self {
             remembered: check(Check::remembered),
             verified: check(Check::verified),
             refused: check(Check::refused),
             turned_away: check(Check::turned_away),
             unavailable: check(Check::unavailable),
-            certificates,
+            certificates: LookUpMetrics::of(&named),
+            sessions: LookUpMetrics::of(&begun),
             sensors: Gauge::default(),
             audit_entries: Gauge::default(),
             audit_trimmed: Counter::default(),
@@ -74,6 +81,7 @@ impl RegistryMetrics {
         let r = registry.sub_registry_with_prefix("catchment_registry");
         r.register("token_checks", "Checks of tokens: remembered from before, verified, refused, turned away after too many failures, unavailable", checks);
         r.register("certificate_checks", "Look-ups of names in certificates of clients: remembered from before, verified, refused because no sensor or a disabled one has the name, unavailable", named);
+        r.register("session_checks", "Checks of sessions of people who signed in: remembered from before, verified, refused because they have ended or are not known, unavailable", begun);
         r.register(
             "audit_entries",
             "Entries of the audit, as counted when it was last trimmed",

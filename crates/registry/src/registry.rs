@@ -1,6 +1,7 @@
 //! [`Registry`]: opening the database, checking tokens, remembering who was seen.
 
 use crate::audit::{self, Done};
+use crate::codes::Codes;
 use crate::error::{AuthError, OpenError, RegistryError};
 use crate::failures::Failures;
 use crate::identity::{Identity, Role};
@@ -11,7 +12,7 @@ use crate::schema::migrate;
 use crate::token::{digest, is_random};
 use jiff::tz::TimeZone;
 use serde_json::Value;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
 use sqlx::{Connection as _, Row, Sqlite, SqlitePool, Transaction};
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -51,8 +52,9 @@ pub(crate) struct Shared {
     pub(crate) pool: SqlitePool,
     pub(crate) remembered: Remembered,
     failures: Failures,
-    /// Tokens of suspect addresses are looked up one after another: of the connections to the database, the others stay for everybody else.
-    suspects: Semaphore,
+    /// Tokens of suspect addresses, and sessions, are looked up one after another: of the connections to the database, the others stay for everybody else.
+    pub(crate) suspects: Semaphore,
+    pub(crate) codes: Codes,
     seen: Mutex<Seen>,
     pub(crate) metrics: RegistryMetrics,
 }
@@ -115,8 +117,9 @@ impl Registry {
         migrate(&pool, url).await?;
         let failures = Failures::new(options.failures_per_minute_max);
         let (remembered, suspects, seen) = (Remembered::default(), Semaphore::new(1), Mutex::default());
-        let url = url.to_owned();
-        let registry = Self { shared: Arc::new(Shared { url, pool, remembered, failures, suspects, seen, metrics }) };
+        let (url, codes) = (url.to_owned(), Codes::default());
+        let shared = Shared { url, pool, remembered, failures, suspects, codes, seen, metrics };
+        let registry = Self { shared: Arc::new(shared) };
         registry.count().await.map_err(|e| OpenError::of(&registry.shared.url, e.0))?;
         Ok(registry)
     }
@@ -141,6 +144,9 @@ impl Registry {
             // Kept as revoked: the numbers of tokens in the audit stay those of one token each.
             let revoke = "UPDATE tokens SET configured = 0, revoked_at = ? WHERE configured = 1 AND sha256 <> ?";
             sqlx::query(revoke).bind(now_micros()).bind(&digest[..]).execute(&mut *change).await?;
+            // Should it be configured again, they do not come back.
+            let end = "DELETE FROM sessions WHERE token_id IN (SELECT id FROM tokens WHERE revoked_at IS NOT NULL)";
+            sqlx::query(end).execute(&mut *change).await?;
             let make = "INSERT INTO tokens (sha256, role, name, created_at, configured) VALUES (?, 'admin', 'configured', ?, 1) \
                  ON CONFLICT (sha256) DO UPDATE SET role = 'admin', name = 'configured', configured = 1, sensor_id = NULL, \
                  revoked_at = NULL, expires_at = NULL, uses_left = NULL RETURNING id";
@@ -150,7 +156,7 @@ impl Registry {
             change.commit().await
         };
         store.await.map_err(|source| OpenError::of(&self.shared.url, source))?;
-        self.shared.remembered.forget(|_| true);
+        self.shared.remembered.forget(|_, _| true);
         Ok(())
     }
 
@@ -231,7 +237,7 @@ impl Registry {
         Err(error.into())
     }
 
-    fn used(&self, identity: &Identity, now: i64) {
+    pub(crate) fn used(&self, identity: &Identity, now: i64) {
         if let Some(token_id) = identity.token_id {
             note(&mut self.pending().tokens, token_id, now);
         }
@@ -303,23 +309,14 @@ impl Registry {
                    WHERE sha256 = ? AND revoked_at IS NULL AND disabled_at IS NULL AND (expires_at IS NULL OR expires_at > ?)";
         let found = sqlx::query(sql).bind(&digest[..]).bind(now).fetch_optional(&self.shared.pool).await?;
         let Some(row) = found else { return Ok(None) };
-        let Some(role) = Role::of_name(row.try_get("role")?) else { return Ok(None) };
+        let Some(identity) = identity_of(&row)? else { return Ok(None) };
         let token_id = row.try_get("id")?;
         let is_enrolled = row.try_get::<Option<i64>, _>("enrolled_by")?.is_some();
         let is_first_use = row.try_get::<Option<i64>, _>("last_used_at")?.is_none();
         if is_enrolled && is_first_use && self.mark_used(token_id, now).await == Mark::Revoked {
             return Ok(None);
         }
-        let zone: Option<String> = row.try_get("time_zone")?;
-        Ok(Some(Identity {
-            token_id: Some(token_id),
-            name: row.try_get("name")?,
-            role,
-            sensor: row.try_get::<Option<String>, _>("sensor_id")?.map(Arc::from),
-            time_zone: zone.and_then(|zone| TimeZone::get(&zone).ok()),
-            quota: Quota::of_row(&row)?,
-            expires_at: row.try_get("expires_at")?,
-        }))
+        Ok(Some(identity))
     }
 
     /// Whether a token that is not valid was made here once: it is revoked, has expired, or its sensor is disabled.
@@ -348,6 +345,21 @@ impl Registry {
         self.shared.metrics.sensors.set(row.try_get(0)?);
         Ok(())
     }
+}
+
+/// Whom a row of a token with its sensor names; nobody when its role is not known here.
+pub(crate) fn identity_of(row: &SqliteRow) -> Result<Option<Identity>, sqlx::Error> {
+    let Some(role) = Role::of_name(row.try_get("role")?) else { return Ok(None) };
+    let zone: Option<String> = row.try_get("time_zone")?;
+    Ok(Some(Identity {
+        token_id: row.try_get("id")?,
+        name: row.try_get("name")?,
+        role,
+        sensor: row.try_get::<Option<String>, _>("sensor_id")?.map(Arc::from),
+        time_zone: zone.and_then(|zone| TimeZone::get(&zone).ok()),
+        quota: Quota::of_row(row)?,
+        expires_at: row.try_get("expires_at")?,
+    }))
 }
 
 /// What became of a token at its first use.

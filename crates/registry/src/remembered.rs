@@ -1,4 +1,4 @@
-//! Tokens that were verified, and names in certificates that were looked up, kept in memory.
+//! Tokens that were verified, and sessions and names in certificates that were looked up, kept in memory.
 //!
 //! A token that is verified while another request revokes it must not be remembered: so what is forgotten is counted, and an answer of
 //! the database from before counts no more.
@@ -7,19 +7,21 @@ use crate::identity::Identity;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// Verified tokens and names kept in memory; beyond it they are verified again.
+/// Verified tokens, sessions and names kept in memory; beyond it they are verified again.
 pub(crate) const REMEMBERED_MAX: usize = 50_000;
 /// Memory of one of them: the identity with a name of up to 256 bytes and the id of a sensor of up to 128, and an entry in a map that is
 /// half empty at worst.
 pub(crate) const REMEMBERED_BYTES: usize = 768;
 
-/// What somebody showed. A token and a name can never be taken for each other.
+/// What somebody showed. None can be taken for one of another kind.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Shown {
     /// A token, by its digest.
     Token([u8; 32]),
     /// A certificate, by the name in it.
     Certificate(String),
+    /// A session, by the digest of its secret.
+    Session([u8; 32]),
 }
 
 /// Who was verified, by what they showed.
@@ -60,10 +62,10 @@ impl Remembered {
     }
 
     /// Forgets those that changed; to be called after the change is committed and before it is answered.
-    pub(crate) fn forget(&self, changed: impl Fn(&Identity) -> bool) {
+    pub(crate) fn forget(&self, changed: impl Fn(&Shown, &Identity) -> bool) {
         let mut inner = self.write();
         inner.generation += 1;
-        inner.identities.retain(|_, identity| !changed(identity));
+        inner.identities.retain(|shown, identity| !changed(shown, identity));
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Inner> {
@@ -100,13 +102,20 @@ mod tests {
     fn what_is_read_before_something_is_forgotten_is_not_remembered() {
         let (remembered, [one, other]) = (Remembered::default(), [[1; 32], [2; 32]].map(Shown::Token));
         let before = remembered.generation();
-        remembered.forget(|_| false);
+        remembered.forget(|_, _| false);
         remembered.keep(one.clone(), identity(1), before);
         assert_eq!(remembered.get(&one, 0), None);
         remembered.keep(one.clone(), identity(1), remembered.generation());
         remembered.keep(other.clone(), identity(2), remembered.generation());
         assert!(remembered.get(&one, 9).is_some() && remembered.get(&one, 10).is_none(), "it expires");
-        remembered.forget(|identity| identity.token_id == Some(1));
+        remembered.forget(|_, identity| identity.token_id == Some(1));
         assert!(remembered.get(&one, 0).is_none() && remembered.get(&other, 0).is_some());
+        let session = Shown::Session([2; 32]);
+        remembered.keep(session.clone(), identity(2), remembered.generation());
+        remembered.forget(|shown, _| *shown == session);
+        assert!(
+            remembered.get(&session, 0).is_none() && remembered.get(&other, 0).is_some(),
+            "of one token, one of two"
+        );
     }
 }

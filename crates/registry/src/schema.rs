@@ -40,6 +40,13 @@ const STEPS: &[&str] = &[
         failure TEXT
     ) STRICT;
 ",
+    "
+    CREATE TABLE sessions (
+        sha256 BLOB PRIMARY KEY NOT NULL, token_id INTEGER NOT NULL REFERENCES tokens(id) ON DELETE CASCADE,
+        created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX sessions_token_id ON sessions (token_id);
+",
 ];
 
 /// Brings the schema up to what this program knows.

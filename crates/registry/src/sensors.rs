@@ -235,7 +235,7 @@ impl Registry {
     }
 
     fn forget_sensor(&self, id: &str) {
-        self.shared.remembered.forget(|identity| identity.sensor.as_deref() == Some(id));
+        self.shared.remembered.forget(|_, identity| identity.sensor.as_deref() == Some(id));
     }
 
     fn info(&self, row: &SqliteRow) -> Result<SensorInfo, sqlx::Error> {

@@ -123,7 +123,7 @@ impl Registry {
         Ok(row.map(|row| self.token_info(&row)).transpose()?)
     }
 
-    /// Revokes a token: the next request with it is refused. One that is revoked already stays so.
+    /// Revokes a token: the next request with it, or with a session of it, is refused. One that is revoked already stays so.
     ///
     /// # Errors
     /// [`TokenError`].
@@ -139,10 +139,11 @@ impl Registry {
         }
         let revoke = "UPDATE tokens SET revoked_at = ? WHERE id = ?";
         sqlx::query(revoke).bind(now_micros()).bind(id).execute(&mut *change).await?;
+        sqlx::query("DELETE FROM sessions WHERE token_id = ?").bind(id).execute(&mut *change).await?;
         let done = Done { act: "token.revoke", target: token_target(id), detail: Value::Null };
         audit::write(&mut change, Some(by), done).await?;
         change.commit().await?;
-        self.shared.remembered.forget(|identity| identity.token_id == Some(id));
+        self.shared.remembered.forget(|_, identity| identity.token_id == Some(id));
         Ok(())
     }
 

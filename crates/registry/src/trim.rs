@@ -1,4 +1,4 @@
-//! What is let go: old entries of the audit, and tokens that ended long ago.
+//! What is let go: old entries of the audit, sessions that ended, and tokens that ended long ago.
 //!
 //! **Promises:** by age, nothing goes that is younger than it is to be kept. By number, the oldest entries of the token that has most go: who
 //! floods the audit pushes out the traces of others least, and an entry `audit.trim` tells how many of whose went. Numbers are never given twice:
@@ -43,6 +43,7 @@ impl Registry {
     pub async fn trim(&self, bounds: &AuditBounds) -> Result<(), RegistryError> {
         self.trim_audit_by_age(bounds.age_max).await?;
         self.trim_audit_by_number(i64::try_from(bounds.entries_max).unwrap_or(i64::MAX)).await?;
+        self.trim_sessions().await?;
         self.trim_tokens().await
     }
 

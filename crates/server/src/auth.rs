@@ -1,4 +1,5 @@
-//! Who is asking, and whether they may: by a bearer token (RFC 6750), by the certificate of a sensor, or by both.
+//! Who is asking, and whether they may: by a bearer token (RFC 6750) or the session of somebody who signed in, by the certificate of a sensor, or
+//! by both.
 
 use crate::app::App;
 use crate::authorisation::Act;
@@ -6,21 +7,22 @@ use crate::certificate;
 use crate::code::{self, Code};
 use crate::quota;
 use crate::request_log::Asker;
+use crate::session;
 use event::TimeZone;
 use http::HeaderMap;
 use nowwhat::Problem;
 use nowwhat::bearer::{self, Refusal, SeveralTokens};
 use nowwhat::request::{ClientAddress, current_id, note};
-use registry::{Actor, AuthError, Identity, Quota};
+use registry::{Actor, AuthError, Identity, Quota, SessionError};
 use std::sync::Arc;
 
-/// The identity behind the request's token or its client's certificate, when its role may do this.
+/// The identity behind the request's token, its session or its client's certificate, when its role may do this.
 ///
 /// # Errors
-/// 400 when there are several tokens, 401 with `WWW-Authenticate` when there is no valid one, 403 when its role may not or the certificate is of
-/// no sensor, 429 after too many unknown tokens.
+/// 400 when there are several tokens, 401 with `WWW-Authenticate` when there is no valid one, 403 when its role may not, the certificate is of
+/// no sensor, or a session is to change something and the request does not come from a page of this origin, 429 after too many unknown tokens.
 pub(crate) async fn permit(app: &App, headers: &HeaderMap, act: Act) -> Result<Arc<Identity>, Problem> {
-    let identity = identity(app, headers).await?;
+    let identity = identity(app, headers, act).await?;
     note(|| Asker(identity.clone()));
     quota::tell_of(app, &identity);
     if act.is_allowed(identity.role) {
@@ -36,14 +38,17 @@ pub(crate) async fn permit(app: &App, headers: &HeaderMap, act: Act) -> Result<A
     })
 }
 
-async fn identity(app: &App, headers: &HeaderMap) -> Result<Arc<Identity>, Problem> {
+async fn identity(app: &App, headers: &HeaderMap, act: Act) -> Result<Arc<Identity>, Problem> {
     let certificate = certificate::shown()?;
-    let token = bearer::token(headers).map_err(several)?.filter(|token| !token.is_empty());
-    match (token, certificate) {
-        (Some(token), None) => known(app, token).await,
+    let identity = match shown(headers, act)? {
+        Shown::Token(token) => Some(known(app, token).await?),
+        Shown::Session(secret) => Some(signed_in(app, &secret).await?),
+        Shown::Nothing => None,
+    };
+    match (identity, certificate) {
+        (Some(identity), None) => Ok(identity),
         (None, Some(certificate)) => certificate::sensor(app, &certificate).await,
-        (Some(token), Some(certificate)) => {
-            let identity = known(app, token).await?;
+        (Some(identity), Some(certificate)) => {
             certificate::agrees(app, &certificate, &identity).await?;
             Ok(identity)
         }
@@ -54,16 +59,54 @@ async fn identity(app: &App, headers: &HeaderMap) -> Result<Arc<Identity>, Probl
     }
 }
 
+/// What a request shows beside a certificate.
+enum Shown<'a> {
+    Token(&'a str),
+    /// The secret of a session.
+    Session(String),
+    Nothing,
+}
+
+/// The token of a request; only without one its session.
+fn shown(headers: &HeaderMap, act: Act) -> Result<Shown<'_>, Problem> {
+    match bearer::token(headers).map_err(several)? {
+        Some("") => return Ok(Shown::Nothing),
+        Some(token) => return Ok(Shown::Token(token)),
+        None if act.needs_token_itself() => return Ok(Shown::Nothing),
+        None => {}
+    }
+    let Some(secret) = session::shown(headers)? else { return Ok(Shown::Nothing) };
+    if act.changes() {
+        session::comes_from_here(headers)?;
+    }
+    Ok(Shown::Session(secret))
+}
+
 /// Who a token belongs to.
-async fn known(app: &App, token: &str) -> Result<Arc<Identity>, Problem> {
+///
+/// # Errors
+/// As [`permit`] has them of tokens.
+pub(crate) async fn known(app: &App, token: &str) -> Result<Arc<Identity>, Problem> {
     let ClientAddress(from) = ClientAddress::of_current();
-    let asked = nowwhat::db(app.shared.registry.authenticate(token, from)).await;
-    asked.map_err(|error| match error {
+    nowwhat::db(app.shared.registry.authenticate(token, from)).await.map_err(not_known)
+}
+
+/// Why a token is not taken.
+pub(crate) fn not_known(error: AuthError) -> Problem {
+    match error {
         AuthError::Unavailable(cause) => code::not_answered("the token could not be checked", cause),
         AuthError::TooManyFailures { wait_seconds } => {
             Code::TooManyFailures.problem(error.to_string()).retry_after(wait_seconds)
         }
         AuthError::Refused => refused(&error.to_string()),
+    }
+}
+
+/// Who signed in.
+async fn signed_in(app: &App, secret: &str) -> Result<Arc<Identity>, Problem> {
+    nowwhat::db(app.shared.registry.session(secret)).await.map_err(|error| match error {
+        SessionError::Ended => session::ended(&error.to_string()),
+        SessionError::Unavailable(cause) => code::not_answered("the session could not be checked", cause),
     })
 }
 
@@ -91,6 +134,11 @@ pub(crate) fn actor(identity: &Identity) -> Actor<'_> {
 /// 401 by RFC 6750.
 pub(crate) fn refused(detail: &str) -> Problem {
     challenge(Code::InvalidToken.problem(detail), Refusal::InvalidToken)
+}
+
+/// 401 for what stands for a token and is not taken.
+pub(crate) fn no_session(problem: Problem) -> Problem {
+    challenge(problem, Refusal::InvalidToken)
 }
 
 /// 403 by RFC 6750.

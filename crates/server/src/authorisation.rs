@@ -82,6 +82,14 @@ acts! {
     ReadToken GET "/api/v1/tokens/{id}" Some(&[Admin]);
     /// Revoke a token.
     RevokeToken DELETE "/api/v1/tokens/{id}" Some(&[Admin]);
+    /// Sign in with a token or the code of a link.
+    BeginSession POST "/api/v1/session" None;
+    /// Who is signed in, or whose token it is.
+    ReadSession GET "/api/v1/session" Some(&[Enrol, Reader, Operator, Admin]);
+    /// Sign out.
+    EndSession DELETE "/api/v1/session" None;
+    /// Make a code for a link to sign in.
+    MakeSignInCode POST "/api/v1/session/code" Some(&[Reader, Operator, Admin]);
     /// Make a copy of all that is there, and hold it while it is copied away on the collector's machine.
     MakeBackup POST "/api/v1/backups" Some(&[Admin]);
     /// Say how far the copying of a backup is.
@@ -105,6 +113,21 @@ impl Act {
     /// The name of its method, as requests have it.
     pub(crate) fn method_name(self) -> &'static str {
         self.row().method_name
+    }
+
+    /// Whether it may change something: what comes with a cookie has to say where it comes from then.
+    pub(crate) fn changes(self) -> bool {
+        self.method_name() != "GET"
+    }
+
+    /// Whether a session does not do in place of a token: none begins another.
+    pub(crate) fn needs_token_itself(self) -> bool {
+        self == Act::MakeSignInCode
+    }
+
+    /// Whether somebody who signed in with a token of this role may do it.
+    pub(crate) fn takes_session_of(self, role: Role) -> bool {
+        self.is_allowed(role) && !self.needs_token_itself() && Act::MakeSignInCode.is_allowed(role)
     }
 
     /// Its name, as the code has it.

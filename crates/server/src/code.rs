@@ -56,7 +56,10 @@ codes! {
     SeveralTokens "several_tokens" 400 No "The request has more than one token", "Send one header `Authorization: Bearer TOKEN`.";
     MissingToken "missing_token" 401 No "A token is needed", "Send `Authorization: Bearer TOKEN`.";
     InvalidToken "invalid_token" 401 No "The token is not known, has expired or is revoked", "Use a valid token; `catchment sensor add NAME` makes one for a new sensor.";
+    InvalidSession "invalid_session" 401 No "The session has ended, or is not known", "Sign in again.";
+    InvalidCode "invalid_code" 401 No "The code is not known, was used or is too old", "Make another link with `catchment login`, or sign in with a token.";
     InsufficientScope "insufficient_scope" 403 No "The token may not do this", "Use a token with the role that the detail names.";
+    CrossSite "cross_site" 403 No "The request does not come from a page of this origin", "Use the page of this collector; a program sends `Authorization: Bearer TOKEN` in place of a cookie.";
     CertificateRefused "certificate_refused" 403 No "The certificate of the client stands for no sensor that may come in", "Use a certificate whose name is the id of a registered sensor that is not disabled.";
     CertificateMismatch "certificate_mismatch" 403 No "The token and the certificate of the client are not of the same sensor", "Send a token of the sensor that the certificate names, or none.";
     EnrolmentUsedUp "enrolment_used_up" 403 No "The enrolment token has no uses left", "Use another enrolment token; `catchment token add NAME --role enrol --uses N` makes one.";

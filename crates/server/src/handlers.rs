@@ -12,6 +12,7 @@ pub(crate) mod page;
 pub(crate) mod query;
 pub(crate) mod rejected;
 pub(crate) mod sensors;
+pub(crate) mod sessions;
 pub(crate) mod tail;
 pub(crate) mod tokens;
 pub(crate) mod webhook;

@@ -26,6 +26,7 @@ mod quota;
 mod request_log;
 mod routes;
 mod sensors;
+mod session;
 
 pub use app::{App, Limits, Parts};
 pub use authorisation::roles_table;

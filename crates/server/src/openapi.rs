@@ -9,7 +9,7 @@ mod operations;
 mod parts;
 
 pub(crate) use parts::{
-    headers_or_null, labels, of, or_null, rejection_code, role, role_or_null, sensor_id, token, values,
+    code, headers_or_null, labels, of, or_null, rejection_code, role, role_or_null, sensor_id, token, values,
 };
 
 use crate::authorisation::Act;
@@ -20,13 +20,14 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use utoipa::openapi::example::ExampleBuilder;
 use utoipa::openapi::path::PathItemBuilder;
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::tag::{Tag, TagBuilder};
 use utoipa::openapi::{ComponentsBuilder, HttpMethod, InfoBuilder, LicenseBuilder, OpenApi, PathsBuilder};
 
 /// The names of the security schemes.
 const TOKEN: &str = "token";
 const CERTIFICATE: &str = "certificate";
+const SESSION: &str = "session";
 
 /// The description as JSON, on lines.
 pub fn openapi() -> &'static str {
@@ -93,9 +94,16 @@ fn components() -> ComponentsBuilder {
         deprecated: None,
         extensions: None,
     };
+    let cookie = ApiKeyValue::with_description(
+        "catchment_session",
+        "The cookie of a session, as `POST /api/v1/session` sets it for a browser; where the address has a port, its name ends with that, as in \
+         `catchment_session_4711`. It counts only without a token. A request with it that is no `GET` or `HEAD` comes from a page of this origin, as \
+         `Sec-Fetch-Site` or `Origin` says, else it is 403 `cross_site`.",
+    );
     let components = ComponentsBuilder::new()
         .security_scheme(TOKEN, SecurityScheme::Http(scheme))
-        .security_scheme(CERTIFICATE, certificate);
+        .security_scheme(CERTIFICATE, certificate)
+        .security_scheme(SESSION, SecurityScheme::ApiKey(ApiKey::Cookie(cookie)));
     let components = parts::headers().into_iter().fold(components, |all, (name, header)| all.header(name, header));
     let example = |code: &Code| {
         let value = json!({

@@ -4,7 +4,8 @@ use crate::app::App;
 use crate::authorisation::Act;
 use crate::cors::Cors;
 use crate::handlers::{
-    audit, backups, docs, erasures, events, fields, import, ingest, query, rejected, sensors, tail, tokens, webhook,
+    audit, backups, docs, erasures, events, fields, import, ingest, query, rejected, sensors, sessions, tail, tokens,
+    webhook,
 };
 use crate::quota;
 use axum::Router;
@@ -40,6 +41,10 @@ pub fn routes(app: App, cors: Option<Cors>) -> Router {
         .act(Act::ListTokens, tokens::get_tokens)
         .act(Act::ReadToken, tokens::get_token)
         .act(Act::RevokeToken, tokens::delete_token)
+        .act(Act::BeginSession, sessions::post_session)
+        .act(Act::ReadSession, sessions::get_session)
+        .act(Act::EndSession, sessions::delete_session)
+        .act(Act::MakeSignInCode, sessions::post_code)
         .act(Act::MakeBackup, backups::post_backup)
         .act(Act::FollowBackup, backups::patch_backup)
         .act(Act::ReadAudit, audit::get_audit)

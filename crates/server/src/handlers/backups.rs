@@ -61,9 +61,9 @@ pub(crate) struct Progress {
     #[schema(schema_with = states)]
     state: String,
     /// With `copying`: how many bytes are copied so far.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "body::whole")]
     #[schema(format = "uint64")]
-    bytes: u64,
+    bytes: Option<u64>,
 }
 
 /// What was heard.
@@ -141,7 +141,7 @@ async fn hear(app: &App, id: &str, parts: &Parts, body: &mut Coming) -> Result<R
     let (state, said) =
         state.ok_or_else(|| Code::InvalidField.problem("`state` is \"copying\", \"done\" or \"failed\""))?;
     let known = match id.parse::<u64>() {
-        Ok(id) => app.shared.backups.hear(id, said(progress.bytes)).await.then_some(id),
+        Ok(id) => app.shared.backups.hear(id, said(progress.bytes.unwrap_or(0))).await.then_some(id),
         Err(_) => None,
     };
     let id = known.ok_or_else(|| {

@@ -1,6 +1,6 @@
 //! One operation of the description: what all have in common is said here once.
 
-use super::{CERTIFICATE, TOKEN, operation_id, parts};
+use super::{CERTIFICATE, SESSION, TOKEN, operation_id, parts};
 use crate::authorisation::Act;
 use crate::code::Code;
 use registry::Role;
@@ -17,13 +17,14 @@ use utoipa::openapi::{Ref, RefOr, Required};
 use utoipa::{IntoParams, ToSchema};
 
 /// The groups of operations, in the order of the page.
-pub(super) const TAGS: [(&str, &str); 9] = [
+pub(super) const TAGS: [(&str, &str); 10] = [
     ("events", "Sending events and reading them"),
     ("import", "Events of an export, stored again"),
     ("query", "SQL over everything that was answered before"),
     ("rejected", "What was rejected, with its bytes"),
     ("sensors", "Whoever sends events"),
     ("tokens", "Tokens of people and programs"),
+    ("sessions", "Signing in and out, for people with a browser"),
     ("backups", "Copies of all that is there"),
     ("audit", "Who changed what"),
     ("service", "This description, and probes for load balancers"),
@@ -32,10 +33,11 @@ pub(super) const TAGS: [(&str, &str); 9] = [
 /// Errors of every route.
 const ALWAYS: [Code; 3] = [Code::InvalidHost, Code::Internal, Code::TimedOut];
 /// Errors of every route that needs a token.
-const WITH_TOKEN: [Code; 9] = [
+const WITH_TOKEN: [Code; 10] = [
     Code::SeveralTokens,
     Code::MissingToken,
     Code::InvalidToken,
+    Code::InvalidSession,
     Code::InsufficientScope,
     Code::CertificateRefused,
     Code::CertificateMismatch,
@@ -44,7 +46,7 @@ const WITH_TOKEN: [Code; 9] = [
     Code::RegistryDamaged,
 ];
 /// Errors that are answered before it is known whose token it is, or by those who gave up waiting for who knows it.
-const WITHOUT_SENSOR: [Code; 11] = [
+const WITHOUT_SENSOR: [Code; 13] = [
     Code::InvalidHost,
     Code::InvalidPath,
     Code::MethodNotAllowed,
@@ -53,6 +55,8 @@ const WITHOUT_SENSOR: [Code; 11] = [
     Code::SeveralTokens,
     Code::MissingToken,
     Code::InvalidToken,
+    Code::InvalidSession,
+    Code::CrossSite,
     Code::CertificateRefused,
     Code::CertificateMismatch,
     Code::TooManyFailures,
@@ -106,7 +110,9 @@ impl Described {
         let (needs, codes) = match act.roles() {
             None => ("Needs no token.".to_owned(), ALWAYS.to_vec()),
             Some(_) => {
-                (format!("Needs a token of the role {}.", act.roles_in_words()), [&ALWAYS[..], &WITH_TOKEN].concat())
+                let of_sessions = [Code::CrossSite].into_iter().filter(|_| act.changes() && !act.needs_token_itself());
+                let codes = ALWAYS.into_iter().chain(WITH_TOKEN).chain(of_sessions);
+                (format!("Needs a token of the role {}.", act.roles_in_words()), codes.collect())
             }
         };
         let operation = OperationBuilder::new()
@@ -119,7 +125,9 @@ impl Described {
         let by_token = roles.iter().map(|role| SecurityRequirement::new(TOKEN, [role.name()]));
         let of_sensors =
             roles.contains(&Role::Sensor).then(|| SecurityRequirement::new(CERTIFICATE, [Role::Sensor.name()]));
-        let operation = operation.securities(Some(by_token.chain(of_sensors)));
+        let people = roles.iter().filter(|role| act.takes_session_of(**role));
+        let by_session = people.map(|role| SecurityRequirement::new(SESSION, [role.name()]));
+        let operation = operation.securities(Some(by_token.chain(of_sensors).chain(by_session)));
         let to_sensors = match act.roles() {
             Some(roles) if roles.contains(&Role::Sensor) || roles.contains(&Role::SendOnly) => ToSensors::All,
             Some(_) => ToSensors::Scope,
@@ -285,7 +293,8 @@ fn refusal(codes: &[Code], told: &[&str]) -> Response {
         ("Retry-After", codes.iter().any(|code| code.is_retryable())),
         (
             "WWW-Authenticate",
-            has(&[Code::SeveralTokens, Code::MissingToken, Code::InvalidToken, Code::InsufficientScope]),
+            has(&[Code::SeveralTokens, Code::MissingToken, Code::InvalidToken, Code::InvalidSession])
+                || has(&[Code::InvalidCode, Code::InsufficientScope]),
         ),
         ("Catchment-Rejected", has(&[Code::AllRejected])),
         ("Allow", has(&[Code::MethodNotAllowed])),

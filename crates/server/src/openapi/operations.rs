@@ -5,7 +5,9 @@ use super::parts::{header, of, path, required_header};
 use super::{batch, parts};
 use crate::authorisation::Act;
 use crate::code::Code;
-use crate::handlers::{audit, backups, erasures, events, fields, ingest, query, rejected, sensors, tail, tokens};
+use crate::handlers::{
+    audit, backups, erasures, events, fields, ingest, query, rejected, sensors, sessions, tail, tokens,
+};
 use serde_json::{Value, json};
 use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::path::Parameter;
@@ -26,6 +28,7 @@ pub(super) fn described(act: Act) -> Described {
         Act::ReadSensor | Act::ChangeSensor | Act::DisableSensor | Act::RotateToken => of_one_sensor(act),
         Act::EraseEvents | Act::ReadErasure => of_erasures(act),
         Act::AddToken | Act::ListTokens | Act::ReadToken | Act::RevokeToken => of_tokens(act),
+        Act::BeginSession | Act::ReadSession | Act::EndSession | Act::MakeSignInCode => of_sessions(act),
         Act::MakeBackup | Act::FollowBackup => of_backups(act),
         Act::ReadAudit => read_audit(act),
         Act::Describe | Act::ShowDocs | Act::ReadDocsFile => of_docs(act),
@@ -326,6 +329,44 @@ fn of_tokens(act: Act) -> Described {
 fn token_id() -> Parameter {
     let number = of(Type::Integer).format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)));
     path("id", "The number of a token.", number.examples([7]))
+}
+
+fn of_sessions(act: Act) -> Described {
+    const FAILS: [Code; 3] = [Code::CrossSite, Code::RegistryBusy, Code::RegistryDamaged];
+    let session = json!({ "role": "operator", "name": "ann", "expires_at": "2026-02-01T00:00:00.123456Z" });
+    let code = "cat_Yk3nD0pQ7sW2xZ9vB4mH6tL1cR8fJ5gA_eU0iO3qK7w";
+    match act {
+        Act::BeginSession => {
+            let about = "One of the two, of a token of the role reader, operator or admin. The answer sets the cookie of a session, which ends after \
+                         12 hours, with its token or with `DELETE`. A browser sends it from a page of this origin; a program needs no session.";
+            Described::of(act, about)
+                .json_body::<sessions::SignIn>(json!({ "code": code }))
+                .json_answer::<sessions::Session>(200, "Who signed in.", session)
+                .headers(200, &["Set-Cookie", "Cache-Control"])
+                .errors(&FAILS)
+                .errors(&[Code::InvalidField, Code::InvalidToken, Code::InvalidCode, Code::InsufficientScope])
+                .error(Code::TooManyFailures)
+        }
+        Act::ReadSession => Described::of(act, "")
+            .json_answer::<sessions::Session>(200, "Who it is, and when the session or the token ends.", session)
+            .headers(200, &["Cache-Control"]),
+        Act::EndSession => Described::of(
+            act,
+            "Ends the session of the cookie, and removes that. Without a session there is nothing to do.",
+        )
+        .answer(204, "There is no session any more.", [])
+        .headers(204, &["Set-Cookie"])
+        .errors(&FAILS)
+        .error(Code::InvalidSession),
+        _ => {
+            let about = "For `#/sign-in?code=…` behind the address of the page: good for one session of this token, once, for 5 minutes. A session \
+                         makes none.";
+            let example = json!({ "code": code, "expires_at": "2026-01-31T12:05:00.123456Z" });
+            Described::of(act, about)
+                .json_answer::<sessions::SignInCode<'_>>(201, "The code, which is shown only here.", example)
+                .headers(201, &["Cache-Control"])
+        }
+    }
 }
 
 fn of_backups(act: Act) -> Described {

@@ -58,6 +58,14 @@ pub(crate) fn token() -> Object {
     token.examples(["cat_wm0vRlTS8i7Xv1rYb7cQ1uH0aZ3y5k2n4p6q8s9t0w1"]).build()
 }
 
+/// A code for a link, where it is shown.
+pub(crate) fn code() -> Object {
+    let code = of(Type::String)
+        .description(Some("What stands behind `#/sign-in?code=` in a link: good once."))
+        .pattern(Some("^cat_[A-Za-z0-9_-]{43}$"));
+    code.examples(["cat_Yk3nD0pQ7sW2xZ9vB4mH6tL1cR8fJ5gA_eU0iO3qK7w"]).build()
+}
+
 /// What an operator knows a sensor by.
 pub(crate) fn labels() -> Object {
     let key = of(Type::String).min_length(Some(1)).max_length(Some(64)).build();
@@ -138,7 +146,8 @@ pub(super) fn headers() -> Vec<(&'static str, Header)> {
         ),
         ("WWW-Authenticate", header(text().pattern(Some("^Bearer ")), "What is wrong with the token (RFC 6750).")),
         ("Location", header(text().format(Some(format("uri-reference"))), "Where it is.")),
-        ("Cache-Control", header(text(), "`no-store` where a token is shown.")),
+        ("Cache-Control", header(text(), "`no-store` where a token is shown, or who is signed in.")),
+        ("Set-Cookie", header(text(), "The cookie of the session: `HttpOnly`, `SameSite=Strict`, over TLS `Secure`.")),
         ("Allow", header(text(), "The methods that are answered there.")),
         ("ETag", header(text(), "Names this version of the description.")),
         ("Catchment-Rejected", header(number().minimum(Some(1)), "How many events were rejected, when some were.")),

@@ -40,7 +40,9 @@ fn every_route_of_the_table_is_described_with_its_roles_and_no_other_is() {
         let roles = act.roles().unwrap_or_default().iter().map(|role| role.name());
         let by_token = roles.clone().map(|role| json!({ "token": [role] }));
         let of_sensors = roles.filter(|role| *role == "sensor").map(|role| json!({ "certificate": [role] }));
-        assert_eq!(security, by_token.chain(of_sensors).collect::<Value>(), "{route}");
+        let of_people = act.roles().unwrap_or_default().iter().filter(|role| act.takes_session_of(**role));
+        let by_session = of_people.map(|role| json!({ "session": [role.name()] }));
+        assert_eq!(security, by_token.chain(of_sensors).chain(by_session).collect::<Value>(), "{route}");
         assert!(roles_table().contains(&format!("| `{route}` |")), "{route}");
     }
     // Those of nowwhat, which are also on the public listener.
