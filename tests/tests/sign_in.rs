@@ -89,7 +89,11 @@ fn a_token_signs_in_by_a_cookie_that_no_script_reads_and_no_other_site_sends() {
         let cookie = cookie(&answer);
         let me = who(&collector, &format!("theme=dark; {cookie}; other=\"1\""));
         assert_eq!((me.status, me.json()), (200, body), "{me:?}");
-        let status = |path: &str| collector.ask(("GET", path), "", &[("cookie", &cookie)], b"").status;
+        let status = |path: &str| {
+            let answer = collector.ask(("GET", path), "", &[("cookie", &cookie)], b"");
+            assert_eq!(answer.header("cache-control"), Some("no-store"), "{path}: no cache keeps it");
+            answer.status
+        };
         let allowed = |roles: &[&str]| if roles.contains(&role) { 200 } else { 403 };
         assert_eq!(status("/api/v1/events"), allowed(&["reader", "admin"]), "its role is that of the token");
         assert_eq!(status("/api/v1/sensors"), allowed(&["operator", "admin"]));
@@ -286,6 +290,26 @@ fn no_request_with_a_cookie_changes_anything_unless_a_page_of_this_origin_made_i
     }
     let by: Vec<Value> = acts(&collector)[..2].iter().map(|entry| entry["token_name"].clone()).collect();
     assert_eq!(by, ["configured", "configured"], "the audit names the token of the session");
+}
+
+#[test]
+fn an_origin_that_may_send_events_is_not_let_in_with_a_cookie() {
+    let dir = folder();
+    let app = "https://app.example.com";
+    let collector = Collector::start_with(dir.path(), &[("CATCHMENT_CORS__ALLOW_ORIGINS", app)]);
+    let cookie = signed_in(&collector, &collector.token);
+    let asked = [("origin", app), ("access-control-request-method", "POST")];
+    for path in ["/api/v1/events", "/api/v1/query", SESSION] {
+        let preflight = collector.ask(("OPTIONS", path), "", &asked, b"");
+        assert!(preflight.header("access-control-allow-credentials").is_none(), "{preflight:?}");
+        for site in [None, Some(("sec-fetch-site", "cross-site"))] {
+            let mut headers = vec![("origin", app), ("cookie", &cookie)];
+            headers.extend(site);
+            let answer = collector.ask(("POST", path), "", &headers, b"{}");
+            assert_problem(&answer, 403, "cross_site");
+            assert!(answer.header("access-control-allow-credentials").is_none(), "{answer:?}");
+        }
+    }
 }
 
 #[test]

@@ -8,9 +8,10 @@ use crate::handlers::{
     webhook,
 };
 use crate::quota;
+use crate::session;
 use axum::Router;
 use axum::handler::Handler;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{MethodRouter, on};
 use nowwhat::named;
 
@@ -52,6 +53,7 @@ pub fn routes(app: App, cors: Option<Cors>) -> Router {
         .act(Act::ShowDocs, docs::get_page)
         .act(Act::ReadDocsFile, docs::get_file)
         .route_layer(from_fn_with_state(app.clone(), quota::tell))
+        .route_layer(from_fn(session::unkept))
         .with_state(app)
 }
 

@@ -5,6 +5,9 @@
 //! (OWASP, Cross-Site Request Forgery Prevention.) `SameSite=Strict` alone would not do: all ports of a host are one site.
 
 use crate::code::Code;
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::Response;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use nowwhat::Problem;
 use nowwhat::request::AskedOrigin;
@@ -43,6 +46,17 @@ pub(crate) fn cookie(headers: &HeaderMap, secret: &str, seconds: u64) -> HeaderV
 /// The cookie that removes it.
 pub(crate) fn no_cookie(headers: &HeaderMap) -> HeaderValue {
     cookie(headers, "", 0)
+}
+
+/// Lets nobody keep what is answered to a session, but for what has a version and is everybody's: a token keeps shared caches off by itself
+/// (RFC 9111, 3.5), a cookie does not, and the next one at the same browser is somebody else.
+pub(crate) async fn unkept(request: Request, next: Next) -> Response {
+    let has_session = !matches!(shown(request.headers()), Ok(None));
+    let mut response = next.run(request).await;
+    if has_session && !response.headers().contains_key(header::ETAG) {
+        response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    }
+    response
 }
 
 /// 401 for a session that is none any more.
