@@ -130,6 +130,7 @@ fn told(collector: &Collector) -> Vec<Value> {
     let question =
         json!({ "sql": "SELECT $1 AS a, $2 AS b", "params": ["a", 1], "limit": 1000, "timeout_seconds": 30 });
     exchange(("POST", "/api/v1/query"), admin, Some(question), 200);
+    exchange(("POST", "/api/v1/query"), admin, Some(json!({ "sql": "SELECT nothing FROM events" })), 400);
     exchange(("GET", "/api/v1/events?limit=1"), admin, None, 200);
     exchange(("GET", "/api/v1/fields"), admin, None, 200);
     exchange(("GET", "/api/v1/rejected"), admin, None, 200);

@@ -16,8 +16,9 @@ use http::{HeaderMap, HeaderValue, header};
 use nowwhat::Problem;
 use nowwhat::accept::Ranges;
 use nowwhat::request::note;
-use query::{Answer, Format, Query, QueryError, Waited};
+use query::{Answer, Format, Place, Query, QueryError, Waited};
 use serde::Deserialize;
+use serde_json::json;
 use std::time::Instant;
 use utoipa::ToSchema;
 
@@ -185,5 +186,9 @@ pub(crate) fn problem_of(error: QueryError) -> Problem {
     // What fails in itself is told by the log alone.
     let detail = if matches!(error, QueryError::Failed(_)) { "the query failed".to_owned() } else { error.to_string() };
     let problem = code.problem(detail);
+    let problem = match error.place() {
+        Some(Place { line, column }) => problem.extension("place", json!({ "line": line, "column": column })),
+        None => problem,
+    };
     problem.cause(error)
 }

@@ -116,8 +116,21 @@ pub(super) fn problem() -> RefOr<Schema> {
             "rejected_total",
             of(Type::Integer).minimum(Some(0)).description(Some("With these: how many were rejected.")),
         )
+        .property("place", place())
         .property("causes", text("In development: what the log knows."));
     Schema::from(problem.build()).into()
+}
+
+/// A place in a statement.
+fn place() -> Object {
+    let number = || of(Type::Integer).minimum(Some(1));
+    of(Type::Object)
+        .description(Some("With `invalid_sql`, when it is known: where in the text of the statement."))
+        .property("line", number())
+        .required("line")
+        .property("column", number().description(Some("In characters.")))
+        .required("column")
+        .build()
 }
 
 fn format(name: &str) -> utoipa::openapi::SchemaFormat {
