@@ -126,6 +126,11 @@ impl QueryError {
     /// Sorts what DataFusion says.
     pub(crate) fn of(error: &DataFusionError) -> Self {
         let text = || {
+            if let DataFusionError::SQL(flaw, _) = error.find_root()
+                && let ParserError::ParserError(text) | ParserError::TokenizerError(text) = &**flaw
+            {
+                return text.replace('\n', " ");
+            }
             let text = error.strip_backtrace();
             let end =
                 text.find(". This issue was likely caused by a bug").or_else(|| text.find(". This was likely caused"));
