@@ -80,6 +80,11 @@ generated: build ## Write what is generated: config/catchment.toml, docs/openapi
 plots: build ## Draw the panels of docs/DASHBOARDS.md again, from a real Prometheus: two minutes
 	@deploy/grafana/plots
 
+.PHONY: pictures
+pictures: build ## Take the pictures of the web page in docs/page again: three minutes, with Chromium and what .ci/run installs
+	@mkdir -p docs/page
+	@PICTURES="$(CURDIR)/docs/page" REQUIRE_SERVERS=1 cargo test --release --locked --quiet --workspace --test page every_view
+
 .PHONY: test
 test: build ## All tests; those that need a server or a corpus say so when they are skipped
 	@cargo test --release --locked --quiet --workspace --doc

@@ -130,9 +130,12 @@ fn told(collector: &Collector) -> Vec<Value> {
     let question =
         json!({ "sql": "SELECT $1 AS a, $2 AS b", "params": ["a", 1], "limit": 1000, "timeout_seconds": 30 });
     exchange(("POST", "/api/v1/query"), admin, Some(question), 200);
+    exchange(("POST", "/api/v1/query"), admin, Some(json!({ "sql": "SELECT nothing FROM events" })), 400);
     exchange(("GET", "/api/v1/events?limit=1"), admin, None, 200);
     exchange(("GET", "/api/v1/fields"), admin, None, 200);
     exchange(("GET", "/api/v1/rejected"), admin, None, 200);
+    exchange(("GET", "/api/v1/overview"), admin, None, 200);
+    exchange(("GET", "/api/v1/overview/history"), admin, None, 200);
     exchange(("GET", "/api/v1/sensors?limit=1"), admin, None, 200);
     let quota = json!({ "events_per_second": 100_000, "burst_seconds": 60 });
     let change = json!({ "labels": {}, "time_zone": "Europe/Berlin", "quota": quota, "disabled": false });

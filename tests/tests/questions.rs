@@ -213,6 +213,40 @@ fn only_reading_is_allowed_and_errors_say_what_is_wrong() {
 }
 
 #[test]
+fn an_error_tells_its_place_in_the_text_as_it_was_sent() {
+    let (_dir, collector) = filled(&[]);
+    for (sql, line, column) in [
+        ("SELEC 1", 1, 1),
+        ("SELECT data.v FROM events\nWHERE )", 2, 7),
+        ("SELECT 'open", 1, 8),
+        ("SELECT \"ä\" x, data.v,", 1, 22),
+        ("SELECT *\nFROM events\nWHERE   \n", 3, 6),
+        ("SELECT data.v, temperature FROM events", 1, 16),
+        ("SELECT data.v\n  FROM events\n  WHERE data.v > 1 AND nothing = 'ü'", 3, 24),
+        ("SELECT avg(data.v) FROM events e WHERE e.nothing > 1", 1, 40),
+        ("SELECT data.a, sum(nothing) FROM events GROUP BY data.a", 1, 20),
+        ("SELECT 1 FROM events GROUP BY nothing", 1, 31),
+        ("SELECT 'é', data.v FROM events ORDER BY nothing", 1, 41),
+        ("SELECT e.id FROM events e JOIN events f ON e.id = f.id WHERE type = 'a'", 1, 62),
+        ("SELECT data.a FROM (SELECT 1 AS b)", 1, 8),
+        ("SELECT data.a, data.b, no_such(data.c) FROM events", 1, 24),
+        ("SELECT data.a,\n\tdata.b FROM event", 2, 14),
+        ("SELECT data.v FROM events WHERE id IN (SELECT x FROM nowhere)", 1, 54),
+        ("EXPLAIN SELECT data.a, nothing FROM events", 1, 24),
+        ("SELECT data.list[1] FROM events", 1, 8),
+        ("SELECT data #>> '{a,b}' FROM events", 1, 8),
+        ("SELECT lpad('x', 900000000)", 1, 8),
+    ] {
+        let answer = ask(&collector, &json!({ "sql": sql }));
+        refused(&answer, 400, "invalid_sql", "");
+        assert_eq!(answer.json()["place"], json!({ "line": line, "column": column }), "{sql}: {}", answer.text);
+    }
+    let nowhere = ask(&collector, &json!({ "sql": "SELECT 1/0" }));
+    assert_eq!((nowhere.status, nowhere.json().get("place")), (400, None), "a value has none");
+    assert_eq!(collector.terminate(), 0);
+}
+
+#[test]
 fn json_is_compared_like_its_text_and_one_text_among_numbers_breaks_no_condition() {
     let dir = tempfile::tempdir().expect("a folder");
     let collector = Collector::start_with(dir.path(), &[("CATCHMENT_SEAL__AGE_SECONDS", "1s")]);

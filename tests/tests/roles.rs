@@ -16,9 +16,11 @@ struct Row {
 impl Row {
     /// Asks for it; what its path names is not there.
     fn ask(&self, collector: &Collector, token: &str) -> Answer {
-        let path = self.path.replace("{id}", "nobody").replace("{file}", "start.js");
+        let file = if self.path.starts_with("/docs") { "start.js" } else { "main.js" };
+        let path = self.path.replace("{id}", "nobody").replace("{version}", "1").replace("{file}", file);
+        // An unknown parameter, and what is no position, end answers that would go on for ever.
+        let path = if path.ends_with("/live") { path + "?until=never" } else { path };
         let body: &[u8] = if ["POST", "PATCH"].contains(&self.method.as_str()) { b"{}" } else { b"" };
-        // What is no position ends an answer that would go on for ever.
         let headers = [("webhook-request-origin", "webhooks.example.com"), ("last-event-id", "none")];
         collector.ask((&self.method, &path), token, &headers, body)
     }

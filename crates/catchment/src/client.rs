@@ -23,7 +23,9 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
 /// Bounds of one call.
-const LIMITS: CallLimits = CallLimits { timeout: Duration::from_secs(900), body_bytes_max: 1 << 30 };
+const LIMITS: CallLimits = CallLimits { timeout: Duration::from_secs(900), body_bytes_max: ANSWER_BYTES_MAX };
+/// Most bytes of an answer that is held whole.
+pub(crate) const ANSWER_BYTES_MAX: usize = 1 << 30;
 /// Where Debian keeps the certificate authorities that it trusts.
 const SYSTEM_CA_FILE: &str = "/etc/ssl/certs/ca-certificates.crt";
 
@@ -272,24 +274,27 @@ impl Client {
         self.wait_for(self.http.begin(request))
     }
 
-    /// The same for bodies of any size, which `part` is given part by part.
-    pub(crate) fn post_json_for_parts(
-        &self,
-        path: &str,
-        body: &Value,
-        accept: &str,
-        mut part: impl FnMut(Bytes) -> anyhow::Result<()>,
-    ) -> anyhow::Result<()> {
+    /// The same as it begins to come, when it is no error. Dropped before, it is asked no longer.
+    pub(crate) async fn answered(&self, path: &str, body: &Value, accept: &str) -> anyhow::Result<Arriving> {
+        let headers = [("content-type", "application/json"), ("accept", accept)];
         let token = self.token()?;
-        let mut arriving = self.ask_for_parts(path, body, accept)?;
-        if !arriving.status.is_success() {
-            return token.good(self.wait_for(arriving.whole(LIMITS.body_bytes_max))?).map(drop);
+        let request = self.posting(path, token.text(), body.to_string().into(), &headers)?;
+        let unanswered = || format!("no answer from {}", self.url);
+        let arriving = self.http.begin(request).await.with_context(unanswered)?;
+        if arriving.status.is_success() {
+            return Ok(arriving);
         }
-        let broken = "the answer broke off: what came before is not all of it";
-        while let Some(bytes) = self.runtime.block_on(arriving.next()).context(broken)? {
-            part(bytes)?;
-        }
-        Ok(())
+        token.good(arriving.whole(LIMITS.body_bytes_max).await.with_context(unanswered)?)?;
+        bail!("the answer is not that of a collector")
+    }
+
+    /// Gets a path with the found token. Dropped before, it is asked no longer.
+    pub(crate) async fn fetched(&self, path: &str) -> anyhow::Result<Value> {
+        let token = self.token()?;
+        self.still_there()?;
+        let request = Request::get(format!("{}{path}", self.url)).header("authorization", bearer(token.text()));
+        let answer = self.http.request(request.body(Bytes::new()).context("no request")?).await;
+        Ok(token.good(answer.with_context(|| format!("no answer from {}", self.url))?)?.json()?)
     }
 
     /// A request to the API with a token, for [`Client::http`].
@@ -390,16 +395,39 @@ fn bearer(token: &str) -> String {
     format!("Bearer {token}")
 }
 
+/// What the server says of a request that it does not answer: problem details.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    status: u16,
+    problem: Value,
+}
+
+impl Refused {
+    /// The line and the column of what is wrong in a statement, when it is told.
+    pub(crate) fn place(&self) -> Option<(usize, usize)> {
+        let of = |name: &str| usize::try_from(self.problem["place"][name].as_u64()?).ok().filter(|number| *number > 0);
+        Some((of("line")?, of("column")?))
+    }
+}
+
+impl std::error::Error for Refused {}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let field = |name: &str| self.problem[name].as_str().unwrap_or_default();
+        let said = if field("detail").is_empty() { field("title") } else { field("detail") };
+        write!(f, "{said} ({} {}, request id {})", self.status, field("code"), field("request_id"))
+    }
+}
+
 /// An answer that is no error; an error becomes a sentence with the server's code and request id.
 pub(crate) fn good(answer: Answer) -> anyhow::Result<Answer> {
     if answer.status.is_success() {
         return Ok(answer);
     }
     let status = answer.status.as_u16();
-    let Ok(problem) = answer.json::<Value>() else {
+    let Ok(problem) = answer.json() else {
         bail!("the server answered {status}: {}", String::from_utf8_lossy(&answer.bytes))
     };
-    let field = |name: &str| problem[name].as_str().unwrap_or_default();
-    let said = if field("detail").is_empty() { field("title") } else { field("detail") };
-    bail!("{said} ({status} {}, request id {})", field("code"), field("request_id"))
+    Err(Refused { status, problem }.into())
 }

@@ -5,11 +5,11 @@
 
 pub(crate) mod form;
 mod pages;
-mod target;
 
 use crate::client::{Client, Server};
 use crate::progress;
 use crate::sensor;
+use crate::target::{Existing, Target};
 use anyhow::Context;
 use clap::Args;
 use form::{Form, Writer};
@@ -25,7 +25,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
-use target::{Existing, Target};
 
 #[derive(Args)]
 pub(crate) struct ExportArgs {

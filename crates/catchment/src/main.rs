@@ -32,6 +32,7 @@ mod serve;
 mod settings;
 mod table;
 mod tail;
+mod target;
 mod token;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};

@@ -15,7 +15,9 @@ use nowwhat::{Boot, BoxError, Environment, Foundation, Progress};
 use query::{Queries, QueryMetrics};
 use registry::{AuditBounds, Registry, RegistryMetrics, Token};
 use rejected::{Rejected, RejectedMetrics};
-use server::{App, Backups, Erasures, Parts, Quotas, RequestLog, RequestLogLimits, SensorMetrics, ServerMetrics};
+use server::{
+    About, App, Backups, Erasures, Overview, Parts, Quotas, RequestLog, RequestLogLimits, SensorMetrics, ServerMetrics,
+};
 use std::future;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -124,9 +126,10 @@ async fn start(boot: &mut Boot) -> anyhow::Result<Router> {
     boot.task("erasures", erasures.clone().run());
     boot.task("sensors in the metrics", metrics.sensors.follow(registry.clone(), rejected.clone(), quotas.clone()));
     let (limits, metrics) = (server_limits(&settings, &foundation), metrics.server);
-    let health = boot.health.clone();
-    let app =
-        App::new(Parts { engine, queries, registry, rejected, erasures, backups, quotas, health, metrics, limits });
+    let (health, overview) = (boot.health.clone(), overview(boot));
+    let parts =
+        Parts { engine, queries, registry, rejected, erasures, backups, quotas, health, overview, metrics, limits };
+    let app = App::new(parts);
     let addresses = publish(boot, &dir);
 
     log_bound(bound, &memory::parts(&settings, &foundation));
@@ -136,6 +139,14 @@ async fn start(boot: &mut Boot) -> anyhow::Result<Router> {
         boot.around(|routes| cors.around(routes));
     }
     Ok(server::routes(app, cors))
+}
+
+/// The collector's own numbers, for the page.
+fn overview(boot: &mut Boot) -> Overview {
+    let about = About { version: config::VERSION, environment: boot.loaded.env.clone() };
+    let overview = Overview::new(about, boot.registry(), boot.health.clone());
+    boot.task("overview", overview.clone().follow());
+    overview
 }
 
 /// Requests become events, when they are to be collected: those that wait are stored before the engine closes.
@@ -449,11 +460,12 @@ async fn flush_seen(registry: Registry) {
 /// What stands on the terminal when all is ready; `Try next` runs as pasted where `make run` was.
 fn greeting(addresses: &Addresses, token_place: &str, bound: &str) -> String {
     format!(
-        "\n  API     {}\n  admin   {}/metrics\n  token   {token_place}\n  memory  at most {bound}\n\n\
+        "\n  API     {}\n  page    {}/ (a link that signs in: ./catchment login)\n  admin   {}/metrics\n  token   {token_place}\n  memory  at most {bound}\n\n\
          Try next, in another terminal:\n\n  \
          ./catchment sensor add roof\n  \
          echo '{{\"type\":\"reading\",\"temperature\":21.5}}' | ./catchment send --sensor roof\n  \
          ./catchment query \"SELECT time, sensor, data.temperature FROM events ORDER BY position DESC LIMIT 5\"\n\n",
+        addresses.url(),
         addresses.url(),
         addresses.admin_url()
     )

@@ -19,8 +19,30 @@ pub(crate) fn of_answer(answer: &Value) -> String {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
+    format!("{table}\n{}", counted(rows.len(), answer))
+}
+
+/// The same with a line for each column, for rows that are wider than the terminal.
+pub(crate) fn expanded(answer: &Value) -> String {
+    let none = Vec::new();
+    let columns = answer["columns"].as_array().unwrap_or(&none);
+    let names: Vec<String> = columns.iter().map(|c| on_one_line(c["name"].as_str().unwrap_or_default())).collect();
+    let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+    let rows = answer["rows"].as_array().unwrap_or(&none);
+    let mut text = String::new();
+    for (n, row) in rows.iter().enumerate() {
+        text += &format!("──[ {} ]──\n", n + 1);
+        for (name, value) in names.iter().zip(row.as_array().unwrap_or(&none)) {
+            text += format!("{name:width$} │ {}", on_one_line(&cell(value))).trim_end();
+            text += "\n";
+        }
+    }
+    text + &counted(rows.len(), answer)
+}
+
+fn counted(rows: usize, answer: &Value) -> String {
     let truncated = if answer["truncated"] == true { ", more were left out" } else { "" };
-    format!("{table}\n{} {}{truncated}", rows.len(), if rows.len() == 1 { "row" } else { "rows" })
+    format!("{rows} {}{truncated}", if rows == 1 { "row" } else { "rows" })
 }
 
 /// A table of texts, which may come from anyone.
@@ -60,5 +82,18 @@ mod tests {
         let shown = of_answer(&answer);
         assert_eq!((shown.matches("\\u{1b}]0;title\\u{7}ü").count(), shown.contains('\u{1b}')), (2, false), "{shown}");
         assert_eq!(on_one_line("a\u{1b}\nb"), "a\\u{1b}\\nb");
+        let shown = expanded(&answer);
+        assert_eq!((shown.matches("\\u{1b}]0;title\\u{7}ü").count(), shown.contains('\u{1b}')), (2, false), "{shown}");
+    }
+
+    #[test]
+    fn an_answer_is_also_shown_with_a_line_for_each_column() {
+        let answer = serde_json::json!({
+            "columns": [{ "name": "a", "type": "bigint" }, { "name": "long", "type": "text" }],
+            "rows": [[1, "x\ny"], [2, null]],
+            "truncated": true
+        });
+        let shown = "──[ 1 ]──\na    │ 1\nlong │ x\\ny\n──[ 2 ]──\na    │ 2\nlong │\n2 rows, more were left out";
+        assert_eq!(expanded(&answer), shown);
     }
 }

@@ -10,6 +10,7 @@ pub use metrics::register_health;
 use crate::version::Version;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
+use serde::Serialize;
 use serde_json::{Value, json};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -156,7 +157,7 @@ impl Health {
     }
 
     /// Ready or not, each reason, and each check with the time it took.
-    fn report(&self) -> Report {
+    pub fn report(&self) -> Report {
         let (mut ready, mut reasons, mut checks) = (true, Vec::new(), Vec::new());
         let mut say = |name: &str, weight: Weight, reason: String| {
             ready &= weight != Weight::Readiness;
@@ -219,12 +220,15 @@ impl Health {
     }
 }
 
-/// What the checks say.
-#[derive(Default)]
-struct Report {
-    ready: bool,
-    reasons: Vec<Value>,
-    checks: Vec<Value>,
+/// What the checks say, as `/readyz` shows it.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// Whether traffic may come.
+    pub ready: bool,
+    /// Why it may not, and what is only to be known: `check`, `reason`, `ready`.
+    pub reasons: Vec<Value>,
+    /// Each check: `check`, `status` (`pass`, `warn`, `fail`), `seconds`.
+    pub checks: Vec<Value>,
 }
 
 fn answer(code: StatusCode, status: &str, Report { reasons, checks, .. }: Report) -> Response {

@@ -4,6 +4,7 @@
 mod format;
 mod label;
 mod process;
+mod readings;
 mod runtime;
 
 use crate::version::Version;
@@ -19,6 +20,7 @@ pub use prometheus_client::metrics::gauge::Gauge;
 pub use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 pub use prometheus_client::registry::Registry;
+pub use readings::{Buckets, Readings};
 pub use runtime::register_runtime;
 use std::sync::{Arc, RwLock};
 

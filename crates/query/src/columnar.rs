@@ -144,7 +144,7 @@ impl Writer {
 
 /// A column that Parquet cannot hold: the asker can cast it.
 fn no_parquet(error: &ParquetError) -> QueryError {
-    QueryError::Invalid(format!("Parquet cannot hold a column of the answer, cast it to text: {error}"))
+    QueryError::invalid(format!("Parquet cannot hold a column of the answer, cast it to text: {error}"))
 }
 
 struct Encoding {

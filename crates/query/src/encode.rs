@@ -22,6 +22,8 @@ pub enum Format {
     Ndjson,
     /// RFC 4180, with a header.
     Csv,
+    /// The same for a spreadsheet, which runs texts that look like formulas: those have a `'` before them.
+    Spreadsheet,
     /// Arrow IPC, the streaming format.
     Arrow,
     /// A Parquet file.
@@ -34,7 +36,7 @@ impl Format {
         match self {
             Self::Json => "application/json",
             Self::Ndjson => "application/x-ndjson",
-            Self::Csv => "text/csv; charset=utf-8; header=present",
+            Self::Csv | Self::Spreadsheet => "text/csv; charset=utf-8; header=present",
             Self::Arrow => "application/vnd.apache.arrow.stream",
             Self::Parquet => "application/vnd.apache.parquet",
         }
@@ -90,6 +92,7 @@ enum Text {
     Json,
     Ndjson,
     Csv,
+    Spreadsheet,
 }
 
 /// The answer as a stream of bytes.
@@ -98,6 +101,7 @@ pub fn encode(answer: Answer, format: Format) -> impl Stream<Item = Result<Bytes
         Format::Json => text(answer, Text::Json).left_stream(),
         Format::Ndjson => text(answer, Text::Ndjson).left_stream(),
         Format::Csv => text(answer, Text::Csv).left_stream(),
+        Format::Spreadsheet => text(answer, Text::Spreadsheet).left_stream(),
         Format::Arrow => columnar::encode(answer, Columnar::Arrow).right_stream(),
         Format::Parquet => columnar::encode(answer, Columnar::Parquet).right_stream(),
     }
@@ -137,8 +141,13 @@ fn head(columns: &[Column], format: Text) -> Bytes {
             format!("{{\"columns\":{},\"rows\":[", Value::from(columns)).into()
         }
         Text::Ndjson => Bytes::new(),
-        Text::Csv => csv_line(columns.iter().map(|c| Value::from(c.name.as_str()))).into(),
+        Text::Csv => csv_line(names(columns)).into(),
+        Text::Spreadsheet => csv_line(names(columns).map(no_formula)).into(),
     }
+}
+
+fn names(columns: &[Column]) -> impl Iterator<Item = Value> {
+    columns.iter().map(|column| Value::from(column.name.as_str()))
 }
 
 fn rows(rows: &[Vec<Value>], columns: &[Column], (format, first): (Text, bool)) -> Vec<u8> {
@@ -161,6 +170,7 @@ fn rows(rows: &[Vec<Value>], columns: &[Column], (format, first): (Text, bool)) 
                 out.extend(if columns.is_empty() { b"{}\n".as_slice() } else { b"}\n" });
             }
             Text::Csv => out.extend(csv_line(row.iter().cloned()).into_bytes()),
+            Text::Spreadsheet => out.extend(csv_line(row.iter().cloned().map(no_formula)).into_bytes()),
         }
     }
     out
@@ -169,10 +179,24 @@ fn rows(rows: &[Vec<Value>], columns: &[Column], (format, first): (Text, bool)) 
 fn tail(answer: &Answer, format: Text) -> Result<Bytes, QueryError> {
     match format {
         Text::Json => Ok(format!("],\"truncated\":{}}}\n", answer.truncated()).into()),
-        Text::Ndjson | Text::Csv => match answer.beyond_bound() {
+        Text::Ndjson | Text::Csv | Text::Spreadsheet => match answer.beyond_bound() {
             Some(rows_max) => Err(QueryError::TooManyRows { rows_max }),
             None => Ok(Bytes::new()),
         },
+    }
+}
+
+/// A text that a spreadsheet would run gets a `'` before it, as OWASP's page on CSV injection has it. Numbers stay what they are.
+fn no_formula(value: Value) -> Value {
+    match value {
+        Value::String(text)
+            if text.starts_with([
+                '=', '+', '-', '@', '\t', '\r', '\n', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}',
+            ]) =>
+        {
+            Value::String(format!("'{text}"))
+        }
+        other => other,
     }
 }
 

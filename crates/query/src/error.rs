@@ -1,13 +1,39 @@
 //! Why a question has no answer.
 
+use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
+use datafusion::sql::sqlparser::parser::ParserError;
+use datafusion::sql::sqlparser::tokenizer::Span;
+
+/// A place in the text of a statement, counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Lines end with a line feed.
+    pub line: u64,
+    /// In characters.
+    pub column: u64,
+}
+
+impl Place {
+    /// Behind the last word or sign of a text.
+    fn end_of(text: &str) -> Self {
+        let text = text.trim_end();
+        let (before, last) = text.rsplit_once('\n').map_or((0, text), |(before, last)| (before.lines().count(), last));
+        Self { line: before as u64 + 1, column: last.chars().count() as u64 + 1 }
+    }
+}
 
 /// Why a question has no answer, or no more of it.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
     /// The text is not understood, or names what there is not.
-    #[error("{0}")]
-    Invalid(String),
+    #[error("{reason}")]
+    Invalid {
+        /// What is wrong.
+        reason: String,
+        /// Where in the text of the statement, when that is known.
+        place: Option<Place>,
+    },
     /// Something other than reading was asked.
     #[error("{0}: only one reading statement is allowed, SELECT, EXPLAIN or SHOW, over the table events")]
     NotAllowed(String),
@@ -48,10 +74,44 @@ pub enum QueryError {
 }
 
 impl QueryError {
+    /// The text is not understood.
+    pub(crate) fn invalid(reason: impl Into<String>) -> Self {
+        Self::Invalid { reason: reason.into(), place: None }
+    }
+
+    /// The same, with the place where it is written, when it is written.
+    pub(crate) fn at(self, span: Span) -> Self {
+        match self {
+            Self::Invalid { reason, .. } if span != Span::empty() => {
+                Self::Invalid { reason, place: Some(Place { line: span.start.line, column: span.start.column }) }
+            }
+            other => other,
+        }
+    }
+
+    /// Why a text cannot be parsed.
+    pub(crate) fn of_text(error: &DataFusionError, text: &str) -> Self {
+        match Self::of(error) {
+            // The end has no place of its own.
+            Self::Invalid { reason, place: None } if reason.contains("found: EOF") => {
+                Self::Invalid { reason, place: Some(Place::end_of(text)) }
+            }
+            other => other,
+        }
+    }
+
+    /// The place in the statement that is to be mended, when it is known.
+    pub fn place(&self) -> Option<Place> {
+        match self {
+            Self::Invalid { place, .. } => *place,
+            _ => None,
+        }
+    }
+
     /// The stable code, as the API names it.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Invalid(_) => "invalid_sql",
+            Self::Invalid { .. } => "invalid_sql",
             Self::NotAllowed(_) => "statement_not_allowed",
             Self::Parameter(_) => "invalid_parameter",
             Self::TooMany { .. } => "too_many_queries",
@@ -66,6 +126,11 @@ impl QueryError {
     /// Sorts what DataFusion says.
     pub(crate) fn of(error: &DataFusionError) -> Self {
         let text = || {
+            if let DataFusionError::SQL(flaw, _) = error.find_root()
+                && let ParserError::ParserError(text) | ParserError::TokenizerError(text) = &**flaw
+            {
+                return text.replace('\n', " ");
+            }
             let text = error.strip_backtrace();
             let end =
                 text.find(". This issue was likely caused by a bug").or_else(|| text.find(". This was likely caused"));
@@ -76,7 +141,7 @@ impl QueryError {
             return Self::Damaged(sentence);
         }
         if let Some(reason) = hidden_flaw(error) {
-            return Self::Invalid(reason);
+            return Self::Invalid { reason, place: place(error) };
         }
         match error.find_root() {
             DataFusionError::ResourcesExhausted(reason) => Self::Memory(first_line(reason)),
@@ -86,15 +151,45 @@ impl QueryError {
             | DataFusionError::NotImplemented(_)
             | DataFusionError::Configuration(_)
             | DataFusionError::Diagnostic(..)
-            | DataFusionError::Collection(_) => Self::Invalid(text()),
+            | DataFusionError::Collection(_) => Self::Invalid { reason: text(), place: place(error) },
             DataFusionError::ArrowError(..) if error.to_string().contains("during the spilling process") => {
                 Self::Memory("its rows do not fit on the disk that queries may use".to_owned())
             }
             // Casts and divisions fail on the data: the asker can mend the question.
-            DataFusionError::ArrowError(..) | DataFusionError::Execution(_) => Self::Invalid(text()),
+            DataFusionError::ArrowError(..) | DataFusionError::Execution(_) => {
+                Self::Invalid { reason: text(), place: place(error) }
+            }
             _ => Self::Failed(text()),
         }
     }
+}
+
+/// Where in the statement as it was sent DataFusion sees the flaw: names keep their places through all that is done to them.
+fn place(error: &DataFusionError) -> Option<Place> {
+    if let Some(span) = error.diagnostic().and_then(|diagnostic| diagnostic.span) {
+        return Some(Place { line: span.start.line, column: span.start.column });
+    }
+    match error.find_root() {
+        DataFusionError::SchemaError(flaw, _) => match &**flaw {
+            SchemaError::FieldNotFound { field, .. } | SchemaError::AmbiguousReference { field } => {
+                let span = field.spans().first()?;
+                Some(Place { line: span.start.line, column: span.start.column })
+            }
+            _ => None,
+        },
+        DataFusionError::SQL(flaw, _) => match &**flaw {
+            ParserError::ParserError(text) | ParserError::TokenizerError(text) => told(text),
+            ParserError::RecursionLimitExceeded => None,
+        },
+        _ => None,
+    }
+}
+
+/// The parser tells the place at the end of its sentence alone: ` at Line: 1, Column: 8`.
+fn told(text: &str) -> Option<Place> {
+    let (_, place) = text.rsplit_once(" at Line: ")?;
+    let (line, column) = place.split_once(", Column: ")?;
+    Some(Place { line: line.parse().ok()?, column: column.parse().ok()? })
 }
 
 /// What the lake says of a damaged file, which arrives as a text inside texts.

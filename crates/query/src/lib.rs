@@ -39,7 +39,7 @@ mod value;
 pub use arrow::array::RecordBatch as Rows;
 pub use columnar::{ROW_GROUP_BYTES, plain_rows};
 pub use encode::{Format, encode, json_rows};
-pub use error::QueryError;
+pub use error::{Place, QueryError};
 pub use metrics::QueryMetrics;
 pub use run::{Answer, Column, Options, Queries, Query, Turn, Waited};
 pub use seen::{KnownField, KnownFields};

@@ -95,10 +95,11 @@ impl<'a> PathsIntoData<'a> {
                 (Expr::Identifier(first), Some(AccessExpr::Dot(Expr::Identifier(list))))
                     if is_data(first) && !self.has_table() =>
                 {
-                    Err(QueryError::Invalid(format!(
+                    Err(QueryError::invalid(format!(
                         "data.{list}[...]: ask for an element of a list as data->'{list}'->0, counted from 0",
                         list = list.value
-                    )))
+                    ))
+                    .at(first.span))
                 }
                 _ => Ok(()),
             },
@@ -115,7 +116,9 @@ impl<'a> PathsIntoData<'a> {
     fn field(&self, parts: &[Ident], at: usize) -> Result<Expr, QueryError> {
         let path: Vec<String> = parts[at + 1..].iter().map(|part| part.value.clone()).collect();
         if path.len() > STEPS_MAX {
-            return Err(QueryError::Invalid(format!("a path into data has at most {STEPS_MAX} steps")));
+            return Err(
+                QueryError::invalid(format!("a path into data has at most {STEPS_MAX} steps")).at(parts[at].span)
+            );
         }
         let data = match &parts[..=at] {
             [data] => Expr::Identifier(data.clone()),

@@ -13,7 +13,7 @@ const RELATIONS_MAX: u64 = 256;
 pub(crate) fn check(sql: &Statement) -> Result<(), QueryError> {
     match sql.visit(&mut Count::default()) {
         ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(()) => Err(QueryError::Invalid(format!(
+        ControlFlow::Break(()) => Err(QueryError::invalid(format!(
             "the statement reads more than {RELATIONS_MAX} tables, each name of WITH counted as the query it stands for: use fewer, or ask in parts"
         ))),
     }

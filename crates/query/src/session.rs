@@ -58,6 +58,8 @@ pub(crate) fn base_state(options: &Options, environment: Arc<RuntimeEnv>) -> Res
         .with_batch_size(BATCH_ROWS);
     let settings = config.options_mut();
     "postgresql".parse().map(|dialect| settings.sql_parser.dialect = dialect)?;
+    // Errors tell their places in the text.
+    settings.sql_parser.collect_spans = true;
     settings.execution.time_zone = Some("UTC".into());
     // A recursive query doubles a text a round; no limit of rows or memory sees it.
     settings.execution.enable_recursive_ctes = false;

@@ -11,7 +11,7 @@ use datafusion::sql::parser::{DFParser, Statement};
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CastKind, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
     FunctionArgumentList, FunctionArguments, Ident, OrderBy, OrderByExpr, OrderByKind, Query, Select, SelectItem,
-    SetExpr, Statement as Sql, TableFactor, VisitMut, VisitorMut,
+    SetExpr, Spanned, Statement as Sql, TableFactor, VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
@@ -36,16 +36,16 @@ pub(crate) fn parse(sql: &str, type_of: TypeOf<'_>) -> Result<Statement, QueryEr
         .tokenize()
         .map_or(0, |tokens| tokens.iter().filter(|token| !matches!(token, Token::Whitespace(_))).count());
     if words > WORDS_MAX {
-        return Err(QueryError::Invalid(format!(
+        return Err(QueryError::invalid(format!(
             "the statement has {words} words and signs, at most {WORDS_MAX} are allowed: compare with a list, x IN (1, 2, 3), or ask in parts"
         )));
     }
     let mut statements =
-        DFParser::parse_sql_with_dialect(sql, &PostgreSqlDialect {}).map_err(|e| QueryError::of(&e))?;
+        DFParser::parse_sql_with_dialect(sql, &PostgreSqlDialect {}).map_err(|e| QueryError::of_text(&e, sql))?;
     let statement = match (statements.pop_front(), statements.pop_front()) {
         (Some(statement), None) => statement,
         (None, _) => {
-            return Err(QueryError::Invalid("the query is empty: ask with SELECT ... FROM events".to_owned()));
+            return Err(QueryError::invalid("the query is empty: ask with SELECT ... FROM events"));
         }
         (Some(_), Some(_)) => {
             return Err(QueryError::NotAllowed("there are several statements".to_owned()));
@@ -144,16 +144,17 @@ impl VisitorMut for Rewrite<'_> {
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<QueryError> {
         if steps(expr) > STEPS_MAX {
-            return ControlFlow::Break(QueryError::Invalid(format!("a path into data has at most {STEPS_MAX} steps")));
+            let error = QueryError::invalid(format!("a path into data has at most {STEPS_MAX} steps"));
+            return ControlFlow::Break(error.at(expr.span()));
         }
         if operators(expr) > OPERATORS_MAX {
-            return ControlFlow::Break(QueryError::Invalid(format!(
+            return ControlFlow::Break(QueryError::invalid(format!(
                 "a chain of operators has at most {OPERATORS_MAX}: compare with a list, x IN (1, 2, 3), or ask in parts"
             )));
         }
         if let Expr::BinaryOp { op: BinaryOperator::HashArrow | BinaryOperator::HashLongArrow, .. } = expr {
             let advice = "#> and #>> are not known here: ask step by step, data->'a'->>'b'";
-            return ControlFlow::Break(QueryError::Invalid(advice.to_owned()));
+            return ControlFlow::Break(QueryError::invalid(advice).at(expr.span()));
         }
         if let Expr::Function(Function { args: FunctionArguments::List(list), .. }) = expr {
             for clause in &mut list.clauses {
@@ -216,9 +217,10 @@ fn pads_little(function: &Function) -> ControlFlow<QueryError> {
     };
     match length {
         Some(0..=PAD_CHARS_MAX) => ControlFlow::Continue(()),
-        _ => ControlFlow::Break(QueryError::Invalid(format!(
-            "the length that {name} fills up to is a number written out, at most {PAD_CHARS_MAX}"
-        ))),
+        _ => {
+            let advice = format!("the length that {name} fills up to is a number written out, at most {PAD_CHARS_MAX}");
+            ControlFlow::Break(QueryError::invalid(advice).at(function.span()))
+        }
     }
 }
 
@@ -368,7 +370,7 @@ mod tests {
             "SELECT * FROM events TABLESAMPLE (10)",
         ] {
             let error = plain(sql).expect_err(sql);
-            assert!(matches!(error, QueryError::NotAllowed(_) | QueryError::Invalid(_)), "{sql}: {error}");
+            assert!(matches!(error, QueryError::NotAllowed(_) | QueryError::Invalid { .. }), "{sql}: {error}");
         }
         for sql in
             ["SELECT 1", "EXPLAIN SELECT 1", "SHOW TABLES", "DESCRIBE events", "WITH a AS (SELECT 1) SELECT * FROM a;"]
@@ -399,7 +401,7 @@ mod tests {
             r#"SELECT "lpad"('x', 1000000000)"#.to_owned(),
         ] {
             let error = plain(&sql).expect_err("too much");
-            assert!(matches!(error, QueryError::Invalid(_)), "{error}");
+            assert!(matches!(error, QueryError::Invalid { .. }), "{error}");
         }
         plain("SELECT lpad('x', 10, '0')").expect("a usual length");
     }

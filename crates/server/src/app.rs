@@ -2,8 +2,10 @@
 
 use crate::backups::Backups;
 use crate::erasures::Erasures;
+use crate::handlers::overview::FOLLOWERS_MAX;
 use crate::handlers::tail::TAILS_MAX;
 use crate::metrics::ServerMetrics;
+use crate::overview::Overview;
 use crate::pages::PAGES_BYTES_MAX;
 use crate::quota::Quotas;
 use engine::{Admission, Engine};
@@ -24,6 +26,8 @@ pub struct App {
     pub(crate) importing: Arc<Mutex<()>>,
     /// How many may still follow events.
     pub(crate) tails: Arc<Semaphore>,
+    /// How many may still follow the overview.
+    pub(crate) followers: Arc<Semaphore>,
 }
 
 /// What it is put together from.
@@ -44,6 +48,8 @@ pub struct Parts {
     pub quotas: Quotas,
     /// Whether the service goes on.
     pub health: Health,
+    /// How it is, and how it was.
+    pub overview: Overview,
     /// What is counted here.
     pub metrics: ServerMetrics,
     /// The bounds.
@@ -66,7 +72,8 @@ pub struct Limits {
 impl App {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Self {
-        let tails = Arc::new(Semaphore::new(TAILS_MAX));
-        Self { shared: Arc::new(parts), pages: Admission::new(PAGES_BYTES_MAX), importing: Arc::default(), tails }
+        let [tails, followers] = [TAILS_MAX, FOLLOWERS_MAX].map(|max| Arc::new(Semaphore::new(max)));
+        let (shared, pages) = (Arc::new(parts), Admission::new(PAGES_BYTES_MAX));
+        Self { shared, pages, importing: Arc::default(), tails, followers }
     }
 }

@@ -15,6 +15,7 @@ use nowwhat::bearer::{self, Refusal, SeveralTokens};
 use nowwhat::request::{ClientAddress, current_id, note};
 use registry::{Actor, AuthError, Identity, Quota, SessionError};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// The identity behind the request's token, its session or its client's certificate, when its role may do this.
 ///
@@ -108,6 +109,34 @@ async fn signed_in(app: &App, secret: &str) -> Result<Arc<Identity>, Problem> {
         SessionError::Ended => session::ended(&error.to_string()),
         SessionError::Unavailable(cause) => code::not_answered("the session could not be checked", cause),
     })
+}
+
+/// How often it is looked at again whether somebody may still be told what goes on.
+const TRUST: Duration = Duration::from_secs(5);
+
+/// Somebody who is told something without an end, as long as they may be.
+pub(crate) struct Listener {
+    pub(crate) app: App,
+    headers: HeaderMap,
+    act: Act,
+    looked: Instant,
+}
+
+impl Listener {
+    /// Somebody who was just permitted to.
+    pub(crate) fn new(app: App, headers: HeaderMap, act: Act) -> Self {
+        Self { app, headers, act, looked: Instant::now() }
+    }
+
+    /// Whether they still may: a token that was revoked is told no more, at most 5 seconds later.
+    pub(crate) async fn may_go_on(&mut self) -> bool {
+        if self.looked.elapsed() <= TRUST {
+            return true;
+        }
+        let permitted = permit(&self.app, &self.headers, self.act).await.is_ok();
+        self.looked = Instant::now();
+        permitted
+    }
 }
 
 /// Who sends events.

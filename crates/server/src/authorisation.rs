@@ -52,8 +52,16 @@ acts! {
     ImportEvents POST "/api/v1/import" Some(&[Admin]);
     /// Ask in SQL.
     Query POST "/api/v1/query" Some(&[Reader, Admin]);
+    /// Ask in SQL, by an address alone.
+    QueryByAddress GET "/api/v1/query" Some(&[Reader, Admin]);
     /// The fields of `data`, by type of event.
     ListFields GET "/api/v1/fields" Some(&[Reader, Admin]);
+    /// How the collector is.
+    ReadOverview GET "/api/v1/overview" Some(&[Reader, Operator, Admin]);
+    /// How the collector is, each second.
+    FollowOverview GET "/api/v1/overview/live" Some(&[Reader, Operator, Admin]);
+    /// How the collector was.
+    ReadHistory GET "/api/v1/overview/history" Some(&[Reader, Operator, Admin]);
     /// What was rejected; a sensor sees its own.
     ReadRejected GET "/api/v1/rejected" Some(&[Sensor, Reader, Operator, Admin]);
     /// Register a sensor.
@@ -96,6 +104,10 @@ acts! {
     FollowBackup PATCH "/api/v1/backups/{id}" Some(&[Admin]);
     /// Who changed what.
     ReadAudit GET "/api/v1/audit" Some(&[Admin]);
+    /// The web page.
+    ShowPage GET "/" None;
+    /// The files of the web page.
+    ReadPageFile GET "/page/{version}/{file}" None;
     /// This description of the API.
     Describe GET "/openapi.json" None;
     /// A page to try the API.

@@ -4,12 +4,15 @@
 //! `operations.rs` says the rest of every act, and does not compile while one is missing. `docs/openapi.json` is compared in a test.
 
 mod batch;
+mod files;
 mod operation;
 mod operations;
+mod overview;
 mod parts;
 
 pub(crate) use parts::{
-    code, headers_or_null, labels, of, or_null, rejection_code, role, role_or_null, sensor_id, token, values,
+    code, headers_or_null, health_report, labels, of, or_null, query_format, rejection_code, role, role_or_null, rows,
+    sensor_id, token, values,
 };
 
 use crate::authorisation::Act;

@@ -4,8 +4,8 @@ use crate::app::App;
 use crate::authorisation::Act;
 use crate::cors::Cors;
 use crate::handlers::{
-    audit, backups, docs, erasures, events, fields, import, ingest, query, rejected, sensors, sessions, tail, tokens,
-    webhook,
+    audit, backups, docs, erasures, events, fields, import, ingest, overview, query, rejected, sensors, sessions, tail,
+    tokens, web, webhook,
 };
 use crate::quota;
 use crate::session;
@@ -27,7 +27,11 @@ pub fn routes(app: App, cors: Option<Cors>) -> Router {
         .act(Act::ReadEvent, events::get_event)
         .act(Act::ImportEvents, import::post_import)
         .act(Act::Query, query::post_query)
+        .act(Act::QueryByAddress, query::get_query)
         .act(Act::ListFields, fields::get_fields)
+        .act(Act::ReadOverview, overview::get_overview)
+        .act(Act::FollowOverview, overview::get_live)
+        .act(Act::ReadHistory, overview::get_history)
         .act(Act::ReadRejected, rejected::get_rejected)
         .act(Act::RegisterSensor, sensors::post_sensor)
         .act(Act::SeeItself, sensors::get_sensor)
@@ -49,6 +53,8 @@ pub fn routes(app: App, cors: Option<Cors>) -> Router {
         .act(Act::MakeBackup, backups::post_backup)
         .act(Act::FollowBackup, backups::patch_backup)
         .act(Act::ReadAudit, audit::get_audit)
+        .act(Act::ShowPage, web::get_page)
+        .act(Act::ReadPageFile, web::get_file)
         .act(Act::Describe, docs::get_description)
         .act(Act::ShowDocs, docs::get_page)
         .act(Act::ReadDocsFile, docs::get_file)

@@ -22,12 +22,8 @@ fn collector() -> (TestServer, TempDir) {
     (TestServer::start(&service, |config| config, start), dir)
 }
 
-async fn start(boot: &mut Boot, dir: &std::path::Path) -> Result<Router, BoxError> {
-    let url = format!("sqlite://{}", dir.join("registry.sqlite").display());
-    let options = Options { url, failures_per_minute_max: 10 };
-    let registry = Registry::open(&options, boot.metrics(RegistryMetrics::register)).await?;
-    registry.ensure_admin(ADMIN_TOKEN).await?;
-    let options = engine::Options {
+fn engine_options(dir: &std::path::Path) -> engine::Options {
+    engine::Options {
         wal_dir: dir.join("wal"),
         lake_dir: dir.join("lake"),
         free_bytes_min: 0,
@@ -47,7 +43,15 @@ async fn start(boot: &mut Boot, dir: &std::path::Path) -> Result<Router, BoxErro
         group_keys_max: 10_000,
         window_seconds: 600,
         schema: server::events_schema(),
-    };
+    }
+}
+
+async fn start(boot: &mut Boot, dir: &std::path::Path) -> Result<Router, BoxError> {
+    let url = format!("sqlite://{}", dir.join("registry.sqlite").display());
+    let options = Options { url, failures_per_minute_max: 10 };
+    let registry = Registry::open(&options, boot.metrics(RegistryMetrics::register)).await?;
+    registry.ensure_admin(ADMIN_TOKEN).await?;
+    let options = engine_options(dir);
     let lake = boot.metrics(lake::LakeMetrics::register);
     let (engine, _) = Engine::start(options, boot.metrics(EngineMetrics::register), lake).await?;
     let options = query::Options {
@@ -86,9 +90,23 @@ async fn start(boot: &mut Boot, dir: &std::path::Path) -> Result<Router, BoxErro
     let erasures = server::Erasures::new(engine.clone(), registry.clone(), rejected.clone(), backups.clone(), &metrics);
     let erasures = erasures.await?;
     let health = nowwhat::health::Health::default();
-    let parts =
-        server::Parts { engine, queries, registry, rejected, erasures, backups, quotas, health, metrics, limits };
-    Ok(server::routes(server::App::new(parts), None))
+    let version = nowwhat::Version { name: "catchment", version: "0.0.0", commit: "unknown" };
+    let about = server::About { version, environment: "dev".to_owned() };
+    let overview = server::Overview::new(about, boot.registry(), health.clone());
+    let app = server::App::new(server::Parts {
+        engine,
+        queries,
+        registry,
+        rejected,
+        erasures,
+        backups,
+        quotas,
+        health,
+        overview,
+        metrics,
+        limits,
+    });
+    Ok(server::routes(app, None))
 }
 
 /// Registers a sensor as an operator does; the answer has its id and its token, which is shown only here.

@@ -1,8 +1,8 @@
 //! The form of an export: lines of JSON, CSV or Parquet, the lines also compressed.
 
-use super::target::Sink;
 use crate::line::{COLUMNS, Json};
 use crate::rows::{Rows, schema};
+use crate::target::Sink;
 use anyhow::Context;
 use arrow::array::RecordBatch;
 use clap::ValueEnum;

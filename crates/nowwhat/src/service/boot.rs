@@ -75,6 +75,11 @@ impl Boot {
         register(&mut self.registry.write().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// All metrics, to be read: by a service that shows its own numbers.
+    pub fn registry(&self) -> SharedRegistry {
+        self.registry.clone()
+    }
+
     /// A client for calls to another service, which is `dependency` in metrics. Calls made for a request carry its id.
     pub fn client(&self, dependency: &'static str, limits: CallLimits) -> Client {
         Client::new(dependency, limits, &self.calls)

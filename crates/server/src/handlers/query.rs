@@ -1,4 +1,4 @@
-//! `POST /api/v1/query`: SQL over everything answered before.
+//! `/api/v1/query`: SQL over everything answered before.
 
 use crate::app::App;
 use crate::auth;
@@ -6,9 +6,10 @@ use crate::authorisation::Act;
 use crate::body::{self, Coming};
 use crate::code::Code;
 use crate::pages;
+use crate::parameters::parameters;
 use crate::request_log::Asked;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -16,10 +17,11 @@ use http::{HeaderMap, HeaderValue, header};
 use nowwhat::Problem;
 use nowwhat::accept::Ranges;
 use nowwhat::request::note;
-use query::{Answer, Format, Query, QueryError, Waited};
+use query::{Answer, Format, Place, Query, QueryError, Waited};
 use serde::Deserialize;
+use serde_json::json;
 use std::time::Instant;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 /// An answer of less than this is known to be whole before its head is sent.
 const HEAD_BYTES: usize = 256 << 10;
@@ -51,13 +53,80 @@ pub(crate) struct Question {
     timeout_seconds: Option<u64>,
 }
 
+/// The same question in an address, for whatever fetches a file: browsers, spreadsheets, `curl -G`.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Parameters {
+    /// One statement that only reads, over the tables `events` and `rejected`.
+    sql: String,
+    /// Values of `$1`, `$2` and so on, as a JSON array.
+    #[param(pattern = r"^\[.*\]$", example = "[\"roof\"]")]
+    params: Option<String>,
+    /// Most rows of the answer, at most `query.rows_max`, which stands when it is left out.
+    limit: Option<u64>,
+    /// Time it may take, at most `query.timeout_seconds_max`; by default `query.timeout_seconds`.
+    #[param(minimum = 1)]
+    timeout_seconds: Option<u64>,
+    /// The format, whatever `Accept` says. `spreadsheet` is CSV in which no text is a formula.
+    #[param(schema_with = crate::openapi::query_format)]
+    format: Option<String>,
+}
+
+/// The formats by their names in an address.
+pub(crate) const FORMATS: [(&str, Format); 6] = [
+    ("json", Format::Json),
+    ("ndjson", Format::Ndjson),
+    ("csv", Format::Csv),
+    ("spreadsheet", Format::Spreadsheet),
+    ("arrow", Format::Arrow),
+    ("parquet", Format::Parquet),
+];
+
 /// Answers a question in the format the client accepts. An error after the first row ends the body abnormally.
 pub(crate) async fn post_query(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     let (parts, mut body) = Coming::of(request);
     let asked = permitted(&app, &parts.headers, &mut body).await;
     let question = body::done(&app, body, asked).await?;
+    answer(&app, question, || format_of(&parts.headers)).await
+}
+
+/// Answers a question that stands in the address.
+pub(crate) async fn get_query(
+    State(app): State<App>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    auth::permit(&app, &headers, Act::QueryByAddress).await?;
+    let max = app.shared.limits.query_bytes_max;
+    if query.as_ref().is_some_and(|query| query.len() as u64 > max) {
+        return Err(Code::QueryTooLarge.problem(format!("a query may have {max} bytes")));
+    }
+    let asked: Parameters = parameters(query.as_deref(), "sql, params, limit, timeout_seconds and format")?;
+    let invalid = |detail: String| Code::InvalidParameter.problem(detail);
+    let params = asked.params.as_deref().map_or(Ok(Vec::new()), serde_json::from_str);
+    let params =
+        params.map_err(|error| invalid(format!("params: it is an array of JSON, such as [\"a\",1]: {error}")))?;
+    let format = match asked.format.as_deref() {
+        None => None,
+        Some(name) => {
+            Some(FORMATS.iter().find(|(known, _)| *known == name).map(|(_, format)| *format).ok_or_else(|| {
+                let names = FORMATS.map(|(name, _)| name).join(", ");
+                invalid(format!("format: known are {names}"))
+            })?)
+        }
+    };
+    let question = Question { sql: asked.sql, params, limit: asked.limit, timeout_seconds: asked.timeout_seconds };
+    answer(&app, question, || format.map_or_else(|| format_of(&headers), Ok)).await
+}
+
+async fn answer(
+    app: &App,
+    question: Question,
+    format: impl FnOnce() -> Result<Format, Problem>,
+) -> Result<Response, Problem> {
     note(|| Asked::of(&question.sql));
-    let format = format_of(&parts.headers)?;
+    let format = format()?;
     let query = Query {
         sql: question.sql,
         params: question.params,
@@ -66,8 +135,8 @@ pub(crate) async fn post_query(State(app): State<App>, request: Request) -> Resu
     };
     // The rows of a group are held until it is full.
     let room = if format == Format::Parquet { query::ROW_GROUP_BYTES } else { 0 };
-    let room = pages::room(&app, room)?;
-    let answer = ask(&app, query).await?;
+    let room = pages::room(app, room)?;
+    let answer = ask(app, query).await?;
     let waited = answer.waited();
     let parts = timed(Box::pin(query::encode(answer, format)), waited).fuse();
     let parts = parts.inspect(move |_| {
@@ -185,5 +254,9 @@ pub(crate) fn problem_of(error: QueryError) -> Problem {
     // What fails in itself is told by the log alone.
     let detail = if matches!(error, QueryError::Failed(_)) { "the query failed".to_owned() } else { error.to_string() };
     let problem = code.problem(detail);
+    let problem = match error.place() {
+        Some(Place { line, column }) => problem.extension("place", json!({ "line": line, "column": column })),
+        None => problem,
+    };
     problem.cause(error)
 }

@@ -5,7 +5,7 @@
 //! it missed, and goes on with the newest.
 
 use crate::app::App;
-use crate::auth;
+use crate::auth::{self, Listener};
 use crate::authorisation::Act;
 use crate::code::Code;
 use crate::handlers::events::{COLUMNS, Conditions, each};
@@ -18,7 +18,7 @@ use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use http::{HeaderMap, HeaderName, header};
 use nowwhat::Problem;
 use query::{BytesAs, Query};
@@ -41,13 +41,11 @@ const LOOK_EVENTS: u64 = 1_000;
 const LOOK_BYTES: usize = 256 << 10;
 /// Between two looks for what is new.
 const PAUSE: Duration = Duration::from_millis(200);
+/// So often it is looked whether the client may still be told.
+const LOOK_UP: Duration = Duration::from_secs(5);
 /// Something is told at least so often, so that everybody between knows that the connection lives, and the client where it is.
 const SILENCE: Duration = Duration::from_secs(15);
-/// How often the token is looked at again.
-const TRUST: Duration = Duration::from_secs(5);
-
 static LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-static ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// The parameters of the address.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -98,17 +96,22 @@ pub(crate) async fn get_tail(
         // It was given before a backup was restored, or by another collector: what came meanwhile is not known.
         begin += &format!("event: reset\ndata: {}\n\n", json!({ "asked": asked, "after": after }));
     }
-    let (trusted, looked) = (Instant::now(), None);
-    let tail = Tail { app, headers, conditions, visible, after, limit: LOOK_EVENTS, trusted, looked, _seat: seat };
+    let listener = Listener::new(app, headers, Act::TailEvents);
+    let tail = Tail { listener, conditions, visible, after, limit: LOOK_EVENTS, looked: None, _seat: seat };
     let begun = futures::stream::iter([Ok::<_, Infallible>(Bytes::from(begin))]);
     let told = futures::stream::unfold(tail, async |mut tail| Some((Ok(tail.next().await?), tail)));
+    Ok(sent_events(begun.chain(told)))
+}
+
+/// Server-sent events, which nobody between is to keep or to gather.
+pub(crate) fn sent_events(told: impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-store"),
-        // nginx would gather it.
-        (ACCEL_BUFFERING.clone(), "no"),
+        // To nginx.
+        (HeaderName::from_static("x-accel-buffering"), "no"),
     ];
-    Ok((headers, Body::from_stream(begun.chain(told))).into_response())
+    (headers, Body::from_stream(told)).into_response()
 }
 
 /// Where a client was that comes back.
@@ -122,30 +125,27 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
 
 /// One client, and where it is.
 struct Tail {
-    app: App,
-    headers: HeaderMap,
+    listener: Listener,
     conditions: Conditions,
     visible: watch::Receiver<u64>,
     /// All up to here was told, or is not wanted.
     after: u64,
     /// Events of the next look: fewer when they are large.
     limit: u64,
-    /// When the token was looked at.
-    trusted: Instant,
     looked: Option<Instant>,
     _seat: OwnedSemaphorePermit,
 }
 
 impl Drop for Tail {
     fn drop(&mut self) {
-        self.app.shared.metrics.tails.open.dec();
+        self.listener.app.shared.metrics.tails.open.dec();
     }
 }
 
 impl Tail {
     /// What is to be told next; nothing when it is at its end.
     async fn next(&mut self) -> Option<Bytes> {
-        let stopping = self.app.shared.health.until_stopping();
+        let stopping = self.listener.app.shared.health.until_stopping();
         tokio::select! {
             told = self.look_on() => told,
             () = stopping => None,
@@ -159,13 +159,11 @@ impl Tail {
             if Instant::now() >= silent_until {
                 return Some(Bytes::from(format!("id: {}\n\n", self.after)));
             }
-            if self.trusted.elapsed() > TRUST {
-                // A token that was revoked is told no more.
-                auth::permit(&self.app, &self.headers, Act::TailEvents).await.ok()?;
-                self.trusted = Instant::now();
+            if !self.listener.may_go_on().await {
+                return None;
             }
             let grown = self.visible.wait_for(|newest| *newest > self.after);
-            match timeout(silent_until.saturating_duration_since(Instant::now()).min(TRUST), grown).await {
+            match timeout(silent_until.saturating_duration_since(Instant::now()).min(LOOK_UP), grown).await {
                 Ok(Ok(_)) => {}
                 // The engine is gone.
                 Ok(Err(_)) => return None,
@@ -203,8 +201,8 @@ impl Tail {
         }
         let limit = self.limit.max(1);
         let query = self.query(COLUMNS, newest, &format!("ORDER BY position LIMIT {limit}"));
-        let (mut told, mut last, mut count, mut is_full) = (Held::of(&self.app), self.after, 0, false);
-        let is_cut = each(&self.app, Query { limit: Some(limit), ..query }, |event| {
+        let (mut told, mut last, mut count, mut is_full) = (Held::of(&self.listener.app), self.after, 0, false);
+        let is_cut = each(&self.listener.app, Query { limit: Some(limit), ..query }, |event| {
             let position = event.position().and_then(|position| position.parse().ok()).unwrap_or(last);
             match told.line(&format!("id: {position}\ndata: "), &event, "\n\n") {
                 // What is there goes first, and gives its room back.
@@ -232,7 +230,7 @@ impl Tail {
         let missed = self.number(self.query("count(*)", until, "")).await?.unwrap_or(0);
         let told = json!({ "missed": missed, "after": self.after, "until": until });
         self.after = until;
-        self.app.shared.metrics.tails.missed.inc_by(missed);
+        self.listener.app.shared.metrics.tails.missed.inc_by(missed);
         Ok(Some(format!("id: {until}\nevent: missed\ndata: {told}\n\n").into()))
     }
 
@@ -247,7 +245,7 @@ impl Tail {
 
     async fn number(&self, query: Query) -> Result<Option<u64>, Problem> {
         let mut found = None;
-        let mut answer = ask(&self.app, query).await?;
+        let mut answer = ask(&self.listener.app, query).await?;
         while let Some(batch) = answer.next().await {
             let rows = query::json_rows(&batch.map_err(problem_of)?, BytesAs::Base64).map_err(problem_of)?;
             found = rows.first().and_then(|row| row.first()?.as_u64()).or(found);

@@ -17,7 +17,7 @@ use utoipa::openapi::{Ref, RefOr, Required};
 use utoipa::{IntoParams, ToSchema};
 
 /// The groups of operations, in the order of the page.
-pub(super) const TAGS: [(&str, &str); 10] = [
+pub(super) const TAGS: [(&str, &str); 11] = [
     ("events", "Sending events and reading them"),
     ("import", "Events of an export, stored again"),
     ("query", "SQL over everything that was answered before"),
@@ -27,6 +27,7 @@ pub(super) const TAGS: [(&str, &str); 10] = [
     ("sessions", "Signing in and out, for people with a browser"),
     ("backups", "Copies of all that is there"),
     ("audit", "Who changed what"),
+    ("overview", "How the collector is, and how it was"),
     ("service", "This description, and probes for load balancers"),
 ];
 

@@ -2,7 +2,7 @@
 
 use super::operation::{Described, text};
 use super::parts::{header, of, path, required_header};
-use super::{batch, parts};
+use super::{batch, files, overview, parts};
 use crate::authorisation::Act;
 use crate::code::Code;
 use crate::handlers::{
@@ -11,7 +11,7 @@ use crate::handlers::{
 use serde_json::{Value, json};
 use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::path::Parameter;
-use utoipa::openapi::schema::{KnownFormat, ObjectBuilder};
+use utoipa::openapi::schema::KnownFormat;
 use utoipa::openapi::{SchemaFormat, Type};
 
 /// An act as it is described.
@@ -21,7 +21,8 @@ pub(super) fn described(act: Act) -> Described {
         Act::SendEvents => send_events(act),
         Act::ListEvents | Act::TailEvents | Act::ReadEvent => of_events(act),
         Act::ImportEvents => import_events(act),
-        Act::Query => ask(act),
+        Act::Query | Act::QueryByAddress => ask(act),
+        Act::ReadOverview | Act::FollowOverview | Act::ReadHistory => overview::described(act),
         Act::ListFields => list_fields(act),
         Act::ReadRejected => read_rejected(act),
         Act::RegisterSensor | Act::SeeItself | Act::ListSensors => of_all_sensors(act),
@@ -31,7 +32,7 @@ pub(super) fn described(act: Act) -> Described {
         Act::BeginSession | Act::ReadSession | Act::EndSession | Act::MakeSignInCode => of_sessions(act),
         Act::MakeBackup | Act::FollowBackup => of_backups(act),
         Act::ReadAudit => read_audit(act),
-        Act::Describe | Act::ShowDocs | Act::ReadDocsFile => of_docs(act),
+        Act::ShowPage | Act::ReadPageFile | Act::Describe | Act::ShowDocs | Act::ReadDocsFile => files::described(act),
     }
 }
 
@@ -169,7 +170,10 @@ fn ask(act: Act) -> Described {
     let answer = json!({
         "columns": [{ "name": "type", "type": "text" }, { "name": "events", "type": "bigint" }], "rows": [["reading", 2]], "truncated": false,
     });
-    let mut described = Described::of(act, about).json_body::<query::Question>(question);
+    let mut described = match act {
+        Act::Query => Described::of(act, about).json_body::<query::Question>(question),
+        _ => Described::of(act, &format!("{about} `format` goes before it.")).query::<query::Parameters>(),
+    };
     let schema = described.named_schema("QueryAnswer", parts::query_answer());
     let json = ContentBuilder::new().schema(Some(schema)).example(Some(answer)).build();
     let lines = text("{\"type\":\"reading\",\"events\":2}\n");
@@ -411,29 +415,4 @@ fn read_audit(act: Act) -> Described {
     });
     let described = Described::of(act, "Newest first. An entry is stored with its change, all of it or nothing.");
     described.query::<audit::Parameters>().json_answer::<audit::Page>(200, "A page.", example).error(Code::InFlightFull)
-}
-
-fn of_docs(act: Act) -> Described {
-    let known = of(Type::String).examples(["\"3f2a\""]);
-    let unless = header("If-None-Match", "The `ETag` of what is there already.", known);
-    let described = |text| Described::of(act, text).parameter(unless).answer(304, "It is the same still.", []);
-    let object = ContentBuilder::new().schema(Some(ObjectBuilder::new())).build();
-    match act {
-        Act::Describe => described("").answer(200, "OpenAPI 3.1.", [("application/json", object)]),
-        Act::ShowDocs => {
-            described("").answer(200, "The page.", [("text/html; charset=utf-8", text("<!doctype html>"))])
-        }
-        _ => {
-            let name = of(Type::String).examples(["start.js"]);
-            described("")
-                .parameter(path("file", "The name of a file.", name))
-                .answer(
-                    200,
-                    "The file.",
-                    [("text/css; charset=utf-8", text("")), ("text/javascript; charset=utf-8", text(""))],
-                )
-                .error(Code::NotFound)
-        }
-    }
-    .headers(200, &["ETag"])
 }

@@ -1,6 +1,7 @@
 //! Schemas, headers and parameters that several operations share, and those that no type of the code says.
 
 use crate::code::Code;
+use crate::handlers::query::FORMATS;
 use registry::Role;
 use serde_json::{Value, json};
 use utoipa::openapi::header::{Header, HeaderBuilder};
@@ -86,6 +87,29 @@ pub(crate) fn values() -> utoipa::openapi::schema::Array {
     values.description(Some("Values of `$1`, `$2` and so on.")).build()
 }
 
+/// The name of a format in an address.
+pub(crate) fn query_format() -> Object {
+    of(Type::String).enum_values(names(FORMATS.map(|(name, _)| name))).build()
+}
+
+/// Rows of values.
+pub(crate) fn rows() -> utoipa::openapi::schema::Array {
+    ArrayBuilder::new().items(ArrayBuilder::new().items(ObjectBuilder::new().schema_type(SchemaType::AnyValue))).build()
+}
+
+/// What the checks say.
+pub(crate) fn health_report() -> Object {
+    let list = |about: &str| ArrayBuilder::new().items(of(Type::Object)).description(Some(about)).build();
+    of(Type::Object)
+        .property("ready", of(Type::Boolean))
+        .required("ready")
+        .property("reasons", list("Why it is not ready, and what is only to be known: `check`, `reason`, `ready`."))
+        .required("reasons")
+        .property("checks", list("Each check: `check`, `status` (`pass`, `warn`, `fail`), `seconds`."))
+        .required("checks")
+        .build()
+}
+
 /// Headers by name, or null.
 pub(crate) fn headers_or_null() -> Object {
     let value = Schema::from(of(Type::String).build());
@@ -124,8 +148,21 @@ pub(super) fn problem() -> RefOr<Schema> {
             "rejected_total",
             of(Type::Integer).minimum(Some(0)).description(Some("With these: how many were rejected.")),
         )
+        .property("place", place())
         .property("causes", text("In development: what the log knows."));
     Schema::from(problem.build()).into()
+}
+
+/// A place in a statement.
+fn place() -> Object {
+    let number = || of(Type::Integer).minimum(Some(1));
+    of(Type::Object)
+        .description(Some("With `invalid_sql`, when it is known: where in the text of the statement."))
+        .property("line", number())
+        .required("line")
+        .property("column", number().description(Some("In characters.")))
+        .required("column")
+        .build()
 }
 
 fn format(name: &str) -> utoipa::openapi::SchemaFormat {

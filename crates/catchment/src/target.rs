@@ -1,4 +1,4 @@
-//! Where an export goes: a file that has its name only when it is whole, or standard output.
+//! Where an export or an answer goes: a file that has its name only when it is whole, or standard output.
 
 use crate::checksum::{self, Checksum};
 use anyhow::{Context, anyhow, ensure};
@@ -13,20 +13,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Whether a file that is there may be written over.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Existing {
+pub(crate) enum Existing {
     Kept,
     Replaced,
 }
 
-/// Where an export goes.
+/// Where it goes.
 #[derive(Clone)]
-pub(super) enum Target {
+pub(crate) enum Target {
     Output,
     File { path: PathBuf, part: PathBuf, existing: Existing },
 }
 
 impl Target {
-    pub(super) fn of(path: &Path, existing: Existing) -> Result<Self, Usage> {
+    pub(crate) fn of(path: &Path, existing: Existing) -> Result<Self, Usage> {
         if path.as_os_str() == "-" {
             return Ok(Self::Output);
         }
@@ -39,15 +39,15 @@ impl Target {
     }
 
     /// What is written to before it is whole.
-    pub(super) fn part(&self) -> Option<&Path> {
+    pub(crate) fn part(&self) -> Option<&Path> {
         match self {
             Self::Output => None,
             Self::File { part, .. } => Some(part),
         }
     }
 
-    /// Opens it. The part of an earlier export that did not come to its end is written over.
-    pub(super) fn open(&self) -> anyhow::Result<Sink> {
+    /// Opens it. The part of an earlier one that did not come to its end is written over.
+    pub(crate) fn open(&self) -> anyhow::Result<Sink> {
         let to = match self {
             Self::Output => To::Output,
             Self::File { part, .. } => {
@@ -59,7 +59,7 @@ impl Target {
                 match file.try_lock() {
                     Ok(()) => {}
                     Err(TryLockError::WouldBlock) => {
-                        return Err(anyhow!("another export writes {} at this moment", part.display()));
+                        return Err(anyhow!("another command writes {} at this moment", part.display()));
                     }
                     Err(TryLockError::Error(error)) => {
                         return Err(error).with_context(|| format!("cannot lock {}", part.display()));
@@ -73,7 +73,7 @@ impl Target {
     }
 
     /// Makes what was written durable, and gives it its name.
-    pub(super) fn finish(&self, sink: Sink) -> anyhow::Result<()> {
+    pub(crate) fn finish(&self, sink: Sink) -> anyhow::Result<()> {
         let Sink { to, checksum, .. } = sink;
         let (Self::File { path, part, existing }, To::File(file)) = (self, to) else { return Ok(()) };
         file.sync_all().with_context(|| format!("cannot sync {}", part.display()))?;
@@ -118,8 +118,8 @@ enum To {
     File(File),
 }
 
-/// What an export is written to.
-pub(super) struct Sink {
+/// What it is written to.
+pub(crate) struct Sink {
     to: To,
     written: Arc<AtomicU64>,
     unread: Arc<AtomicBool>,
@@ -128,18 +128,18 @@ pub(super) struct Sink {
 
 /// How much was written, while it is.
 #[derive(Clone)]
-pub(super) struct Written {
+pub(crate) struct Written {
     bytes: Arc<AtomicU64>,
     unread: Arc<AtomicBool>,
 }
 
 impl Written {
-    pub(super) fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
     /// Whether nobody reads what is written: then all is done.
-    pub(super) fn check(&self) -> anyhow::Result<()> {
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
         let unread = self.unread.load(Ordering::Relaxed);
         ensure!(!unread, PrintError::from(io::Error::from(ErrorKind::BrokenPipe)));
         Ok(())
@@ -148,11 +148,11 @@ impl Written {
 
 impl Sink {
     /// The same, with a checksum that is written beside the file.
-    pub(super) fn with_checksum(self) -> Self {
+    pub(crate) fn with_checksum(self) -> Self {
         Self { checksum: Some(Checksum::default()), ..self }
     }
 
-    pub(super) fn written(&self) -> Written {
+    pub(crate) fn written(&self) -> Written {
         Written { bytes: self.written.clone(), unread: self.unread.clone() }
     }
 }

@@ -1,0 +1,192 @@
+// The events: newest first, filtered, over time, opened, as they come, and as a file.
+
+import { useEffect, useMemo, useRef, useState } from "./hooks.js";
+import { ask, address, download, follow, query, rows } from "./api.js";
+import { Chart } from "./chart.js";
+import { Opened } from "./event.js";
+import { conditions, fits, inlined, OPERATORS, pathOf, valueOf, wantedOf, write } from "./filter.js";
+import { compact, count, seconds, stepOf, time } from "./format.js";
+import { between, change, link, RANGES, rangeOf } from "./route.js";
+import { Busy, Failure, html, Range, useLoad } from "./ui.js";
+
+const TIMES = [...RANGES, ["90d", "last 90 days"], ["365d", "last year"], ["3650d", "last 10 years"]];
+/** Bars of the histogram, rows of a page, and rows that are kept while they come. */
+const BARS = 120, PAGE = 100, KEPT = 500;
+/** What a list shows of an event; the rest is asked when it is opened. */
+const SHOWN = "position, time, sensor, type, id, left(coalesce(data, encode(data_binary, 'base64pad')), 400) AS preview";
+/** Rows of an answer by default: what a file may hold. */
+const ROWS_MAX = 1000000;
+
+/** What one page of the list brings, those before a position when one is given. */
+async function pageOf({ where, params }, before, signal) {
+  const older = before === undefined ? "" : ` AND position < $${params.length + 1}`;
+  const sql = `SELECT ${SHOWN} FROM events ${where}${older} ORDER BY position DESC LIMIT ${PAGE}`;
+  const found = await rows(sql, before === undefined ? params : [...params, before], { signal });
+  return { found, isLast: found.length < PAGE };
+}
+
+export function Events({ route }) {
+  const { params } = route, key = params.toString();
+  const fields = useLoad((signal) => ask("fields", { signal }), []);
+  const kindOf = useMemo(() => {
+    const kinds = new Map((fields.value?.types || []).flatMap(({ fields }) => fields.map((field) => [field.name, field.column ? field.type : undefined])));
+    return (path) => kinds.get(`data.${path.join(".")}`);
+  }, [fields.value]);
+  const isLive = params.get("live") === "1";
+  const asked = useMemo(() => conditions(params, kindOf), [key, fields.value]);
+  const list = useLoad((signal) => (isLive || fields.busy ? Promise.resolve(undefined) : pageOf(asked, undefined, signal)), [key, fields.busy]);
+  return html`
+    <div class="head"><h1>Events</h1>
+      <button type="button" class=${isLive ? "main" : ""} aria-pressed=${isLive} onClick=${() => change({ live: isLive ? "" : "1" })}>${isLive ? "Live: on" : "Live"}</button>
+      <${Download} asked=${asked} />
+      <${Range} params=${params} ranges=${TIMES} standard="24h" /></div>
+    <${Filters} params=${params} fields=${fields.value} />
+    <${Failure} error=${fields.error} />
+    ${isLive ? html`<${Live} params=${params} key=${key} />` : html`
+      <${Histogram} params=${params} asked=${asked} isReady=${!fields.busy} />
+      <${Failure} error=${list.error} />
+      <${List} first=${list.value} asked=${asked} busy=${list.busy} key=${`${key} ${list.value?.found[0]?.position}`} />`}`;
+}
+
+/** A file of all that is wanted. */
+function Download({ asked }) {
+  const sql = `SELECT position, id, sensor, source, type, subject, time, received_at, content_type, attributes, data, data_binary FROM events ${asked.where}`;
+  return html`<details class="menu"><summary>Download</summary><div>
+    ${[["ndjson", "NDJSON", "ndjson"], ["spreadsheet", "CSV", "csv"], ["parquet", "Parquet", "parquet"]].map(([format, name, ending]) =>
+      html`<a href=${download(sql, asked.params, format)} download=${`events.${ending}`}>${name}</a>`)}
+    <a href=${link("ask", { sql: inlined(`SELECT time, sensor, type, data FROM events ${asked.where} ORDER BY position DESC LIMIT 100`, asked.params) })}>Ask in SQL</a>
+    <small>At most ${count(ROWS_MAX)} events; more by <code>catchment export</code>. In the CSV a text that a spreadsheet would run has a <code>'</code> before it.</small>
+  </div></details>`;
+}
+
+function Filters({ params, fields }) {
+  const wanted = wantedOf(params);
+  const types = (fields?.types || []).map(({ type }) => type);
+  const known = (fields?.types || []).filter(({ type }) => !wanted.type || type === wanted.type).flatMap(({ fields }) => fields);
+  const names = [...new Map(known.map((field) => [field.name, field])).values()];
+  const [field, setField] = useState(""), [operator, setOperator] = useState("=");
+  const sensors = useLoad((signal) => rows("SELECT sensor, count(*) AS events FROM events GROUP BY sensor ORDER BY events DESC LIMIT 500", [], { signal }), []);
+  const add = (event) => {
+    event.preventDefault();
+    const path = pathOf(field.trim());
+    const kinds = names.find(({ name }) => name === field.trim())?.values;
+    const value = ["there", "missing"].includes(operator) ? null : operator === "~" ? event.target.elements.value.value : valueOf(event.target.elements.value.value, kinds);
+    change({ where: [...params.getAll("where"), write([path, operator, value])] });
+    event.target.elements.value && (event.target.elements.value.value = "");
+    setField("");
+  };
+  return html`<section class="card filters" aria-label="Filters">
+    <label>Sensor <input list="sensors" value=${wanted.sensor} placeholder="any" onChange=${(event) => change({ sensor: event.target.value.trim() })} /></label>
+    <datalist id="sensors">${(sensors.value || []).map(({ sensor, events }) => html`<option value=${sensor}>${compact(events)} events</option>`)}</datalist>
+    <label>Type <input list="types" value=${wanted.type} placeholder="any" onChange=${(event) => change({ type: event.target.value.trim() })} /></label>
+    <datalist id="types">${types.map((type) => html`<option value=${type} />`)}</datalist>
+    <form onSubmit=${add}>
+      <label>Field <input list="fields" required value=${field} placeholder="data.temperature" onInput=${(event) => setField(event.target.value)} /></label>
+      <datalist id="fields">${names.map(({ name, values }) => html`<option value=${name}>${values.join(", ")}</option>`)}</datalist>
+      <select aria-label="How it is compared" value=${operator} onChange=${(event) => setOperator(event.target.value)}>${OPERATORS.map(([name, text]) => html`<option value=${name}>${text}</option>`)}</select>
+      ${!["there", "missing"].includes(operator) && html`<input name="value" aria-label="Value" placeholder="value" required />`}
+      <button type="submit">Add filter</button>
+    </form>
+    ${wanted.fields.length > 0 && html`<ul class="chips">${wanted.fields.map((filter, i) => html`<li class="tag"><code>data.${filter[0].join(".")}</code> ${OPERATORS.find(([name]) => name === filter[1])[1]} ${filter[2] !== null && html`<b>${String(filter[2])}</b>`}
+      <button type="button" class="link" aria-label=${`Remove the filter of ${filter[0].join(".")}`} onClick=${() => change({ where: wanted.fields.filter((_, at) => at !== i).map(write) })}>✕</button></li>`)}</ul>`}
+  </section>`;
+}
+
+function Histogram({ params, asked, isReady }) {
+  const load = async (signal) => {
+    if (!isReady) return undefined;
+    const { from, to = Date.now() } = rangeOf(params, "24h");
+    const step = stepOf((to - from) / 1000, BARS);
+    const sql = `SELECT date_bin(INTERVAL '${step} seconds', time) AS at, count(*) AS events FROM events ${asked.where} GROUP BY 1 ORDER BY 1`;
+    const found = (await query(sql, asked.params, { signal })).rows;
+    const first = Math.floor(from / 1000 / step) * step, bars = Math.max(1, Math.ceil((to / 1000 - first) / step));
+    const counts = new Map(found.map(([at, events]) => [Math.round(Date.parse(at) / 1000), events]));
+    const at = Array.from({ length: bars }, (_, i) => first + i * step);
+    // A step of weeks begins with no round number of them.
+    const begin = found.length ? Math.round(Date.parse(found[0][0]) / 1000) % step : 0;
+    return { step, total: found.reduce((sum, [, events]) => sum + events, 0), data: [at.map((s) => s - (s % step) + begin), at.map((s) => counts.get(s - (s % step) + begin) || 0)] };
+  };
+  const { value, error, busy } = useLoad(load, [params.toString(), isReady]);
+  return html`<section class="card"><${Failure} error=${error} />
+    <div class="head"><h2>${value ? `${count(value.total)} events` : "Events over time"}</h2>${value && html`<small>a bar is ${seconds(value.step)}, by the events' own time</small>`}<${Busy} busy=${busy} /></div>
+    ${value && html`<${Chart} kind="bars" height=${140} label="" series=${[{ name: "events" }]} data=${value.total ? value.data : [[], []]} onZoom=${(from, to) => change(between(from, to))} />`}
+  </section>`;
+}
+
+function List({ first, asked, busy }) {
+  const [more, setMore] = useState({ found: [], isLast: false });
+  if (!first) return html`<${Busy} busy=${busy} />`;
+  const found = [...first.found, ...more.found];
+  const isLast = first.isLast || more.isLast;
+  const older = async () => {
+    setMore((before) => ({ ...before, busy: true, error: undefined }));
+    try {
+      const next = await pageOf(asked, found[found.length - 1].position);
+      setMore((before) => ({ found: [...before.found, ...next.found], isLast: next.isLast }));
+    } catch (error) {
+      setMore((before) => ({ ...before, busy: false, error }));
+    }
+  };
+  return html`<section class="card"><${Rows} found=${found} empty="No event fits. Take another time, or fewer filters." />
+    <${Failure} error=${more.error} />
+    ${found.length > 0 && html`<footer class="head"><small>${count(found.length)} shown, the newest first</small>
+      ${!isLast && html`<button type="button" disabled=${more.busy} onClick=${older}>Older ones</button>`}</footer>`}</section>`;
+}
+
+function Rows({ found, empty }) {
+  const [opened, setOpened] = useState(null);
+  if (!found.length) return html`<p class="empty">${empty}</p>`;
+  return html`<div class="scroll" tabindex="0" role="region" aria-label="Events"><table class="events"><caption class="hidden">Events, the newest first</caption>
+    <thead><tr><th scope="col">Time</th><th scope="col">Sensor</th><th scope="col">Type</th><th scope="col">Data</th></tr></thead>
+    <tbody>${found.map((event) => {
+      const isOpen = opened === event.position;
+      return html`<tr key=${event.position} class=${isOpen ? "open" : ""}>
+          <td class="fixed"><button type="button" class="link" aria-expanded=${isOpen} onClick=${() => setOpened(isOpen ? null : event.position)}>${time(event.time)}</button></td>
+          <td>${event.sensor}</td><td>${event.type}</td><td class="preview"><code>${event.preview}</code></td></tr>
+        ${isOpen && html`<tr class="opened" key=${`${event.position} opened`}><td colspan="4"><${Opened} position=${event.position} /></td></tr>`}`;
+    })}</tbody></table></div>`;
+}
+
+/** Events as they come. The collector filters by sensor and type, this page by fields. */
+function Live({ params }) {
+  const wanted = useMemo(() => wantedOf(params), []);
+  const [shown, setShown] = useState({ found: [], missed: 0, came: 0 });
+  const [state, setState] = useState("waiting"), [isPaused, setPaused] = useState(false);
+  const waiting = useRef({ found: [], missed: 0, came: 0 }), paused = useRef(false), last = useRef(undefined);
+  paused.current = isPaused;
+  useEffect(() => {
+    const parameters = () => new URLSearchParams(Object.entries({ sensor: wanted.sensor, type: wanted.type, after: last.current }).filter(([, value]) => value)).toString();
+    const came = (event) => {
+      last.current = event.position;
+      waiting.current.came += 1;
+      if (!fits(wanted.fields, event.data)) return;
+      const text = event.data === null ? event.data_base64 : JSON.stringify(event.data);
+      waiting.current.found = [{ ...event, preview: text?.slice(0, 400) }, ...waiting.current.found].slice(0, KEPT);
+    };
+    const missed = (told) => { waiting.current.missed += told.missed; last.current = told.until; };
+    return follow(() => address(`events/tail?${parameters()}`), { message: came, missed, reset: (told) => { last.current = told.after; } }, setState);
+  }, []);
+  useEffect(() => {
+    // Many that come at once are shown at once.
+    const timer = setInterval(() => {
+      const more = waiting.current;
+      if (paused.current || (!more.came && !more.missed)) return;
+      waiting.current = { found: [], missed: 0, came: 0 };
+      setShown((before) => ({ found: [...more.found, ...before.found].slice(0, KEPT), missed: before.missed + more.missed, came: before.came + more.came }));
+    }, 250);
+    return () => clearInterval(timer);
+  }, []);
+  const [held, setHeld] = useState(0);
+  useEffect(() => {
+    if (!isPaused) return undefined;
+    const timer = setInterval(() => setHeld(waiting.current.found.length), 500);
+    return () => { clearInterval(timer); setHeld(0); };
+  }, [isPaused]);
+  return html`<section class="card">
+    <div class="head"><h2>${isPaused ? "Paused" : state === "live" ? "Live" : "Waiting for the collector"}</h2>
+      <small role="status">${isPaused ? `${count(held)}${held >= KEPT ? " or more" : ""} came meanwhile` : `${count(shown.came)} came${wanted.fields.length ? ", of which those are shown that fit" : ""}`}</small>
+      <button type="button" onClick=${() => setPaused(!isPaused)}>${isPaused ? "Go on" : "Pause"}</button></div>
+    ${shown.missed > 0 && html`<p class="note warn">${count(shown.missed)} events came faster than they could be shown: they are stored, and not in this list.</p>`}
+    <${Rows} found=${shown.found} empty="Nothing has come since." />
+  </section>`;
+}
