@@ -14,7 +14,7 @@ const HEADER: usize = SEGMENT_HEADER_BYTES as usize;
 const FRAME: usize = FRAME_HEADER_BYTES as usize;
 
 /// A frame: position, number of events, payload.
-type Appended = (u64, u32, Vec<u8>);
+pub(crate) type Appended = (u64, u32, Vec<u8>);
 
 /// The input: first an even byte and steps that write a wal and damage it, or an odd byte and what files are made of.
 pub fn recovery(input: &[u8]) {
@@ -23,25 +23,25 @@ pub fn recovery(input: &[u8]) {
 }
 
 /// The input, taken piece by piece; zeros when it is used up.
-struct Steps<'a>(&'a [u8]);
+pub(crate) struct Steps<'a>(pub(crate) &'a [u8]);
 
 impl Steps<'_> {
-    fn byte(&mut self) -> u8 {
+    pub(crate) fn byte(&mut self) -> u8 {
         let Some((first, rest)) = self.0.split_first() else { return 0 };
         self.0 = rest;
         *first
     }
 
-    fn below(&mut self, end: usize) -> usize {
+    pub(crate) fn below(&mut self, end: usize) -> usize {
         (usize::from(self.byte()) << 8 | usize::from(self.byte())) % end.max(1)
     }
 }
 
-fn dir() -> &'static Path {
+pub(crate) fn dir() -> &'static Path {
     Path::new("/wal")
 }
 
-fn open(disk: &SimDisk) -> Result<(Wal<SimDisk>, Opened), OpenError> {
+pub(crate) fn open(disk: &SimDisk) -> Result<(Wal<SimDisk>, Opened), OpenError> {
     Wal::open(dir(), OPTIONS, disk.clone())
 }
 
@@ -52,7 +52,7 @@ fn append(wal: &mut Wal<SimDisk>, event_count: u32, bytes: usize) -> Appended {
     (first_position, event_count, payload)
 }
 
-fn replayed(wal: &Wal<SimDisk>) -> Vec<Appended> {
+pub(crate) fn replayed(wal: &Wal<SimDisk>) -> Vec<Appended> {
     let mut frames = Vec::new();
     let each = |f: Frame<'_>| -> Result<(), std::convert::Infallible> {
         frames.push((f.first_position, f.event_count, f.payload.to_vec()));
@@ -63,12 +63,12 @@ fn replayed(wal: &Wal<SimDisk>) -> Vec<Appended> {
 }
 
 /// All files but the lock, which every opening takes.
-fn contents(disk: &SimDisk) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(crate) fn contents(disk: &SimDisk) -> BTreeMap<PathBuf, Vec<u8>> {
     let files = disk.paths().into_iter().filter(|path| path.file_name().is_some_and(|name| name != "lock"));
     files.map(|path| (path.clone(), disk.content(&path).expect("it was listed"))).collect()
 }
 
-fn is_segment(path: &Path) -> bool {
+pub(crate) fn is_segment(path: &Path) -> bool {
     path.extension().is_some_and(|e| e == "wal")
 }
 
@@ -110,7 +110,7 @@ fn damaged(steps: &mut Steps<'_>) {
 }
 
 /// Takes a frame more, which comes back after a crash with all before.
-fn assert_goes_on(disk: &SimDisk, wal: &mut Wal<SimDisk>, mut frames: Vec<Appended>) {
+pub(crate) fn assert_goes_on(disk: &SimDisk, wal: &mut Wal<SimDisk>, mut frames: Vec<Appended>) {
     frames.push(append(wal, 2, 100));
     disk.crash(7);
     let (wal, opened) = open(disk).unwrap_or_else(|error| panic!("it opened before: {error}"));
@@ -118,7 +118,7 @@ fn assert_goes_on(disk: &SimDisk, wal: &mut Wal<SimDisk>, mut frames: Vec<Append
 }
 
 /// Writes a wal in several runs that end cleanly or not: what was appended.
-fn written(disk: &SimDisk, steps: &mut Steps<'_>) -> Vec<Appended> {
+pub(crate) fn written(disk: &SimDisk, steps: &mut Steps<'_>) -> Vec<Appended> {
     let mut appended = Vec::new();
     let (mut wal, _) = open(disk).expect("a new wal");
     for _ in 0..steps.byte() % 12 {
@@ -166,7 +166,7 @@ fn damage(bytes: &mut Vec<u8>, steps: &mut Steps<'_>) {
 }
 
 /// Where the frames of groups lie, by the lengths they tell, segment after segment. Checksums are not looked at.
-fn frames_of(files: &BTreeMap<PathBuf, Vec<u8>>) -> Vec<(PathBuf, Range<usize>)> {
+pub(crate) fn frames_of(files: &BTreeMap<PathBuf, Vec<u8>>) -> Vec<(PathBuf, Range<usize>)> {
     let mut frames = Vec::new();
     for (path, bytes) in files.iter().filter(|(path, _)| is_segment(path)) {
         let mut at = HEADER;

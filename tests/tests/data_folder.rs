@@ -84,6 +84,35 @@ fn a_data_folder_of_another_user_stops_the_start_which_names_both_and_the_comman
 }
 
 #[test]
+fn a_folder_of_another_user_is_not_used_by_root_who_is_told_as_whom_to_run() {
+    if !is_root() {
+        return;
+    }
+    let (dir, program) = folder();
+    assert_eq!(Collector::start(dir.path()).terminate(), 0);
+    let data = dir.path().join("data");
+    let chown = Command::new("chown").args(["-R", "65534"]).arg(&data).status().expect("it runs");
+    assert!(chown.success());
+    let output = served_by(&["env"], &program, dir.path());
+    let command = format!("`chown -R root {}`", data.display());
+    assert_told(&output, &["belongs to nobody", "`sudo -u nobody catchment", &command]);
+    assert!(!data.join("addresses.json").exists(), "nothing of root's is left there");
+}
+
+#[test]
+fn a_folder_in_the_place_of_a_file_of_the_wal_is_named_with_what_to_do() {
+    let (dir, program) = folder();
+    assert_eq!(Collector::start(dir.path()).terminate(), 0);
+    let newest = dir.path().join("data/wal/newest");
+    std::fs::remove_file(&newest).expect("removed");
+    std::fs::create_dir(&newest).expect("made");
+    let output = served_by(&["env"], &program, dir.path());
+    assert_told(&output, &[&format!("{} is a folder", newest.display()), "move it away"]);
+    std::fs::remove_dir(&newest).expect("removed");
+    assert_eq!(Collector::start(dir.path()).terminate(), 0);
+}
+
+#[test]
 fn a_data_folder_that_is_removed_while_it_runs_ends_it_and_nothing_more_is_accepted() {
     let dir = tempfile::tempdir().expect("a folder");
     let collector = Collector::start(dir.path());

@@ -387,7 +387,8 @@ fn a_lake_that_is_gone_stops_the_start_also_when_the_wal_has_nothing_left() {
     let args = ["serve", "--data-dir", "data", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
     let stopped = catchment(dir.path(), &args, &[]);
     assert_eq!(stopped.status.code(), Some(1));
-    assert!(told(&stopped).contains("wal_gap"), "{}", told(&stopped));
+    assert!(told(&stopped).contains("lake_gone"), "{}", told(&stopped));
+    assert!(!dir.path().join("data/lake").exists(), "none is begun");
 }
 
 #[test]

@@ -100,10 +100,9 @@ fn a_newest_version_that_is_gone_loses_no_data_file_and_is_taken_in_again_by_a_r
     assert_eq!(collector.rows("SELECT max(position) FROM events"), [[5]]);
 }
 
-#[test]
-fn a_damaged_checkpoint_is_named_and_a_repair_reads_the_table_without_it() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let collector = Collector::start_with(dir.path(), &SETTINGS);
+/// A collector whose table has a checkpoint, with how many events it has, and where that lies.
+fn with_checkpoint(dir: &Path) -> (Collector, u64, PathBuf) {
+    let collector = Collector::start_with(dir, &SETTINGS);
     let token = collector.sensor("roof");
     let mut sent = 0;
     while collector.metric("catchment_lake_checkpoints_total") == 0.0 {
@@ -112,11 +111,41 @@ fn a_damaged_checkpoint_is_named_and_a_repair_reads_the_table_without_it() {
         sent += 1;
         assert!(sent < 100, "no checkpoint");
     }
+    let mut log = fs::read_dir(dir.join("data/lake/_delta_log")).expect("the log").flatten().map(|entry| entry.path());
+    let checkpoint = log.find(|path| path.to_string_lossy().ends_with(".checkpoint.parquet")).expect("a checkpoint");
+    (collector, sent, checkpoint)
+}
+
+#[test]
+fn a_damaged_commit_that_a_checkpoint_stands_for_is_told_as_not_needed_and_a_backup_does_without_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (collector, sent, checkpoint) = with_checkpoint(dir.path());
+    let commit = PathBuf::from(checkpoint.to_string_lossy().replace(".checkpoint.parquet", ".json"));
+    fs::write(&commit, "{").expect("damaged");
+    let shown = inspect(dir.path(), &["lake"]);
+    let told = format!("BAD      {}: ", commit.display());
+    assert!(said(&shown).contains(&told) && said(&shown).contains("(nothing needs it)"), "{}", said(&shown));
+    let backup = |to: &str| catchment(dir.path(), &["backup", to, "--data-dir", "data"], b"");
+    let running = backup("of-running");
+    assert!(running.status.success(), "{running:?}");
     assert_eq!(collector.terminate(), 0);
-    let log =
-        fs::read_dir(dir.path().join("data/lake/_delta_log")).expect("the log").flatten().map(|entry| entry.path());
-    let checkpoint = log.into_iter().find(|path| path.to_string_lossy().ends_with(".checkpoint.parquet"));
-    let checkpoint = checkpoint.expect("a checkpoint");
+    let stopped = backup("of-stopped");
+    assert!(stopped.status.success(), "{stopped:?}");
+    for copy in ["of-running", "of-stopped"] {
+        let back = tempfile::tempdir().expect("a folder");
+        let from = dir.path().join(copy).display().to_string();
+        let restored = catchment(back.path(), &["restore", &from, "--data-dir", "data"], b"");
+        assert!(restored.status.success(), "{restored:?}");
+        assert!(inspect(back.path(), &["lake"]).status.success(), "{copy}");
+        assert_eq!(Collector::start(back.path()).rows("SELECT count(*) FROM events"), [[sent]], "{copy}");
+    }
+}
+
+#[test]
+fn a_damaged_checkpoint_is_named_and_a_repair_reads_the_table_without_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (collector, sent, checkpoint) = with_checkpoint(dir.path());
+    assert_eq!(collector.terminate(), 0);
     let whole = fs::read(&checkpoint).expect("a checkpoint");
     fs::write(&checkpoint, &whole[..whole.len() - 100]).expect("cut");
     let refused = refused(dir.path());

@@ -58,7 +58,7 @@ pub(crate) fn check(of: &Path) -> anyhow::Result<()> {
         }
     }
     ensure!(
-        told.split_ascii_whitespace().next() == Some(&*found.text()),
+        told.split_ascii_whitespace().next().is_some_and(|told| told.eq_ignore_ascii_case(&found.text())),
         "{} is not what was exported, nothing was imported: its SHA-256 is another one than {} says. Export it again; if it was changed on purpose, \
          remove that file",
         of.display(),

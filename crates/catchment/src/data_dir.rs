@@ -1,6 +1,6 @@
 //! The data folder: what lies in it, and what commands read there.
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use http::Uri;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::io::Errno;
@@ -201,6 +201,15 @@ impl DataDir {
 
     /// Whether this user may write to it and to what lies in it. A file that somebody else left, as with a start as root, would be found much later.
     pub(crate) fn is_ours(&self) -> anyhow::Result<()> {
+        // Root may write everywhere, and the owner nowhere afterwards.
+        let owner = fs::metadata(&self.path).map_or(0, |found| found.uid());
+        if rustix::process::geteuid().is_root() && owner != 0 {
+            let (path, owner) = (self.path.display(), user(owner));
+            bail!(
+                "{path} belongs to {owner}, who could not write to what root leaves there: run this as its owner, `sudo -u {owner} catchment …`, or \
+                 make all of it root's, `chown -R root {path}`"
+            );
+        }
         writable(&self.path, &self.path)?;
         let inside = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
         for path in inside(self.path.clone()).chain(inside(self.wal())).chain(inside(self.lake())) {
@@ -254,6 +263,14 @@ impl DataDir {
     pub(crate) fn keep_token(path: &Path, token: &str) -> anyhow::Result<()> {
         write_private(path, &format!("{token}\n"), |_| Ok(())).map(drop)
     }
+}
+
+/// The name of a user, as `sudo -u` takes it.
+fn user(uid: u32) -> String {
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let is_it = |line: &&str| line.split(':').nth(2) == Some(&uid.to_string());
+    let name = users.lines().find(is_it).and_then(|line| line.split(':').next());
+    name.map_or_else(|| format!("'#{uid}'"), str::to_owned)
 }
 
 /// Fails unless this process may write to what lies in the folder, and says who may.

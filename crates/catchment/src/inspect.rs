@@ -91,7 +91,8 @@ fn lake(args: &LakeArgs, environment: &Environment) -> anyhow::Result<()> {
     match std::fs::metadata(dir.join("_delta_log")) {
         Err(error) if error.kind() == ErrorKind::NotFound && log.is_empty() => {
             bail!(
-                "there is no lake in {}: a collector makes it at its first start; say with --data-dir where it is",
+                "there is no lake in {}: a collector makes it at its first start, and one that is gone since is told at a start (lake_gone); say \
+                 with --data-dir where it is",
                 dir.display()
             );
         }

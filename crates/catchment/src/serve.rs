@@ -410,6 +410,8 @@ fn log_recovery(started: &Started) {
 
 fn watch_engine(health: &Health, engine: &Engine) {
     let (wal, seal, storage) = (engine.status().clone(), engine.status().clone(), engine.clone());
+    let lake = engine.clone();
+    health.check("lake", Weight::Readiness, move || lake.lake_gone());
     health.check("wal", Weight::Readiness, move || wal.poisoned());
     // A warning: with nobody sending, nobody would find out that there is room again.
     health.check("storage", Weight::Warning, move || storage.storage_full());

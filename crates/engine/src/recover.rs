@@ -16,7 +16,7 @@ use crate::window::{self, Remembered, Window};
 use arrow::array::{Array, ArrayRef, MutableArrayData, TimestampMicrosecondArray, make_array};
 use arrow::record_batch::RecordBatch;
 use lake::{Lake, LakeError, Sealing};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -47,6 +47,19 @@ pub enum RecoverError {
         /// Sealed position of the lake.
         sealed: u64,
         /// First position found in the wal after it.
+        first: u64,
+    },
+    /// There is no lake, and the log let go of what was in it.
+    #[error(
+        "lake_gone: there is no table in {}, and the wal begins at position {first}: the events before it were in the lake, which was removed or \
+         moved away; nothing was changed: bring the folder back, or restore a backup; `catchment inspect repair` begins a new lake with what the \
+         wal has, and tells positions 1 to {} as lost",
+        .lake.display(), .first - 1
+    )]
+    LakeGone {
+        /// Its folder.
+        lake: PathBuf,
+        /// First position of the wal.
         first: u64,
     },
     /// The wal holds more than may be live, and the lake does not take it.
@@ -187,13 +200,30 @@ impl Recovery<'_> {
     }
 }
 
-/// The wal, locked and whole, and as it was found. It is read apart from the threads of the runtime.
+/// The wal, locked and whole, and as it was found, beside a lake that is not gone. It is read apart from the threads of the runtime.
 pub(crate) async fn checked(
-    dir: PathBuf,
+    options: &Options,
     told: Arc<impl Fn(Starting) + Send + Sync + 'static>,
 ) -> Result<wal::Checked, StartError> {
+    let dir = options.wal_dir.clone();
     let check = move || wal::Checked::of(&dir, wal::RealDisk, |read| told(Starting::Checks(read)));
-    Ok(tokio::task::spawn_blocking(check).await.map_err(std::io::Error::other)??)
+    let checked = tokio::task::spawn_blocking(check).await.map_err(std::io::Error::other)??;
+    lake_is_not_gone(&checked, &options.lake_dir)?;
+    Ok(checked)
+}
+
+/// Before a lake is made: no other one was there that had what the wal let go of.
+fn lake_is_not_gone(wal: &wal::Checked, lake: &Path) -> Result<(), StartError> {
+    let failed = |source| lake::OpenError::Folder { action: "read", path: lake.to_path_buf(), source };
+    if wal.last_position() == 0 || lake::is_begun(lake).map_err(failed)? {
+        return Ok(());
+    }
+    if wal.first_position() > 1 {
+        return Err(RecoverError::LakeGone { lake: lake.to_path_buf(), first: wal.first_position() }.into());
+    }
+    let lake = lake.display().to_string();
+    tracing::warn!(lake, "the lake is missing beside a wal that has all events: it is made anew of them");
+    Ok(())
 }
 
 /// Whether the wal has all that follows the lake's end, and the lake nothing that the wal did not give.

@@ -222,7 +222,7 @@ impl Engine {
         told: impl Fn(Starting) + Send + Sync + 'static,
     ) -> Result<(Self, Started), StartError> {
         let (began, told) = (Instant::now(), Arc::new(told));
-        let checked = checked(options.wal_dir.clone(), told.clone()).await?;
+        let checked = checked(&options, told.clone()).await?;
         let (wal_id, fields) = (checked.wal_id(), options.fields.clone());
         let lake = Lake::open(&options.lake_dir, &options.schema, wal_id, fields, lake_metrics).await?;
         let sealed = lake.snapshot().sealed;
@@ -355,6 +355,11 @@ impl Engine {
     /// Why no events are taken for want of room, if so: the disk is below its floor, or had no room for the last group.
     pub fn storage_full(&self) -> Option<String> {
         self.shared.floor.missing().or_else(|| self.shared.status.storage_full())
+    }
+
+    /// Why nothing goes into the lake any more, if its folder is gone.
+    pub fn lake_gone(&self) -> Option<String> {
+        self.shared.lake.gone()
     }
 
     /// What a query sees now: everything answered before this call.

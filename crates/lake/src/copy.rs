@@ -97,7 +97,7 @@ fn unread(path: &str, error: &io::Error) -> LakeError {
     LakeError::Unread { path: path.to_owned(), reason: error.to_string() }
 }
 
-/// The last checkpoint and the commits from its version on, up to `version`; without a checkpoint all commits.
+/// The last checkpoint and the commits behind its version, up to `version`; without a checkpoint all commits.
 fn log_files(dir: &Path, version: u64) -> io::Result<Vec<String>> {
     let checkpoint = table::checkpoint(dir);
     let mut files = Vec::new();
@@ -107,7 +107,8 @@ fn log_files(dir: &Path, version: u64) -> io::Result<Vec<String>> {
         let is_needed = match of_version {
             _ if name.contains('#') => false,
             None => name == "_last_checkpoint",
-            Some(of) if name.ends_with(".json") => (checkpoint..=version).contains(&of),
+            // The checkpoint has what the commit of its version has.
+            Some(of) if name.ends_with(".json") => (of > checkpoint || checkpoint == 0) && of <= version,
             Some(of) => of == checkpoint && name.contains(".checkpoint"),
         };
         if is_needed {
@@ -116,7 +117,6 @@ fn log_files(dir: &Path, version: u64) -> io::Result<Vec<String>> {
     }
     files.sort();
     let commits = files.iter().filter(|name| name.ends_with(".json")).count() as u64;
-    // Of the checkpoint's own version the commit may be gone.
     if checkpoint > version || commits < version - checkpoint {
         let text = format!("of the commits {checkpoint} to {version} of the table only {commits} are there");
         return Err(io::Error::other(text));

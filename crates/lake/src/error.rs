@@ -62,6 +62,16 @@ pub enum LakeError {
         /// What is wrong with it.
         what: String,
     },
+    /// The folder of the lake, or of its log, is not where it was when it was opened.
+    #[error(
+        "{} was removed or moved while the collector uses it: nothing more goes into the lake, and what is accepted stays in the wal. Move it back, \
+         then all goes on; if it is gone for good, stop the collector: its next start says what can be done",
+        .path.display()
+    )]
+    Gone {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A file could not be encoded.
     #[error("a data file could not be encoded: {0}")]
     Encode(#[from] parquet::errors::ParquetError),

@@ -5,6 +5,7 @@ use crate::encode::{Encoded, encode};
 use crate::error::{LakeError, OpenError};
 use crate::metrics::LakeMetrics;
 use crate::name::{Level, level, sealed_range};
+use crate::place::Place;
 use crate::plan;
 use crate::snapshot::{LakeFile, Snapshot};
 use crate::store::create_durable;
@@ -69,6 +70,7 @@ pub(crate) struct Shared {
     /// The version that the last checkpoint is of.
     pub(crate) checkpoint: AtomicU64,
     pub(crate) metrics: LakeMetrics,
+    place: Place,
     /// Keeps other processes out of the folder.
     _lock: File,
 }
@@ -115,6 +117,7 @@ impl Lake {
             unnamed: StdMutex::new(unnamed),
             checkpoint: AtomicU64::new(table::checkpoint(dir)),
             metrics,
+            place: Place::of(dir).map_err(failed("open"))?,
             _lock: lock,
         };
         let lake = Self { shared: Arc::new(shared) };
@@ -125,6 +128,15 @@ impl Lake {
     /// The lake as it is now.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.shared.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why nothing goes into the lake any more, if its folder or that of its log was removed or moved since it was opened.
+    pub fn gone(&self) -> Option<String> {
+        self.there().err().map(|error| error.to_string())
+    }
+
+    fn there(&self) -> Result<(), LakeError> {
+        self.shared.place.gone().map_or(Ok(()), |path| Err(LakeError::Gone { path: path.to_path_buf() }))
     }
 
     /// The highest position in any file, of whatever wal.
@@ -157,8 +169,10 @@ impl Lake {
         let Sealing { first, last, batches } = sealing;
         let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
         let lost = (last + 1 - first).saturating_sub(rows as u64);
+        self.there()?;
         let (files, fields) = self.write(batches, (first, last)).await?;
         let mut table = self.shared.lane.lock().await;
+        self.there()?;
         self.update(&mut table).await?;
         let sealed = table::sealed_position(&table, self.shared.wal).await?;
         if sealed >= last {

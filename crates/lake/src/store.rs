@@ -5,6 +5,7 @@
 
 use crate::checked::CheckedStore;
 use crate::history::{self, Kind};
+use crate::versions::LOG;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -85,7 +86,12 @@ pub(crate) struct Staged {
 impl Staged {
     /// Beside `place`, where nobody else stages with this number.
     pub(crate) fn create(place: &FsPath, number: u64) -> io::Result<Self> {
-        create_durable(place.parent().ok_or(io::ErrorKind::InvalidInput)?)?;
+        let folder = place.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        // The log of a table is made with it: one that is gone is not begun anew.
+        if folder.ends_with(LOG) && !folder.is_dir() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, format!("{} is gone", folder.display())));
+        }
+        create_durable(folder)?;
         // Names that end in `#` and a number are passed over when the folder is listed.
         let staged = PathBuf::from(format!("{}#{number}", place.display()));
         Ok(Self { file: File::create(&staged)?, staged, place: place.to_path_buf() })

@@ -3,7 +3,7 @@
 use crate::error::{LakeError, OpenError};
 use crate::snapshot::{LakeFile, Snapshot};
 use crate::stats::{FileStats, STATS_COLUMNS};
-use crate::store::{DurableStore, Staged};
+use crate::store::{DurableStore, Staged, create_durable};
 use crate::versions;
 use arrow::datatypes::{DataType as ArrowType, SchemaRef};
 use deltalake_core::kernel::{Action, DataType, MetadataExt, PrimitiveType, StructField, StructType};
@@ -33,6 +33,8 @@ pub(crate) async fn open_or_create(dir: &Path, schema: &SchemaRef) -> Result<Del
     let store = log_store(dir)?;
     let exists = store.is_delta_table_location().await.map_err(LakeError::from)?;
     if !exists {
+        let log = dir.join(versions::LOG);
+        create_durable(&log).map_err(|source| OpenError::Folder { action: "create", path: log.clone(), source })?;
         create(store.clone(), schema).await?;
     }
     let mut table = DeltaTable::new(store);

@@ -19,6 +19,10 @@ use std::path::{Path, PathBuf};
 pub(crate) const LOG: &str = "_delta_log";
 /// What names the last checkpoint.
 const LAST: &str = "_last_checkpoint";
+/// What is said of a log of which nothing is left beside data files.
+const ALL_GONE: &str = "it is gone with all of the log, and nothing else tells which data files are in the table: bring `_delta_log` back, or that of \
+                        a backup, and `catchment inspect repair` puts in what was sealed since; to go on without these events, move the lake's \
+                        folder away and run `catchment inspect repair`";
 /// So often it is looked again while somebody writes there.
 const LOOKS: usize = 3;
 
@@ -78,6 +82,16 @@ pub fn unnamed(snapshot: &Snapshot) -> io::Result<Vec<(PathBuf, u64, u64)>> {
     }
     unnamed.sort();
     Ok(unnamed)
+}
+
+/// Whether there is a table in `dir`, or something that is left of one.
+///
+/// # Errors
+/// A folder cannot be read.
+pub fn is_begun(dir: &Path) -> io::Result<bool> {
+    let found = Versions::list(dir)?;
+    let has_versions = !found.commits.is_empty() || !found.checkpoints.is_empty() || !found.foreign.is_empty();
+    Ok(has_versions || found.has_last || found.has_data)
 }
 
 /// Makes sure that opening the table passes over nothing.
@@ -211,7 +225,8 @@ impl Versions {
         let first = base.map_or(0, |base| base + 1);
         let Some(last) = self.commits.last_key_value().map(|(version, _)| *version) else {
             // A table that nobody has made yet has no data files either.
-            return if base.is_none() && self.has_data { vec![gone(0)] } else { Vec::new() };
+            let all = Flaw { what: ALL_GONE.to_owned(), ..gone(0) };
+            return if base.is_none() && self.has_data { vec![all] } else { Vec::new() };
         };
         // One name stands for those of a range.
         let mut flaws: Vec<Flaw> = Vec::new();

@@ -41,6 +41,12 @@ pub enum OpenError {
         /// The version known here.
         known: u32,
     },
+    /// A folder lies in the place of a file.
+    #[error("{} is a folder, and a file of the wal has this name: move it away, then start again; nothing was changed", .path.display())]
+    NotAFile {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The operating system refused.
     #[error("cannot {action} {}: {source}", .path.display())]
     Io {

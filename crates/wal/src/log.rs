@@ -167,9 +167,10 @@ impl<D: Disk> Wal<D> {
         place: &mut Place,
         mut each: impl FnMut(Frame<'_>, Read) -> Result<ControlFlow<()>, E>,
     ) -> Result<bool, ReplayError<E>> {
-        place.read.of_bytes = self.closed.iter().map(|segment| segment.bytes).sum();
+        // Not the room that was taken for frames that never came.
+        place.read.of_bytes = self.closed.iter().map(|segment| segment.end).sum();
         while let Some(segment) = self.closed.get(place.segment) {
-            let before: u64 = self.closed[..place.segment].iter().map(|segment| segment.bytes).sum();
+            let before: u64 = self.closed[..place.segment].iter().map(|segment| segment.end).sum();
             let file = self.disk.open(&segment.path).map_err(io_error("open", &segment.path))?;
             let mut scan = Scan::new(&file, &segment.path)?;
             if let Some((offset, next_position)) = place.behind.take() {

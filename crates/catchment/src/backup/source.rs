@@ -152,7 +152,8 @@ fn held_by_collector(client: Box<Client>, dir: &DataDir, interrupt: &Interrupt) 
         ensure!(files.iter().any(|file| file.path == REGISTRY), "{} is not what is held", root.display());
         // Data files and the checkpoint are checked as they are copied.
         let flaws = lake::flaws(&root.join("lake")).context("lake")?;
-        if let Some(lake::Flaw { path, what, .. }) = flaws.first() {
+        let needed = |flaw: &&lake::Flaw| flaw.is_needed;
+        if let Some(lake::Flaw { path, what, .. }) = flaws.iter().find(needed) {
             let path = path.strip_prefix(&root).map_or(path.clone(), |path| dir.path().join(path));
             bail!("{} is damaged: {what}; `catchment inspect lake` tells what can be done", path.display());
         }

@@ -7,7 +7,7 @@ use crate::serve::field_rules;
 use crate::settings::Settings;
 use anyhow::{Context, bail};
 use clap::Args;
-use lake::{Lake, LakeMetrics, Mended, MovedAside, TakenIn};
+use lake::{Lake, LakeMetrics, Mended, MovedAside, Sealing, TakenIn};
 use nowwhat::Environment;
 use nowwhat::cli::{print, printable};
 use serde_json::{Value, json};
@@ -40,11 +40,14 @@ pub(super) fn run(args: &RepairArgs, environment: &Environment) -> anyhow::Resul
     let known = known(&settings, &data);
     let repaired = wal::repair(&dir, &RealDisk, &aside.join("wal"), known).context("the wal was not repaired")?;
     let sealed = sealed(&data, repaired.before.wal_id.or(known.wal_id));
-    let mut report = Report { at, aside: &aside, wal: &repaired, sealed, log: &log, lake: &[], taken_in: &[] };
+    let mut report =
+        Report { at, aside: &aside, wal: &repaired, sealed, log: &log, lake: &[], taken_in: &[], lake_lost: None };
     report.write()?;
     // What was done to the wal is told whatever becomes of the lake.
     let lake = lake_repaired(&settings, &data, &aside, repaired.before.wal_id.or(known.wal_id));
-    (report.lake, report.taken_in) = lake.as_ref().map(|(mended, taken)| (&mended[..], &taken[..])).unwrap_or_default();
+    if let Ok(OfLake { mended, taken_in, lost }) = &lake {
+        (report.lake, report.taken_in, report.lake_lost) = (mended, taken_in, lost.as_ref());
+    }
     report.write()?;
     if lake.is_ok() || !report.changed_nothing() {
         print(if args.json { format!("{}\n", report.json()) } else { report.lines() })?;
@@ -60,24 +63,56 @@ fn log_mended(data: &Path, aside: &Path) -> anyhow::Result<Vec<MovedAside>> {
     lake::mend_log(&data.join("lake"), &aside.join("lake/_delta_log")).context("nothing was changed")
 }
 
-/// Takes the damaged files out of the lake, if there is one.
-fn lake_repaired(
-    settings: &Settings,
-    data: &Path,
-    aside: &Path,
-    wal: Option<Uuid>,
-) -> anyhow::Result<(Vec<Mended>, Vec<TakenIn>)> {
-    let dir = data.join("lake");
-    if !dir.join("_delta_log").exists() {
-        return Ok((Vec::new(), Vec::new()));
+/// What was done to the lake.
+#[derive(Default)]
+struct OfLake {
+    mended: Vec<Mended>,
+    taken_in: Vec<TakenIn>,
+    lost: Option<LakeLost>,
+}
+
+/// What the wal let go of as it was in the lake, and the lake does not have: its first and last position, and the files of keys of these events,
+/// each with where it is kept. They are taken again when they come again.
+struct LakeLost {
+    positions: (u64, u64),
+    keys: Vec<(PathBuf, PathBuf)>,
+}
+
+/// Takes the damaged files out of the lake; one that is gone is begun anew where the wal begins.
+fn lake_repaired(settings: &Settings, data: &Path, aside: &Path, wal: Option<Uuid>) -> anyhow::Result<OfLake> {
+    let (dir, wal_dir) = (data.join("lake"), data.join("wal"));
+    let kept = wal::look(&wal_dir, &RealDisk, &Known::default(), |_, _| Ok(()))?;
+    let first = kept.segments.first().map_or(1, |segment| segment.first);
+    if !lake::is_begun(&dir)? && first <= 1 {
+        return Ok(OfLake::default());
     }
     now(async {
         let (schema, rules) = (server::events_schema(), field_rules(settings));
         let metrics = LakeMetrics::default();
         let lake = Lake::open(&dir, &schema, wal.unwrap_or_default(), rules, metrics).await?;
         let taken_in = lake.take_in().await?;
-        Ok((lake.repair(&aside.join("lake")).await?, taken_in))
+        let from = lake.snapshot().sealed + 1;
+        let mut lost = None;
+        if wal.is_some() && from < first {
+            let keys = kept.key_files.iter().filter(|keys| keys.last >= from).map(|keys| &keys.path);
+            let keys = keys.map(|path| keys_aside(path, &aside.join("wal"))).collect::<anyhow::Result<_>>()?;
+            lake.seal(Sealing { first: from, last: first - 1, batches: Vec::new() }).await?;
+            lost = Some(LakeLost { positions: (from, first - 1), keys });
+        }
+        Ok(OfLake { mended: lake.repair(&aside.join("lake")).await?, taken_in, lost })
     })?
+}
+
+/// Moves a file of keys into a folder, durably.
+fn keys_aside(path: &Path, folder: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {
+    let to = folder.join(path.file_name().unwrap_or_default());
+    let moved = || {
+        fs::create_dir_all(folder)?;
+        fs::rename(path, &to)?;
+        [path, &to].iter().filter_map(|path| path.parent()).try_for_each(|folder| File::open(folder)?.sync_all())
+    };
+    moved().with_context(|| format!("cannot move {} to {}", path.display(), to.display()))?;
+    Ok((path.to_owned(), to))
 }
 
 /// Files that another user makes here the collector could not open.
@@ -136,6 +171,7 @@ struct Report<'a> {
     log: &'a [MovedAside],
     lake: &'a [Mended],
     taken_in: &'a [TakenIn],
+    lake_lost: Option<&'a LakeLost>,
 }
 
 impl Report<'_> {
@@ -153,7 +189,8 @@ impl Report<'_> {
     }
 
     fn changed_nothing(&self) -> bool {
-        !self.wal.is_mended && self.log.is_empty() && self.lake.is_empty() && self.taken_in.is_empty()
+        let is_lake_as_before = self.lake.is_empty() && self.taken_in.is_empty() && self.lake_lost.is_none();
+        !self.wal.is_mended && self.log.is_empty() && is_lake_as_before
     }
 
     fn lines(&self) -> String {
@@ -233,6 +270,16 @@ impl Report<'_> {
                 paths.len()
             );
         }
+        if let Some(LakeLost { positions: (first, last), keys }) = self.lake_lost {
+            let _ = writeln!(
+                text,
+                "lost     positions {first} to {last}, which the wal let go of and the lake does not have: the wal goes on behind them, and their \
+                 events are taken when they come again"
+            );
+            for (from, to) in keys {
+                let _ = writeln!(text, "aside    {}, as it was: {}", from.display(), to.display());
+            }
+        }
     }
 
     fn json(&self) -> Value {
@@ -270,6 +317,7 @@ impl Report<'_> {
                 "log": self.log.iter().map(moved_aside).collect::<Vec<_>>(),
                 "files": self.lake.iter().map(file).collect::<Vec<_>>(),
                 "taken_in": self.taken_in.iter().map(taken_in).collect::<Vec<_>>(),
+                "lost": self.lake_lost.map(|lost| positions(&lost.positions)),
             },
             "wal": {
                 "path": before.dir, "id": before.wal_id, "sealed_position": self.sealed,
