@@ -295,8 +295,8 @@ fn unknown_paths_and_methods_are_problems_too() {
     let nowhere = collector.get("/api/v2/events", &collector.token);
     assert_problem(&nowhere, 404, "not_found");
     assert_eq!(nowhere.json()["detail"], "no route answers GET /api/v2/events");
-    let wrong = collector.get("/api/v1/query", &collector.token);
-    assert_eq!(wrong.json()["detail"], "GET is not answered at /api/v1/query; see the header Allow");
+    let wrong = collector.get("/api/v1/import", &collector.token);
+    assert_eq!(wrong.json()["detail"], "GET is not answered at /api/v1/import; see the header Allow");
     assert_problem(&wrong, 405, "method_not_allowed");
     assert_eq!(wrong.header("allow"), Some("POST"));
     assert_eq!(collector.get("/readyz", "").status, 200);

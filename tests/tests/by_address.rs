@@ -58,7 +58,8 @@ fn in_a_spreadsheet_no_text_is_a_formula_and_a_number_stays_one() {
 fn what_is_wrong_in_an_address_is_named() {
     let (_dir, collector) = filled();
     for (parameters, code, says) in [
-        (vec![], "invalid_parameter", "sql"),
+        (vec![], "invalid_parameter", "sql is missing"),
+        (vec![("format", "csv")], "invalid_parameter", "sql is missing"),
         (vec![("sql", "SELECT 1"), ("format", "xml")], "invalid_parameter", "spreadsheet"),
         (vec![("sql", "SELECT 1"), ("params", "roof")], "invalid_parameter", "array of JSON"),
         (vec![("sql", "SELECT 1"), ("params", "{}")], "invalid_parameter", "array of JSON"),

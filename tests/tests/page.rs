@@ -16,7 +16,7 @@ fn play(story: &str) {
     let dir = tempfile::tempdir().expect("a folder");
     let collector = Collector::start(dir.path());
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("browser");
-    let login = catchment(dir.path(), &["login", "--data-dir", "."], b"");
+    let login = catchment(dir.path(), &["login"], b"");
     let link = said(&login).split_whitespace().find(|word| word.starts_with("http")).unwrap_or_default().to_owned();
     let output = Command::new("node")
         .arg(folder.join(format!("{story}.mjs")))

@@ -345,3 +345,27 @@ fn statements_come_from_a_pipe_and_what_is_not_for_eyes_goes_to_no_terminal() {
     }
     assert!(!dir.path().join("answer.csv").exists());
 }
+
+#[test]
+fn what_is_no_file_is_not_written_over_and_of_a_link_the_file_that_it_leads_to() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let _collector = Collector::start(dir.path());
+    let ask = |to: &str| {
+        let arguments = ["query", "SELECT 1 AS a", "--format", "csv", "--output", to, "--overwrite"];
+        catchment(dir.path(), &arguments, b"")
+    };
+    let path = |name: &str| dir.path().join(name);
+    std::fs::write(path("target.csv"), "before").expect("written");
+    std::os::unix::fs::symlink("target.csv", path("link.csv")).expect("linked");
+    std::os::unix::fs::symlink("nowhere", path("broken.csv")).expect("linked");
+    assert!(ask("link.csv").status.success());
+    assert!(path("link.csv").is_symlink(), "the link is still one");
+    assert_eq!(std::fs::read_to_string(path("target.csv")).expect("read"), "a\r\n1\r\n");
+    for name in ["broken.csv", "/dev/null"] {
+        let output = ask(name);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{name}: {said}");
+    }
+    assert!(path("broken.csv").is_symlink());
+    assert!(!std::fs::metadata("/dev/null").expect("it is there").is_file());
+}

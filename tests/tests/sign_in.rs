@@ -115,7 +115,10 @@ fn the_cookie_is_for_encrypted_connections_alone_when_the_client_spoke_over_one(
         [("x-forwarded-proto", "https"), ("x-forwarded-host", "shop.example"), ("origin", "https://shop.example")];
     let answer = sign_in(&collector, &with, &told);
     let set = answer.header("set-cookie").expect("a cookie");
-    assert!(set.starts_with("catchment_session=") && set.ends_with("; Secure"), "the proxy's word, no port: {set}");
+    assert!(
+        set.starts_with("__Host-catchment_session=") && set.ends_with("; Secure"),
+        "the proxy's word, no port: {set}"
+    );
     let cookie = cookie(&answer);
     let ask = |headers: &[(&str, &str)]| {
         let headers = [headers, &[("cookie", &cookie)]].concat();
@@ -149,7 +152,7 @@ fn over_tls_and_http_2_a_browser_signs_in_the_same_way() {
     };
     let (api, query) = (format!("{url}{SESSION}"), format!("{url}/api/v1/query"));
     let signed_in = curl(&[&api, "-i", "-d", &json!({ "token": collector.token }).to_string()]);
-    let name = format!("catchment_session_{}=", port(&collector));
+    let name = format!("__Host-catchment_session_{}=", port(&collector));
     assert!(signed_in.contains(&name) && signed_in.contains("; Secure"), "{signed_in}");
     assert!(signed_in.ends_with("\n2"), "HTTP/2, where the host is in :authority: {signed_in}");
     for version in ["--http1.1", "--http2"] {
@@ -290,6 +293,40 @@ fn no_request_with_a_cookie_changes_anything_unless_a_page_of_this_origin_made_i
     }
     let by: Vec<Value> = acts(&collector)[..2].iter().map(|entry| entry["token_name"].clone()).collect();
     assert_eq!(by, ["configured", "configured"], "the audit names the token of the session");
+}
+
+#[test]
+fn no_page_of_elsewhere_learns_by_the_cookie_what_would_be_answered() {
+    let dir = folder();
+    let collector = Collector::start(dir.path());
+    let cookie = signed_in(&collector, &collector.token);
+    for path in ["/api/v1/query?sql=SELECT%201", "/api/v1/events", "/api/v1/overview", "/api/v1/tokens"] {
+        for method in ["GET", "HEAD"] {
+            let ask =
+                |site: &str| collector.ask((method, path), "", &[("cookie", &cookie), ("sec-fetch-site", site)], b"");
+            for here in ["same-origin", "none"] {
+                let answer = ask(here);
+                assert_eq!(answer.status, 200, "{method} {path} from {here}: {answer:?}");
+                let kept = ["cache-control", "x-content-type-options", "cross-origin-resource-policy"];
+                let kept = kept.map(|name| answer.header(name).unwrap_or_default());
+                assert_eq!(kept, ["no-store", "nosniff", "same-origin"], "{method} {path}");
+            }
+            for elsewhere in ["same-site", "cross-site", "", "same-origin, none"] {
+                assert_eq!(ask(elsewhere).status, 403, "{method} {path} from {elsewhere:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn who_signs_in_again_at_the_same_browser_ends_the_session_before() {
+    let dir = folder();
+    let collector = Collector::start(dir.path());
+    let before = signed_in(&collector, &collector.token);
+    let with = json!({ "token": token(&collector, "reader") });
+    let again = sign_in(&collector, &with, &[HERE, ("cookie", &before)]);
+    assert_eq!((again.status, who(&collector, &cookie(&again)).status), (200, 200));
+    assert_problem(&who(&collector, &before), 401, "invalid_session");
 }
 
 #[test]

@@ -33,9 +33,16 @@ impl Target {
         if existing == Existing::Kept && path.exists() {
             return Err(Usage(there(path)));
         }
-        let mut part = OsString::from(path);
+        if path.metadata().is_ok_and(|there| !there.is_file()) {
+            let path = path.display();
+            return Err(Usage(format!("{path} is no file that could be written over: `-` is standard output")));
+        }
+        // The file that a link leads to is written over, not the link.
+        let path = if path.is_symlink() { path.canonicalize() } else { Ok(path.to_owned()) };
+        let path = path.map_err(|error| Usage(format!("a link that leads nowhere cannot be written to: {error}")))?;
+        let mut part = OsString::from(&path);
         part.push(".part");
-        Ok(Self::File { path: path.to_owned(), part: part.into(), existing })
+        Ok(Self::File { path, part: part.into(), existing })
     }
 
     /// What is written to before it is whole.

@@ -79,6 +79,8 @@ fn shown(headers: &HeaderMap, act: Act) -> Result<Shown<'_>, Problem> {
     let Some(secret) = session::shown(headers)? else { return Ok(Shown::Nothing) };
     if act.changes() {
         session::comes_from_here(headers)?;
+    } else {
+        session::is_read_from_here(headers)?;
     }
     Ok(Shown::Session(secret))
 }

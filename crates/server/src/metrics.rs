@@ -7,6 +7,7 @@ use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEn
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use std::fmt::{self, Write};
 
@@ -85,6 +86,8 @@ pub(crate) struct TailMetrics {
 pub struct ServerMetrics {
     turned_away: Family<ReasonLabel, Counter>,
     pub(crate) events_read: Counter,
+    /// From a batch's head to its answer.
+    pub(crate) ingest_seconds: Histogram,
     pub(crate) request_log: RequestLogMetrics,
     pub(crate) erasures: ErasureMetrics,
     pub(crate) backups: BackupMetrics,
@@ -98,7 +101,8 @@ impl ServerMetrics {
         let (turned_away, events_read) = (Family::default(), Counter::default());
         let (erasures, backups) = (ErasureMetrics::default(), BackupMetrics::default());
         let tails = TailMetrics::default();
-        let metrics = Self { turned_away, events_read, request_log, erasures, backups, tails };
+        let ingest_seconds = Histogram::new(exponential_buckets(0.000_25, 2.0, 18));
+        let metrics = Self { turned_away, events_read, ingest_seconds, request_log, erasures, backups, tails };
         RequestEnd::ALL.into_iter().for_each(|end| metrics.request_log.end(end, 0));
         for code in Code::ALL.iter().copied().filter(|code| code.turns_away()) {
             drop(metrics.turned_away.get_or_create(&ReasonLabel { code }));
@@ -110,6 +114,11 @@ impl ServerMetrics {
             "events_read",
             "Events found in the bodies of requests, and made by the request log",
             metrics.events_read.clone(),
+        );
+        r.register(
+            "ingest_seconds",
+            "Time from the head of a batch to its answer, whatever that is",
+            metrics.ingest_seconds.clone(),
         );
         let log = &metrics.request_log;
         r.register("request_log_requests", "Requests that ended while they were collected", log.requests.clone());

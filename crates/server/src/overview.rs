@@ -45,9 +45,16 @@ struct Shared {
     about: About,
     registry: SharedRegistry,
     health: Health,
-    history: Mutex<Vec<Step>>,
+    history: Mutex<Past>,
     /// How it is now, anew with each look.
     told: watch::Sender<Bytes>,
+}
+
+/// What was looked at, from when on.
+struct Past {
+    began_at: Option<i64>,
+    last_at: i64,
+    steps: [Step; STEPS.len()],
 }
 
 /// Samples of one length.
@@ -144,8 +151,9 @@ pub(crate) struct History {
 impl Overview {
     /// Reads `registry` and `health`, from [`follow`](Self::follow) on.
     pub fn new(about: About, registry: SharedRegistry, health: Health) -> Self {
-        let steps = STEPS.map(|(seconds, max)| Step { seconds, max, began: None, samples: VecDeque::new() });
-        let history = Mutex::new(steps.into());
+        let steps =
+            STEPS.map(|(seconds, max)| Step { seconds, max, began: None, samples: VecDeque::with_capacity(max) });
+        let history = Mutex::new(Past { began_at: None, last_at: 0, steps });
         Self { shared: Arc::new(Shared { about, registry, health, history, told: watch::Sender::default() }) }
     }
 
@@ -162,10 +170,14 @@ impl Overview {
     fn look(&self, at: i64) {
         let readings = Readings::of(&self.shared.registry, NAMES);
         let counted = Counted::of(&readings, at);
-        let last = self.shared.history().iter_mut().fold(None, |last: Option<Sample>, step| {
+        let mut history = self.shared.history();
+        history.began_at.get_or_insert(at);
+        history.last_at = at;
+        let last = history.steps.iter_mut().fold(None, |last: Option<Sample>, step| {
             let whole = step.add(&counted);
             last.or(whole)
         });
+        drop(history);
         // Before a whole second has passed there is nothing to tell a rate of.
         let last = last.unwrap_or_else(|| Sample::between(&counted, &counted));
         let state = State::of(&self.shared, &readings, last);
@@ -178,11 +190,13 @@ impl Overview {
         self.shared.told.subscribe()
     }
 
-    /// How it was in the last `seconds`, in the shortest steps that reach back as far.
+    /// How it was in the last `seconds`, in the shortest steps that reach back as far, or to the beginning.
     pub(crate) fn history(&self, seconds: u64) -> History {
         let history = self.shared.history();
-        let reaching = history.iter().find(|step| step.seconds * step.max as u64 >= seconds);
-        let step = reaching.unwrap_or_else(|| history.last().expect("there are steps"));
+        let since = history.began_at.map_or(0, |began| (history.last_at - began).max(0) as u64 / 1_000_000);
+        let wanted = seconds.min(since);
+        let reaching = history.steps.iter().find(|step| step.seconds * step.max as u64 >= wanted);
+        let step = reaching.unwrap_or_else(|| history.steps.last().expect("there are steps"));
         let count = usize::try_from(seconds.div_ceil(step.seconds)).unwrap_or(step.max);
         let rows = step.samples.iter().skip(step.samples.len().saturating_sub(count)).map(Sample::row).collect();
         History { step_seconds: step.seconds, columns: Sample::COLUMNS, rows }
@@ -190,7 +204,7 @@ impl Overview {
 }
 
 impl Shared {
-    fn history(&self) -> MutexGuard<'_, Vec<Step>> {
+    fn history(&self) -> MutexGuard<'_, Past> {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -222,7 +236,7 @@ impl State {
         let ended = |end| readings.sum("catchment_engine_events_total", &[("end", end)]) as u64;
         let started_at = readings.sum("process_start_time_seconds", &[]) * 1e6;
         Self {
-            at: last.at.clone(),
+            at: event::format_time(last.at),
             version: shared.about.version.version,
             commit: shared.about.version.commit,
             environment: shared.about.environment.clone(),

@@ -13,13 +13,19 @@ pub(crate) fn parameters<T: DeserializeOwned>(query: Option<&str>, known: &str) 
     read(query.unwrap_or_default()).map_err(|flaw| Code::InvalidParameter.problem(format!("{flaw}; known: {known}")))
 }
 
+/// How serde tells that one is not there which has to be.
+const MISSING: &str = "missing field ";
+
 fn read<T: DeserializeOwned>(query: &str) -> Result<T, String> {
     // It would be read with a replacement character, which is another value.
     if let Some(pair) = query.split('&').find(|pair| percent_decode(pair.as_bytes()).decode_utf8().is_err()) {
         let name = pair.split('=').next().unwrap_or_default().chars().take(64).collect::<String>();
         return Err(format!("{name}: the bytes after its % are no UTF-8"));
     }
-    serde_urlencoded::from_str(query).map_err(|_| {
+    serde_urlencoded::from_str(query).map_err(|error| {
+        if let Some(name) = error.to_string().strip_prefix(MISSING) {
+            return format!("{} is missing", name.trim_matches('`'));
+        }
         let at_fault = query.split('&').find_map(|pair| flaw::<T>(pair));
         at_fault.unwrap_or_else(|| "one of the parameters is there twice".to_owned())
     })
@@ -28,6 +34,10 @@ fn read<T: DeserializeOwned>(query: &str) -> Result<T, String> {
 /// What is wrong with one of them alone.
 fn flaw<T: DeserializeOwned>(pair: &str) -> Option<String> {
     let error = serde_urlencoded::from_str::<T>(pair).err()?.to_string();
+    if error.starts_with(MISSING) {
+        // Of the others.
+        return None;
+    }
     let (name, value) = serde_urlencoded::from_str::<Vec<(String, String)>>(pair).ok()?.pop()?;
     let short = |text: &str| text.chars().take(64).collect::<String>();
     Some(if error.starts_with("unknown field") {

@@ -13,6 +13,9 @@ use nowwhat::Problem;
 use nowwhat::request::AskedOrigin;
 
 const COOKIE: &str = "catchment_session";
+/// A browser takes a cookie of such a name only from this very host, and over TLS alone (RFC 6265bis, 4.1.3).
+const HOST_PREFIX: &str = "__Host-";
+static CORP: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// The secret of the session that a request shows; none when it shows none.
@@ -34,10 +37,7 @@ pub(crate) fn shown(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 
 /// The cookie of a session that begins, for so many seconds.
 pub(crate) fn cookie(headers: &HeaderMap, secret: &str, seconds: u64) -> HeaderValue {
-    let secure = match AskedOrigin::of_current(headers) {
-        Some(asked) if asked.scheme.as_str() == "https" => "; Secure",
-        _ => "",
-    };
+    let secure = if is_over_tls(headers) { "; Secure" } else { "" };
     let name = cookie_name(headers);
     let cookie = format!("{name}={secret}; HttpOnly; SameSite=Strict; Path=/; Max-Age={seconds}{secure}");
     HeaderValue::try_from(cookie).expect("a secret is plain ASCII")
@@ -48,13 +48,20 @@ pub(crate) fn no_cookie(headers: &HeaderMap) -> HeaderValue {
     cookie(headers, "", 0)
 }
 
-/// Lets nobody keep what is answered to a session, but for what has a version and is everybody's: a token keeps shared caches off by itself
+fn is_over_tls(headers: &HeaderMap) -> bool {
+    AskedOrigin::of_current(headers).is_some_and(|asked| asked.scheme.as_str() == "https")
+}
+
+/// Lets nobody keep what is answered to a session, nor a page of elsewhere take it for a script or a picture; but for what has a version and is everybody's: a token keeps shared caches off by itself
 /// (RFC 9111, 3.5), a cookie does not, and the next one at the same browser is somebody else.
 pub(crate) async fn unkept(request: Request, next: Next) -> Response {
     let has_session = !matches!(shown(request.headers()), Ok(None));
     let mut response = next.run(request).await;
     if has_session && !response.headers().contains_key(header::ETAG) {
-        response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+        let headers = response.headers_mut();
+        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(CORP.clone(), HeaderValue::from_static("same-origin"));
     }
     response
 }
@@ -85,6 +92,45 @@ pub(crate) fn comes_from_here(headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
+/// Checks that no page of elsewhere made the browser read something by the cookie: whether it was answered, and how soon, would tell that page about
+/// the data. Where a browser says nothing of it, over plain HTTP away from this machine, it is taken.
+///
+/// # Errors
+/// 403 when another page did.
+pub(crate) fn is_read_from_here(headers: &HeaderMap) -> Result<(), Problem> {
+    match site(headers) {
+        // Somebody opened the address, or is here.
+        None | Some(Site::Here | Site::Nowhere) => Ok(()),
+        Some(Site::Elsewhere) => Err(cross_site(
+            "a page of another origin made the browser ask this: open it from the page of this collector",
+        )),
+    }
+}
+
+/// Whether a browser came to a page by what is no page of elsewhere, and so shows the cookie if it has one. None when it does not say.
+pub(crate) fn shows_its_cookie(headers: &HeaderMap) -> Option<bool> {
+    site(headers).map(|site| site != Site::Elsewhere)
+}
+
+/// Who made a browser send a request, as `Sec-Fetch-Site` has it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Site {
+    Here,
+    /// No page did.
+    Nowhere,
+    Elsewhere,
+}
+
+fn site(headers: &HeaderMap) -> Option<Site> {
+    let mut values = headers.get_all(&SEC_FETCH_SITE).iter();
+    let first = values.next()?;
+    Some(match (first.as_bytes(), values.next()) {
+        (b"same-origin", None) => Site::Here,
+        (b"none", None) => Site::Nowhere,
+        _ => Site::Elsewhere,
+    })
+}
+
 /// The same for what needs no cookie: a program says nothing of where it comes from.
 ///
 /// # Errors
@@ -95,16 +141,12 @@ pub(crate) fn comes_from_nowhere_else(headers: &HeaderMap) -> Result<(), Problem
 
 /// Whether the request says that it comes from a page of this origin; none when it says nothing.
 fn said(headers: &HeaderMap) -> Option<bool> {
-    let one = |name: &HeaderName| {
-        let mut values = headers.get_all(name).iter();
-        let first = values.next()?;
-        Some((first, values.next().is_none()))
-    };
-    if let Some((site, is_one)) = one(&SEC_FETCH_SITE) {
-        return Some(is_one && site.as_bytes() == b"same-origin");
+    if let Some(site) = site(headers) {
+        return Some(site == Site::Here);
     }
-    let (origin, is_one) = one(&header::ORIGIN)?;
-    Some(is_one && AskedOrigin::of_current(headers).is_some_and(|asked| asked.is_named_by(origin)))
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    let origin = origins.next()?;
+    Some(origins.next().is_none() && AskedOrigin::of_current(headers).is_some_and(|asked| asked.is_named_by(origin)))
 }
 
 fn cross_site(detail: &str) -> Problem {
@@ -114,7 +156,8 @@ fn cross_site(detail: &str) -> Problem {
 /// With the port that was asked: a browser sends a cookie to all ports of its host, and several collectors may be there.
 fn cookie_name(headers: &HeaderMap) -> String {
     let port = AskedOrigin::of_current(headers).and_then(|asked| asked.host?.port_u16());
-    port.map_or_else(|| COOKIE.to_owned(), |port| format!("{COOKIE}_{port}"))
+    let prefix = if is_over_tls(headers) { HOST_PREFIX } else { "" };
+    port.map_or_else(|| format!("{prefix}{COOKIE}"), |port| format!("{prefix}{COOKIE}_{port}"))
 }
 
 /// All cookies of a request by name, without quotes.

@@ -14,6 +14,7 @@ use rustyline::config::CompletionType;
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
 use rustyline::{Config, Editor};
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
@@ -69,6 +70,12 @@ pub(super) fn run(client: Client, asking: Asking, server: &Server, environment: 
             }
             Err(ReadlineError::Signal(_)) => continue,
             Err(ReadlineError::Eof) => return Ok(()),
+            // A byte of another encoding: what was typed is gone, the shell is not.
+            Err(ReadlineError::Io(error)) if error.kind() == ErrorKind::InvalidData => {
+                print("what was typed is no UTF-8, and was left out\n")?;
+                input.clear();
+                continue;
+            }
             Err(error) => return Err(error).context("cannot read from the terminal"),
         };
         let command = line.trim().trim_end_matches(';').trim_end();

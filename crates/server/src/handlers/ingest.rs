@@ -21,11 +21,14 @@ use http::request::Parts;
 use nowwhat::Problem;
 use nowwhat::request::note;
 use reading::Reading;
+use std::time::Instant;
 
 /// Reads the batch, hands it to the engine, answers when it is durable.
 pub(crate) async fn post_events(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+    let began = Instant::now();
     let (parts, mut body) = Coming::of(request);
     let answered = taken(&app, parts, &mut body).await;
+    app.shared.metrics.ingest_seconds.observe(began.elapsed().as_secs_f64());
     body::done(&app, body, answered).await
 }
 

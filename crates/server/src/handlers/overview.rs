@@ -78,7 +78,11 @@ pub(crate) async fn get_live(
         app.followers.clone().try_acquire_owned().map_err(|_| {
             Code::TooManyQueries.problem(format!("{FOLLOWERS_MAX} follow the overview: end one of them"))
         })?;
-    let told = app.shared.overview.told();
+    let mut told = app.shared.overview.told();
+    if !told.borrow().is_empty() {
+        // The first one is told at once.
+        told.mark_changed();
+    }
     let follower = Follower { listener: Listener::new(app, headers, Act::FollowOverview), told, _seat: seat };
     Ok(sent_events(futures::stream::unfold(follower, async |mut follower| {
         Some((Ok(follower.next().await?), follower))

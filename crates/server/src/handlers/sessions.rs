@@ -72,11 +72,24 @@ async fn sign_in(app: &App, parts: &Parts, body: &mut Coming) -> Result<Response
         SignIn { token: None, code: Some(code) } => by_code(app, code.trim()).await?,
         _ => return Err(Code::InvalidField.problem("token: send it or code, one of them")),
     };
+    end_the_one_before(app, &parts.headers).await;
     let seconds = (begun.expires_at.saturating_sub(now_micros()).max(0) as u64).div_ceil(1_000_000);
     let cookie = session::cookie(&parts.headers, begun.secret.reveal(), seconds);
     let mut response = told(&identity, Some(begun.expires_at));
     response.headers_mut().insert(header::SET_COOKIE, cookie);
     Ok(response)
+}
+
+/// Ends the session that the browser had: its cookie goes with the new one.
+async fn end_the_one_before(app: &App, headers: &HeaderMap) {
+    let registry = &app.shared.registry;
+    let Ok(Some(secret)) = session::shown(headers) else { return };
+    let ended = async {
+        let identity = registry.session(&secret).await.ok()?;
+        registry.end_session(&auth::actor(&identity), &secret).await.ok()
+    };
+    // One that stays ends by itself; who signs in is signed in all the same.
+    let _ended: Option<()> = nowwhat::db(ended).await;
 }
 
 /// A session of the token that made a code, which nobody can use again.

@@ -91,7 +91,7 @@ pub(crate) async fn get_tail(
     let asked = after.unwrap_or(newest);
     let after = asked.min(newest);
     // Whoever comes back before the first event goes on from here.
-    let mut begin = format!("retry: 1000\nid: {after}\n\n");
+    let mut begin = format!("retry: 1000\nid: {after}\nevent: begin\ndata: {}\n\n", json!({ "after": after }));
     if asked > after {
         // It was given before a backup was restored, or by another collector: what came meanwhile is not known.
         begin += &format!("event: reset\ndata: {}\n\n", json!({ "asked": asked, "after": after }));

@@ -24,7 +24,7 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
 
 const PAGE: &str = include_str!("../page/index.html");
 
-/// The page for a browser that shows a session, and for one that shows none and need not ask whose it is.
+/// The page for a browser that shows a session or may have one, and for one that has none and need not ask whose it is.
 static WITH_COOKIE: LazyLock<File> = LazyLock::new(|| index("yes"));
 static WITHOUT_COOKIE: LazyLock<File> = LazyLock::new(|| index("no"));
 
@@ -45,9 +45,11 @@ fn content_type(name: &str) -> &'static str {
 
 /// The page.
 pub(crate) async fn get_page(headers: HeaderMap) -> Response {
-    let page = if matches!(session::shown(&headers), Ok(None)) { &WITHOUT_COOKIE } else { &WITH_COOKIE };
+    // Who follows a link on a page of elsewhere does not show the cookie, and has it.
+    let has_none = matches!(session::shown(&headers), Ok(None)) && session::shows_its_cookie(&headers).unwrap_or(false);
+    let page = if has_none { &WITHOUT_COOKIE } else { &WITH_COOKIE };
     let mut answer = page.answer(&headers, ASK_AGAIN);
-    answer.headers_mut().append(header::VARY, HeaderValue::from_static("cookie"));
+    answer.headers_mut().append(header::VARY, HeaderValue::from_static("cookie, sec-fetch-site"));
     answer
 }
 

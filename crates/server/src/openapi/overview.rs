@@ -52,7 +52,7 @@ fn state() -> Value {
         "memory": { "resident_bytes": 120_000_000, "bound_bytes": 1_094_713_344 },
         "last": {
             "at": "2026-01-31T12:00:00.123456Z", "accepted_per_second": 812.4, "duplicates_per_second": 0.0,
-            "rejected_per_second": 0.0, "failed_per_second": 0.0, "turned_away_per_second": 0.0, "requests_per_second": 20.5,
+            "rejected_per_second": 0.0, "failed_per_second": 0.0, "turned_away_per_second": 0.0, "batches_per_second": 20.5,
             "answer_p50_seconds": 0.0012, "answer_p99_seconds": 0.0031, "queries_per_second": 0.0, "query_p99_seconds": null,
             "live_rows": 100.0, "wal_bytes": 65536.0, "lake_bytes": 123456.0, "rejected_bytes": 321.0,
             "disk_free_bytes": 80_000_000_000.0, "memory_bytes": 120_000_000.0,

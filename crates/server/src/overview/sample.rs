@@ -1,7 +1,7 @@
 //! What was counted between two looks at the metrics.
 
 use nowwhat::metrics::{Buckets, Readings};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 use utoipa::ToSchema;
 
@@ -21,15 +21,12 @@ pub(super) const NAMES: &[&str] = &[
     "catchment_query_query_seconds_bucket",
     "catchment_registry_sensors",
     "catchment_rejected_kept_bytes",
+    "catchment_server_ingest_seconds_bucket",
     "catchment_server_sensors_seen",
     "catchment_server_turned_away_total",
-    "http_request_duration_seconds_bucket",
     "process_resident_memory_bytes",
     "process_start_time_seconds",
 ];
-
-/// Where batches come in.
-const INGEST: &[(&str, &str)] = &[("route", "/api/v1/events")];
 
 /// What had been counted at one moment.
 #[derive(Clone, Debug)]
@@ -61,7 +58,7 @@ impl Counted {
             rejected: ended("rejected"),
             failed: ended("failed"),
             turned_away: value("catchment_server_turned_away_total"),
-            answers: readings.buckets("http_request_duration_seconds", INGEST),
+            answers: readings.buckets("catchment_server_ingest_seconds", &[]),
             queries: readings.buckets("catchment_query_query_seconds", &[]),
             live_rows: value("catchment_engine_live_rows"),
             wal_bytes: value("catchment_engine_wal_bytes"),
@@ -86,9 +83,11 @@ macro_rules! samples {
         #[schema(as = OverviewSample)]
         pub(crate) struct Sample {
             /// The end of the step.
-            #[schema(format = DateTime)]
-            pub(super) at: String,
-            $($(#[doc = $about])+ #[schema(required = true)] pub(super) $name: Option<f64>,)*
+            #[serde(serialize_with = "as_time")]
+            #[schema(value_type = String, format = DateTime)]
+            pub(super) at: i64,
+            // Not a number is null: nothing was measured.
+            $($(#[doc = $about])+ #[schema(value_type = Option<f64>, required = true)] pub(super) $name: f64,)*
         }
 
         impl Sample {
@@ -97,7 +96,7 @@ macro_rules! samples {
 
             /// Its values, in the order of their names.
             pub(super) fn row(&self) -> Vec<Value> {
-                vec![self.at.clone().into(), $(self.$name.into(),)*]
+                vec![event::format_time(self.at).into(), $(self.$name.into(),)*]
             }
         }
     };
@@ -114,9 +113,9 @@ samples! {
     failed_per_second,
     /// Requests a second that were turned away unread.
     turned_away_per_second,
-    /// Requests a second to `/api/v1/events`.
-    requests_per_second,
-    /// Half of the answers of `/api/v1/events` took at most so long; null without any.
+    /// Batches a second.
+    batches_per_second,
+    /// Half of the batches were answered within this time; null without any.
     answer_p50_seconds,
     /// 99 of 100 of them.
     answer_p99_seconds,
@@ -142,29 +141,32 @@ impl Sample {
     /// What was counted from one moment to another.
     pub(super) fn between(began: &Counted, ended: &Counted) -> Self {
         let seconds = ended.seconds_since(began);
-        let rate =
-            |began: f64, ended: f64| Some(if seconds > 0.0 { round((ended - began).max(0.0) / seconds) } else { 0.0 });
+        let rate = |began: f64, ended: f64| if seconds > 0.0 { round((ended - began).max(0.0) / seconds) } else { 0.0 };
         let (answers, queries) = (ended.answers.since(&began.answers), ended.queries.since(&began.queries));
         Self {
-            at: event::format_time(ended.at),
+            at: ended.at,
             accepted_per_second: rate(began.accepted, ended.accepted),
             duplicates_per_second: rate(began.duplicates, ended.duplicates),
             rejected_per_second: rate(began.rejected, ended.rejected),
             failed_per_second: rate(began.failed, ended.failed),
             turned_away_per_second: rate(began.turned_away, ended.turned_away),
-            requests_per_second: rate(0.0, answers.count()),
-            answer_p50_seconds: answers.quantile(0.5).map(round),
-            answer_p99_seconds: answers.quantile(0.99).map(round),
+            batches_per_second: rate(0.0, answers.count()),
+            answer_p50_seconds: answers.quantile(0.5).map_or(f64::NAN, round),
+            answer_p99_seconds: answers.quantile(0.99).map_or(f64::NAN, round),
             queries_per_second: rate(0.0, queries.count()),
-            query_p99_seconds: queries.quantile(0.99).map(round),
-            live_rows: Some(ended.live_rows),
-            wal_bytes: Some(ended.wal_bytes),
-            lake_bytes: Some(ended.lake_bytes),
-            rejected_bytes: Some(ended.rejected_bytes),
-            disk_free_bytes: Some(ended.disk_free_bytes),
-            memory_bytes: Some(ended.memory_bytes),
+            query_p99_seconds: queries.quantile(0.99).map_or(f64::NAN, round),
+            live_rows: ended.live_rows,
+            wal_bytes: ended.wal_bytes,
+            lake_bytes: ended.lake_bytes,
+            rejected_bytes: ended.rejected_bytes,
+            disk_free_bytes: ended.disk_free_bytes,
+            memory_bytes: ended.memory_bytes,
         }
     }
+}
+
+fn as_time<S: Serializer>(at: &i64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&event::format_time(*at))
 }
 
 /// To a millionth: more says nothing.

@@ -37,11 +37,16 @@ fn each_step_has_the_rate_of_its_time_and_longer_ones_that_of_all_of_it() {
     }
     assert_eq!(rates(&overview.history(10)), [40.0; 10]);
     assert_eq!(rates(&overview.history(60))[28..32], [10.0, 10.0, 40.0, 40.0]);
-    // A quarter of an hour and more comes in steps of 15 seconds, a day in minutes.
+    assert_eq!(overview.history(u64::MAX).step_seconds, 1, "all that there is, as finely as it is kept");
+    // Beyond a quarter of an hour it comes in steps of 15 seconds, beyond 6 hours in minutes.
+    accepted.inc_by(840 * 40);
+    overview.look(901 * SECOND);
     let coarse = overview.history(3600);
-    assert_eq!((coarse.step_seconds, rates(&coarse)), (15, vec![10.0, 10.0, 40.0, 40.0]));
+    assert_eq!((coarse.step_seconds, &rates(&coarse)[..4]), (15, &[10.0, 10.0, 40.0, 40.0][..]));
+    overview.look(22_000 * SECOND);
     let coarse = overview.history(86_400);
-    assert_eq!((coarse.step_seconds, rates(&coarse)), (60, vec![25.0]));
+    assert_eq!((coarse.step_seconds, rates(&coarse)[0]), (60, 25.0));
+    overview.look(30 * 86_400 * SECOND);
     assert_eq!(overview.history(u64::MAX).step_seconds, 1800);
 }
 

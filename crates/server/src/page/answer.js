@@ -3,6 +3,7 @@
 import { useMemo } from "./hooks.js";
 import { Chart } from "./chart.js";
 import { compact, count, seconds, time, timeAndZone } from "./format.js";
+import { Digits, written } from "./json.js";
 import { change } from "./route.js";
 import { Choice, html } from "./ui.js";
 
@@ -44,7 +45,7 @@ function overTime(rows, x, text, numbers) {
 function cell({ type }, value) {
   if (value === null) return html`<span class="dim">null</span>`;
   if (type === "timestamptz") return html`<time datetime=${value} title=${timeAndZone(value)}>${time(value)}</time>`;
-  if (typeof value === "object") return html`<code>${JSON.stringify(value)}</code>`;
+  if (typeof value === "object" && !(value instanceof Digits)) return html`<code>${written(value)}</code>`;
   return String(value);
 }
 

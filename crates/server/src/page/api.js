@@ -1,5 +1,7 @@
 // The public API, as this page asks it: with the session's cookie, and with nothing that another program could not ask too.
 
+import { parsed } from "./json.js";
+
 /** An answer that is an error: problem details by RFC 9457. */
 export class Problem extends Error {
   constructor(status, body) {
@@ -41,14 +43,21 @@ async function answered(path, { method = "GET", json, accept = "application/json
     await wait(Number(answer.headers.get("retry-after") || 1) * 1000, signal);
     return answered(path, { method, json, accept, signal }, tries - 1);
   }
-  if (answer.status === 401 && path !== "session") signedOut();
-  throw new Problem(answer.status, body);
+  const problem = new Problem(answer.status, body);
+  if (answer.status === 401 && path !== "session") signedOut(problem);
+  throw problem;
 }
 
 /** The JSON of an answer; nothing when it has none. */
 export async function ask(path, options) {
   const answer = await answered(path, options);
-  return answer.status === 204 ? null : answer.json();
+  if (answer.status === 204) return null;
+  try {
+    return parsed(await answer.text());
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem(0, { code: "broken_off", detail: "The answer broke off: it took too long, or the collector stopped. Ask for less." });
+  }
 }
 
 /** Rows of a question in SQL; `$1` and so on stand for `params`. */
@@ -57,7 +66,8 @@ export const query = (sql, params = [], { signal, ...limits } = {}) =>
 
 /** The rows as objects. */
 export async function rows(sql, params, options) {
-  const { columns, rows } = await query(sql, params, options);
+  const { columns, rows, truncated } = await query(sql, params, options);
+  if (truncated) throw new Problem(0, { code: "too_many_rows", detail: "There are more rows than can be shown: take a shorter time, or a filter." });
   return rows.map((row) => Object.fromEntries(row.map((value, i) => [columns[i].name, value])));
 }
 
@@ -78,14 +88,15 @@ export function follow(path, handlers, onState = () => {}) {
     source = new EventSource(typeof path === "function" ? path() : address(path));
     source.onopen = () => onState("live");
     for (const [name, then] of Object.entries(handlers)) {
-      source.addEventListener(name, (event) => then(JSON.parse(event.data), event.lastEventId));
+      source.addEventListener(name, (event) => then(parsed(event.data)));
     }
     source.onerror = () => {
       if (isOver) return;
       onState("waiting");
       if (source.readyState !== EventSource.CLOSED) return;
       // Refused, which the browser takes for the end: whether it is the session is told by asking for it.
-      ask("session").catch((problem) => problem.status === 401 && signedOut());
+      onState("refused");
+      ask("session").catch((problem) => problem.status === 401 && signedOut(problem));
       timer = setTimeout(open, 3000);
     };
   };

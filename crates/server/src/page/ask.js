@@ -22,6 +22,9 @@ function asked() {
   }
 }
 
+/** What was asked is nobody else's who signs in here. */
+export const forget = () => { try { localStorage.removeItem(HISTORY); } catch { /* It was kept nowhere. */ } };
+
 function keep(sql) {
   try { localStorage.setItem(HISTORY, JSON.stringify([sql, ...asked().filter((other) => other !== sql)].slice(0, KEPT))); } catch { /* It is no more than a comfort. */ }
 }
@@ -76,8 +79,8 @@ export function Ask({ route }) {
   // What the address says is asked: after a link, and after a step back.
   useEffect(() => {
     if (!given) return;
-    setText(given);
-    run(given);
+    setText(given.trim());
+    run(given.trim());
   }, [given]);
   useEffect(() => () => running.current?.abort(), []);
   const start = () => {
@@ -94,14 +97,14 @@ export function Ask({ route }) {
       <select aria-label="Examples" onChange=${fill}><option value="">Examples</option>${suggested.map(([name, sql]) => html`<option value=${sql}>${name}</option>`)}</select>
       <select aria-label="Asked before" onChange=${fill} disabled=${!past.length}><option value="">Asked before</option>${past.map((sql) => html`<option value=${sql}>${sql.replace(/\s+/g, " ").slice(0, 90)}</option>`)}</select></div>
     <section class="card">
-      <${Editor} text=${text} onText=${setText} onRun=${start} fields=${fields.value} place=${state.error?.body.place} />
+      <${Editor} text=${text} onText=${setText} onRun=${start} fields=${fields.value} place=${state.error?.body?.place} />
       <div class="head"><button type="button" class="main" onClick=${start} disabled=${isRunning}>Ask</button>
         ${isRunning ? html`<button type="button" onClick=${() => running.current.abort()}>Cancel</button><${Passed} since=${state.began} />` : html`<small>Ctrl+Enter asks, Tab completes, Ctrl+Space shows what there is</small>`}</div>
       ${state.isCancelled && !isRunning && html`<p class="note" role="status">Cancelled.</p>`}
       ${state.error && html`<${Wrong} error=${state.error} sql=${state.sql} />`}
     </section>
     ${state.answer && html`<${Answer} answer=${state.answer} took=${state.took} fileOf=${(format) => download(state.sql, [], format)} shown=${route.params.get("show")} />`}
-    ${state.answer?.truncated && html`<p class="note warn">The first ${ROWS} rows are shown: more fit. A file has all of them.</p>`}`;
+    ${state.answer?.truncated && html`<p class="note warn">The first ${ROWS} rows are shown: more fit. A file has up to <code>query.rows_max</code> of them, by default a million.</p>`}`;
 }
 
 /** The time that a question takes. */
@@ -116,9 +119,9 @@ function Passed({ since }) {
 
 /** An error at its place in the text. */
 function Wrong({ error, sql }) {
-  const { place, request_id: id } = error.body;
-  const line = place && sql.split("\n")[place.line - 1];
+  const { place, request_id: id } = error.body || {};
+  const line = place ? sql.split("\n")[place.line - 1] : undefined, letters = [...(line || "")];
   return html`<div class="note bad" role="alert"><p>${error.message}</p>
-    ${line !== undefined && place && html`<pre><code>${`${place.line} | ${line}\n${" ".repeat(String(place.line).length + 3 + Math.max(0, place.column - 1))}^`}</code></pre>`}
+    ${line !== undefined && html`<pre><code>${`${place.line} | ${letters.slice(0, place.column - 1).join("")}`}<mark>${letters[place.column - 1] ?? " "}</mark>${letters.slice(place.column).join("")}</code></pre>`}
     ${id && html`<small>Request <code>${id}</code></small>`}</div>`;
 }

@@ -27,7 +27,7 @@ function paths(kind) {
   return undefined;
 }
 
-const clock = (options) => new Intl.DateTimeFormat(undefined, { hour12: false, ...options });
+const clock = (options) => new Intl.DateTimeFormat(undefined, { hourCycle: "h23", ...options });
 const MONTHS = clock({ month: "short", year: "numeric" }), DAYS = clock({ day: "numeric", month: "short" }), MINUTES = clock({ hour: "2-digit", minute: "2-digit" });
 const SECONDS = clock({ hour: "2-digit", minute: "2-digit", second: "2-digit" });
 

@@ -108,7 +108,7 @@ export function Editor({ text, onText, onRun, fields, place }) {
   };
   return html`<div class="editor">
     <label class="hidden" for=${`${id}-sql`}>SQL</label>
-    <textarea id=${`${id}-sql`} ref=${area} rows=${Math.min(20, Math.max(5, text.split("\n").length + 1))} wrap="off" spellcheck="false" autocapitalize="off" autocomplete="off" value=${text}
+    <textarea id=${`${id}-sql`} ref=${area} rows=${Math.min(20, Math.max(5, text.split("\n").length + 1))} wrap="off" spellcheck=${false} autocapitalize="off" autocomplete="off" value=${text}
       aria-autocomplete="list" aria-controls=${`${id}-list`} aria-activedescendant=${list.found.length ? `${id}-${list.at}` : undefined}
       onInput=${(event) => { onText(event.target.value); look(); }} onKeyDown=${key} onBlur=${() => setList({ found: [], at: 0 })}></textarea>
     <ul id=${`${id}-list`} role="listbox" aria-label="Completions" class=${list.found.length ? "completions" : "hidden"} style=${{ left: `${list.left || 0}px`, top: `${list.top || 0}px` }}>

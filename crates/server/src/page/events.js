@@ -4,8 +4,10 @@ import { useEffect, useMemo, useRef, useState } from "./hooks.js";
 import { ask, address, download, follow, query, rows } from "./api.js";
 import { Chart } from "./chart.js";
 import { Opened } from "./event.js";
-import { conditions, fits, inlined, OPERATORS, pathOf, valueOf, wantedOf, write } from "./filter.js";
-import { compact, count, seconds, stepOf, time } from "./format.js";
+import { conditions, fits, OPERATORS, pathOf, valueOf, wantedOf, write } from "./filter.js";
+import { binsOf } from "./bins.js";
+import { compact, count, seconds, time } from "./format.js";
+import { written } from "./json.js";
 import { between, change, link, RANGES, rangeOf } from "./route.js";
 import { Busy, Failure, html, Range, useLoad } from "./ui.js";
 
@@ -14,7 +16,7 @@ const TIMES = [...RANGES, ["90d", "last 90 days"], ["365d", "last year"], ["3650
 const BARS = 120, PAGE = 100, KEPT = 500;
 /** What a list shows of an event; the rest is asked when it is opened. */
 const SHOWN = "position, time, sensor, type, id, left(coalesce(data, encode(data_binary, 'base64pad')), 400) AS preview";
-/** Rows of an answer by default: what a file may hold. */
+/** Rows of an answer, unless the collector is configured otherwise. */
 const ROWS_MAX = 1000000;
 
 /** What one page of the list brings, those before a position when one is given. */
@@ -34,7 +36,7 @@ export function Events({ route }) {
   }, [fields.value]);
   const isLive = params.get("live") === "1";
   const asked = useMemo(() => conditions(params, kindOf), [key, fields.value]);
-  const list = useLoad((signal) => (isLive || fields.busy ? Promise.resolve(undefined) : pageOf(asked, undefined, signal)), [key, fields.busy]);
+  const list = useLoad((signal) => (isLive || fields.busy ? Promise.resolve(undefined) : pageOf(asked, undefined, signal).then((page) => ({ ...page, asked, of: key }))), [key, fields.busy]);
   return html`
     <div class="head"><h1>Events</h1>
       <button type="button" class=${isLive ? "main" : ""} aria-pressed=${isLive} onClick=${() => change({ live: isLive ? "" : "1" })}>${isLive ? "Live: on" : "Live"}</button>
@@ -45,7 +47,7 @@ export function Events({ route }) {
     ${isLive ? html`<${Live} params=${params} key=${key} />` : html`
       <${Histogram} params=${params} asked=${asked} isReady=${!fields.busy} />
       <${Failure} error=${list.error} />
-      <${List} first=${list.value} asked=${asked} busy=${list.busy} key=${`${key} ${list.value?.found[0]?.position}`} />`}`;
+      ${!list.error && html`<${List} first=${list.value?.of === key ? list.value : undefined} busy=${list.busy} key=${key} />`}`}`;
 }
 
 /** A file of all that is wanted. */
@@ -54,8 +56,8 @@ function Download({ asked }) {
   return html`<details class="menu"><summary>Download</summary><div>
     ${[["ndjson", "NDJSON", "ndjson"], ["spreadsheet", "CSV", "csv"], ["parquet", "Parquet", "parquet"]].map(([format, name, ending]) =>
       html`<a href=${download(sql, asked.params, format)} download=${`events.${ending}`}>${name}</a>`)}
-    <a href=${link("ask", { sql: inlined(`SELECT time, sensor, type, data FROM events ${asked.where} ORDER BY position DESC LIMIT 100`, asked.params) })}>Ask in SQL</a>
-    <small>At most ${count(ROWS_MAX)} events; more by <code>catchment export</code>. In the CSV a text that a spreadsheet would run has a <code>'</code> before it.</small>
+    <a href=${link("ask", { sql: `SELECT time, sensor, type, data\nFROM events\n${asked.inlined}\nORDER BY position DESC\nLIMIT 100` })}>Ask in SQL</a>
+    <small>Of more than <code>query.rows_max</code> (by default ${count(ROWS_MAX)}) it breaks off: <code>catchment export</code> has all. In the CSV a text that a spreadsheet would run has a <code>'</code> before it.</small>
   </div></details>`;
 }
 
@@ -65,7 +67,7 @@ function Filters({ params, fields }) {
   const known = (fields?.types || []).filter(({ type }) => !wanted.type || type === wanted.type).flatMap(({ fields }) => fields);
   const names = [...new Map(known.map((field) => [field.name, field])).values()];
   const [field, setField] = useState(""), [operator, setOperator] = useState("=");
-  const sensors = useLoad((signal) => rows("SELECT sensor, count(*) AS events FROM events GROUP BY sensor ORDER BY events DESC LIMIT 500", [], { signal }), []);
+  const sensors = useLoad((signal) => rows("SELECT sensor, count(*) AS events FROM events WHERE received_at > now() - INTERVAL '30 days' GROUP BY sensor ORDER BY events DESC LIMIT 500", [], { signal }), []);
   const add = (event) => {
     event.preventDefault();
     const path = pathOf(field.trim());
@@ -96,24 +98,20 @@ function Histogram({ params, asked, isReady }) {
   const load = async (signal) => {
     if (!isReady) return undefined;
     const { from, to = Date.now() } = rangeOf(params, "24h");
-    const step = stepOf((to - from) / 1000, BARS);
-    const sql = `SELECT date_bin(INTERVAL '${step} seconds', time) AS at, count(*) AS events FROM events ${asked.where} GROUP BY 1 ORDER BY 1`;
+    const bins = binsOf(from, to, BARS), counts = bins.at.map(() => 0);
+    const sql = `SELECT ${bins.sql("time")} AS at, count(*) AS events FROM events ${asked.where} GROUP BY 1`;
     const found = (await query(sql, asked.params, { signal })).rows;
-    const first = Math.floor(from / 1000 / step) * step, bars = Math.max(1, Math.ceil((to / 1000 - first) / step));
-    const counts = new Map(found.map(([at, events]) => [Math.round(Date.parse(at) / 1000), events]));
-    const at = Array.from({ length: bars }, (_, i) => first + i * step);
-    // A step of weeks begins with no round number of them.
-    const begin = found.length ? Math.round(Date.parse(found[0][0]) / 1000) % step : 0;
-    return { step, total: found.reduce((sum, [, events]) => sum + events, 0), data: [at.map((s) => s - (s % step) + begin), at.map((s) => counts.get(s - (s % step) + begin) || 0)] };
+    for (const [at, events] of found) if (bins.place(at) in counts) counts[bins.place(at)] += events;
+    return { step: bins.step, total: found.reduce((sum, [, events]) => sum + events, 0), data: [bins.at, counts] };
   };
   const { value, error, busy } = useLoad(load, [params.toString(), isReady]);
   return html`<section class="card"><${Failure} error=${error} />
-    <div class="head"><h2>${value ? `${count(value.total)} events` : "Events over time"}</h2>${value && html`<small>a bar is ${seconds(value.step)}, by the events' own time</small>`}<${Busy} busy=${busy} /></div>
-    ${value && html`<${Chart} kind="bars" height=${140} label="" series=${[{ name: "events" }]} data=${value.total ? value.data : [[], []]} onZoom=${(from, to) => change(between(from, to))} />`}
+    <div class="head"><h2>${value && !error ? `${count(value.total)} ${value.total === 1 ? "event" : "events"}` : "Events over time"}</h2>${value && !error && html`<small>a bar is ${seconds(value.step)}, by the events' own time</small>`}<${Busy} busy=${busy} /></div>
+    ${value && !error && html`<${Chart} kind="bars" height=${140} label="" series=${[{ name: "events" }]} data=${value.total ? value.data : [[], []]} onZoom=${(from, to) => change(between(from, to))} />`}
   </section>`;
 }
 
-function List({ first, asked, busy }) {
+function List({ first, busy }) {
   const [more, setMore] = useState({ found: [], isLast: false });
   if (!first) return html`<${Busy} busy=${busy} />`;
   const found = [...first.found, ...more.found];
@@ -121,7 +119,7 @@ function List({ first, asked, busy }) {
   const older = async () => {
     setMore((before) => ({ ...before, busy: true, error: undefined }));
     try {
-      const next = await pageOf(asked, found[found.length - 1].position);
+      const next = await pageOf(first.asked, found[found.length - 1].position);
       setMore((before) => ({ found: [...before.found, ...next.found], isLast: next.isLast }));
     } catch (error) {
       setMore((before) => ({ ...before, busy: false, error }));
@@ -133,7 +131,7 @@ function List({ first, asked, busy }) {
       ${!isLast && html`<button type="button" disabled=${more.busy} onClick=${older}>Older ones</button>`}</footer>`}</section>`;
 }
 
-function Rows({ found, empty }) {
+function Rows({ found, empty, onOpen = () => {} }) {
   const [opened, setOpened] = useState(null);
   if (!found.length) return html`<p class="empty">${empty}</p>`;
   return html`<div class="scroll" tabindex="0" role="region" aria-label="Events"><table class="events"><caption class="hidden">Events, the newest first</caption>
@@ -141,7 +139,7 @@ function Rows({ found, empty }) {
     <tbody>${found.map((event) => {
       const isOpen = opened === event.position;
       return html`<tr key=${event.position} class=${isOpen ? "open" : ""}>
-          <td class="fixed"><button type="button" class="link" aria-expanded=${isOpen} onClick=${() => setOpened(isOpen ? null : event.position)}>${time(event.time)}</button></td>
+          <td class="fixed"><button type="button" class="link" aria-expanded=${isOpen} onClick=${() => { setOpened(isOpen ? null : event.position); onOpen(); }}>${time(event.time)}</button></td>
           <td>${event.sensor}</td><td>${event.type}</td><td class="preview"><code>${event.preview}</code></td></tr>
         ${isOpen && html`<tr class="opened" key=${`${event.position} opened`}><td colspan="4"><${Opened} position=${event.position} /></td></tr>`}`;
     })}</tbody></table></div>`;
@@ -155,16 +153,17 @@ function Live({ params }) {
   const waiting = useRef({ found: [], missed: 0, came: 0 }), paused = useRef(false), last = useRef(undefined);
   paused.current = isPaused;
   useEffect(() => {
-    const parameters = () => new URLSearchParams(Object.entries({ sensor: wanted.sensor, type: wanted.type, after: last.current }).filter(([, value]) => value)).toString();
+    const parameters = () => new URLSearchParams(Object.entries({ sensor: wanted.sensor, type: wanted.type, after: last.current }).filter(([, value]) => value !== undefined && value !== "")).toString();
     const came = (event) => {
       last.current = event.position;
       waiting.current.came += 1;
       if (!fits(wanted.fields, event.data)) return;
-      const text = event.data === null ? event.data_base64 : JSON.stringify(event.data);
-      waiting.current.found = [{ ...event, preview: text?.slice(0, 400) }, ...waiting.current.found].slice(0, KEPT);
+      const text = event.data === null ? event.data_base64 : written(event.data);
+      const { position, time, sensor, type } = event;
+      waiting.current.found = [{ position, time, sensor, type, preview: text?.slice(0, 400) }, ...waiting.current.found].slice(0, KEPT);
     };
     const missed = (told) => { waiting.current.missed += told.missed; last.current = told.until; };
-    return follow(() => address(`events/tail?${parameters()}`), { message: came, missed, reset: (told) => { last.current = told.after; } }, setState);
+    return follow(() => address(`events/tail?${parameters()}`), { message: came, missed, begin: ({ after }) => { last.current = after; }, reset: ({ after }) => { last.current = after; } }, setState);
   }, []);
   useEffect(() => {
     // Many that come at once are shown at once.
@@ -183,10 +182,10 @@ function Live({ params }) {
     return () => { clearInterval(timer); setHeld(0); };
   }, [isPaused]);
   return html`<section class="card">
-    <div class="head"><h2>${isPaused ? "Paused" : state === "live" ? "Live" : "Waiting for the collector"}</h2>
+    <div class="head"><h2>${isPaused ? "Paused" : state === "live" ? "Live" : state === "refused" ? "Refused for now, trying again: the collector stops, or too many follow" : "Waiting for the collector"}</h2>
       <small role="status">${isPaused ? `${count(held)}${held >= KEPT ? " or more" : ""} came meanwhile` : `${count(shown.came)} came${wanted.fields.length ? ", of which those are shown that fit" : ""}`}</small>
       <button type="button" onClick=${() => setPaused(!isPaused)}>${isPaused ? "Go on" : "Pause"}</button></div>
     ${shown.missed > 0 && html`<p class="note warn">${count(shown.missed)} events came faster than they could be shown: they are stored, and not in this list.</p>`}
-    <${Rows} found=${shown.found} empty="Nothing has come since." />
+    <${Rows} found=${shown.found} empty="Nothing has come since." onOpen=${() => setPaused(true)} />
   </section>`;
 }

@@ -1,5 +1,6 @@
 // Which events are wanted: sensor, type, time and any field of `data`, as they stand in the address, in SQL, and for events that come live.
 
+import { Digits, written } from "./json.js";
 import { rangeOf } from "./route.js";
 
 /** What a field can be asked; `~` looks for a text inside. */
@@ -10,7 +11,7 @@ const quoted = (text) => `'${text.replaceAll("'", "''")}'`;
 
 /** `["room", "name"]` as it is asked: `data.room.name`, or by `->` where a name is none of SQL. */
 export function fieldOf(path) {
-  if (path.every((part) => NAME.test(part))) return ["data", ...path].join(".");
+  if (path.every((part) => NAME.test(part) && !/^(true|false|null)$/i.test(part))) return ["data", ...path].join(".");
   return textOf(path);
 }
 
@@ -53,41 +54,47 @@ function condition([path, operator, value], kindOf, param) {
   if (operator === "!=" && value === null) return `${text} IS NOT NULL`;
   if (operator === "~") return `${text} ILIKE ${param(`%${String(value).replace(/[\\%_]/g, "\\$&")}%`)}`;
   const sql = operator === "=" ? "=" : operator === "!=" ? "IS DISTINCT FROM" : operator;
-  if (typeof value === "number") return `${field}::double ${sql} ${param(value)}::double`;
+  if (typeof value === "number") return `(${field})::double ${sql} ${param(value)}::double`;
   // A column of texts is quicker than the text that it was taken from.
   return `${kindOf(path) === "text" ? field : text} ${sql} ${param(String(value))}`;
 }
 
-/** The conditions in SQL with their params. `kindOf` tells the type of a field, where it is known. */
+const literal = (value) => (typeof value === "number" ? String(value) : quoted(String(value)));
+
+/** The conditions in SQL: with params, and `inlined` without, to be read and changed. `kindOf` tells the type of a field, where it is known. */
 export function conditions(params, kindOf = () => undefined) {
+  const values = [];
+  return { where: whereOf(params, kindOf, (value) => `$${values.push(value)}`), params: values, inlined: whereOf(params, kindOf, literal) };
+}
+
+function whereOf(params, kindOf, param) {
   const wanted = wantedOf(params), { from, to } = rangeOf(params, "24h");
-  const values = [], param = (value) => `$${values.push(value)}`;
   const all = [`time >= ${param(new Date(from).toISOString())}::timestamptz`];
   if (to !== undefined) all.push(`time < ${param(new Date(to).toISOString())}::timestamptz`);
   if (wanted.sensor) all.push(`sensor = ${param(wanted.sensor)}`);
   if (wanted.type) all.push(`type = ${param(wanted.type)}`);
   for (const field of wanted.fields) all.push(condition(field, kindOf, param));
-  return { where: `WHERE ${all.join(" AND ")}`, params: values };
+  return `WHERE ${all.join(" AND ")}`;
 }
 
-/** A statement without params, to be read, changed and asked elsewhere. */
-export const inlined = (sql, params) => sql.replace(/\$(\d+)/g, (_, i) => (typeof params[i - 1] === "number" ? String(params[i - 1]) : quoted(String(params[i - 1]))));
+const at = (data, path) => path.reduce((value, part) => (value !== null && typeof value === "object" && !Array.isArray(value) && Object.hasOwn(value, part) ? value[part] : undefined), data);
 
-const at = (data, path) => path.reduce((value, part) => (value !== null && typeof value === "object" && !Array.isArray(value) ? value[part] : undefined), data);
+/** What SQL takes for a number: one, or a text of one. */
+const numberOf = (value) => (typeof value === "number" ? value : (typeof value === "string" || value instanceof Digits) && String(value).trim() !== "" ? Number(value) : NaN);
 
 /** Whether an event that comes live fits the conditions on its fields; sensor and type are the collector's. */
 export function fits(fields, data) {
   return fields.every(([path, operator, value]) => {
     const found = at(data, path), isThere = found !== undefined && found !== null;
-    const text = typeof found === "object" ? JSON.stringify(found) : String(found);
+    const text = typeof found === "object" && !(found instanceof Digits) ? written(found) : String(found);
     if (operator === "there") return isThere;
     if (operator === "missing") return !isThere;
     if (operator === "~") return isThere && text.toLowerCase().includes(String(value).toLowerCase());
-    const isEqual = value === null ? !isThere : isThere && (typeof value === "number" ? Number(found) === value : text === String(value));
+    const isEqual = value === null ? !isThere : isThere && (typeof value === "number" ? numberOf(found) === value : text === String(value));
     if (operator === "=") return isEqual;
     if (operator === "!=") return !isEqual;
     if (!isThere) return false;
-    const order = typeof value === "number" ? Number(found) - value : text < String(value) ? -1 : text > String(value) ? 1 : 0;
+    const order = typeof value === "number" ? numberOf(found) - value : text < String(value) ? -1 : text > String(value) ? 1 : 0;
     return { ">": order > 0, ">=": order >= 0, "<": order < 0, "<=": order <= 0 }[operator];
   });
 }

@@ -29,7 +29,7 @@ export function seconds(s) {
   return `${three.format(s / 86400)} days`;
 }
 
-const options = { year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false };
+const options = { year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" };
 const full = new Intl.DateTimeFormat(undefined, { ...options, timeZoneName: "short" });
 const exact = new Intl.DateTimeFormat(undefined, { ...options, fractionalSecondDigits: 3 });
 

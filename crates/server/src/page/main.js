@@ -6,7 +6,7 @@ import { ask, onSignedOut } from "./api.js";
 import { ZONE } from "./format.js";
 import { go, link, useRoute } from "./route.js";
 import { Failure, html, Session } from "./ui.js";
-import { Ask } from "./ask.js";
+import { Ask, forget } from "./ask.js";
 import { Audit } from "./audit.js";
 import { Events } from "./events.js";
 import { Overview } from "./overview.js";
@@ -34,19 +34,31 @@ function Page() {
     (found) => { setSession(found); setFailure(null); },
     (problem) => { setSession(null); setFailure(problem.status === 401 ? null : problem); },
   );
+  const given = route.page === "sign-in" ? route.params.get("code") : null;
+  // Kept while it is looked at, as it leaves the address at once.
+  const [code, setCode] = useState(given);
+  useEffect(() => { if (given) setCode(given); else if (route.page !== "sign-in") setCode(null); }, [given, route.page]);
   useEffect(() => {
-    onSignedOut(() => setSession(null));
-    const isNobody = document.body.dataset.cookie === "no" || (route.page === "sign-in" && route.params.get("code"));
-    if (isNobody) setSession(null);
+    // Why is told, unless it is only that there is no session any more.
+    onSignedOut((problem) => { setSession(null); setFailure(problem.code === "missing_token" ? null : problem); });
+    if (document.body.dataset.cookie === "no") setSession(null);
     else look();
   }, []);
   const views = VIEWS.filter(([, , , roles]) => session && roles.includes(session.role));
   const [name, title, View] = views.find(([name]) => name === route.page) || [];
   useEffect(() => { document.title = title ? `${title} · Catchment` : "Catchment"; }, [title]);
-  useEffect(() => { if (session && route.page === "sign-in") go("overview"); }, [session, route.page]);
+  useEffect(() => { if (session && route.page === "sign-in" && !code) go("overview"); }, [session, route.page, code]);
+  const signedIn = (found) => { setFailure(null); setCode(null); setSession(found); };
   const signOut = async () => {
-    await ask("session", { method: "DELETE" }).catch(setFailure);
-    setSession(null);
+    try {
+      await ask("session", { method: "DELETE" });
+      forget();
+      setFailure(null);
+      setSession(null);
+    } catch (error) {
+      // Still signed in: whoever leaves this browser has to know.
+      setFailure(error);
+    }
   };
   return html`<a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); document.getElementById("main")?.focus(); }}>To the content</a>
     <header class="bar">
@@ -56,8 +68,8 @@ function Page() {
     </header>
     <main id="main" tabindex="-1">
       <${Failure} error=${failure} />
-      ${session === null && html`<${SignIn} route=${route} onSignedIn=${(found) => { setFailure(null); setSession(found); }} />`}
-      ${session && View && html`<${Session.Provider} value=${session}><${View} route=${route} key=${name} /><//>`}
+      ${(session === null || (session && code)) && html`<${SignIn} code=${code} session=${session} onSignedIn=${signedIn} />`}
+      ${session && !code && View && html`<${Session.Provider} value=${session}><${View} route=${route} key=${name} /><//>`}
       ${session && !View && route.page !== "sign-in" && html`<p class="note">There is no view “${route.page}” for the role ${session.role}. <a href="#/">Overview</a></p>`}
     </main>
     <footer class="foot">Times are shown in ${ZONE}. <a href="docs">API</a></footer>`;

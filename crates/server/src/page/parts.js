@@ -17,7 +17,7 @@ export function useLive(load, of, milliseconds) {
 }
 
 /** A text to filter by, which stands in the address. */
-export const Filter = ({ params, name, label, ids, ...more }) => html`<input type="search" aria-label=${label} placeholder=${label} spellcheck="false" list=${ids}
+export const Filter = ({ params, name, label, ids, ...more }) => html`<input type="search" aria-label=${label} placeholder=${label} spellcheck=${false} list=${ids}
   value=${params.get(name) || ""} onChange=${(event) => only({ [name]: event.target.value.trim() })} ...${more} />`;
 
 /** Changes what is looked at, from its beginning. */
@@ -25,7 +25,7 @@ export const only = (filter, how) => change({ before: "", cursor: "", open: "", 
 
 export const PAGE = 100;
 export const More = ({ shown }) => html`<p><button type="button" onClick=${() => change({ show: shown + PAGE }, { replace: true })}>Show ${PAGE} more</button></p>`;
-export const shownOf = (params) => Math.max(PAGE, Number(params.get("show")) || 0);
+export const shownOf = (params) => Math.min(20 * PAGE, Math.max(PAGE, Number(params.get("show")) || 0));
 
 export const Select = ({ options, ...more }) => html`<select ...${more}>${options.map(([value, text = value]) => html`<option value=${value}>${text}</option>`)}</select>`;
 
@@ -75,4 +75,4 @@ export function labelsOf(text) {
 }
 
 export const LabelsField = ({ labels = {} }) => html`<${Field} label="Labels" hint="One a line, such as site=berlin.">
-  <textarea name="labels" rows="3" class="code" spellcheck="false" defaultValue=${textOf(labels)}></textarea><//>`;
+  <textarea name="labels" rows="3" class="code" spellcheck=${false} defaultValue=${textOf(labels)}></textarea><//>`;

@@ -55,12 +55,14 @@ export function secondsOf(range) {
   return count > 0 ? count * UNITS[unit] : undefined;
 }
 
-const asTime = (text) => { const at = Date.parse(text || ""); return Number.isNaN(at) ? undefined : at; };
+/** The years that a question can bound: those that nanoseconds reach. */
+const FIRST = Date.UTC(1678), LAST = Date.UTC(2262);
+const asTime = (text) => { const at = Date.parse(text || ""); return Number.isNaN(at) ? undefined : Math.min(LAST, Math.max(FIRST, at)); };
 
 /** The time range of the address: from and to in milliseconds; `to` is nothing when it ends now. */
 export function rangeOf(params, range = "1h") {
   const from = asTime(params.get("since")), to = asTime(params.get("until"));
-  if (from !== undefined) return { from, to: to !== undefined && to > from ? to : undefined, name: "" };
+  if (from !== undefined) return { from, to, name: "" };
   const name = secondsOf(params.get("range")) ? params.get("range") : range;
   return { from: Date.now() - secondsOf(name) * 1000, to: undefined, name };
 }

@@ -2,7 +2,8 @@
 
 import { useState } from "./hooks.js";
 import { ask, rows } from "./api.js";
-import { bytes, count, perSecond, stepOf, time } from "./format.js";
+import { binsOf } from "./bins.js";
+import { bytes, count, perSecond, time } from "./format.js";
 import { between, change, link, rangeOf } from "./route.js";
 import { Facts, get, Labels, labelsOf, LabelsField, None, Select, State, Tag, textOf, useLive } from "./parts.js";
 import { ShownSender } from "./snippets.js";
@@ -45,7 +46,7 @@ function Settings({ sensor, onDone, onClose }) {
   return html`<${Dialog} title=${`Change ${sensorId}`} onClose=${onClose}><${Form} onSubmit=${submit} button="Save">
     <${LabelsField} labels=${labels} />
     <${Field} label="Zone" hint="Times of its events that have no zone are read in it. Empty: they are rejected.">
-      <input name="time_zone" list="zones" placeholder="Europe/Berlin" autocomplete="off" spellcheck="false" defaultValue=${time_zone || ""} /><//>
+      <input name="time_zone" list="zones" placeholder="Europe/Berlin" autocomplete="off" spellcheck=${false} defaultValue=${time_zone || ""} /><//>
     <datalist id="zones">${Intl.supportedValuesOf("timeZone").map((zone) => html`<option value=${zone}></option>`)}</datalist>
     <fieldset><legend>Quota</legend><div class="fields">${QUOTA.map(([field, label, , max]) => html`<${Field} label=${label}>
       <input type="number" name=${field} min="1" max=${max} defaultValue=${quota[field] ?? ""} placeholder=${quota[field] === null ? inForce[field] ?? "no bound" : ""} /><//>`)}</div>
@@ -69,13 +70,12 @@ function Rotate({ id, onClose }) {
 /** How many came in each step of the time range. */
 async function received(id, params, signal) {
   const { from, to = Date.now() } = rangeOf(params);
-  const step = stepOf((to - from) / 1000, 60), first = Math.floor(from / 1000 / step) * step;
-  const sql = `SELECT date_bin(INTERVAL '${step} seconds', received_at) AS at, count(*) AS n FROM events
+  const bins = binsOf(from, to, 60), rates = bins.at.map(() => 0);
+  const sql = `SELECT ${bins.sql("received_at")} AS at, count(*) AS n FROM events
     WHERE sensor = $1 AND received_at >= $2::timestamptz AND received_at < $3::timestamptz GROUP BY 1`;
-  const found = await rows(sql, [id, new Date(first * 1000).toISOString(), new Date(to).toISOString()], { signal });
-  const counts = new Map(found.map(({ at, n }) => [Date.parse(at) / 1000, n]));
-  const steps = Array.from({ length: Math.ceil((to / 1000 - first) / step) }, (_, i) => first + i * step);
-  return { data: [steps, steps.map((at) => (counts.get(at) || 0) / step)], total: found.reduce((sum, { n }) => sum + n, 0) };
+  const found = await rows(sql, [id, bins.begin, new Date(to).toISOString()], { signal });
+  for (const { at, n } of found) if (bins.place(at) in rates) rates[bins.place(at)] += n / bins.passed(bins.place(at));
+  return { data: [bins.at, rates], total: found.reduce((sum, { n }) => sum + n, 0) };
 }
 
 function OverTime({ id, params }) {
@@ -108,7 +108,7 @@ function Erase({ id, onDone, onClose }) {
   return html`<${Dialog} title=${`Erase the events of ${id}`} onClose=${onClose}>
     <p class="note warn">All events that it has sent so far are erased, and what of it was rejected. This cannot be taken back.</p>
     <p>What it sends from now on stays: disable it first if nothing more is to come.</p>
-    <${Form} onSubmit=${submit} button="Erase all its events"><${Field} label=${`Type ${id} to confirm`}><input name="typed" required autocomplete="off" autocapitalize="off" spellcheck="false" /><//><//>
+    <${Form} onSubmit=${submit} button="Erase all its events"><${Field} label=${`Type ${id} to confirm`}><input name="typed" required autocomplete="off" autocapitalize="off" spellcheck=${false} /><//><//>
   <//>`;
 }
 

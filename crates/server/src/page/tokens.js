@@ -92,7 +92,7 @@ function Add({ sensor, onDone, onClose }) {
   return html`<${Dialog} title="Add a token" onClose=${onClose}><${Form} onSubmit=${submit} button="Add the token">
     <${Field} label="Role" hint=${ROLES[role]}><${Select} options=${NAMES} value=${role} onChange=${(event) => setRole(event.target.value)} /><//>
     <${Field} label="Name" hint="Who or what has it, for the list and the audit."><input name="name" required maxlength="256" autocomplete="off" autofocus /><//>
-    ${isSender(role) && html`<${Field} label="Sensor" hint="The id of the sensor whose events it sends."><input name="sensor" required autocomplete="off" autocapitalize="off" spellcheck="false" defaultValue=${sensor || ""} /><//>`}
+    ${isSender(role) && html`<${Field} label="Sensor" hint="The id of the sensor whose events it sends."><input name="sensor" required autocomplete="off" autocapitalize="off" spellcheck=${false} defaultValue=${sensor || ""} /><//>`}
     ${role === "enrol" && html`<${Field} label="Uses" hint="How many sensors it may register. Empty: as many as come."><input type="number" name="uses" min="1" max="1000000" defaultValue="1" /><//>`}
     <${Field} label="Ends"><${Select} name="ends" options=${ENDS} /><//>
   <//><//>`;
