@@ -303,3 +303,24 @@ await fetch('/report', {{ method: 'POST', body: JSON.stringify(seen) }});
         "the preflight kept the other from sending"
     );
 }
+
+#[test]
+fn an_origin_that_may_send_events_is_not_let_in_with_the_cookie_of_who_signed_in() {
+    let dir = folder();
+    let collector = Collector::start_with(dir.path(), &[("CATCHMENT_CORS__ALLOW_ORIGINS", APP)]);
+    let with = json!({ "token": collector.token }).to_string();
+    let signed_in = collector.post("/api/v1/session", "", with.as_bytes(), &[("sec-fetch-site", "same-origin")]);
+    let cookie = signed_in.header("set-cookie").and_then(|set| set.split(';').next()).expect("a cookie").to_owned();
+    for path in ["/api/v1/events", "/api/v1/query", "/api/v1/session"] {
+        let asked = [("origin", APP), ("access-control-request-method", "POST")];
+        let preflight = collector.ask(("OPTIONS", path), "", &asked, b"");
+        assert!(preflight.header("access-control-allow-credentials").is_none(), "{preflight:?}");
+        for site in [None, Some(("sec-fetch-site", "cross-site"))] {
+            let mut headers = vec![("origin", APP), ("cookie", &*cookie)];
+            headers.extend(site);
+            let answer = collector.ask(("POST", path), "", &headers, b"{}");
+            assert_eq!((answer.status, &answer.json()["code"]), (403, &json!("cross_site")), "{answer:?}");
+            assert!(answer.header("access-control-allow-credentials").is_none(), "{answer:?}");
+        }
+    }
+}

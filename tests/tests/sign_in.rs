@@ -330,26 +330,6 @@ fn who_signs_in_again_at_the_same_browser_ends_the_session_before() {
 }
 
 #[test]
-fn an_origin_that_may_send_events_is_not_let_in_with_a_cookie() {
-    let dir = folder();
-    let app = "https://app.example.com";
-    let collector = Collector::start_with(dir.path(), &[("CATCHMENT_CORS__ALLOW_ORIGINS", app)]);
-    let cookie = signed_in(&collector, &collector.token);
-    let asked = [("origin", app), ("access-control-request-method", "POST")];
-    for path in ["/api/v1/events", "/api/v1/query", SESSION] {
-        let preflight = collector.ask(("OPTIONS", path), "", &asked, b"");
-        assert!(preflight.header("access-control-allow-credentials").is_none(), "{preflight:?}");
-        for site in [None, Some(("sec-fetch-site", "cross-site"))] {
-            let mut headers = vec![("origin", app), ("cookie", &cookie)];
-            headers.extend(site);
-            let answer = collector.ask(("POST", path), "", &headers, b"{}");
-            assert_problem(&answer, 403, "cross_site");
-            assert!(answer.header("access-control-allow-credentials").is_none(), "{answer:?}");
-        }
-    }
-}
-
-#[test]
 fn a_token_goes_before_a_cookie_and_no_session_begins_another() {
     let dir = folder();
     let collector = Collector::start(dir.path());

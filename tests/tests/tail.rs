@@ -37,7 +37,9 @@ impl Tail {
             line.clear();
             self.0.read_line(&mut line).expect("a header");
         }
-        (status, if status == 200 { self.message().expect("where it begins").id } else { None })
+        let begins = (status == 200).then(|| self.message().expect("where it begins"));
+        assert!(begins.iter().all(|message| message.kind.as_deref() == Some("begin")), "{begins:?}");
+        (status, begins.and_then(|message| message.id))
     }
 
     /// The next message; none at the end.

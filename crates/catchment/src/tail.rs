@@ -228,7 +228,9 @@ impl Message {
                     _ if data.is_empty() => What::Nothing,
                     "missed" => What::Missed(missed(&data)),
                     "reset" => What::Missed(reset(&data)),
-                    _ => What::Event(data),
+                    "" => What::Event(data),
+                    // Where it begins, and what a newer collector may tell beside.
+                    _ => What::Nothing,
                 };
                 return Some(Told { at: self.id.take(), what });
             }
