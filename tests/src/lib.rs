@@ -5,18 +5,22 @@
 
 mod accounting;
 mod door;
+mod operator;
 mod oracle;
 mod packed;
 mod postgres;
+mod problem;
 mod prometheus;
 mod raw;
 mod readers;
 
 pub use accounting::{balances, imbalances};
 pub use door::{Door, Fate};
+pub use operator::{complained, inspect, refused_start, said};
 pub use oracle::{Oracle, rounds};
 pub use packed::{gunzipped_lines, gzip};
 pub use postgres::Postgres;
+pub use problem::assert_problem;
 pub use prometheus::{Prometheus, has_prometheus, rules_folder};
 pub use readers::{as_read_by, readers_python};
 
@@ -61,11 +65,6 @@ pub fn catchment_with(dir: &Path, args: &[&str], input: &[u8], variables: &[(&st
     // A command that ends early closes its input.
     drop(child.stdin.take().expect("piped").write_all(input));
     child.wait_with_output().expect("it ends")
-}
-
-/// What a command said on standard output.
-pub fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// The folder of real events, or `None` with a word on the terminal when this machine has none.

@@ -1,12 +1,7 @@
 //! `catchment inspect`: what lies in the data folder is told as it is, and what is damaged there is named.
 
 use serde_json::Value;
-use std::process::Output;
-use tests::{Collector, catchment};
-
-fn error(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
+use tests::{Collector, catchment, complained};
 
 /// A collector whose events are in the lake.
 fn filled() -> (tempfile::TempDir, Collector) {
@@ -29,7 +24,7 @@ fn the_lake_is_told_while_a_collector_runs_and_afterwards() {
     let inspect = |more: &[&str]| {
         let arguments = [&["inspect", "lake", "--data-dir", data.to_str().expect("a text")], more].concat();
         let output = catchment(dir.path(), &arguments, b"");
-        assert!(output.status.success(), "{}", error(&output));
+        assert!(output.status.success(), "{}", complained(&output));
         String::from_utf8(output.stdout).expect("a text")
     };
     let told = inspect(&[]);
@@ -75,9 +70,9 @@ fn a_data_file_that_is_damaged_or_gone_is_named_and_fails_the_command() {
         assert_eq!(output.status.code(), Some(1), "{told}");
         let line = told.lines().find(|line| line.starts_with("BAD ")).unwrap_or_else(|| panic!("{told}"));
         assert!(line.contains(&path) && line.contains(why), "{line}");
-        assert!(error(&output).contains("1 data file is damaged"), "{}", error(&output));
+        assert!(complained(&output).contains("1 data file is damaged"), "{}", complained(&output));
     }
     let nowhere = inspect("elsewhere");
     assert_eq!(nowhere.status.code(), Some(1));
-    assert!(error(&nowhere).contains("there is no lake in"), "{}", error(&nowhere));
+    assert!(complained(&nowhere).contains("there is no lake in"), "{}", complained(&nowhere));
 }

@@ -4,26 +4,11 @@
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
-use tests::{Collector, catchment, said};
+use std::process::Command;
+use tests::{Collector, complained, inspect, refused_start, said};
 
 const SETTINGS: [(&str, &str); 1] = [("CATCHMENT_SEAL__AGE_SECONDS", "1s")];
 const ALL: &str = "SELECT position, id FROM events ORDER BY position";
-
-fn error(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn inspect(dir: &Path, more: &[&str]) -> Output {
-    catchment(dir, &[&["inspect"], more, &["--data-dir", "data"]].concat(), b"")
-}
-
-fn refused(dir: &Path) -> String {
-    let arguments = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data-dir", "data"];
-    let output = catchment(dir, &arguments, b"");
-    assert_eq!(output.status.code(), Some(1), "{}", error(&output));
-    error(&output)
-}
 
 fn send(collector: &Collector, token: &str, id: &str) {
     let line = format!("{{\"id\":\"{id}\",\"type\":\"t\",\"data\":{{}}}}\n");
@@ -96,14 +81,14 @@ fn a_lake_that_was_removed_is_told_by_the_start_and_a_repair_begins_another_with
     assert_eq!(collector.terminate(), 0);
     let lake = dir.path().join("data/lake");
     for _ in 0..2 {
-        let refused = refused(dir.path());
+        let refused = refused_start(dir.path());
         for told in ["lake_gone", &lake.display().to_string(), "begins at position 4", "`catchment inspect repair`"] {
             assert!(refused.contains(told), "{told} is not in {refused}");
         }
         assert!(!lake.exists(), "none is begun anew in silence");
     }
     let shown = inspect(dir.path(), &["lake"]);
-    assert!(shown.status.code() == Some(1) && error(&shown).contains("lake_gone"), "{}", error(&shown));
+    assert!(shown.status.code() == Some(1) && complained(&shown).contains("lake_gone"), "{}", complained(&shown));
     let repaired: Value = serde_json::from_str(&said(&inspect(dir.path(), &["repair", "--json"]))).expect("a report");
     assert_eq!(repaired["lake"]["lost"], json!({"min": 1, "max": 3}), "{repaired}");
     let again = inspect(dir.path(), &["repair"]);
@@ -128,12 +113,12 @@ fn a_lake_without_its_log_is_named_and_takes_in_again_what_was_sealed_since_the_
     assert_eq!(collector.terminate(), 0);
     let (log, older) = (dir.path().join("data/lake/_delta_log"), dir.path().join("older"));
     fs::rename(&log, &older).expect("moved");
-    let refused = refused(dir.path());
+    let refused = refused_start(dir.path());
     for told in [&log.display().to_string(), "with all of the log", "bring `_delta_log` back"] {
         assert!(refused.contains(told), "{told} is not in {refused}");
     }
     let repaired = inspect(dir.path(), &["repair"]);
-    assert!(repaired.status.code() == Some(1) && error(&repaired).contains("nothing was changed"), "{repaired:?}");
+    assert!(repaired.status.code() == Some(1) && complained(&repaired).contains("nothing was changed"), "{repaired:?}");
     // As a backup of before the last seal has it.
     let versions: Vec<_> = fs::read_dir(&older).expect("the log").flatten().map(|entry| entry.path()).collect();
     fs::remove_file(versions.iter().max().expect("a commit")).expect("removed");
@@ -145,7 +130,7 @@ fn a_lake_without_its_log_is_named_and_takes_in_again_what_was_sealed_since_the_
     assert_eq!(collector.terminate(), 0);
     // Or without it: the wal has the fourth.
     fs::rename(dir.path().join("data/lake"), dir.path().join("aside")).expect("moved");
-    assert!(self::refused(dir.path()).contains("lake_gone"));
+    assert!(self::refused_start(dir.path()).contains("lake_gone"));
     let repaired = inspect(dir.path(), &["repair"]);
     assert!(repaired.status.success() && said(&repaired).contains("lost     positions 1 to "), "{repaired:?}");
     let collector = Collector::start(dir.path());

@@ -3,15 +3,10 @@
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::time::Duration;
-use tests::{Answer, Collector, catchment, gzip, said};
+use tests::{Answer, Collector, assert_problem, catchment, gzip, said};
 
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a folder")
-}
-
-#[track_caller]
-fn assert_problem(answer: &Answer, status: u16, code: &str) {
-    assert_eq!((answer.status, &answer.json()["code"]), (status, &json!(code)), "{answer:?}");
 }
 
 fn set(collector: &Collector, id: &str, quota: &Value) -> Answer {

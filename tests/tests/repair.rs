@@ -4,33 +4,17 @@ use serde_json::{Value, json};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::Output;
-use tests::{Collector, catchment, said};
+use tests::{Collector, complained, inspect, refused_start, said};
 
 const GROUPS: u64 = 6;
 const BATCH: u64 = 20;
 
-fn error(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn inspect(dir: &Path, more: &[&str]) -> Output {
-    catchment(dir, &[&["inspect"], more, &["--data-dir", "data"]].concat(), b"")
-}
-
 fn told(dir: &Path, more: &[&str]) -> Value {
     let output = inspect(dir, more);
-    serde_json::from_str(&said(&output)).unwrap_or_else(|e| panic!("{e}: {} {}", said(&output), error(&output)))
+    serde_json::from_str(&said(&output)).unwrap_or_else(|e| panic!("{e}: {} {}", said(&output), complained(&output)))
 }
 
 /// A start that is refused: what it says.
-fn refused(dir: &Path) -> String {
-    let arguments = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data-dir", "data"];
-    let output = catchment(dir, &arguments, b"");
-    assert_eq!(output.status.code(), Some(1), "{}", error(&output));
-    error(&output)
-}
-
 /// A collector that has these groups, each of [`BATCH`] events with ids.
 fn filled(dir: &Path, settings: &[(&str, &str)]) -> (Collector, String) {
     let collector = Collector::start_with(dir, settings);
@@ -70,12 +54,12 @@ fn damage_in_the_middle_of_the_wal_stops_the_start_is_shown_and_is_mended() {
         running.status.success() && said(&running).contains(", in use\n"),
         "{} {}",
         said(&running),
-        error(&running)
+        complained(&running)
     );
     assert!(said(&running).contains("holds    120 events in 6 groups, positions 1 to 120\n"), "{}", said(&running));
     let in_use = inspect(dir.path(), &["repair"]);
     let pid = format!("pid {}", collector.pid());
-    assert!(in_use.status.code() == Some(1) && error(&in_use).contains(&pid), "{}", error(&in_use));
+    assert!(in_use.status.code() == Some(1) && complained(&in_use).contains(&pid), "{}", complained(&in_use));
     collector.kill();
     let shown = told(dir.path(), &["wal", "--json", "--frames"]);
     let segment = &shown["segments"][0];
@@ -84,7 +68,7 @@ fn damage_in_the_middle_of_the_wal_stops_the_start_is_shown_and_is_mended() {
     flip(&file, 8 * (number(&frame["offset"]) + 100) + 2);
     let damaged = std::fs::read(&file).expect("the segment");
 
-    let refused = refused(dir.path());
+    let refused = refused_start(dir.path());
     let offset = format!("{} is damaged at offset {}:", file.display(), frame["offset"]);
     for said in [
         offset.as_str(),
@@ -97,7 +81,7 @@ fn damage_in_the_middle_of_the_wal_stops_the_start_is_shown_and_is_mended() {
     let shown = inspect(dir.path(), &["wal"]);
     assert_eq!(shown.status.code(), Some(1));
     assert!(said(&shown).contains("BAD      ") && said(&shown).contains("positions 41 to 60"), "{}", said(&shown));
-    assert!(error(&shown).contains("`catchment inspect repair`"), "{}", error(&shown));
+    assert!(complained(&shown).contains("`catchment inspect repair`"), "{}", complained(&shown));
 
     let report = told(dir.path(), &["repair", "--json"]);
     assert_eq!(
@@ -149,7 +133,7 @@ fn a_collector_of_whose_wal_nothing_can_be_read_starts_after_a_repair() {
     collector.kill();
     let segment = path(&told(dir.path(), &["wal", "--json"])["segments"][0]["path"]);
     std::fs::write(&segment, [0xa5; 50_000]).expect("written");
-    assert!(refused(dir.path()).contains("0 events before it and 0 after it can be read"));
+    assert!(refused_start(dir.path()).contains("0 events before it and 0 after it can be read"));
     let report = told(dir.path(), &["repair", "--json"]);
     let lost = number(&report["wal"]["lost"][0]["max"]);
     assert!(lost >= GROUPS * BATCH, "{report}");
@@ -174,13 +158,13 @@ fn a_damaged_head_of_a_segment_and_a_damaged_file_of_keys_lose_no_event() {
     let shown = told(dir.path(), &["wal", "--json"]);
     let keys = path(&shown["key_files"][0]["path"]);
     flip(&keys, 8 * 60);
-    let said_of_keys = refused(dir.path());
+    let said_of_keys = refused_start(dir.path());
     assert!(said_of_keys.contains(&keys.display().to_string()), "{said_of_keys}");
     let segments = shown["segments"].as_array().expect("segments");
     let last = path(&segments.last().expect("one")["path"]);
     let file = File::options().write(true).open(&last).expect("the segment");
     file.write_all_at(&[0; 4096], 0).expect("its head is gone");
-    let refused = refused(dir.path());
+    let refused = refused_start(dir.path());
     assert!(
         refused.contains("does not begin as a segment does") && refused.contains("catchment inspect repair"),
         "{refused}"
@@ -272,9 +256,9 @@ fn a_damaged_data_file_is_taken_out_of_the_table_and_kept_aside() {
     let shown = inspect(dir.path(), &["lake"]);
     assert_eq!(shown.status.code(), Some(1));
     assert!(said(&shown).contains("are not what was written"), "{}", said(&shown));
-    assert!(error(&shown).contains("`catchment inspect repair`"), "{}", error(&shown));
+    assert!(complained(&shown).contains("`catchment inspect repair`"), "{}", complained(&shown));
     let repaired = inspect(dir.path(), &["repair"]);
-    assert!(repaired.status.success(), "{}", error(&repaired));
+    assert!(repaired.status.success(), "{}", complained(&repaired));
     assert!(said(&repaired).contains(&format!("lost     {rows} events of it, of positions ")), "{}", said(&repaired));
     assert!(inspect(dir.path(), &["lake"]).status.success());
     let collector = Collector::start(dir.path());
@@ -306,7 +290,7 @@ fn a_wal_whose_newest_segment_was_removed_or_cut_stops_the_start_and_is_mended()
             File::options().write(true).open(&file).and_then(|file| file.set_len(bytes - 1)).expect("cut");
             format!("the file has {} bytes, and had {bytes}: its end was cut off", bytes - 1)
         };
-        let refused = refused(dir.path());
+        let refused = refused_start(dir.path());
         for said in [said.as_str(), &file.display().to_string(), "`catchment inspect repair`"] {
             assert!(refused.contains(said), "{said} is not in {refused}");
         }
@@ -332,7 +316,7 @@ fn a_wal_that_is_older_than_the_lake_is_shown_mended_and_goes_on_behind_it() {
     let (wal, aside) = (dir.path().join("data/wal"), dir.path().join("wal"));
     std::fs::rename(&wal, &aside).expect("moved");
     std::fs::create_dir(&wal).expect("an empty one");
-    let refused = refused(dir.path());
+    let refused = refused_start(dir.path());
     assert!(refused.contains("wal_behind_lake") && refused.contains("`catchment inspect repair`"), "{refused}");
     let left: Vec<_> = std::fs::read_dir(&wal).expect("a folder").flatten().map(|file| file.file_name()).collect();
     assert_eq!(left, ["lock"], "a start that is refused begins no segment");

@@ -1,15 +1,10 @@
 //! What operators do with sensors, and what is kept of it: labels, zones, disabling, new tokens, the audit.
 
 use serde_json::{Value, json};
-use tests::{Answer, Collector, catchment, said};
+use tests::{Answer, Collector, assert_problem, catchment, said};
 
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a folder")
-}
-
-#[track_caller]
-fn assert_problem(answer: &Answer, status: u16, code: &str) {
-    assert_eq!((answer.status, &answer.json()["code"]), (status, &json!(code)), "{answer:?}");
 }
 
 fn text(value: &Value) -> String {

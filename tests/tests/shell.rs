@@ -219,7 +219,10 @@ fn tab_completes_a_field_and_what_was_typed_is_found_in_the_next_session() {
     let mut next = Session::start(dir.path(), "").expect("a terminal");
     next.asks();
     next.press(&[UP, UP, ENTER]);
-    next.sees("│ 21.5 │");
+    for text in ["│ 21.5 │", "Time: "] {
+        next.sees(text);
+    }
+    next.asks();
     next.press(&["SELECT 1;", ENTER]);
     for text in ["1 row", "Time: "] {
         next.sees(text);

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
-use tests::{Answer, Collector, catchment, said};
+use tests::{Answer, Collector, assert_problem, catchment, said};
 
 /// What a browser says of a request that a page of the collector makes.
 const HERE: (&str, &str) = ("sec-fetch-site", "same-origin");
@@ -13,11 +13,6 @@ const CODE: (&str, &str) = ("POST", "/api/v1/session/code");
 
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a folder")
-}
-
-#[track_caller]
-fn assert_problem(answer: &Answer, status: u16, code: &str) {
-    assert_eq!((answer.status, &answer.json()["code"]), (status, &json!(code)), "{answer:?}");
 }
 
 fn text(value: &Value) -> String {

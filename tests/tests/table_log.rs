@@ -4,25 +4,9 @@
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Output;
-use tests::{Collector, catchment, said};
+use tests::{Collector, catchment, complained, inspect, refused_start, said};
 
 const SETTINGS: [(&str, &str); 1] = [("CATCHMENT_SEAL__AGE_SECONDS", "1s")];
-
-fn error(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn inspect(dir: &Path, more: &[&str]) -> Output {
-    catchment(dir, &[&["inspect"], more, &["--data-dir", "data"]].concat(), b"")
-}
-
-fn refused(dir: &Path) -> String {
-    let arguments = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data-dir", "data"];
-    let output = catchment(dir, &arguments, b"");
-    assert_eq!(output.status.code(), Some(1), "{}", error(&output));
-    error(&output)
-}
 
 /// A folder whose collector has stopped, with these seals in the lake.
 fn filled(dir: &Path, seals: u64) {
@@ -52,19 +36,26 @@ fn a_damaged_commit_stops_the_start_and_is_named_with_what_to_do() {
             _ => fs::remove_file(&path).expect("removed"),
         }
         let shown = inspect(dir.path(), &["lake"]);
-        let refused = refused(dir.path());
+        let refused = refused_start(dir.path());
         for (told, more) in [(&refused, "`catchment inspect repair`"), (&said(&shown), "BAD      ")] {
             assert!(told.contains(&path.display().to_string()) && told.contains(more), "{what}: {told}");
             assert!(!told.contains("Generic") && !told.contains("Error {"), "{what}: {told}");
         }
-        assert!(shown.status.code() == Some(1) && error(&shown).contains("from a backup"), "{}", error(&shown));
+        assert!(
+            shown.status.code() == Some(1) && complained(&shown).contains("from a backup"),
+            "{}",
+            complained(&shown)
+        );
         let json: Value = serde_json::from_str(&said(&inspect(dir.path(), &["lake", "--json"]))).expect("JSON");
         assert_eq!((&json["log_damage"][0]["path"], &json["log_damage"][0]["needed"]), (&json!(path), &json!(true)));
         let repaired = inspect(dir.path(), &["repair"]);
-        assert!(repaired.status.code() == Some(1) && error(&repaired).contains("nothing was changed"), "{repaired:?}");
+        assert!(
+            repaired.status.code() == Some(1) && complained(&repaired).contains("nothing was changed"),
+            "{repaired:?}"
+        );
         let backup = catchment(dir.path(), &["backup", "copy", "--data-dir", "data"], b"");
         let name = path.file_name().expect("a name").to_string_lossy().into_owned();
-        assert!(error(&backup).contains(&format!("{name} is damaged")), "{}", error(&backup));
+        assert!(complained(&backup).contains(&format!("{name} is damaged")), "{}", complained(&backup));
     }
     fs::write(&path, &whole).expect("brought back");
     assert_eq!(Collector::start(dir.path()).rows("SELECT count(*) FROM events"), [[3]]);
@@ -86,7 +77,7 @@ fn a_newest_version_that_is_gone_loses_no_data_file_and_is_taken_in_again_by_a_r
     assert_eq!(collector.terminate(), 0);
     [3, 4].iter().for_each(|version| fs::remove_file(commit(dir.path(), *version)).expect("removed"));
     for _ in 0..2 {
-        let refused = refused(dir.path());
+        let refused = refused_start(dir.path());
         assert!(refused.contains("wal_gap") && refused.contains("`catchment inspect repair`"), "{refused}");
     }
     let shown = said(&inspect(dir.path(), &["lake"]));
@@ -148,7 +139,7 @@ fn a_damaged_checkpoint_is_named_and_a_repair_reads_the_table_without_it() {
     assert_eq!(collector.terminate(), 0);
     let whole = fs::read(&checkpoint).expect("a checkpoint");
     fs::write(&checkpoint, &whole[..whole.len() - 100]).expect("cut");
-    let refused = refused(dir.path());
+    let refused = refused_start(dir.path());
     assert!(refused.contains(&checkpoint.display().to_string()), "{refused}");
     let repaired = inspect(dir.path(), &["repair"]);
     assert!(repaired.status.success() && said(&repaired).contains("the table is read without it"), "{repaired:?}");

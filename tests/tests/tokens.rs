@@ -2,15 +2,10 @@
 
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, Ordering};
-use tests::{Answer, Collector, catchment, said};
+use tests::{Answer, Collector, assert_problem, catchment, said};
 
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a folder")
-}
-
-#[track_caller]
-fn assert_problem(answer: &Answer, status: u16, code: &str) {
-    assert_eq!((answer.status, &answer.json()["code"]), (status, &json!(code)), "{answer:?}");
 }
 
 fn text(value: &Value) -> String {

@@ -114,7 +114,7 @@ async fn signed_in(app: &App, secret: &str) -> Result<Arc<Identity>, Problem> {
 }
 
 /// How often it is looked at again whether somebody may still be told what goes on.
-const TRUST: Duration = Duration::from_secs(5);
+pub(crate) const TRUST: Duration = Duration::from_secs(5);
 
 /// Somebody who is told something without an end, as long as they may be.
 pub(crate) struct Listener {

@@ -92,6 +92,14 @@ pub(crate) fn comes_from_here(headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
+/// The same for what needs no cookie: a program says nothing of where it comes from.
+///
+/// # Errors
+/// 403 when a page of another origin made the browser send it.
+pub(crate) fn comes_from_nowhere_else(headers: &HeaderMap) -> Result<(), Problem> {
+    if said(headers).is_none() { Ok(()) } else { comes_from_here(headers) }
+}
+
 /// Checks that no page of elsewhere made the browser read something by the cookie: whether it was answered, and how soon, would tell that page about
 /// the data. Where a browser says nothing of it, over plain HTTP away from this machine, it is taken.
 ///
@@ -129,14 +137,6 @@ fn site(headers: &HeaderMap) -> Option<Site> {
         (b"none", None) => Site::Nowhere,
         _ => Site::Elsewhere,
     })
-}
-
-/// The same for what needs no cookie: a program says nothing of where it comes from.
-///
-/// # Errors
-/// 403 when a page of another origin made the browser send it.
-pub(crate) fn comes_from_nowhere_else(headers: &HeaderMap) -> Result<(), Problem> {
-    if said(headers).is_none() { Ok(()) } else { comes_from_here(headers) }
 }
 
 /// Whether the request says that it comes from a page of this origin; none when it says nothing.

@@ -14,7 +14,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use nowwhat::Problem;
 use nowwhat::request::note;
-use registry::{AuthError, Begun, Identity, SessionError, SignedInBy};
+use registry::{AuthError, Begun, Identity, RegistryError, SessionError, SignedInBy};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::ToSchema;
@@ -82,14 +82,28 @@ async fn sign_in(app: &App, parts: &Parts, body: &mut Coming) -> Result<Response
 
 /// Ends the session that the browser had: its cookie goes with the new one.
 async fn end_the_one_before(app: &App, headers: &HeaderMap) {
-    let registry = &app.shared.registry;
     let Ok(Some(secret)) = session::shown(headers) else { return };
-    let ended = async {
-        let identity = registry.session(&secret).await.ok()?;
-        registry.end_session(&auth::actor(&identity), &secret).await.ok()
-    };
     // One that stays ends by itself; who signs in is signed in all the same.
-    let _ended: Option<()> = nowwhat::db(ended).await;
+    if let Ok(Some(identity)) = whose(app, &secret).await {
+        drop(end(app, &identity, &secret).await);
+    }
+}
+
+/// Whose session it is; nobody's when it has ended.
+async fn whose(app: &App, secret: &str) -> Result<Option<Arc<Identity>>, Problem> {
+    match nowwhat::db(app.shared.registry.session(secret)).await {
+        Ok(identity) => Ok(Some(identity)),
+        Err(SessionError::Ended) => Ok(None),
+        Err(SessionError::Unavailable(cause)) => Err(not_ended(cause)),
+    }
+}
+
+async fn end(app: &App, identity: &Identity, secret: &str) -> Result<(), Problem> {
+    nowwhat::db(app.shared.registry.end_session(&auth::actor(identity), secret)).await.map_err(not_ended)
+}
+
+fn not_ended(cause: RegistryError) -> Problem {
+    code::not_answered("the session was not ended", cause)
 }
 
 /// A session of the token that made a code, which nobody can use again.
@@ -140,15 +154,9 @@ pub(crate) async fn delete_session(State(app): State<App>, headers: HeaderMap) -
         return Ok(StatusCode::NO_CONTENT.into_response());
     };
     session::comes_from_here(&headers)?;
-    let registry = &app.shared.registry;
-    let not_ended = |cause| code::not_answered("the session was not ended", cause);
-    match nowwhat::db(registry.session(&secret)).await {
-        Ok(identity) => {
-            note(|| Asker(identity.clone()));
-            nowwhat::db(registry.end_session(&auth::actor(&identity), &secret)).await.map_err(not_ended)?;
-        }
-        Err(SessionError::Ended) => {}
-        Err(SessionError::Unavailable(cause)) => return Err(not_ended(cause)),
+    if let Some(identity) = whose(&app, &secret).await? {
+        note(|| Asker(identity.clone()));
+        end(&app, &identity, &secret).await?;
     }
     Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, session::no_cookie(&headers))]).into_response())
 }

@@ -41,8 +41,6 @@ const LOOK_EVENTS: u64 = 1_000;
 const LOOK_BYTES: usize = 256 << 10;
 /// Between two looks for what is new.
 const PAUSE: Duration = Duration::from_millis(200);
-/// So often it is looked whether the client may still be told.
-const LOOK_UP: Duration = Duration::from_secs(5);
 /// Something is told at least so often, so that everybody between knows that the connection lives, and the client where it is.
 const SILENCE: Duration = Duration::from_secs(15);
 static LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -163,7 +161,7 @@ impl Tail {
                 return None;
             }
             let grown = self.visible.wait_for(|newest| *newest > self.after);
-            match timeout(silent_until.saturating_duration_since(Instant::now()).min(LOOK_UP), grown).await {
+            match timeout(silent_until.saturating_duration_since(Instant::now()).min(auth::TRUST), grown).await {
                 Ok(Ok(_)) => {}
                 // The engine is gone.
                 Ok(Err(_)) => return None,

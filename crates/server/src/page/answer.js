@@ -5,7 +5,7 @@ import { Chart } from "./chart.js";
 import { compact, count, seconds, time, timeAndZone } from "./format.js";
 import { Digits, written } from "./json.js";
 import { change } from "./route.js";
-import { Choice, html } from "./ui.js";
+import { Choice, Files, html } from "./ui.js";
 
 const TIMES = ["timestamptz", "timestamp", "date"], NUMBERS = ["bigint", "double", "decimal"];
 const LINES = 12, BARS = 60;
@@ -60,8 +60,7 @@ export function Answer({ answer, took, fileOf, shown }) {
   return html`<section class="card">
     <div class="head"><h2>${count(rows.length)} ${rows.length === 1 ? "row" : "rows"}</h2><small>in ${seconds(took)}</small>
       <${Choice} label="Shown as" options=${options} value=${form} onChange=${setForm} />
-      <details class="menu"><summary>Download</summary><div>${[["ndjson", "NDJSON", "ndjson"], ["spreadsheet", "CSV", "csv"], ["parquet", "Parquet", "parquet"]].map(([format, name, ending]) =>
-        html`<a href=${fileOf(format)} download=${`answer.${ending}`}>${name}</a>`)}</div></details></div>
+      <details class="menu"><summary>Download</summary><div><${Files} name="answer" hrefOf=${fileOf} /></div></details></div>
     ${form === "table" && (rows.length === 0 ? html`<p class="empty">No rows.</p>` : html`<div class="scroll answer" tabindex="0" role="region" aria-label="Answer"><table><caption class="hidden">Answer</caption>
       <thead><tr>${columns.map(({ name, type }) => html`<th scope="col" class=${NUMBERS.includes(type) ? "number" : ""}>${name} <small>${type}</small></th>`)}</tr></thead>
       <tbody>${rows.map((row, i) => html`<tr key=${i}>${row.map((value, c) => html`<td class=${NUMBERS.includes(columns[c].type) ? "number" : columns[c].type === "timestamptz" ? "fixed" : "cell"}>${cell(columns[c], value)}</td>`)}</tr>`)}</tbody></table></div>`)}

@@ -78,14 +78,14 @@ export function download(sql, params, format) {
 }
 
 /**
- * Follows server-sent events until what it returns is called. A connection that breaks is made anew by the browser; one that is refused, here. A page
+ * Follows server-sent events until what it returns is called; `pathOf` says of what, anew with each connection that is made here. A connection that breaks is made anew by the browser; one that is refused, here. A page
  * that nobody looks at follows nothing: a browser has six connections for all its pages of one address.
  */
-export function follow(path, handlers, onState = () => {}) {
+export function follow(pathOf, handlers, onState = () => {}) {
   let source, timer, isOver = false;
   const open = () => {
     if (isOver || document.hidden) return;
-    source = new EventSource(typeof path === "function" ? path() : address(path));
+    source = new EventSource(address(pathOf()));
     source.onopen = () => onState("live");
     for (const [name, then] of Object.entries(handlers)) {
       source.addEventListener(name, (event) => then(parsed(event.data)));

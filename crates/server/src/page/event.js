@@ -5,7 +5,7 @@ import { rows } from "./api.js";
 import { timeAndZone } from "./format.js";
 import { write } from "./filter.js";
 import { Digits, parsed } from "./json.js";
-import { change } from "./route.js";
+import { change, here } from "./route.js";
 import { Busy, Choice, Copy, Failure, html, useLoad } from "./ui.js";
 
 /** Values that are shown one by one. */
@@ -29,10 +29,7 @@ export function Opened({ position }) {
     ${data !== undefined && form === "fields" ? html`<div class="json">${Value({ value: data, path: [], room: { left: NODES } })}</div>` : html`<pre><code>${value.data ?? value.data_base64}</code></pre>`}`;
 }
 
-const add = (path, operator, value) => {
-  const here = new URLSearchParams(location.hash.split("?")[1] || "");
-  change({ where: [...here.getAll("where"), write([path, operator, value])] });
-};
+const add = (path, operator, value) => change({ where: [...here().params.getAll("where"), write([path, operator, value])] });
 
 /** `room` is shared by all values of an event: what has none is told by its number. */
 function Value({ value, path, name, isListed, room }) {

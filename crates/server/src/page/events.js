@@ -1,7 +1,7 @@
 // The events: newest first, filtered, over time, opened, as they come, and as a file.
 
 import { useEffect, useMemo, useRef, useState } from "./hooks.js";
-import { ask, address, download, follow, query, rows } from "./api.js";
+import { ask, download, follow, rows } from "./api.js";
 import { Chart } from "./chart.js";
 import { Opened } from "./event.js";
 import { conditions, fits, OPERATORS, pathOf, valueOf, wantedOf, write } from "./filter.js";
@@ -9,7 +9,7 @@ import { binsOf } from "./bins.js";
 import { compact, count, seconds, time } from "./format.js";
 import { written } from "./json.js";
 import { between, change, link, RANGES, rangeOf } from "./route.js";
-import { Busy, Failure, html, Range, useLoad } from "./ui.js";
+import { Busy, Failure, Files, html, Range, useLoad } from "./ui.js";
 
 const TIMES = [...RANGES, ["90d", "last 90 days"], ["365d", "last year"], ["3650d", "last 10 years"]];
 /** Bars of the histogram, rows of a page, and rows that are kept while they come. */
@@ -54,8 +54,7 @@ export function Events({ route }) {
 function Download({ asked }) {
   const sql = `SELECT position, id, sensor, source, type, subject, time, received_at, content_type, attributes, data, data_binary FROM events ${asked.where}`;
   return html`<details class="menu"><summary>Download</summary><div>
-    ${[["ndjson", "NDJSON", "ndjson"], ["spreadsheet", "CSV", "csv"], ["parquet", "Parquet", "parquet"]].map(([format, name, ending]) =>
-      html`<a href=${download(sql, asked.params, format)} download=${`events.${ending}`}>${name}</a>`)}
+    <${Files} name="events" hrefOf=${(format) => download(sql, asked.params, format)} />
     <a href=${link("ask", { sql: `SELECT time, sensor, type, data\nFROM events\n${asked.inlined}\nORDER BY position DESC\nLIMIT 100` })}>Ask in SQL</a>
     <small>Of more than <code>query.rows_max</code> (by default ${count(ROWS_MAX)}) it breaks off: <code>catchment export</code> has all. In the CSV a text that a spreadsheet would run has a <code>'</code> before it.</small>
   </div></details>`;
@@ -98,11 +97,9 @@ function Histogram({ params, asked, isReady }) {
   const load = async (signal) => {
     if (!isReady) return undefined;
     const { from, to = Date.now() } = rangeOf(params, "24h");
-    const bins = binsOf(from, to, BARS), counts = bins.at.map(() => 0);
-    const sql = `SELECT ${bins.sql("time")} AS at, count(*) AS events FROM events ${asked.where} GROUP BY 1`;
-    const found = (await query(sql, asked.params, { signal })).rows;
-    for (const [at, events] of found) if (bins.place(at) in counts) counts[bins.place(at)] += events;
-    return { step: bins.step, total: found.reduce((sum, [, events]) => sum + events, 0), data: [bins.at, counts] };
+    const bins = binsOf(from, to, BARS);
+    const found = await rows(`SELECT ${bins.sql("time")} AS at, count(*) AS events FROM events ${asked.where} GROUP BY 1`, asked.params, { signal });
+    return { step: bins.step, total: found.reduce((sum, { events }) => sum + events, 0), data: [bins.at, bins.counts(found)] };
   };
   const { value, error, busy } = useLoad(load, [params.toString(), isReady]);
   return html`<section class="card"><${Failure} error=${error} />
@@ -163,7 +160,7 @@ function Live({ params }) {
       waiting.current.found = [{ position, time, sensor, type, preview: text?.slice(0, 400) }, ...waiting.current.found].slice(0, KEPT);
     };
     const missed = (told) => { waiting.current.missed += told.missed; last.current = told.until; };
-    return follow(() => address(`events/tail?${parameters()}`), { message: came, missed, begin: ({ after }) => { last.current = after; }, reset: ({ after }) => { last.current = after; } }, setState);
+    return follow(() => `events/tail?${parameters()}`, { message: came, missed, begin: ({ after }) => { last.current = after; }, reset: ({ after }) => { last.current = after; } }, setState);
   }, []);
   useEffect(() => {
     // Many that come at once are shown at once.

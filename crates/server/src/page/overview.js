@@ -6,7 +6,7 @@ import { Chart } from "./chart.js";
 import { binsOf } from "./bins.js";
 import { ago, bytes, compact, count, perSecond, seconds } from "./format.js";
 import { between, change, link, rangeOf } from "./route.js";
-import { Busy, Choice, Failure, html, Range, Tile, useEvery, useLoad, useSession } from "./ui.js";
+import { Busy, Choice, Failure, html, Range, Tile, useEvery, useLive, useLoad, useSession } from "./ui.js";
 
 /** Most lines of a chart; all others are one more. */
 const LINES = 7;
@@ -18,13 +18,12 @@ export function Overview({ route }) {
   const [state, setState] = useState(null);
   const [isLive, setLive] = useState("waiting");
   const [samples, setSamples] = useState([]);
-  useEffect(() => follow("overview/live", { message: (told) => { setState(told); setSamples((before) => [...before.slice(-900), told.last]); } }, setLive), []);
-  const range = rangeOf(route.params);
+  useEffect(() => follow(() => "overview/live", { message: (told) => { setState(told); setSamples((before) => [...before.slice(-900), told.last]); } }, setLive), []);
   return html`
     <div class="head"><h1>Overview</h1><${Range} params=${route.params} /></div>
     ${state ? html`<${Now} state=${state} isLive=${isLive} />` : html`<${Busy} busy=${true} />`}
     ${role !== "operator" && html`<${EventsOverTime} params=${route.params} now=${state} />`}
-    <${Measured} range=${range} params=${route.params} samples=${samples} isLive=${isLive} />`;
+    <${Measured} params=${route.params} samples=${samples} isLive=${isLive} />`;
 }
 
 /** By how much the lake grew in the last day, or in what is known of it. */
@@ -38,8 +37,7 @@ function growth({ columns, rows } = { rows: [] }) {
 
 function Now({ state, isLive }) {
   const { last, events, storage, memory, sensors, health } = state;
-  const day = useLoad((signal) => ask("overview/history?seconds=86400", { signal }), []);
-  useEvery(60000, day.again);
+  const day = useLive((signal) => ask("overview/history?seconds=86400", { signal }), [], 60000);
   const bad = health.reasons;
   const isWarn = health.ready && bad.length > 0;
   const free = storage.disk_bytes ? storage.disk_free_bytes / storage.disk_bytes : 1;
@@ -74,13 +72,10 @@ async function eventsBy(by, params, signal) {
   const known = most.length > LINES ? `CASE WHEN ${by} IN (${names.map((_, i) => `$${i + 3}`).join(", ")}) THEN ${by} END` : by;
   const found = await rows(`SELECT ${bins.sql("received_at")} AS at, ${known} AS name, count(*) AS events FROM events ${where} GROUP BY 1, 2`,
     most.length > LINES ? [...range, ...names] : range, { signal, limit: 10000 });
-  const lines = new Map([...names, ...(most.length > LINES ? [null] : [])].map((name) => [name, bins.at.map(() => 0)]));
-  for (const { at, name, events } of found) {
-    const line = lines.get(lines.has(name) ? name : null), i = bins.place(at);
-    if (line && i >= 0 && i < line.length) line[i] += events / bins.passed(i);
-  }
-  const series = [...lines.keys()].map((name) => ({ name: name ?? "all others", color: name === null ? "--chart-8" : undefined }));
-  return { step: bins.step, series, data: [bins.at, ...lines.values()] };
+  // What came since the names were asked for may have another one: it is left out until the next look.
+  const shown = most.length > LINES ? [...names, null] : names;
+  const series = shown.map((name) => ({ name: name ?? "all others", color: name === null ? "--chart-8" : undefined }));
+  return { step: bins.step, series, data: [bins.at, ...shown.map((name) => bins.rates(found.filter((one) => one.name === name)))] };
 }
 
 function EventsOverTime({ params, now }) {
@@ -105,7 +100,8 @@ const CHARTS = [
 ];
 
 /** What the collector measured since its start. */
-function Measured({ range, params, samples, isLive }) {
+function Measured({ params, samples, isLive }) {
+  const range = rangeOf(params);
   const isShort = range.name === "15m";
   const key = params.toString();
   const { value, error, again } = useLoad((signal) => {

@@ -3,18 +3,11 @@
 import { ask } from "./api.js";
 import { seconds } from "./format.js";
 import { change } from "./route.js";
-import { Field, html, useEvery, useLoad } from "./ui.js";
+import { Field, html } from "./ui.js";
 
 /** An answer of the API; parameters that are empty are left out. */
 export const get = (path, params, signal) =>
   ask(`${path}?${new URLSearchParams(Object.entries(params).filter(([, value]) => (value ?? "") !== ""))}`, { signal });
-
-/** What a promise brings, anew every so many milliseconds; what is not there is not asked for again. */
-export function useLive(load, of, milliseconds) {
-  const state = useLoad(load, of);
-  useEvery(milliseconds, () => state.busy || state.error?.status === 404 || state.again());
-  return state;
-}
 
 /** A text to filter by, which stands in the address. */
 export const Filter = ({ params, name, label, ids, ...more }) => html`<input type="search" aria-label=${label} placeholder=${label} spellcheck=${false} list=${ids}
@@ -59,7 +52,7 @@ export const Labels = ({ labels }) => {
 };
 
 /** Labels as lines of a text; as JSON where lines would not say them. */
-export function textOf(labels) {
+export function textOfLabels(labels) {
   const all = Object.entries(labels);
   const isPlain = all.every(([name, value]) => name === name.trim() && value === value.trim() && !/[=\n{]/.test(name) && !value.includes("\n"));
   return isPlain ? all.map((one) => one.join("=")).join("\n") : JSON.stringify(labels, null, 1);
@@ -75,4 +68,4 @@ export function labelsOf(text) {
 }
 
 export const LabelsField = ({ labels = {} }) => html`<${Field} label="Labels" hint="One a line, such as site=berlin.">
-  <textarea name="labels" rows="3" class="code" spellcheck=${false} defaultValue=${textOf(labels)}></textarea><//>`;
+  <textarea name="labels" rows="3" class="code" spellcheck=${false} defaultValue=${textOfLabels(labels)}></textarea><//>`;

@@ -3,7 +3,8 @@
 
 import { useEffect, useState } from "./hooks.js";
 
-function read() {
+/** What the address names: a page, what of it, and the parameters. */
+export function here() {
   const [path, query = ""] = location.hash.replace(/^#\/?/, "").split(/\?(.*)/s);
   const [page, ...rest] = path.split("/").map((part) => { try { return decodeURIComponent(part); } catch { return part; } });
   return { page: page || "overview", rest, params: new URLSearchParams(query) };
@@ -21,7 +22,7 @@ export const go = (path, params) => { location.hash = link(path, params); };
 
 /** Changes parameters of this view; without a step back to the view before when `replace` is said. */
 export function change(params, { replace } = {}) {
-  const { page, rest, params: before } = read();
+  const { page, rest, params: before } = here();
   const all = {};
   for (const name of new Set([...before.keys(), ...Object.keys(params)])) {
     all[name] = name in params ? params[name] : before.getAll(name);
@@ -37,9 +38,9 @@ export function change(params, { replace } = {}) {
 }
 
 export function useRoute() {
-  const [route, setRoute] = useState(read);
+  const [route, setRoute] = useState(here);
   useEffect(() => {
-    const changed = () => setRoute(read());
+    const changed = () => setRoute(here());
     addEventListener("hashchange", changed);
     return () => removeEventListener("hashchange", changed);
   }, []);

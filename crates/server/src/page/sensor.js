@@ -5,12 +5,12 @@ import { ask, rows } from "./api.js";
 import { binsOf } from "./bins.js";
 import { bytes, count, perSecond, time } from "./format.js";
 import { between, change, link, rangeOf } from "./route.js";
-import { Facts, get, Labels, labelsOf, LabelsField, None, Select, State, Tag, textOf, useLive } from "./parts.js";
+import { Facts, get, Labels, labelsOf, LabelsField, None, Select, State, Tag, textOfLabels } from "./parts.js";
 import { ShownSender } from "./snippets.js";
 import { Chart } from "./chart.js";
-import { Busy, Confirm, Dialog, Failure, Field, Form, html, Range, Table, Tile, Time, useSession } from "./ui.js";
+import { Busy, Confirm, Dialog, Failure, Field, Form, html, Range, Table, Tile, Time, useLive, useSession } from "./ui.js";
 
-const pathOf = (id) => `sensors/${encodeURIComponent(id)}`;
+const sensorPath = (id) => `sensors/${encodeURIComponent(id)}`;
 
 const QUOTA = [
   ["events_per_second", "Events a second", (n) => `${count(n)} events/s`, 1e12],
@@ -33,14 +33,14 @@ function Settings({ sensor, onDone, onClose }) {
   const { sensorId, labels, time_zone, quota, quota_in_force: inForce } = sensor;
   const submit = async ({ elements }) => {
     const json = {}, to = {};
-    if (elements.labels.value !== textOf(labels)) json.labels = labelsOf(elements.labels.value);
+    if (elements.labels.value !== textOfLabels(labels)) json.labels = labelsOf(elements.labels.value);
     const zone = elements.time_zone.value.trim() || null;
     if (zone !== time_zone) json.time_zone = zone;
     for (const [field] of QUOTA) {
       const given = elements[field].value === "" ? null : Number(elements[field].value);
       if (given !== quota[field]) json.quota = Object.assign(to, { [field]: given });
     }
-    if (Object.keys(json).length) await ask(pathOf(sensorId), { method: "PATCH", json });
+    if (Object.keys(json).length) await ask(sensorPath(sensorId), { method: "PATCH", json });
     onDone();
   };
   return html`<${Dialog} title=${`Change ${sensorId}`} onClose=${onClose}><${Form} onSubmit=${submit} button="Save">
@@ -58,7 +58,7 @@ const OVERLAPS = [[3600, "in 1 hour"], [0, "at once"], [86400, "in 1 day"], [604
 
 function Rotate({ id, onClose }) {
   const [made, setMade] = useState(null);
-  const submit = async ({ elements }) => setMade(await ask(`${pathOf(id)}/token`, { method: "POST", json: { overlap_seconds: Number(elements.overlap.value) } }));
+  const submit = async ({ elements }) => setMade(await ask(`${sensorPath(id)}/token`, { method: "POST", json: { overlap_seconds: Number(elements.overlap.value) } }));
   const ends = made?.old_tokens_expire_at;
   return html`<${Dialog} title=${made ? `New token of ${id}` : `Rotate the token of ${id}`} onClose=${onClose}>
     ${made ? html`<${ShownSender} token=${made.token}><p>${Date.parse(ends) > Date.now() ? `The old tokens end on ${time(ends)}.` : "The old tokens have ended."}</p><//>`
@@ -70,12 +70,11 @@ function Rotate({ id, onClose }) {
 /** How many came in each step of the time range. */
 async function received(id, params, signal) {
   const { from, to = Date.now() } = rangeOf(params);
-  const bins = binsOf(from, to, 60), rates = bins.at.map(() => 0);
-  const sql = `SELECT ${bins.sql("received_at")} AS at, count(*) AS n FROM events
+  const bins = binsOf(from, to, 60);
+  const sql = `SELECT ${bins.sql("received_at")} AS at, count(*) AS events FROM events
     WHERE sensor = $1 AND received_at >= $2::timestamptz AND received_at < $3::timestamptz GROUP BY 1`;
   const found = await rows(sql, [id, bins.begin, new Date(to).toISOString()], { signal });
-  for (const { at, n } of found) if (bins.place(at) in rates) rates[bins.place(at)] += n / bins.passed(bins.place(at));
-  return { data: [bins.at, rates], total: found.reduce((sum, { n }) => sum + n, 0) };
+  return { data: [bins.at, bins.rates(found)], total: found.reduce((sum, { events }) => sum + events, 0) };
 }
 
 function OverTime({ id, params }) {
@@ -102,7 +101,7 @@ function LastRejected({ id }) {
 function Erase({ id, onDone, onClose }) {
   const submit = async ({ elements }) => {
     if (elements.typed.value.trim() !== id) throw new Error(`This is not the id: type ${id}.`);
-    await ask(`${pathOf(id)}/events`, { method: "DELETE" });
+    await ask(`${sensorPath(id)}/events`, { method: "DELETE" });
     onDone();
   };
   return html`<${Dialog} title=${`Erase the events of ${id}`} onClose=${onClose}>
@@ -117,7 +116,7 @@ const KINDS = { finished: "good", failing: "bad" };
 /** The last erasure. It is asked for on demand: one that there is not is an error, which a browser would write to its console each time. */
 function Erasure({ id, isShown }) {
   const [isAsked, setAsked] = useState(false);
-  const load = async (signal) => (isShown ? ask(`${pathOf(id)}/events`, { signal }) : null);
+  const load = async (signal) => (isShown ? ask(`${sensorPath(id)}/events`, { signal }) : null);
   const { value, error, again } = useLive(load, [id, isShown], 2000);
   const show = () => { change({ erasure: "1" }, { replace: true }); again(); };
   const wasNone = error?.status === 404;
@@ -134,9 +133,9 @@ function Erasure({ id, isShown }) {
 export function OneSensor({ id, params }) {
   const isAdmin = useSession().role === "admin";
   const [open, setOpen] = useState(""), [failure, setFailure] = useState(null);
-  const { value: sensor, error, busy, again } = useLive((signal) => ask(pathOf(id), { signal }), [id], 5000);
+  const { value: sensor, error, busy, again } = useLive((signal) => ask(sensorPath(id), { signal }), [id], 5000);
   const close = () => setOpen(""), done = () => { close(); setFailure(null); again(); };
-  const turn = (disabled) => ask(pathOf(id), { method: "PATCH", json: { disabled } });
+  const turn = (disabled) => ask(sensorPath(id), { method: "PATCH", json: { disabled } });
   const button = (text, then) => html`<button type="button" onClick=${then}>${text}</button>`;
   const { rates, quota_in_force: inForce, last_seen_at: seen } = sensor || {};
   return html`<p class="crumb"><a href=${link("sensors")}>Sensors</a></p>

@@ -4,10 +4,10 @@ import { useState } from "./hooks.js";
 import { ask } from "./api.js";
 import { bytes, count, perSecond } from "./format.js";
 import { link } from "./route.js";
-import { Filter, get, Labels, labelsOf, LabelsField, More, None, only, Select, shownOf, State, stateOf, useLive } from "./parts.js";
+import { Filter, get, Labels, labelsOf, LabelsField, More, None, only, Select, shownOf, State, stateOf } from "./parts.js";
 import { OneSensor, quotaText } from "./sensor.js";
 import { ShownSender } from "./snippets.js";
-import { Busy, Dialog, Failure, Field, Form, html, Table, Time, useSession } from "./ui.js";
+import { Busy, Dialog, Failure, Field, Form, html, Table, Time, useLive, useSession } from "./ui.js";
 
 const STATES = [["", "any state"], ["sending"], ["silent"], ["never", "never seen"], ["disabled"]];
 

@@ -4,9 +4,9 @@ import { useState } from "./hooks.js";
 import { ask } from "./api.js";
 import { count, time } from "./format.js";
 import { link } from "./route.js";
-import { Filter, get, More, None, only, Select, shownOf, Tag, useLive } from "./parts.js";
+import { Filter, get, More, None, only, Select, shownOf, Tag } from "./parts.js";
 import { ShownSender } from "./snippets.js";
-import { Busy, Confirm, Dialog, Failure, Field, Form, html, Shown, Table, Time, useSession } from "./ui.js";
+import { Busy, Confirm, Dialog, Failure, Field, Form, html, Shown, Table, Time, useLive, useSession } from "./ui.js";
 
 const ROLES = {
   reader: "Asks: events, SQL, and what was rejected.",
@@ -36,7 +36,7 @@ async function load(fits, shown, sensor, signal) {
   return found;
 }
 
-function State({ token }) {
+function TokenState({ token }) {
   if (token.revoked_at) return html`<${Tag} kind="bad">revoked<//>`;
   if (hasEnded(token)) return html`<${Tag} kind="warn">expired<//>`;
   return token.uses_left === 0 ? html`<${Tag} kind="warn">used up<//>` : html`<${Tag} kind="good">valid<//>`;
@@ -50,7 +50,7 @@ function Revoke({ token: of, onClick }) {
 const columns = (revoke) => [
   { name: "Name", className: "word", cell: ({ name, id }) => html`${name}<br /><small>token ${id}</small>` },
   { name: "Role", className: "fixed", cell: ({ role }) => html`<${Tag}>${role}<//>` },
-  { name: "State", className: "fixed", cell: (token) => html`<${State} token=${token} />` },
+  { name: "State", className: "fixed", cell: (token) => html`<${TokenState} token=${token} />` },
   { name: "Sensor", className: "word", cell: ({ sensor }) => (sensor ? html`<a href=${link(`sensors/${sensor}`)}>${sensor}</a>` : html`<${None} />`) },
   { name: "Last used", className: "fixed ago", cell: (token) => html`<${Time} at=${token.last_used_at} />` },
   { name: "Made", className: "fixed ago", cell: (token) => html`<${Time} at=${token.created_at} />` },

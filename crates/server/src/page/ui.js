@@ -40,6 +40,13 @@ export function useEvery(milliseconds, then) {
   }, [milliseconds]);
 }
 
+/** What a promise brings, anew every so many milliseconds; what is not there is not asked for again. */
+export function useLive(load, of, milliseconds) {
+  const state = useLoad(load, of);
+  useEvery(milliseconds, () => state.busy || state.error?.status === 404 || state.again());
+  return state;
+}
+
 /** What went wrong, and the id under which the log has more. */
 export function Failure({ error }) {
   if (!error) return null;
@@ -60,6 +67,10 @@ export function Tile({ name, value, about, state = "" }) {
 export function Field({ label, hint, children }) {
   return html`<label class="field"><span>${label}</span>${children}${hint && html`<small>${hint}</small>`}</label>`;
 }
+
+/** Links to an answer as a file in each form; `hrefOf` says where a format is. */
+export const Files = ({ name, hrefOf }) => [["ndjson", "NDJSON", "ndjson"], ["spreadsheet", "CSV", "csv"], ["parquet", "Parquet", "parquet"]].map(([format, text, ending]) =>
+  html`<a href=${hrefOf(format)} download=${`${name}.${ending}`}>${text}</a>`);
 
 /** Copies a text, and says that it did. */
 export function Copy({ text, label = "Copy" }) {
