@@ -87,12 +87,16 @@ impl CommitLoop {
         while let Some(waiting) = self.next_group().await {
             let mut group = self.prepare(waiting);
             if let Err(error) = self.append(&group).await {
-                if let AcceptError::StorageFull { reason } = &error {
-                    self.status.set_storage_full(Some(reason.clone()));
+                // Before anyone is told: who then looks is told the same.
+                match &error {
+                    AcceptError::StorageFull { reason } => self.status.set_storage_full(Some(reason.clone())),
+                    AcceptError::Poisoned { reason } => self.status.poison(reason),
+                    _ => {}
                 }
                 self.fail(group, &error);
-                if let AcceptError::Poisoned { reason } = error {
-                    return Err(self.poisoned(reason));
+                if let AcceptError::Poisoned { reason } = &error {
+                    self.fail_waiting(&error);
+                    return Err(LogError::Poisoned(reason.clone()));
                 }
                 continue;
             }
@@ -302,15 +306,13 @@ impl CommitLoop {
         }
     }
 
-    fn poisoned(&mut self, reason: String) -> LogError {
-        let error = AcceptError::Poisoned { reason: reason.clone() };
-        self.status.poison(&reason);
+    /// Takes nothing more, and tells all that waits why.
+    fn fail_waiting(&mut self, error: &AcceptError) {
         self.queue.close();
         while let Ok(waiting) = self.queue.try_recv() {
             self.metrics.failed.inc_by(waiting.submission.batch.columns.num_rows() as u64);
             drop(waiting.answer.send(Err(error.clone())));
         }
-        LogError::Poisoned(reason)
     }
 }
 

@@ -142,6 +142,34 @@ impl EventLog for ScriptedLog {
     }
 }
 
+/// Woken, it tells whether the engine counts as poisoned.
+struct Looks {
+    status: Arc<Status>,
+    seen: mpsc::UnboundedSender<bool>,
+}
+
+impl std::task::Wake for Looks {
+    fn wake(self: Arc<Self>) {
+        self.seen.send(self.status.poisoned().is_some()).ok();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_told_of_a_poisoned_log_finds_the_engine_poisoned() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (turn, turns) = mpsc::unbounded_channel();
+    let engine = engine_over(Box::new(ScriptedLog { turns, began: mpsc::unbounded_channel().0 }), dir.path()).await;
+    let (seen, mut saw) = mpsc::unbounded_channel();
+    let waker = std::task::Waker::from(Arc::new(Looks { status: engine.shared.status.clone(), seen }));
+    let mut submitting = Box::pin(engine.submit(submission(&engine, b"{\"n\":1}")));
+    assert!(submitting.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_pending(), "on its way");
+
+    turn.send(Err(LogError::Poisoned("a sync failed".to_owned()))).expect("taken");
+    assert_eq!(saw.recv().await, Some(true), "when it is told");
+    let refused = submitting.await.expect_err("nothing is stored");
+    assert!(matches!(refused, AcceptError::Poisoned { .. }), "{refused}");
+}
+
 /// An engine with all of its parts.
 async fn started(options: Options) -> Engine {
     let mut registry = Registry::default();
