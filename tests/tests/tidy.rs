@@ -233,3 +233,16 @@ fn every_document_stands_in_the_index() {
     let missing: Vec<String> = missing.filter(|d| d != "README.md" && !index.contains(&format!("({d})"))).collect();
     assert_none(&missing);
 }
+
+/// `make broken` takes half an hour: that its patches still fit is told here.
+#[test]
+fn every_broken_build_can_be_made() {
+    let mut patches = Vec::new();
+    files(&root().join("tests/broken"), ".patch", &mut patches);
+    assert!(patches.len() > 8, "{patches:?}");
+    let is_stale = |patch: &&PathBuf| {
+        let applied = Command::new("git").args(["apply", "--check"]).arg(patch).current_dir(root()).output();
+        !applied.expect("git runs").status.success()
+    };
+    assert_none(&patches.iter().filter(is_stale).map(|patch| format!("{} is stale", shown(patch))).collect::<Vec<_>>());
+}
