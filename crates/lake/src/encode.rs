@@ -71,7 +71,7 @@ pub(crate) fn encode(
     let (mut files, mut saw_new) = (Vec::new(), false);
     for (n, (day, batches)) in days.into_iter().enumerate() {
         let mut file = DataFile::new(Vec::new(), batches[0].schema_ref(), fields);
-        file.write_all(sorted(&batches)?)?;
+        file.write_all(sorted(&batches))?;
         saw_new |= file.cutter.splitter.saw_new();
         let (bytes, stats) = file.finish()?;
         files.push(Encoded { path: name::path(&day_text(day), wal, range, n), bytes, stats });

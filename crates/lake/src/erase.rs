@@ -318,7 +318,7 @@ impl Rewriting<'_> {
             return Ok(None);
         }
         let mut output = self.output(None);
-        for rows in sorted(batches)? {
+        for rows in sorted(batches) {
             output.write(&rows?)?;
         }
         output.finish()

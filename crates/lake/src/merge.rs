@@ -52,7 +52,7 @@ pub(crate) fn merge(
     let folder = files[0].path.rsplit_once('/').map_or("", |(folder, _)| folder);
     let output = || Output::new(root, folder, (schema, fields), merge.level);
     let (mut most, mut late) = (output(), output());
-    let mut merged = Merged::<LakeError>::new(schema, runs)?;
+    let mut merged = Merged::<LakeError>::new(runs)?;
     while let Some(batch) = merged.next()? {
         let times = batch.column_by_name("time").expect("a column of the table");
         let times = times.as_primitive::<TimestampMicrosecondType>().values();

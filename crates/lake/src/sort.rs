@@ -1,12 +1,12 @@
 //! The order of rows in a data file: by sensor, then time, then position, so that what is asked together lies together.
 
-use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::array::{Array, AsArray, Int64Array, StringArray, TimestampMicrosecondArray};
 use arrow::compute::interleave_record_batch;
-use arrow::datatypes::{DataType, Schema};
+use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
-use arrow::row::{RowConverter, Rows, SortField};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 
 /// The columns that rows are ordered by. Positions are used once, so no two rows are equal.
 pub(crate) const ORDER: [&str; 3] = ["sensor", "time", "position"];
@@ -16,40 +16,87 @@ const BATCH_ROWS: usize = 8192;
 /// And most bytes, however large its events are: the longest row times the number of rows stays below.
 const BATCH_BYTES: usize = 8 << 20;
 
-/// Makes of rows what compares as they do.
-struct Keys(RowConverter);
+/// What the rows of a batch are ordered by.
+struct Keys {
+    sensor: StringArray,
+    time: TimestampMicrosecondArray,
+    position: Int64Array,
+}
 
 impl Keys {
-    fn new(schema: &Schema) -> Result<Self, ArrowError> {
-        let field = |name: &&str| Ok(SortField::new(schema.field_with_name(name)?.data_type().clone()));
-        let fields = ORDER.iter().map(field).collect::<Result<_, ArrowError>>()?;
-        Ok(Self(RowConverter::new(fields)?))
+    fn of(batch: &RecordBatch) -> Self {
+        let [sensor, time, position] = ORDER.map(|name| batch.column_by_name(name).expect("a column of the table"));
+        Self {
+            sensor: sensor.as_string().clone(),
+            time: time.as_primitive().clone(),
+            position: position.as_primitive().clone(),
+        }
     }
 
-    fn of(&self, batch: &RecordBatch) -> Result<Rows, ArrowError> {
-        let column = |name: &&str| batch.column(batch.schema_ref().index_of(name).expect("looked up before")).clone();
-        let columns: Vec<ArrayRef> = ORDER.iter().map(column).collect();
-        self.0.convert_columns(&columns)
+    fn rows(&self) -> usize {
+        self.position.len()
+    }
+
+    fn row(&self, row: usize) -> (&str, i64, i64) {
+        (self.sensor.value(row), self.time.value(row), self.position.value(row))
     }
 }
 
-/// The rows of `batches` in order, a batch at a time.
-pub(crate) fn sorted(
-    batches: &[RecordBatch],
-) -> Result<impl Iterator<Item = Result<RecordBatch, ArrowError>>, ArrowError> {
-    let keys = Keys::new(&batches[0].schema())?;
-    let rows = batches.iter().map(|batch| keys.of(batch)).collect::<Result<Vec<_>, _>>()?;
-    let of_batch = |(n, rows): (usize, &Rows)| (0..rows.num_rows()).map(move |row| (n, row)).collect::<Vec<_>>();
-    let mut order: Vec<(usize, usize)> = rows.iter().enumerate().flat_map(of_batch).collect();
+/// A row of many batches, and what it is ordered by: numbers beside one another, as a seal compares each of its rows twenty times.
+struct Row {
+    /// Of the sensor, among those in order.
+    sensor: u32,
+    time: i64,
+    position: i64,
+    batch: usize,
+    row: u32,
+}
+
+/// The rows of `batches` in order.
+fn in_order(batches: &[RecordBatch]) -> Vec<Row> {
+    let keys: Vec<Keys> = batches.iter().map(Keys::of).collect();
+    let mut numbers: HashMap<&str, u32> = HashMap::new();
+    let mut rows: Vec<Row> = Vec::with_capacity(batches.iter().map(RecordBatch::num_rows).sum());
+    for (batch, keys) in keys.iter().enumerate() {
+        let mut before: Option<(&str, u32)> = None;
+        for row in 0..keys.rows() {
+            let (name, time, position) = keys.row(row);
+            let sensor = before.filter(|(before, _)| *before == name).map_or_else(
+                || {
+                    let next = numbers.len() as u32;
+                    *numbers.entry(name).or_insert(next)
+                },
+                |(_, number)| number,
+            );
+            before = Some((name, sensor));
+            rows.push(Row { sensor, time, position, batch, row: row as u32 });
+        }
+    }
+    let mut names: Vec<(&str, u32)> = numbers.into_iter().collect();
+    names.sort_unstable();
+    let mut places = vec![0; names.len()];
+    for (place, (_, number)) in names.into_iter().enumerate() {
+        places[number as usize] = place as u32;
+    }
+    for row in &mut rows {
+        row.sensor = places[row.sensor as usize];
+    }
     // Stable because rows come in runs, each of one sensor in order of time, which it makes use of.
-    order.sort_by(|a, b| rows[a.0].row(a.1).cmp(&rows[b.0].row(b.1)));
-    drop(rows);
+    rows.sort_by_key(|row| (row.sensor, row.time, row.position));
+    rows
+}
+
+/// The rows of `batches` in order, a batch at a time.
+pub(crate) fn sorted(batches: &[RecordBatch]) -> impl Iterator<Item = Result<RecordBatch, ArrowError>> {
+    let order = in_order(batches);
     let step = rows_at_once(batches);
     let starts = (0..order.len()).step_by(step);
-    Ok(starts.map(move |start| {
+    starts.map(move |start| {
+        let rows = &order[start..order.len().min(start + step)];
         let batches: Vec<&RecordBatch> = batches.iter().collect();
-        interleave_record_batch(&batches, &order[start..order.len().min(start + step)])
-    }))
+        let rows: Vec<(usize, usize)> = rows.iter().map(|row| (row.batch, row.row as usize)).collect();
+        interleave_record_batch(&batches, &rows)
+    })
 }
 
 /// How many rows may be put together: fewer when there are large ones.
@@ -107,7 +154,7 @@ pub(crate) type Run<'a, E> = Box<dyn Iterator<Item = Result<RecordBatch, E>> + '
 /// One run of a merge: where it stands.
 struct Cursor<'a, E> {
     rest: Run<'a, E>,
-    keys: Rows,
+    keys: Keys,
     at: usize,
     /// Which of the held batches is its.
     held: usize,
@@ -115,21 +162,18 @@ struct Cursor<'a, E> {
 
 /// Puts runs together into one, in order. Holds the batches that each run stands in, and those that the next batch takes rows of.
 pub(crate) struct Merged<'a, E> {
-    keys: Keys,
     cursors: Vec<Cursor<'a, E>>,
     held: Vec<RecordBatch>,
     ready: VecDeque<RecordBatch>,
 }
 
 impl<'a, E: From<ArrowError>> Merged<'a, E> {
-    /// The runs have the columns of `schema`.
-    pub(crate) fn new(schema: &Schema, runs: Vec<Run<'a, E>>) -> Result<Self, E> {
-        let keys = Keys::new(schema)?;
-        let mut merged = Self { keys, cursors: Vec::new(), held: Vec::new(), ready: VecDeque::new() };
+    /// The runs have the same columns.
+    pub(crate) fn new(runs: Vec<Run<'a, E>>) -> Result<Self, E> {
+        let mut merged = Self { cursors: Vec::new(), held: Vec::new(), ready: VecDeque::new() };
         for mut rest in runs {
             if let Some(batch) = next_batch(&mut rest)? {
-                let keys = merged.keys.of(&batch)?;
-                merged.cursors.push(Cursor { rest, keys, at: 0, held: merged.held.len() });
+                merged.cursors.push(Cursor { rest, keys: Keys::of(&batch), at: 0, held: merged.held.len() });
                 merged.held.push(batch);
             }
         }
@@ -169,23 +213,20 @@ impl<'a, E: From<ArrowError>> Merged<'a, E> {
 
     /// Takes the rows of run `first` that come before the next one of run `bound`, as far as its batch goes. Whether the batch ended.
     fn take(&mut self, first: usize, bound: Option<usize>, rows: &mut Vec<(usize, usize)>) -> Result<bool, E> {
-        let (mut at, held) = (self.cursors[first].at, self.cursors[first].held);
-        {
-            let bound = bound.map(|n| self.cursors[n].key());
-            let keys = &self.cursors[first].keys;
-            while at < keys.num_rows() && rows.len() < BATCH_ROWS && bound.is_none_or(|bound| keys.row(at) <= bound) {
-                rows.push((held, at));
-                at += 1;
-            }
-        }
+        let (at, held) = (self.cursors[first].at, self.cursors[first].held);
+        let bound = bound.map(|n| self.cursors[n].key());
+        let keys = &self.cursors[first].keys;
+        let end = keys.rows().min(at + BATCH_ROWS - rows.len());
+        let end = bound.map_or(end, |bound| end_before(keys, at..end, bound));
+        rows.extend((at..end).map(|row| (held, row)));
         let cursor = &mut self.cursors[first];
-        cursor.at = at;
-        if at < cursor.keys.num_rows() {
+        cursor.at = end;
+        if end < cursor.keys.rows() {
             return Ok(false);
         }
         match next_batch(&mut cursor.rest)? {
             Some(batch) => {
-                (cursor.keys, cursor.at, cursor.held) = (self.keys.of(&batch)?, 0, self.held.len());
+                (cursor.keys, cursor.at, cursor.held) = (Keys::of(&batch), 0, self.held.len());
                 self.held.push(batch);
             }
             None => {
@@ -207,9 +248,26 @@ impl<'a, E: From<ArrowError>> Merged<'a, E> {
 }
 
 impl<E> Cursor<'_, E> {
-    fn key(&self) -> arrow::row::Row<'_> {
+    fn key(&self) -> (&str, i64, i64) {
         self.keys.row(self.at)
     }
+}
+
+/// Where the rows end that come before `bound`: looked for in steps that double, as there are a few of them or nearly all.
+fn end_before(keys: &Keys, among: Range<usize>, bound: (&str, i64, i64)) -> usize {
+    let is_before = |row: usize| keys.row(row) <= bound;
+    let (mut before, mut step) = (among.start, 1);
+    while before + step < among.end && is_before(before + step) {
+        before += step;
+        step *= 2;
+    }
+    // The row at `before` comes before the bound, or is the first.
+    let (mut low, mut high) = (before, among.end.min(before + step));
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if is_before(middle) { low = middle + 1 } else { high = middle }
+    }
+    low
 }
 
 /// The next batch that has rows.
@@ -220,7 +278,7 @@ fn next_batch<E>(run: &mut Run<'_, E>) -> Result<Option<RecordBatch>, E> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{Int64Array, StringArray, TimestampMicrosecondArray};
+    use arrow::array::ArrayRef;
     use proptest::prelude::*;
     use std::sync::Arc;
 
@@ -263,12 +321,12 @@ mod tests {
                 if parts.is_empty() {
                     continue;
                 }
-                let sorted: Vec<RecordBatch> = sorted(&parts).expect("keys").collect::<Result<_, _>>().expect("rows");
+                let sorted: Vec<RecordBatch> = sorted(&parts).collect::<Result<_, _>>().expect("rows");
                 let whole = events(sorted);
                 prop_assert!(whole.is_sorted());
                 in_order.push(Box::new(whole.chunks(rows).map(batch).map(Ok).collect::<Vec<_>>().into_iter()));
             }
-            let mut merged = Merged::new(&batch(&[]).schema(), in_order).expect("keys");
+            let mut merged = Merged::new(in_order).expect("rows");
             let mut found = Vec::new();
             while let Some(batch) = merged.next().expect("rows") {
                 found.extend(events([batch]));
