@@ -97,7 +97,7 @@ fn damage_is_told_with_what_can_be_saved() {
     let (disk, all) = written();
     let (path, from, to) = places(&disk).swap_remove(4);
     disk.damage(&path, |bytes| bytes[from + 40] ^= 4);
-    let before = contents(&disk);
+    let untouched = contents(&disk);
     let error = opens(&disk).expect_err("damaged");
     let OpenError::Corrupt { file, offset, saved: Some(saved), .. } = &error else { panic!("{error}") };
     let (first, count, _) = &all[4];
@@ -108,6 +108,12 @@ fn damage_is_told_with_what_can_be_saved() {
     assert_eq!((saved.lost, saved.lost_events_max), (Some(lost), u64::from(*count)));
     let told = error.to_string();
     assert!(told.contains("`catchment inspect wal`") && told.contains("`catchment inspect repair`"), "{told}");
+    let (before, after) = (saved.events_before, saved.events_after);
+    let numbers = format!(
+        "{before} events before it and {after} after it can be read, {count} at most cannot, of positions {} to {}",
+        lost.0, lost.1
+    );
+    assert!(told.contains(&numbers), "{told}");
 
     let look = look(&disk);
     let damaged: Vec<&Damage> = look.segments.iter().flat_map(|s| &s.damage).collect();
@@ -115,7 +121,7 @@ fn damage_is_told_with_what_can_be_saved() {
     // To the last byte that is not padding.
     let bytes = damaged[0].bytes as usize;
     assert_eq!((damaged[0].offset as usize, bytes.next_multiple_of(8), damaged[0].lost), (from, to - from, Some(lost)));
-    assert!(contents(&disk) == before, "looking changes nothing");
+    assert!(contents(&disk) == untouched, "looking changes nothing");
 }
 
 #[test]
@@ -189,6 +195,21 @@ fn groups_are_read_behind_a_header_that_is_gone() {
     assert!(matches!(opens(&disk), Err(OpenError::Corrupt { offset: 0, .. })));
     repair(&disk).expect("repaired");
     assert_eq!(opens(&disk).expect("it opens").0, all, "two groups tell what their checksums begin with");
+}
+
+#[test]
+fn a_header_of_which_one_bit_flipped_costs_no_group_also_where_there_is_one_alone() {
+    let (disk, _) = written_of(1);
+    let all = opens(&disk).expect("it opens").0;
+    let path = segments(&disk).swap_remove(0);
+    // Of the magic, the version, both ids, the first position, of nothing, and of the checksum.
+    for bit in [0, 63, 64, 8 * 16, 8 * 32 + 5, 8 * 48, 8 * 100, 8 * HEADER - 1] {
+        let copy = disk.after_kill();
+        copy.damage(&path, |bytes| bytes[bit / 8] ^= 1 << (bit % 8));
+        assert!(matches!(opens(&copy), Err(OpenError::Corrupt { .. })), "bit {bit}");
+        assert!(repair(&copy).expect("repaired").is_mended, "bit {bit}");
+        assert_eq!(opens(&copy).expect("it opens").0, all, "bit {bit}");
+    }
 }
 
 #[test]
