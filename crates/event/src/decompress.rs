@@ -229,6 +229,18 @@ mod tests {
     }
 
     #[test]
+    fn a_body_may_be_as_large_as_its_bound_and_a_small_one_grow_by_any_ratio() {
+        let body = gzip(&br#"{"value":1}"#.repeat(10_000));
+        let sized = |bytes_max| decompress(&[ContentEncoding::Gzip], &body, bytes_max, |_| true);
+        assert_eq!(sized(110_000).expect("it fits").len(), 110_000);
+        assert!(matches!(sized(109_999), Err(DecompressError::TooLarge { bytes_max: 109_999 })));
+        let spaces = zstd::bulk::compress(&vec![b' '; SMALL_BYTES], 3).expect("memory");
+        assert!(spaces.len() * RATIO_MAX < SMALL_BYTES, "{} bytes", spaces.len());
+        let plain = decompress(&[ContentEncoding::Zstd], &spaces, 1 << 20, |_| true);
+        assert_eq!(plain.expect("it is small").len(), 64 << 10);
+    }
+
+    #[test]
     fn memory_is_asked_for_as_it_is_needed_and_not_taken_when_it_is_refused() {
         let body = gzip(&br#"{"value":1}"#.repeat(100_000));
         let mut asked = 0;
@@ -236,7 +248,9 @@ mod tests {
             asked = asked.max(bytes);
             true
         });
-        let bytes = plain.expect("decompresses").len();
+        let plain = plain.expect("decompresses");
+        assert!(plain.capacity() <= asked, "{} taken, {asked} asked for", plain.capacity());
+        let bytes = plain.len();
         assert!((bytes..=2 * bytes).contains(&asked), "{asked} for {bytes}");
         let refused = decompress(&[ContentEncoding::Gzip], &body, 64 << 20, |bytes| bytes < 500_000);
         assert!(matches!(refused, Err(DecompressError::NoRoom)));

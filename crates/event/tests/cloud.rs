@@ -168,6 +168,32 @@ fn what_the_specification_forbids_is_rejected_by_its_place() {
 }
 
 #[test]
+fn an_event_may_have_a_thousand_attributes_and_no_more() {
+    let others = |count: usize| (0..count).map(|n| format!("\"a{n}\":1")).collect::<Vec<_>>().join(",");
+    assert!(text(&structured(&with(&others(996))), "attributes").is_some_and(|all| all.ends_with("\"a995\":1}")));
+    assert_eq!(rejected(&structured(&with(&others(997)))), ("invalid_attribute", None));
+}
+
+#[test]
+fn no_attribute_has_a_character_that_is_never_assigned() {
+    for (character, is_allowed) in [
+        ('\u{fdcf}', true),
+        ('\u{fdd0}', false),
+        ('\u{fdef}', false),
+        ('\u{fdf0}', true),
+        ('\u{fffd}', true),
+        ('\u{fffe}', false),
+        ('\u{1ffff}', false),
+        ('\u{20000}', true),
+        ('\u{80}', false),
+    ] {
+        let batch = structured(&with(&format!("\"site\":\"a{character}\"")));
+        let told = batch.rejected.first().map(|rejected| rejected.code.name());
+        assert_eq!(told, (!is_allowed).then_some("invalid_attribute"), "{character:?}");
+    }
+}
+
+#[test]
 fn headers_that_the_binding_forbids_are_rejected_by_their_name() {
     for (name, value, code) in [
         ("time", b"yesterday".as_slice(), "invalid_time"),

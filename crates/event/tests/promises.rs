@@ -274,6 +274,14 @@ fn a_small_batch_costs_little_memory() {
 }
 
 #[test]
+fn a_batch_of_blanks_with_little_data_keeps_no_room_for_them() {
+    let body = format!("{{\"type\":\"a\",\"data\":1{}}}\n", " ".repeat(1000)).repeat(1000);
+    let batch = lines(body.as_bytes());
+    let bytes = batch.columns.get_array_memory_size();
+    assert!(batch.columns.num_rows() == 1000 && bytes < body.len() / 4, "{bytes} of {} bytes", body.len());
+}
+
+#[test]
 fn the_json_test_suite_behaves_as_it_expects() {
     let named = std::env::var_os("CATCHMENT_CORPORA").map(std::path::PathBuf::from);
     let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));

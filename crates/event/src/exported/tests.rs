@@ -54,6 +54,10 @@ fn a_line_that_would_lose_something_or_is_none_is_rejected_with_its_place() {
         ),
         (format!("{}}}", LINE.replace("2026-01-31T12:00:00Z", "yesterday")), Code::InvalidTime, Some("/time")),
         (format!("{LINE},\"attributes\":[1]}}"), Code::NotExported, Some("/attributes")),
+        (format!("{LINE},\"subject\":1}}"), Code::NotExported, Some("/subject")),
+        (format!("{}}}", LINE.replace("roof", "-roof")), Code::NotExported, Some("/sensor")),
+        (format!("{}}}", LINE.replace("roof", "roof-")), Code::NotExported, Some("/sensor")),
+        (format!("{}}}", LINE.replace("roof", "catchment.roof")), Code::NotExported, Some("/sensor")),
         (format!("{LINE},\"data\":1,\"data_base64\":\"AA==\"}}"), Code::BothData, Some("/data_base64")),
         (format!("{LINE},\"data_base64\":\"A\"}}"), Code::InvalidBase64, Some("/data_base64")),
         (format!("{LINE},\"data_text\":\"{{\"}}"), Code::InvalidJson, None),
@@ -69,16 +73,44 @@ fn a_line_that_would_lose_something_or_is_none_is_rejected_with_its_place() {
     let kept_since = crate::parse_time("2026-02-01T00:00:00Z").expect("a time");
     let old = read_exported(format!("{LINE}}}").as_bytes(), Some(kept_since), &Limits::default()).expect("lines");
     assert_eq!(old.rejected[0].code, Code::TooOld);
-    let limits = Limits { event_bytes_max: 5, nesting_max: 8, ..Limits::default() };
-    let sized =
-        |data: &str| read_exported(format!("{LINE},\"data\":{data}}}").as_bytes(), None, &limits).expect("lines");
-    assert_eq!(sized("123456").rejected[0].code, Code::EventTooLarge);
     let limits = Limits { nesting_max: 8, ..Limits::default() };
     let nested = |depth: usize| {
         let data = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         read_exported(format!("{LINE},\"data\":{data}}}").as_bytes(), None, &limits).expect("lines").rejected_total
     };
     assert_eq!((nested(8), nested(9)), (0, 1), "as deep as it was sent");
+}
+
+#[test]
+fn events_of_the_collectors_own_requests_come_back() {
+    let batch = read(&format!("{}}}", LINE.replace("roof", "catchment.requests")));
+    assert_eq!((batch.columns.num_rows(), batch.rejected_total), (1, 0), "{:?}", batch.rejected);
+}
+
+/// Not its line: names, quotes and times of that are not the event's.
+#[test]
+fn an_event_may_be_as_long_as_it_was_sent_by_its_data_and_by_all_else() {
+    let limits = Limits { event_bytes_max: 9, ..Limits::default() };
+    let code = |more: &str| {
+        let batch = read_exported(format!("{LINE}{more}}}").as_bytes(), None, &limits).expect("lines");
+        batch.rejected.first().map(|rejected| rejected.code)
+    };
+    let too_large = Some(Code::EventTooLarge);
+    assert_eq!((code(",\"data\":123456789"), code(",\"data\":1234567890")), (None, too_large));
+    assert_eq!(
+        (code(",\"data_base64\":\"MTIzNDU2Nzg5\""), code(",\"data_base64\":\"MTIzNDU2Nzg5MA==\"")),
+        (None, too_large)
+    );
+    // Id, sensor and type have six bytes.
+    for (name, fits, does_not) in
+        [("subject", "\"abc\"", "\"abcd\""), ("content_type", "\"a/b\"", "\"a/bc\""), ("attributes", "{ }", "{  }")]
+    {
+        let code = |value: &str| code(&format!(",\"{name}\":{value}"));
+        assert_eq!((code(fits), code(does_not)), (None, too_large), "{name}");
+    }
+    assert_eq!(code(",\"subject\":\"ab\",\"content_type\":\"a\""), None);
+    assert_eq!(code(",\"subject\":\"ab\",\"content_type\":\"ab\""), too_large, "together");
+    assert_eq!(code(",\"subject\":\"ab\",\"attributes\":{}"), too_large, "together");
 }
 
 #[test]
