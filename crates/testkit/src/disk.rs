@@ -58,7 +58,7 @@ pub(crate) struct State {
     operations: u64,
     power_cut_at: Option<u64>,
     off: bool,
-    /// A sync of a folder failed: as file systems with a journal do, it takes no change any more until it is mounted anew.
+    /// A sync of a folder failed for another reason than room: as file systems with a journal do, it takes no change any more until it is mounted anew.
     read_only: bool,
 }
 
@@ -113,7 +113,7 @@ impl SimDisk {
         self.state().power_cut_at = Some(operation);
     }
 
-    /// Whether it takes no changes any more: the power has gone, or a sync of a folder failed.
+    /// Whether it takes no changes any more: the power has gone, or a sync of a folder failed for another reason than room.
     pub fn is_dead(&self) -> bool {
         let state = self.state();
         state.off || state.read_only
@@ -333,10 +333,12 @@ impl State {
         let (fault, lie) = (take(&mut self.sync_fault), self.lie == Some(Lie::Folders));
         let folder = self.tree.folder_mut(inode).ok_or(io::ErrorKind::NotADirectory)?;
         match fault {
-            Some(fault) => {
+            // Nothing is stable yet, and the next sync may make it so.
+            Some(Fault::Full) => return Err(Fault::Full.error()),
+            Some(Fault::Broken) => {
                 folder.forget();
                 self.read_only = true;
-                return Err(fault.error());
+                return Err(Fault::Broken.error());
             }
             None if !lie => folder.sync(),
             None => {}

@@ -126,7 +126,7 @@ impl Run {
                 self.tell(disk, format_args!("fault {kind} after {skip}: {fault:?}"));
                 match kind {
                     0 => disk.fail_write(skip, fault),
-                    1 => disk.fail_sync(skip, Fault::Broken),
+                    1 => disk.fail_sync(skip, fault),
                     _ => disk.fail_creates(Some(Fault::Full)),
                 }
             }
