@@ -137,6 +137,15 @@ mod tests {
     }
 
     #[test]
+    fn every_framing_is_of_a_mode_and_headers_have_a_bound() {
+        let attributes: Vec<(&str, &[u8])> = vec![("id", b"1"), ("subject", b"roof")];
+        let headers = Headers { content_type: Some("text/plain"), attributes };
+        assert_eq!(headers.bytes_max(), (2 + 2 + 6) + (7 + 8 + 6) + 10);
+        let all = [Framing::Json, Framing::Ndjson, Framing::CloudEvent, Framing::CloudEvents, Framing::Binary(headers)];
+        assert_eq!(all.map(|framing| framing.mode()), ["plain", "plain", "structured", "batched", "binary"]);
+    }
+
+    #[test]
     fn content_types_give_their_framing() {
         assert_eq!(framing_of(None, std::iter::empty()), Ok(Framing::Json));
         for (content_type, expected) in [

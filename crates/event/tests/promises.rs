@@ -137,6 +137,9 @@ fn field_parameters_name_other_keys() {
     let batch = read(body.as_bytes(), Framing::Json, &options).expect("reads");
     let found = (text(&batch, "type"), time(&batch), text(&batch, "id"), text(&batch, "subject"), text(&batch, "data"));
     assert_eq!(found, ("uplink".into(), 5_000_000, "7".into(), "0a".into(), body.into()));
+    let escaped = body.replace("\"ts\"", r#""t\u0073""#).replace("\"kind\"", r#""k\u0069nd""#);
+    let batch = read(escaped.as_bytes(), Framing::Json, &options).expect("reads");
+    assert_eq!((text(&batch, "type"), time(&batch)), ("uplink".into(), 5_000_000), "however they are written");
     options.fields.time_field = String::new();
     let body = br#"{"time":"no time at all"}"#;
     assert_eq!(read(body, Framing::Json, &options).expect("reads").rejected_total, 0, "an empty value switches it off");

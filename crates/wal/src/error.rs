@@ -131,13 +131,6 @@ pub enum AppendError {
     },
 }
 
-impl AppendError {
-    /// Whether a later append can work.
-    pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::StorageFull { .. })
-    }
-}
-
 /// Whether the disk (or the quota) is full.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)

@@ -4,9 +4,11 @@ mod failing_disk;
 
 use failing_disk::{OPTIONS, append, dir, frames, open, segments};
 use std::cell::RefCell;
+use std::convert::Infallible;
+use std::ops::ControlFlow;
 use std::path::Path;
 use testkit::{Fault, SimDisk};
-use wal::{Checked, Disk, OpenError, Read, SEGMENT_HEADER_BYTES, Wal};
+use wal::{Checked, Disk, Frame, OpenError, Read, SEGMENT_HEADER_BYTES, Wal};
 
 /// What a frame takes beside its payload, by `docs/FORMAT.md`.
 const FRAME_BYTES: u64 = 32;
@@ -30,6 +32,41 @@ fn a_look_tells_its_last_position_and_after_each_group_how_far_it_is() {
         Read { bytes, of_bytes: 4 * OPTIONS.segment_bytes, events: 2 * (n + 1) }
     });
     assert_eq!(told.into_inner(), in_order.collect::<Vec<_>>());
+}
+
+/// Room that was taken for frames that never came does not count.
+#[test]
+fn reading_back_tells_after_each_group_how_far_it_is_also_when_it_goes_on_from_a_place() {
+    let disk = SimDisk::new();
+    let (mut wal, _) = open(&disk);
+    for _ in 0..5 {
+        append(&mut wal, 2, 2000).expect("appended");
+    }
+    drop(wal);
+    let (wal, _) = open(&disk);
+    let (frame, end) = (FRAME_BYTES + 2000, SEGMENT_HEADER_BYTES + 2 * (FRAME_BYTES + 2000));
+    let in_order: Vec<Read> = (0..5)
+        .map(|n| Read {
+            bytes: n / 2 * end + SEGMENT_HEADER_BYTES + (n % 2 + 1) * frame,
+            of_bytes: 2 * end + SEGMENT_HEADER_BYTES + frame,
+            events: 2 * (n + 1),
+        })
+        .collect();
+    for at_once in [1, 2, 5] {
+        let (mut place, mut told) = (wal::Place::default(), Vec::new());
+        loop {
+            let mut left = at_once;
+            let each = |_: Frame<'_>, read: Read| -> Result<ControlFlow<()>, Infallible> {
+                told.push(read);
+                left -= 1;
+                Ok(if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            };
+            if wal.replay_from(&mut place, each).expect("it reads back") {
+                break;
+            }
+        }
+        assert_eq!(told, in_order, "{at_once}");
+    }
 }
 
 #[test]

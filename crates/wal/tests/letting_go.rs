@@ -4,7 +4,7 @@ mod failing_disk;
 
 use failing_disk::{append, dir, frames, open, segments};
 use testkit::{Fault, SimDisk};
-use wal::{Disk, SEGMENT_HEADER_BYTES};
+use wal::{AppendError, Disk, OpenError, SEGMENT_HEADER_BYTES};
 
 #[test]
 fn what_was_appended_before_a_new_segment_began_can_be_let_go_whole_and_never_comes_back() {
@@ -14,7 +14,9 @@ fn what_was_appended_before_a_new_segment_began_can_be_let_go_whole_and_never_co
     assert_eq!((segments(&disk).len(), wal.first_position()), (1, 1));
     append(&mut wal, 3, 100).expect("appended");
     wal.begin_segment().expect("a new segment");
+    let syncs = disk.syncs();
     wal.begin_segment().expect("once is enough");
+    assert_eq!(disk.syncs(), syncs, "nothing was made");
     assert_eq!((wal.first_position(), wal.trimmable(3)), (1, vec![(1, 3)]));
     append(&mut wal, 2, 100).expect("appended");
     wal.trim_oldest(b"keys".to_vec()).expect("trimmed");
@@ -33,7 +35,7 @@ fn a_segment_that_finds_no_room_changes_nothing() {
     append(&mut wal, 3, 100).expect("appended");
     disk.fail_creates(Some(Fault::Full));
     let refused = wal.begin_segment().expect_err("there is no room");
-    assert!(refused.is_retryable(), "{refused}");
+    assert!(matches!(refused, AppendError::StorageFull { .. }), "{refused}");
     disk.fail_creates(None);
     append(&mut wal, 1, 100).expect("the one before goes on");
     drop(wal);
@@ -84,6 +86,7 @@ fn key_files_are_written_again_or_go_and_torn_tails_go() {
     let (mut wal, opened) = open(&disk);
     let torn = opened.torn.expect("reported").moved_to;
     wal.rewrite_keys(|first, _| if first == 1 { Vec::new() } else { b"other".to_vec() }).expect("written");
+    assert_eq!(wal.key_files().expect("readable").len(), 1, "it knows at once");
     Disk::create(&disk, &dir().join("1-1.keys.new"), 0).expect("not finished");
     wal.forget_leftovers().expect("removed");
     drop(wal);
@@ -93,4 +96,51 @@ fn key_files_are_written_again_or_go_and_torn_tails_go() {
     assert_eq!((kept, opened.last_position), (vec![(2, 2, b"other".to_vec())], 3));
     assert_eq!(disk.content(&torn), None);
     assert!(disk.paths().iter().all(|path| path.extension().is_none_or(|e| e != "new")), "{:?}", disk.paths());
+}
+
+#[test]
+fn files_of_keys_go_when_all_of_their_positions_are_before_the_oldest() {
+    let disk = SimDisk::new();
+    let (mut wal, _) = open(&disk);
+    for keys in ["one", "two"] {
+        append(&mut wal, 3, 100).expect("appended");
+        wal.begin_segment().expect("a new segment");
+        wal.trim_oldest(keys.into()).expect("trimmed");
+    }
+    let mut left = |oldest: u64| {
+        wal.forget_keys_before(oldest).expect("removed");
+        wal.key_files().expect("readable").iter().map(|file| file.first).collect::<Vec<_>>()
+    };
+    assert_eq!((left(3), left(4), left(6), left(7)), (vec![1, 4], vec![4], vec![4], vec![]));
+}
+
+#[test]
+fn a_file_of_keys_that_is_cut_anywhere_is_told() {
+    let disk = SimDisk::new();
+    let (mut wal, _) = open(&disk);
+    append(&mut wal, 3, 100).expect("appended");
+    wal.begin_segment().expect("a new segment");
+    wal.trim_oldest(b"keys".to_vec()).expect("trimmed");
+    let path = disk.paths().into_iter().find(|path| path.extension().is_some_and(|e| e == "keys")).expect("keys");
+    let whole = disk.content(&path).expect("there");
+    for bytes in 0..whole.len() {
+        disk.damage(&path, |file| *file = whole[..bytes].to_vec());
+        match wal.key_files() {
+            Err(OpenError::Corrupt { file, .. }) => assert_eq!(file, path),
+            other => panic!("{bytes} bytes: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn the_bytes_of_a_wal_are_those_of_its_segments() {
+    let disk = SimDisk::new();
+    let (mut wal, _) = open(&disk);
+    let of_files = || segments(&disk).iter().map(|path| disk.content(path).map_or(0, |file| file.len() as u64)).sum();
+    for _ in 0..5 {
+        append(&mut wal, 1, 3000).expect("appended");
+        assert_eq!(wal.bytes(), of_files());
+    }
+    wal.trim_oldest(Vec::new()).expect("trimmed");
+    assert_eq!(wal.bytes(), of_files());
 }

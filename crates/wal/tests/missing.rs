@@ -5,7 +5,7 @@ mod failing_disk;
 use failing_disk::{OPTIONS, append, dir, frames, open, payload, segments};
 use std::path::{Path, PathBuf};
 use testkit::{Fault, SimDisk};
-use wal::{Checked, Disk, End, Known, OpenError, Repaired, SEGMENT_HEADER_BYTES, Wal};
+use wal::{AppendError, Checked, Disk, End, Known, OpenError, Repaired, SEGMENT_HEADER_BYTES, Wal};
 
 type Frames = Vec<(u64, u32, Vec<u8>)>;
 
@@ -232,7 +232,7 @@ fn a_power_cut_at_any_operation_is_never_taken_for_a_missing_end() {
                 }
                 match append(&mut wal, 1, 1500) {
                     Ok(position) => done = position,
-                    Err(error) if error.is_retryable() => {}
+                    Err(AppendError::StorageFull { .. }) => {}
                     Err(_) => return done,
                 }
             }

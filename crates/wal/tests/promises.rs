@@ -181,7 +181,7 @@ fn a_full_disk_refuses_one_append_and_the_next_goes_on() {
     append(&mut wal, 1, 100).expect("appended");
     disk.fail_write(0, Fault::Full);
     let refused = append(&mut wal, 5, 100).expect_err("no space");
-    assert!(refused.is_retryable(), "{refused}");
+    assert!(matches!(refused, AppendError::StorageFull { .. }), "{refused}");
     append(&mut wal, 2, 100).expect("there is space again");
     drop(wal);
     disk.crash(3);
@@ -196,7 +196,7 @@ fn no_space_for_the_next_segment_poisons_nothing() {
     let (mut wal, _) = open(&disk);
     append(&mut wal, 1, 3000).expect("appended");
     disk.fail_creates(Some(Fault::Full));
-    assert!(append(&mut wal, 1, 3000).expect_err("no space").is_retryable());
+    assert!(matches!(append(&mut wal, 1, 3000), Err(AppendError::StorageFull { .. })));
     append(&mut wal, 1, 100).expect("a small one still fits in the segment");
     disk.fail_creates(None);
     append(&mut wal, 1, 3000).expect("there is space again");
@@ -215,7 +215,7 @@ fn it_opens_and_reads_on_a_full_disk() {
     disk.fail_creates(Some(Fault::Full));
     let (mut wal, opened) = open(&disk);
     assert_eq!((opened.last_position, frames(&wal).len()), (4, 1));
-    assert!(append(&mut wal, 1, 10).expect_err("no space").is_retryable());
+    assert!(matches!(append(&mut wal, 1, 10), Err(AppendError::StorageFull { .. })));
     disk.fail_creates(None);
     assert_eq!(append(&mut wal, 1, 10).expect("there is space again"), 5);
 }
@@ -310,6 +310,15 @@ fn every_bit_flip_is_found_or_cuts_only_the_last_group() {
 
 /// A segment as `docs/FORMAT.md` describes it, with one frame; every checksum holds.
 fn crafted(first_position: u64, frame_position: u64, event_count: u32, kind: u8) -> Vec<u8> {
+    crafted_but(first_position, (frame_position, event_count, kind), |_| {})
+}
+
+/// The same with something else in the header of the frame, before its checksum is made.
+fn crafted_but(
+    first_position: u64,
+    (frame_position, event_count, kind): (u64, u32, u8),
+    change: impl Fn(&mut [u8]),
+) -> Vec<u8> {
     let mut bytes = vec![0; SEGMENT_HEADER_BYTES as usize];
     bytes[..8].copy_from_slice(b"CATCHWAL");
     bytes[8] = 1;
@@ -320,20 +329,51 @@ fn crafted(first_position: u64, frame_position: u64, event_count: u32, kind: u8)
     frame.extend(frame_position.to_le_bytes());
     frame.extend(event_count.to_le_bytes());
     frame.extend([0; 8]);
+    change(&mut frame);
     let crc = crc32c::crc32c_append(crc32c::crc32c(&[0; 16]), &frame);
     frame.extend(crc.to_le_bytes());
     [bytes, frame].concat()
 }
 
+/// A wal of this segment alone.
+fn opened_over(first: u64, segment: &[u8]) -> Result<(Wal<SimDisk>, wal::Opened), OpenError> {
+    use wal::{Disk, DiskFile};
+    let disk = SimDisk::new();
+    disk.create_dir(dir()).expect("memory");
+    let file = disk.create(&dir().join(format!("{first:020}.wal")), 0).expect("memory");
+    file.write_at(segment, 0).expect("memory");
+    Wal::open(dir(), OPTIONS, disk)
+}
+
+/// What later versions may put there is not passed over.
+#[test]
+fn a_frame_with_another_magic_or_with_something_where_nothing_is_is_none() {
+    let found = |at: usize, byte: u8| {
+        let segment = crafted_but(1, (1, 3, 1), |frame| frame[at] = byte);
+        let (wal, opened) = opened_over(1, &segment).expect("it opens");
+        (frames(&wal).len(), opened.last_position, opened.torn.is_some())
+    };
+    assert_eq!(found(3, b'1'), (1, 3, false), "as it is");
+    for (at, byte) in [(3, b'2'), (5, 1), (7, 1), (24, 1)] {
+        assert_eq!(found(at, byte), (0, 0, true), "{at}");
+    }
+}
+
+#[test]
+fn a_mark_of_lost_positions_that_has_none_tells_of_none() {
+    let mut segment = crafted(1, 1, 0, 3);
+    segment[8] = 2;
+    let crc = crc32c::crc32c(&segment[..SEGMENT_HEADER_BYTES as usize - 4]);
+    segment[SEGMENT_HEADER_BYTES as usize - 4..SEGMENT_HEADER_BYTES as usize].copy_from_slice(&crc.to_le_bytes());
+    let (wal, opened) = opened_over(1, &segment).expect("it opens");
+    assert_eq!((wal.lost(), opened.last_position), (&[][..], 0));
+}
+
 #[test]
 fn positions_that_no_event_can_have_are_corruption() {
-    use wal::{Disk, DiskFile};
     let opened = |first: u64, frame: u64, events: u32, kind: u8| {
-        let disk = SimDisk::new();
-        disk.create_dir(dir()).expect("memory");
-        let file = disk.create(&dir().join(format!("{first:020}.wal")), 0).expect("memory");
-        file.write_at(&crafted(first, frame, events, kind), 0).expect("memory");
-        Wal::open(dir(), OPTIONS, disk).map(|(wal, opened)| (frames(&wal).len(), opened.last_position))
+        let segment = crafted(first, frame, events, kind);
+        opened_over(first, &segment).map(|(wal, opened)| (frames(&wal).len(), opened.last_position))
     };
     assert_eq!(opened(1, 1, 3, 1).expect("as it should be"), (1, 3));
     let last = i64::MAX as u64;

@@ -58,6 +58,7 @@ fn a_lock_is_held_by_one_and_told_to_others() {
     assert!(is_locked(&path));
     assert_eq!(kind(RealDisk.lock(&path)), Some(ErrorKind::WouldBlock));
     assert_eq!(std::fs::read_to_string(&path).expect("read"), std::process::id().to_string());
+    assert_eq!(kind(RealDisk.is_locked(&path.join("below a file"))), Some(ErrorKind::NotADirectory));
     drop(lock);
     assert!(!is_locked(&path), "it is there, and nobody has it");
     std::fs::write(&path, "1234567890123").expect("written");

@@ -73,6 +73,11 @@ fn a_line_that_would_lose_something_or_is_none_is_rejected_with_its_place() {
     let kept_since = crate::parse_time("2026-02-01T00:00:00Z").expect("a time");
     let old = read_exported(format!("{LINE}}}").as_bytes(), Some(kept_since), &Limits::default()).expect("lines");
     assert_eq!(old.rejected[0].code, Code::TooOld);
+    let since = crate::parse_time("2026-01-31T12:00:00.5Z").expect("a time");
+    let just = read_exported(format!("{LINE}}}").as_bytes(), Some(since), &Limits::default()).expect("lines");
+    assert_eq!(just.rejected_total, 0, "it was received just then");
+    let first = LINE.replace("2026-01-31T12:00:00.5Z", "1970-01-01T00:00:00Z");
+    assert_eq!(read(&format!("{first}}}")).rejected_total, 0);
     let limits = Limits { nesting_max: 8, ..Limits::default() };
     let nested = |depth: usize| {
         let data = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
@@ -130,6 +135,21 @@ fn an_event_is_told_from_others_by_sensor_source_id_and_time_and_is_the_same_wit
     {
         assert_ne!(one.id, key(&format!("{},\"data\":1}}", LINE.replace(from, to))).id, "{from}");
     }
+}
+
+#[test]
+fn a_batch_tells_its_identities_and_keeps_what_is_told_to_stay() {
+    let line = |id: &str| format!("{}}}\n", LINE.replace("\"a\"", &format!("\"{id}\"")));
+    let bad = "{}\n";
+    let mut batch = read(&[&line("a"), bad, &line("b"), &line("c")].map(str::to_owned).concat());
+    let time = crate::parse_time("2026-01-31T12:00:00Z").expect("a time");
+    let all: Vec<_> = batch.identities().collect();
+    assert_eq!(all, ["a", "b", "c"].map(|id| (id, time, "roof")));
+    batch.keep(&[true, true, true]);
+    assert_eq!((batch.columns.num_rows(), batch.received, &batch.keys[..]), (3, 4, &[None; 3][..]));
+    batch.keep(&[true, false, true]);
+    assert_eq!(batch.identities().map(|(id, ..)| id).collect::<Vec<_>>(), ["a", "c"]);
+    assert_eq!((batch.received, &batch.keys[..]), (3, &[None; 2][..]), "with the one that is rejected");
 }
 
 /// A text with what is odd in JSON and in lines.

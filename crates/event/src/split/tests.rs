@@ -4,7 +4,7 @@ use super::value::exact;
 use super::*;
 use crate::field::FieldRules;
 use arrow::array::AsArray;
-use arrow::datatypes::{Float64Type, Int32Type};
+use arrow::datatypes::{DataType, Float64Type, Int32Type};
 
 fn discovered(texts: &[&str], rules: FieldRules) -> Fields {
     let mut fields = Fields::new([], rules);
@@ -47,11 +47,27 @@ fn fields_get_columns_in_the_order_of_the_texts_with_the_type_of_the_first_value
         ("data.big", Kind::Text),
     ];
     assert_eq!(names(&fields), expected.map(|(name, kind)| (name.to_owned(), kind)));
+    let columns: Vec<_> =
+        fields.columns().iter().map(|column| (column.name().clone(), column.data_type().clone())).collect();
+    let of_fields = expected.iter().map(|(name, kind)| ((*name).to_owned(), kind.data_type()));
+    assert_eq!(
+        columns,
+        std::iter::once((crate::REST.to_owned(), DataType::Int32)).chain(of_fields).collect::<Vec<_>>()
+    );
+    assert!(!fields.is_empty() && discovered(&["{}"], FieldRules::default()).is_empty());
+    assert_eq!([Kind::Double, Kind::Boolean, Kind::Text].map(Kind::sql), ["double", "boolean", "text"]);
     assert_eq!(fields.get(&["where", "room"]), Some((3, Kind::Text)));
     assert_eq!(fields.get(&["where.room"]), None, "a name with a point is another field");
     let again: Vec<Field> =
         fields.iter().map(|f| Field::of_column(&f.column(), f.kind).expect("a column of a field")).collect();
     assert_eq!(again, fields.iter().cloned().collect::<Vec<_>>());
+}
+
+#[test]
+fn a_path_has_so_many_bytes_with_its_points_and_no_more() {
+    let path = |bytes: usize| format!(r#"{{"a": {{"{}": 1}}}}"#, "b".repeat(bytes - 3));
+    let columns = |bytes: usize| discovered(&[&path(bytes)], FieldRules::default()).len();
+    assert_eq!((columns(PATH_BYTES_MAX), columns(PATH_BYTES_MAX + 1)), (1, 0));
 }
 
 #[test]
