@@ -175,6 +175,24 @@ fn append_is_refused_after_a_broken_write() {
 }
 
 #[test]
+fn however_full_a_segment_is_there_is_room_for_its_end() {
+    // A frame that fills the segment, or leaves less than an end takes, or just that.
+    for payload_bytes in [8192 - 4096 - 32, 8192 - 4096 - 32 - 24, 8192 - 4096 - 64] {
+        let disk = SimDisk::new();
+        let (mut wal, _) = open(&disk);
+        append(&mut wal, 1, payload_bytes).expect("appended");
+        let made = segments(&disk);
+        let frame = (payload_bytes + 32).next_multiple_of(8);
+        let least = SEGMENT_HEADER_BYTES as usize + frame + 32;
+        let bytes = disk.content(&made[0]).expect("there").len();
+        assert!(made.len() == 1 && bytes >= least, "{bytes} bytes, {least} are needed");
+        wal.close().expect("ended");
+        let (wal, opened) = open(&disk);
+        assert_eq!((opened.clean, opened.last_position, frames(&wal).len()), (true, 1, 1));
+    }
+}
+
+#[test]
 fn a_full_disk_refuses_one_append_and_the_next_goes_on() {
     let disk = SimDisk::new();
     let (mut wal, _) = open(&disk);
