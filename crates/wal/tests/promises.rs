@@ -193,6 +193,37 @@ fn however_full_a_segment_is_there_is_room_for_its_end() {
 }
 
 #[test]
+fn a_segment_that_no_option_makes_too_small_has_room_for_its_end() {
+    let disk = SimDisk::new();
+    let options = wal::Options { segment_bytes: 1, ..OPTIONS };
+    Wal::open(dir(), options, disk.clone()).expect("opens").0.close().expect("ended");
+    assert!(Wal::open(dir(), options, disk).expect("opens").1.clean);
+}
+
+#[test]
+fn a_segment_that_cannot_be_made_for_another_reason_than_room_poisons() {
+    let disk = SimDisk::new();
+    let (mut wal, _) = open(&disk);
+    append(&mut wal, 1, 3000).expect("appended");
+    disk.fail_creates(Some(Fault::Broken));
+    assert!(matches!(append(&mut wal, 1, 3000), Err(AppendError::Poisoned { .. })));
+    disk.fail_creates(None);
+    assert!(matches!(append(&mut wal, 1, 10), Err(AppendError::Poisoned { .. })), "never retried");
+}
+
+#[test]
+fn what_was_begun_of_a_segment_for_which_there_is_no_room_goes() {
+    let disk = SimDisk::new();
+    let (mut wal, _) = open(&disk);
+    append(&mut wal, 1, 3000).expect("appended");
+    let used: usize = disk.paths().iter().filter_map(|path| disk.content(path)).map(|file| file.len()).sum();
+    // Enough for the name of the newest segment, and not for the segment.
+    disk.set_capacity(Some(used as u64 + 4096));
+    assert!(matches!(append(&mut wal, 1, 3000), Err(AppendError::StorageFull { .. })));
+    assert!(disk.paths().iter().all(|path| path.extension().is_none_or(|e| e != "new")), "{:?}", disk.paths());
+}
+
+#[test]
 fn a_full_disk_refuses_one_append_and_the_next_goes_on() {
     let disk = SimDisk::new();
     let (mut wal, _) = open(&disk);
