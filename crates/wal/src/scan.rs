@@ -179,7 +179,6 @@ impl<'f, F: DiskFile> Scan<'f, F> {
             if let Some(i) = block.iter().rposition(|b| *b != 0) {
                 last = Some(at + i as u64);
             }
-            Ok(true)
         })?;
         let unreadable = self.unreadable.as_ref().map(RefCell::borrow);
         let unreadable = unreadable.and_then(|ranges| ranges.iter().map(|range| range.end - 1).max());
@@ -202,7 +201,6 @@ impl<'f, F: DiskFile> Scan<'f, F> {
         self.blocks(self.offset, |at, block| {
             let words = block.chunks_exact(8).enumerate();
             candidates.extend(words.filter(|(_, w)| w[..4] == FRAME_MAGIC).map(|(i, _)| at + 8 * i as u64));
-            Ok(true)
         })?;
         Ok(candidates)
     }
@@ -219,14 +217,16 @@ impl<'f, F: DiskFile> Scan<'f, F> {
         OpenError::Corrupt { file: self.path.clone(), offset, what, saved: None }
     }
 
-    fn blocks(&self, from: u64, mut each: impl FnMut(u64, &[u8]) -> Result<bool, OpenError>) -> Result<(), OpenError> {
+    /// The bytes from an offset to the end of the file.
+    fn blocks(&self, from: u64, mut each: impl FnMut(u64, &[u8])) -> Result<(), OpenError> {
         let mut block = vec![0u8; BLOCK_BYTES];
         let mut at = from;
         while at < self.file_bytes {
             let read = self.read(&mut block, at)?;
-            if read == 0 || !each(at, &block[..read])? {
+            if read == 0 {
                 break;
             }
+            each(at, &block[..read]);
             at += read as u64;
         }
         Ok(())

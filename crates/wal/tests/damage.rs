@@ -199,6 +199,26 @@ fn groups_are_read_behind_a_header_that_is_gone() {
     assert_eq!(opens(&disk).expect("it opens").0, all, "two groups tell what their checksums begin with");
 }
 
+/// Further from it than is read at once.
+#[test]
+fn damage_far_before_the_next_whole_group_is_not_taken_for_a_torn_end() {
+    let disk = SimDisk::new();
+    let options = wal::Options { segment_bytes: 16 << 20, frame_bytes_max: 4 << 20 };
+    let mut wal = Wal::open(dir(), options, disk.clone()).expect("opened").0;
+    for bytes in [100, 3 << 20, 100] {
+        append(&mut wal, 1, bytes).expect("appended");
+    }
+    drop(wal);
+    let path = segments(&disk).swap_remove(0);
+    disk.damage(&path, |bytes| bytes[HEADER + 32 + 104 + 40] ^= 1);
+    match Wal::open(dir(), options, disk.clone()).err() {
+        Some(OpenError::Corrupt { saved: Some(saved), .. }) => {
+            assert_eq!((saved.events_before, saved.events_after), (1, 1))
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn a_header_of_which_one_bit_flipped_costs_no_group_also_where_there_is_one_alone() {
     // Without an end behind it: two frames tell by themselves what their checksums begin with.

@@ -5,7 +5,7 @@ mod failing_disk;
 use failing_disk::{OPTIONS, append, dir, frames, open, payload, segments};
 use std::path::{Path, PathBuf};
 use testkit::{Fault, SimDisk};
-use wal::{AppendError, Checked, Disk, End, Known, OpenError, Repaired, SEGMENT_HEADER_BYTES, Wal};
+use wal::{AppendError, Checked, Disk, End, Frame, Known, OpenError, RealDisk, Repaired, SEGMENT_HEADER_BYTES, Wal};
 
 type Frames = Vec<(u64, u32, Vec<u8>)>;
 
@@ -211,6 +211,8 @@ fn a_damaged_file_that_names_the_newest_segment_is_told_and_moved_aside() {
         assert_eq!(refused(&disk).0, path, "bit {bit}");
         disk.damage(&path, |bytes| bytes.clone_from(&whole));
     }
+    disk.damage(&path, |bytes| bytes.push(0));
+    assert_eq!(refused(&disk).0, path, "one byte more");
     disk.damage(&path, |bytes| bytes.truncate(40));
     assert_eq!(refused(&disk).0, path);
     let repaired = repair(&disk, Known::default()).expect("repaired");
@@ -274,6 +276,24 @@ fn a_second_torn_tail_of_the_same_place_is_kept_beside_the_first() {
 /// What a lake knows that has everything up to a position of this wal.
 fn sealed(position: u64) -> Known {
     Known { sealed: Some(position), position, more_positions_max: 1000, wal_id: None }
+}
+
+#[test]
+fn what_somebody_who_has_it_open_let_go_of_is_not_missed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut wal, _) = Wal::open(folder.path(), OPTIONS, RealDisk).expect("opened");
+    for first_position in [1, 4] {
+        wal.append(Frame { first_position, event_count: 3, payload: b"three" }).expect("appended");
+        wal.begin_segment().expect("a new segment");
+    }
+    wal.trim_oldest(Vec::new()).expect("trimmed");
+    // Read before the lake had them.
+    let look = || wal::look(folder.path(), &RealDisk, &sealed(1), |_, _| Ok(())).expect("looked at");
+    let found = look();
+    assert_eq!((found.is_in_use, found.is_damaged()), (true, false));
+    drop(wal);
+    let found = look();
+    assert_eq!((found.is_in_use, found.is_damaged()), (false, true), "2 and 3 are missing");
 }
 
 #[test]
