@@ -61,13 +61,13 @@ fn in_order(batches: &[RecordBatch]) -> Vec<Row> {
         let mut before: Option<(&str, u32)> = None;
         for row in 0..keys.rows() {
             let (name, time, position) = keys.row(row);
-            let sensor = before.filter(|(before, _)| *before == name).map_or_else(
-                || {
+            let sensor = match before {
+                Some((before, sensor)) if before == name => sensor,
+                _ => {
                     let next = numbers.len() as u32;
                     *numbers.entry(name).or_insert(next)
-                },
-                |(_, number)| number,
-            );
+                }
+            };
             before = Some((name, sensor));
             rows.push(Row { sensor, time, position, batch, row: row as u32 });
         }

@@ -13,15 +13,19 @@ use wal::{Checked, Disk, Frame, OpenError, Read, SEGMENT_HEADER_BYTES, Wal};
 /// What a frame takes beside its payload, by `docs/FORMAT.md`.
 const FRAME_BYTES: u64 = 32;
 
-#[test]
-fn a_look_tells_its_last_position_and_after_each_group_how_far_it_is() {
+/// A wal of so many groups of two events, of which two fit into a segment.
+fn written(groups: u32) -> (SimDisk, Wal<SimDisk>) {
     let disk = SimDisk::new();
     let (mut wal, _) = open(&disk);
-    // Two of them fit into a segment.
-    for _ in 0..8 {
+    for _ in 0..groups {
         append(&mut wal, 2, 2000).expect("appended");
     }
-    drop(wal);
+    (disk, wal)
+}
+
+#[test]
+fn a_look_tells_its_last_position_and_after_each_group_how_far_it_is() {
+    let (disk, _) = written(8);
     let told = RefCell::new(Vec::new());
     let checked = Checked::of(dir(), disk.clone(), |read: Read| told.borrow_mut().push(read)).expect("whole");
     assert_eq!((checked.first_position(), checked.last_position()), (1, 16));
@@ -37,12 +41,7 @@ fn a_look_tells_its_last_position_and_after_each_group_how_far_it_is() {
 /// Room that was taken for frames that never came does not count.
 #[test]
 fn reading_back_tells_after_each_group_how_far_it_is_also_when_it_goes_on_from_a_place() {
-    let disk = SimDisk::new();
-    let (mut wal, _) = open(&disk);
-    for _ in 0..5 {
-        append(&mut wal, 2, 2000).expect("appended");
-    }
-    drop(wal);
+    let (disk, _) = written(5);
     let (wal, _) = open(&disk);
     let (frame, end) = (FRAME_BYTES + 2000, SEGMENT_HEADER_BYTES + 2 * (FRAME_BYTES + 2000));
     let in_order: Vec<Read> = (0..5)
@@ -97,11 +96,7 @@ fn the_name_of_the_wals_folder_is_synced_where_it_lies() {
 /// Files of keys of positions that no segment has: those behind it are gone.
 #[test]
 fn files_of_keys_of_later_positions_than_the_last_segment_tell_that_one_is_missing() {
-    let disk = SimDisk::new();
-    let (mut wal, _) = open(&disk);
-    for _ in 0..8 {
-        append(&mut wal, 2, 2000).expect("appended");
-    }
+    let (disk, mut wal) = written(8);
     let oldest = segments(&disk).remove(0);
     let content = disk.content(&oldest).expect("there");
     for _ in wal.trimmable(12) {

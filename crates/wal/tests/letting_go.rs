@@ -4,7 +4,14 @@ mod failing_disk;
 
 use failing_disk::{append, dir, frames, open, segments};
 use testkit::{Fault, SimDisk};
-use wal::{AppendError, Disk, OpenError, SEGMENT_HEADER_BYTES};
+use wal::{AppendError, Disk, OpenError, SEGMENT_HEADER_BYTES, Wal};
+
+/// Appends a group, which the wal lets go of for these keys.
+fn let_go(wal: &mut Wal<SimDisk>, events: u32, keys: &str) {
+    append(wal, events, 100).expect("appended");
+    wal.begin_segment().expect("a new segment");
+    wal.trim_oldest(keys.into()).expect("trimmed");
+}
 
 #[test]
 fn what_was_appended_before_a_new_segment_began_can_be_let_go_whole_and_never_comes_back() {
@@ -74,9 +81,7 @@ fn key_files_are_written_again_or_go_and_torn_tails_go() {
     let disk = SimDisk::new();
     let (mut wal, _) = open(&disk);
     for keys in ["secret one", "secret two"] {
-        append(&mut wal, 1, 100).expect("appended");
-        wal.begin_segment().expect("a new segment");
-        wal.trim_oldest(keys.into()).expect("trimmed");
+        let_go(&mut wal, 1, keys);
     }
     append(&mut wal, 1, 100).expect("appended");
     drop(wal);
@@ -103,9 +108,7 @@ fn files_of_keys_go_when_all_of_their_positions_are_before_the_oldest() {
     let disk = SimDisk::new();
     let (mut wal, _) = open(&disk);
     for keys in ["one", "two"] {
-        append(&mut wal, 3, 100).expect("appended");
-        wal.begin_segment().expect("a new segment");
-        wal.trim_oldest(keys.into()).expect("trimmed");
+        let_go(&mut wal, 3, keys);
     }
     let mut left = |oldest: u64| {
         wal.forget_keys_before(oldest).expect("removed");
@@ -118,9 +121,7 @@ fn files_of_keys_go_when_all_of_their_positions_are_before_the_oldest() {
 fn a_file_of_keys_that_is_cut_anywhere_is_told() {
     let disk = SimDisk::new();
     let (mut wal, _) = open(&disk);
-    append(&mut wal, 3, 100).expect("appended");
-    wal.begin_segment().expect("a new segment");
-    wal.trim_oldest(b"keys".to_vec()).expect("trimmed");
+    let_go(&mut wal, 3, "keys");
     let path = disk.paths().into_iter().find(|path| path.extension().is_some_and(|e| e == "keys")).expect("keys");
     let whole = disk.content(&path).expect("there");
     for bytes in 0..whole.len() {
