@@ -217,6 +217,7 @@ mod tests {
             assert_eq!(decompress(&encodings, &compressed, 1 << 20, |_| true).expect("decompresses"), body, "{header}");
         }
         assert_eq!(encodings_of(None), Ok(vec![]));
+        assert_eq!(encodings_of(Some("gzip,,zstd, deflate")).map(|encodings| encodings.len()), Ok(3));
         assert!(encodings_of(Some("br")).is_err());
         assert!(encodings_of(Some("gzip,gzip,gzip,gzip")).is_err());
     }

@@ -163,6 +163,20 @@ fn a_time_that_cannot_be_read_rejects_its_event() {
 }
 
 #[test]
+fn what_is_not_json_is_told_with_its_byte_and_a_byte_order_mark_by_its_name() {
+    for (body, told) in [
+        (r#"{"a": "\q"}"#, "expected an escape that JSON knows at byte 8"),
+        (r#"{"a": "\u12g4"}"#, "expected four hexadecimal digits at byte 7"),
+        ("\u{feff}{}", "begins with a byte order mark"),
+        ("{\u{feff}}", "at byte 1"),
+    ] {
+        let batch = lines(body.as_bytes());
+        assert_eq!(codes(&batch), [(0, "invalid_json")], "{body}");
+        assert!(batch.rejected[0].reason.contains(told), "{body}: {}", batch.rejected[0].reason);
+    }
+}
+
+#[test]
 fn bad_lines_are_rejected_one_by_one() {
     let mut body = b"{\"a\":1}\n\n{\"a\":}\r\n[1]\n7\n{\"s\":\"\\ud800\"}\n{\"s\":\"".to_vec();
     body.extend(b"\xff\"}\n{\"a\":2} x\n{\"s\":\"\\ud83d\\ude00\"}");

@@ -132,11 +132,8 @@ fn anew(before: &Look) -> Result<Vec<(&Segment, Option<New<'_>>)>, OpenError> {
         anew.push((segment, new));
         let Some((_, Some(new))) = anew.last() else { continue };
         let place = before.dir.join(name_of(new.first_position));
-        let has_it = |(m, other): &(usize, &Segment)| *m > n || *m < n && stays(*m, other);
-        let others = before.segments.iter().enumerate().filter(has_it).map(|(_, other)| other);
-        let is_taken = others.filter(|other| other.is_there).any(|other| other.path == place);
-        let mut written = anew[..anew.len() - 1].iter().filter_map(|(_, new)| new.as_ref());
-        if is_taken || written.any(|other| other.first_position == new.first_position) {
+        // Those before it end before its positions.
+        if before.segments[n + 1..].iter().any(|later| later.is_there && later.path == place) {
             let what = format!("this one and {} begin at the same position", segment.path.display());
             return Err(OpenError::Corrupt { file: place, offset: 0, what, saved: None });
         }

@@ -24,8 +24,8 @@ pub(crate) fn survey<D: Disk>(
 ) -> Result<Look, OpenError> {
     // Before the names: what it names is there from then on.
     let (newest, mut bad_newest) = match newest::read(disk, dir) {
-        Err(OpenError::Corrupt { file, what, .. }) => (None, Some((file, what))),
-        read => (read?, None),
+        Ok(newest) => (newest, None),
+        Err(error) => (None, Some((newest::path(dir), flaw_of(error)?))),
     };
     let names = disk.list(dir).map_err(io_error("list", dir))?;
     let named = segments_of(dir, &names);
@@ -80,14 +80,21 @@ fn keys_look<D: Disk>(disk: &D, path: PathBuf, (first, last): (u64, u64)) -> Res
             (keys.bytes.len() as u64, Some(format!("it is of positions {} to {}", keys.first, keys.last)))
         }
         Ok(keys) => (keys.bytes.len() as u64, None),
-        Err(OpenError::Corrupt { what, .. }) => (0, Some(what)),
         Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(OpenError::Io { source, .. }) if source.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
-            (0, Some("the disk cannot read it".to_owned()))
-        }
-        Err(error) => return Err(error),
+        Err(error) => (0, Some(flaw_of(error)?)),
     };
     Ok(Some(KeysLook { path, first, last, bytes, damage }))
+}
+
+/// What is wrong with a file that could not be read, unless that is no fault of its own.
+fn flaw_of(error: OpenError) -> Result<String, OpenError> {
+    match error {
+        OpenError::Corrupt { what, .. } => Ok(what),
+        OpenError::Io { source, .. } if source.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
+            Ok("the disk cannot read it".to_owned())
+        }
+        error => Err(error),
+    }
 }
 
 /// Where a segment is among the others.

@@ -1,88 +1,13 @@
 //! What becomes of a wal of which the disk cannot read a part: that part is told, and the rest is kept.
 
+mod bad_disk;
 mod failing_disk;
 
+use bad_disk::{BadDisk, DENIED, IO, NO_SUCH_FILE};
 use failing_disk::{OPTIONS, append, dir, frames, open, segments};
-use std::io;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use testkit::{SimDisk, SimFile};
-use wal::{Disk, DiskFile, End, Known, OpenError, Wal};
-
-/// A disk that cannot read these bytes of a file.
-#[derive(Clone)]
-struct BadDisk {
-    disk: SimDisk,
-    path: PathBuf,
-    bytes: Range<u64>,
-    /// Another file has its place.
-    is_gone: Arc<AtomicBool>,
-}
-
-struct BadFile {
-    file: SimFile,
-    bytes: Range<u64>,
-}
-
-impl BadDisk {
-    fn file(&self, path: &Path, file: SimFile) -> BadFile {
-        let is_bad = path == self.path && !self.is_gone.load(Ordering::Relaxed);
-        BadFile { file, bytes: if is_bad { self.bytes.clone() } else { 0..0 } }
-    }
-}
-
-impl Disk for BadDisk {
-    type File = BadFile;
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        self.disk.create_dir(dir)
-    }
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        self.disk.list(dir)
-    }
-    fn create(&self, path: &Path, bytes: u64) -> io::Result<BadFile> {
-        Ok(BadFile { file: self.disk.create(path, bytes)?, bytes: 0..0 })
-    }
-    fn open(&self, path: &Path) -> io::Result<BadFile> {
-        Ok(self.file(path, self.disk.open(path)?))
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.is_gone.fetch_or(to == self.path, Ordering::Relaxed);
-        self.disk.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.disk.remove(path)
-    }
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.disk.sync_dir(dir)
-    }
-    fn lock(&self, path: &Path) -> io::Result<BadFile> {
-        Ok(self.file(path, self.disk.lock(path)?))
-    }
-}
-
-impl DiskFile for BadFile {
-    fn bytes(&self) -> io::Result<u64> {
-        self.file.bytes()
-    }
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let end = offset + buffer.len() as u64;
-        if self.bytes.start < end && offset < self.bytes.end {
-            return Err(io::Error::from_raw_os_error(5));
-        }
-        self.file.read_at(buffer, offset)
-    }
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.file.write_at(bytes, offset)
-    }
-    fn set_bytes(&self, bytes: u64) -> io::Result<()> {
-        self.file.set_bytes(bytes)
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        self.file.sync_data()
-    }
-}
+use testkit::SimDisk;
+use wal::{Damage, End, Known, Look, OpenError, Wal};
 
 #[test]
 fn what_the_disk_cannot_read_is_told_and_the_rest_of_the_wal_is_kept() {
@@ -96,7 +21,7 @@ fn what_the_disk_cannot_read_is_told_and_the_rest_of_the_wal_is_kept() {
     // Some groups in the middle, the last ones, and the header.
     for (bytes, lost, kept) in [(12288..12289, 3, 7), (20480..32768, 2, 8), (0..4096, 0, 10)] {
         let copy = disk.after_kill();
-        let bad = BadDisk { disk: copy.clone(), path: path.clone(), bytes: bytes.clone(), is_gone: Arc::default() };
+        let bad = BadDisk::unreadable(&copy, &path, bytes.clone());
         let refused = Wal::open(dir(), OPTIONS, bad.clone()).err().expect("refused");
         assert!(matches!(refused, OpenError::Io { .. }), "{refused}");
         let look = wal::look(dir(), &bad, &Known::default(), |_, _| Ok(())).expect("looked at");
@@ -110,4 +35,105 @@ fn what_the_disk_cannot_read_is_told_and_the_rest_of_the_wal_is_kept() {
         assert_eq!((frames(&wal).len(), opened.torn), (kept, None), "{bytes:?}");
         assert!(wal.last_position() >= 20);
     }
+}
+
+/// A wal of which a segment was let go of, with its keys.
+fn let_go() -> (SimDisk, PathBuf) {
+    let disk = SimDisk::new();
+    let (mut wal, _) = open(&disk);
+    for _ in 0..6 {
+        append(&mut wal, 2, 1500).expect("appended");
+    }
+    wal.trim_oldest(b"keys".to_vec()).expect("trimmed");
+    drop(wal);
+    let keys = disk.paths().into_iter().find(|path| path.extension().is_some_and(|e| e == "keys")).expect("keys");
+    (disk, keys)
+}
+
+fn look(disk: &BadDisk) -> Result<Look, OpenError> {
+    wal::look(dir(), disk, &Known::default(), |_, _| Ok(()))
+}
+
+fn damages(look: &Look) -> Vec<&Damage> {
+    look.segments.iter().flat_map(|segment| &segment.damage).collect()
+}
+
+#[test]
+fn what_goes_while_it_is_looked_at_is_not_told() {
+    let (disk, keys) = let_go();
+    let oldest = segments(&disk).remove(0);
+    for path in [keys, oldest] {
+        let found = look(&BadDisk::unopenable(&disk, &path, NO_SUCH_FILE)).expect("looked at");
+        assert!(!found.is_damaged(), "{found:?}");
+        assert!(found.segments.iter().all(|segment| segment.path != path));
+        assert!(found.key_files.iter().all(|file| file.path != path));
+    }
+}
+
+#[test]
+fn what_cannot_be_opened_is_no_damage_and_ends_the_looking() {
+    let (disk, keys) = let_go();
+    for path in [keys, segments(&disk).remove(0), dir().join("newest")] {
+        match look(&BadDisk::unopenable(&disk, &path, DENIED)) {
+            Err(OpenError::Io { path: told, .. }) => assert_eq!(told, path),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_small_file_that_the_disk_cannot_read_is_told_and_moved_aside() {
+    for name in ["00000000000000000001-00000000000000000004.keys", "newest"] {
+        let ((disk, _), path) = (let_go(), dir().join(name));
+        let unreadable = BadDisk::unreadable(&disk, &path, 10..11);
+        for bad in [&BadDisk::unopenable(&disk, &path, IO), &unreadable] {
+            let found = look(bad).expect("looked at");
+            let of_keys = found.key_files.iter().filter_map(|file| Some((file.path.clone(), file.damage.clone()?)));
+            let told: Vec<_> = of_keys.chain(found.bad_newest.clone()).collect();
+            assert_eq!(told, [(path.clone(), "the disk cannot read it".to_owned())]);
+        }
+        let repaired = wal::repair(dir(), &unreadable, Path::new("/damaged/wal"), Known::default()).expect("repaired");
+        assert!(repaired.is_mended && repaired.moved.len() == 1);
+        assert!(!look(&unreadable).expect("looked at").is_damaged());
+        assert_eq!(frames(&open(&disk).0).len(), 4);
+    }
+}
+
+/// What is damaged otherwise is not taken for unreadable, nor the other way round.
+#[test]
+fn each_damage_is_told_by_its_own_reason_and_with_its_own_bytes() {
+    let disk = SimDisk::new();
+    let mut wal = Wal::open(dir(), wal::Options { segment_bytes: 65536, ..OPTIONS }, disk.clone()).expect("opened").0;
+    for _ in 0..6 {
+        append(&mut wal, 2, 8192 - 32).expect("appended");
+    }
+    drop(wal);
+    let path = segments(&disk).remove(0);
+    // The second group has a wrong byte, and of the fifth some cannot be read.
+    disk.damage(&path, |bytes| bytes[4096 + 8192 + 40] ^= 1);
+    let bad = BadDisk::unreadable(&disk, &path, 40960..40961);
+    let found = look(&bad).expect("looked at");
+    let told: Vec<_> = damages(&found).into_iter().map(|d| (d.offset, d.bytes, d.what.as_str(), d.lost)).collect();
+    assert_eq!(
+        told,
+        [
+            (12288, 8192, "no frame can be read here", Some((3, 4))),
+            (36864, 8192, "the disk cannot read what lies here", Some((9, 10)))
+        ]
+    );
+}
+
+/// Only the last byte of a file that was cut is unreadable: nobody knows whether it was torn.
+#[test]
+fn an_end_that_cannot_be_read_is_damaged_and_not_torn() {
+    let disk = SimDisk::new();
+    let mut wal = Wal::open(dir(), wal::Options { segment_bytes: 16384, ..OPTIONS }, disk.clone()).expect("opened").0;
+    append(&mut wal, 2, 100).expect("appended");
+    drop(wal);
+    let path = segments(&disk).remove(0);
+    disk.damage(&path, |bytes| bytes.truncate(8193));
+    wal::Disk::remove(&disk, &dir().join("newest")).expect("removed");
+    let found = look(&BadDisk::unreadable(&disk, &path, 8192..8193)).expect("looked at");
+    assert_eq!(found.segments[0].end, End::Damaged);
+    assert_eq!(damages(&found)[0].what, "the disk cannot read what lies here");
 }

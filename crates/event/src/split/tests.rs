@@ -111,6 +111,25 @@ fn rows_say_which_columns_have_all_that_the_text_has() {
 }
 
 #[test]
+fn a_value_of_each_kind_is_in_its_row_and_rows_without_one_are_null() {
+    let fields = discovered(&[r#"{"n": 1, "b": true, "t": "x"}"#], FieldRules::default());
+    let mut splitter = Splitter::new(fields.clone());
+    assert_eq!(splitter.fields().iter().collect::<Vec<_>>(), fields.iter().collect::<Vec<_>>());
+    let texts =
+        [r#"{"t": "a", "b": false}"#, r#"{"n": 5}"#, r#"{"n": 6, "b": true}"#, r#"{"t": "d", "new": [1]}"#, "{}"];
+    let columns = taken_apart(&mut splitter, &texts).columns;
+    let numbers: Vec<Option<f64>> = columns[1].as_primitive::<Float64Type>().iter().collect();
+    let booleans: Vec<Option<bool>> = columns[2].as_boolean().iter().collect();
+    let words: Vec<Option<&str>> = columns[3].as_string::<i32>().iter().collect();
+    assert_eq!(numbers, [None, Some(5.0), Some(6.0), None, None]);
+    assert_eq!(booleans, [Some(false), None, Some(true), None, None]);
+    assert_eq!(words, [Some("a"), None, None, Some("d"), None]);
+    let seen = splitter.seen();
+    let seen: Vec<&str> = seen.types().flat_map(|(_, fields)| fields.keys().map(String::as_str)).collect();
+    assert_eq!(seen, ["b", "n", "new", "t"]);
+}
+
+#[test]
 fn only_numbers_that_a_double_is_are_columns() {
     for number in ["0", "-0", "21.5", "1e5", "1.50", "0.1", "0.30000000000000004", "9007199254740992", "1E+2", "5e-324"]
     {
