@@ -319,11 +319,8 @@ fn plain_bytes(text: &[u8]) -> usize {
     at + text[at..].iter().take_while(|b| !matches!(b, b'"' | b'\\' | 0..0x20)).count()
 }
 
-/// Longer pointers are not told.
-const POINTER_BYTES_MAX: usize = 1000;
-
-/// The JSON pointer (RFC 6901) to the value in which an offset lies; none at the top, and when it is very long. The text may be no JSON
-/// after the offset, and no UTF-8.
+/// The JSON pointer (RFC 6901) to the value in which an offset lies; none at the top. The text may be no JSON after the offset, and no
+/// UTF-8.
 pub(crate) fn pointer_to(text: &[u8], offset: usize) -> Option<String> {
     /// A step into an object, none before its first key, or into an array.
     enum Step<'a> {
@@ -362,7 +359,7 @@ pub(crate) fn pointer_to(text: &[u8], offset: usize) -> Option<String> {
             Step::Index(index) => pointer.extend(["/", &index.to_string()]),
         }
     }
-    (!pointer.is_empty() && pointer.len() <= POINTER_BYTES_MAX).then_some(pointer)
+    (!pointer.is_empty()).then_some(pointer)
 }
 
 /// Where a string that begins at an offset is over.

@@ -113,6 +113,22 @@ mod tests {
         assert_ne!(key("a", "", "bc"), key("a", "b", "c"));
     }
 
+    #[test]
+    fn a_hash_of_contents_uses_all_of_its_bits() {
+        let of = |n: u32| Key::of(["", "", ""], &[&n.to_le_bytes(), b"", &(n / 7).to_le_bytes()], None).content;
+        for bit in 0..64 {
+            let ones = (0..1000).filter(|n| of(*n) >> bit & 1 == 1).count();
+            assert!((400..600).contains(&ones), "bit {bit}: {ones} of 1000");
+        }
+    }
+
+    #[test]
+    fn a_key_is_none_only_when_all_of_it_is_zero() {
+        let keys = [Some(Key { id: 0, content: 1 }), Some(Key { id: 1, content: 0 }), None];
+        assert_eq!(keys_from_bytes(&keys_to_bytes(&keys), 3), Ok(keys.to_vec()));
+        assert_eq!(keys_from_bytes(&[0; 47], 2), Err(BadKeys { bytes: 47, rows: 2 }));
+    }
+
     proptest! {
         #[test]
         fn keys_come_back(keys in proptest::collection::vec(proptest::option::of((1u128.., any::<u64>())), 0..20)) {

@@ -6,7 +6,6 @@ use crate::fields::{BadPointer, FieldNames, Pointer};
 use crate::framing::Framing;
 use crate::json::{Flaw, Scanner, SyntaxError, pointer_to};
 use crate::key::Key;
-use crate::time::shortened;
 use arrow::array::AsArray;
 use arrow::datatypes::TimestampMicrosecondType;
 use arrow::record_batch::RecordBatch;
@@ -175,9 +174,16 @@ pub(crate) struct Refusal {
     reason: String,
 }
 
-/// A refusal; names of the sender's, which may be of any length, are [`shortened`] in its pointer, and by the caller in its reason.
+/// Longer pointers are not told.
+const POINTER_BYTES_MAX: usize = 1000;
+
+/// A refusal. Names of the sender's may be of any length: a very long pointer is not told, and the caller has them [shortened] in the reason.
+///
+/// [shortened]: crate::time::shortened
 pub(crate) fn refusal(code: Code, pointer: Option<&str>, reason: impl Into<String>) -> Refusal {
-    Refusal { code, pointer: pointer.map(shortened), reason: reason.into() }
+    // Cut, it would be one of another place.
+    let pointer = pointer.filter(|pointer| pointer.len() <= POINTER_BYTES_MAX).map(str::to_owned);
+    Refusal { code, pointer, reason: reason.into() }
 }
 
 impl<'a> Reader<'a> {

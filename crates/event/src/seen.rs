@@ -207,11 +207,37 @@ mod tests {
         assert_eq!((shown(&told), told.is_partial()), (vec!["t n number".to_owned()], true));
         let of_other = format!(r#"{{"types": {{"{longer}": {{"n": 1}}}}, "partial": false}}"#);
         assert_eq!(SeenFields::from_json(&of_other), SeenFields::unknown());
+        let named = |bytes: usize| {
+            SeenFields::from_json(&format!(r#"{{"types": {{"t": {{"{}": 1}}}}, "partial": false}}"#, "n".repeat(bytes)))
+        };
+        assert_eq!(shown(&named(2 * PATH_BYTES_MAX)).len(), 1);
+        assert!(named(2 * PATH_BYTES_MAX + 1).is_partial() && shown(&named(2 * PATH_BYTES_MAX + 1)).is_empty());
         let deep = format!(r#"{}{{"n": 1}}{}"#, r#"{"a": "#.repeat(8), "}".repeat(8));
         for data in [deep.as_str(), &format!(r#"{{"{0}": {{"{0}": 1}}}}"#, "a".repeat(100))] {
             let told = seen(&[("t", data)]);
             assert!(told.is_partial() && shown(&told).is_empty(), "{data}: {:?}", shown(&told));
         }
+    }
+
+    #[test]
+    fn what_lies_too_deep_is_not_told_and_what_is_beside_it_is() {
+        let deepest = format!(r#"{}{{"n": 1, "o": {{"p": 1}}}}{}"#, r#"{"a": "#.repeat(7), "}".repeat(7));
+        let told = seen(&[("t", &deepest)]);
+        assert_eq!((shown(&told), told.is_partial()), (vec!["t a.a.a.a.a.a.a.n number".to_owned()], true));
+    }
+
+    #[test]
+    fn types_are_told_apart_however_often_they_change_up_to_a_bound() {
+        let names: Vec<String> = (0..257).map(|n| format!("type{n}")).collect();
+        let of = |count: usize| {
+            let events: Vec<(&str, &str)> = names[..count].iter().map(|name| (name.as_str(), r#"{"n": 1}"#)).collect();
+            seen(&events)
+        };
+        assert_eq!((of(256).types().count(), of(256).is_partial()), (256, false));
+        assert_eq!((of(257).types().count(), of(257).is_partial()), (256, true));
+        let turns: Vec<(&str, &str)> = (0..600).map(|n| (["one", "two"][n % 2], r#"{"n": 1}"#)).collect();
+        let told = seen(&[&turns[..], &[("three", r#"{"n": 1}"#)]].concat());
+        assert_eq!((told.types().count(), told.is_partial()), (3, false));
     }
 
     #[test]

@@ -243,8 +243,27 @@ mod tests {
         }
         assert_eq!(parse_time("2026-01-31T12:00:00.5Z"), Ok(noon + 500_000));
         assert_eq!(parse_time("2016-12-31T23:59:60Z"), Ok(at("2017-01-01T00:00:00Z")));
+        for text in ["2026-01-31T09:45:00-02:15", "2026-01-31T17:30:00+0530", "2026-02-01T11:59:00+23:59"] {
+            assert_eq!(parse_time(text), Ok(noon), "{text}");
+        }
         assert_eq!(parse_time("0001-01-01T00:00:00Z"), Ok(*RANGE.start()));
         assert_eq!(parse_time("9999-12-31T23:59:59.999999Z"), Ok(*RANGE.end()));
+    }
+
+    #[test]
+    fn the_calendar_knows_the_days_of_every_month_and_leap_years() {
+        let is_day = |year: i64, month: i64, day: i64| {
+            let text = format!("{year:04}-{month:02}-{day:02}T00:00:00Z");
+            let (found, expected) = (parse_time(&text).ok(), text.parse::<jiff::Timestamp>().ok());
+            assert_eq!(found, expected.map(jiff::Timestamp::as_microsecond), "{text}");
+            found.is_some()
+        };
+        let days = |year, month| (1..=32).filter(|day| is_day(year, month, *day)).count();
+        let year = |year| (1..=12).map(|month| days(year, month)).collect::<Vec<_>>();
+        assert_eq!(year(2026), [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]);
+        let february = [1900, 2000, 2023, 2024, 2100, 2400].map(|year| days(year, 2));
+        assert_eq!(february, [28, 29, 28, 29, 28, 29]);
+        assert!(!is_day(2026, 0, 1) && !is_day(2026, 13, 1) && !is_day(2026, 1, 0));
     }
 
     #[test]
@@ -262,6 +281,15 @@ mod tests {
             "2026-01-31T12:00:00+1",
             "0000-01-01T00:00:00Z",
             "2026-01-31T12:00:00+24:00",
+            "2026-01-31T12:00:00+23:60",
+            "2026-01-31T12:00:00+1:30",
+            "2026-01-31T12:00:00+0x:30",
+            "2026-01-31T12:00:00+x1",
+            "2026-01-31T12:60:00Z",
+            "2026-01-31T12:00:61Z",
+            "2026/01-31T12:00:00Z",
+            "2026-01-31T12:00-00Z",
+            "2026-01-31_12:00:00Z",
         ] {
             assert!(matches!(parse_time(text), Err(TimeError::Unreadable(_))), "{text}");
         }
@@ -271,6 +299,7 @@ mod tests {
     #[test]
     fn where_only_rfc_3339_counts_nothing_else_is_read() {
         let five = at("2018-04-05T17:31:00Z");
+        assert!(matches!(read_rfc3339("0001-01-01T00:00:00+01:00"), Err(TimeError::OutOfRange(_))));
         for text in ["2018-04-05T17:31:00Z", "2018-04-05t18:31:00.000000000+01:00", "2018-04-05T17:31:00-00:00"] {
             assert_eq!(read_rfc3339(text), Ok(five), "{text}");
         }
@@ -326,6 +355,19 @@ mod tests {
         assert_eq!(read_number("1700000000.123456789"), Ok(second + 123_456));
         assert_eq!(read_number("1700000000123.5"), Ok(second + 123_500));
         assert_eq!(read_number("-1.5"), Ok(-1_500_000));
+        assert_eq!(read_number("1.5e0"), Ok(1_500_000));
+        // The least of each unit, and the greatest of the one before.
+        let hundred_years = 100_000_000_000_000;
+        for (text, micros) in [
+            ("99999999999", 99_999_999_999 * MICROS),
+            ("100000000000", hundred_years),
+            ("99999999999999", 99_999_999_999_999_000),
+            ("100000000000000", hundred_years),
+            ("99999999999999999", 99_999_999_999_999_999),
+            ("100000000000000000", hundred_years),
+        ] {
+            assert_eq!(read_number(text), Ok(micros), "{text}");
+        }
         assert_eq!(read_number("0"), Ok(0));
         assert!(matches!(read_number("1e40"), Err(TimeError::OutOfRange(_))));
         assert!(matches!(read_number("99999999999999999999999999999999999999999999"), Err(TimeError::OutOfRange(_))));

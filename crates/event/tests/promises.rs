@@ -1,4 +1,4 @@
-//! What an event is: each rule of `docs/EVENTS.md` as a test.
+//! What an event is: each rule of `docs/API.md` as a test.
 
 use arrow::array::{Array, AsArray, StringArray};
 use arrow::datatypes::TimestampMicrosecondType;
@@ -147,6 +147,80 @@ fn field_parameters_name_other_keys() {
     assert!(matches!(read(b"{}", Framing::Json, &options), Err(ReadError::Pointer(_))));
 }
 
+/// A type, a subject and an id are strings, and numbers where a key was named for them; other values are refused, never kept as text.
+#[test]
+fn values_of_other_kinds_are_no_type_no_subject_and_no_id() {
+    let mut named = options();
+    named.fields = FieldNames {
+        type_field: "kind".into(),
+        time_field: "at".into(),
+        id_field: "n".into(),
+        subject_field: "of".into(),
+    };
+    let read_one = |body: &str| read(body.as_bytes(), Framing::Json, &named).expect("reads");
+    let batch = read_one(r#"{"kind": -7.5, "n": 12, "of": 3, "at": 4}"#);
+    let found = (text(&batch, "type"), text(&batch, "id"), text(&batch, "subject"), time(&batch));
+    assert_eq!(found, ("-7.5".into(), "12".into(), "3".into(), 4_000_000));
+    let batch = read_one(r#"{"kind": null, "n": null, "of": null, "at": null}"#);
+    assert_eq!((text(&batch, "type"), time(&batch)), ("event".into(), 1_000_000));
+    assert!(texts(&batch, "id").is_null(0) && texts(&batch, "subject").is_null(0));
+    for other in ["{}", "[1]", "true", "false"] {
+        for (key, code, at) in [
+            ("kind", "invalid_type", "/kind"),
+            ("of", "invalid_subject", "/of"),
+            ("n", "invalid_id", "/n"),
+            ("at", "invalid_time", "/at"),
+        ] {
+            let batch = read_one(&format!(r#"{{"{key}": {other}}}"#));
+            assert_eq!(codes(&batch), [(0, code)], "{key}: {other}");
+            assert_eq!(batch.rejected[0].pointer.as_deref(), Some(at));
+        }
+        let batch = json(&format!(r#"{{"time": {other}}}"#));
+        let kind = [("{", "an object"), ("[", "an array"), ("", "true or false")];
+        let kind = kind.into_iter().find(|(begin, _)| other.starts_with(begin)).expect("one").1;
+        assert!(batch.rejected[0].reason.contains(kind), "{}", batch.rejected[0].reason);
+        let batch = json(&format!(r#"{{"type": {other}}}"#));
+        assert_eq!(text(&batch, "type"), "event", "nobody asked for it");
+        for (member, code) in [("id", "invalid_id"), ("subject", "invalid_subject")] {
+            let batch = json(&format!(r#"{{"type": "t", "data": 1, "{member}": {other}}}"#));
+            assert_eq!(codes(&batch), [(0, code)], "{member}: {other}");
+        }
+    }
+    let batch = json(r#"{"type": "t", "data": 1, "subject": 7}"#);
+    assert_eq!(codes(&batch), [(0, "invalid_subject")], "nobody named a key for it");
+}
+
+#[test]
+fn halves_of_a_pair_are_one_character() {
+    for (escaped, character) in [
+        ("\\ud83d\\ude00", "\u{1f600}"),
+        ("\\ud800\\udc00", "\u{10000}"),
+        ("\\uDBFF\\uDFFF", "\u{10ffff}"),
+        ("\\ud801\\udc37", "\u{10437}"),
+        ("\\u00e9\\b\\f\\n\\r\\t\\/\\\\", "\u{e9}\u{8}\u{c}\n\r\t/\\"),
+    ] {
+        let batch = json(&format!(r#"{{"type": "t", "data": 1, "id": "a{escaped}z"}}"#));
+        assert_eq!(text(&batch, "id"), format!("a{character}z"));
+    }
+}
+
+#[test]
+fn a_batch_tells_its_newest_time_and_the_memory_it_takes() {
+    let batch = lines(b"{\"time\": 5}\n{\"time\": 9}\n{\"time\": 7}\n");
+    assert_eq!(batch.newest_time_micros(), Some(9_000_000));
+    assert_eq!(lines(b"oops").newest_time_micros(), None);
+    let bare = batch.columns.get_array_memory_size();
+    assert_eq!(batch.memory_bytes(), bare + batch.keys.capacity() * size_of::<Option<event::Key>>());
+    let mut batch = lines(b"{\"a\": \"\\ud800\"}\n[]\n");
+    batch.keys.shrink_to_fit();
+    let mut told = batch.rejected.capacity() * size_of::<event::Rejection>();
+    for rejection in &batch.rejected {
+        told += rejection.reason.capacity() + rejection.pointer.as_ref().map_or(0, String::capacity);
+    }
+    assert!(batch.rejected.len() == 2 && batch.rejected[0].pointer.is_some());
+    assert_eq!(batch.memory_bytes(), batch.columns.get_array_memory_size() + told);
+}
+
 #[test]
 fn a_time_that_cannot_be_read_rejects_its_event() {
     let body =
@@ -169,6 +243,7 @@ fn what_is_not_json_is_told_with_its_byte_and_a_byte_order_mark_by_its_name() {
         (r#"{"a": "\u12g4"}"#, "expected four hexadecimal digits at byte 7"),
         ("\u{feff}{}", "begins with a byte order mark"),
         ("{\u{feff}}", "at byte 1"),
+        ("oops", "at byte 0"),
     ] {
         let batch = lines(body.as_bytes());
         assert_eq!(codes(&batch), [(0, "invalid_json")], "{body}");
@@ -209,6 +284,7 @@ fn several_objects_in_a_json_body_are_read_as_lines() {
     assert_eq!(json("{\"a\":1}\n{\"a\":2}\n").columns.num_rows(), 2);
     assert_eq!(json("{\n \"a\": 1\n}\n").columns.num_rows(), 1, "one object over several lines is one event");
     assert_eq!(codes(&json("7")), [(0, "not_an_object")]);
+    assert_eq!(codes(&json("oops\n{\"a\":1}\n")), [(0, "invalid_json")], "what begins with no object is one text");
 }
 
 #[test]
@@ -261,6 +337,9 @@ fn a_flaw_inside_an_event_is_told_with_its_place() {
     assert_eq!(place(b"[{\"a\":[[],{},\"\\\\\",\"\\udc00\"]}]", Framing::Json).as_deref(), Some("/a/3"));
     assert_eq!(place(br#"{"a":{"\ud800":1}}"#, Framing::Json).as_deref(), Some("/a"), "a key is of its object");
     assert_eq!(place(br#"{"\ud800":1}"#, Framing::Json), None);
+    let deep = format!(r#"{{"a":1,"b":{}{}}}"#, "[".repeat(200), "]".repeat(200));
+    let at = format!("/b{}", "/0".repeat(Limits::default().nesting_max - 1));
+    assert_eq!(place(deep.as_bytes(), Framing::Json).as_deref(), Some(at.as_str()), "what is too deep is in this");
     assert_eq!(place(b"{\"a\":1,\"b\":{\"c\":\"\xff\"}}", Framing::Ndjson).as_deref(), Some("/b/c"));
     assert_eq!(
         place(b"{\"b\\u00\xc3\xa9\":[\"\xff\"]}", Framing::Ndjson).as_deref(),

@@ -71,6 +71,26 @@ fn a_path_has_so_many_bytes_with_its_points_and_no_more() {
 }
 
 #[test]
+fn a_text_of_so_many_bytes_is_in_its_column_and_a_longer_one_is_not() {
+    let fields = discovered(&[r#"{"t": "x"}"#], FieldRules::default());
+    for (bytes, whole) in [(256, WHOLE), (257, 0)] {
+        let (rest, columns) = split(&[&format!(r#"{{"t": "{}"}}"#, "x".repeat(bytes))], &fields);
+        assert_eq!((rest, columns[0].null_count() == 0), (vec![whole], whole == WHOLE), "{bytes}");
+    }
+}
+
+#[test]
+fn so_many_names_are_told_apart_and_no_more() {
+    // One of the names is that of the whole.
+    for (names, is_partial) in [(NAMES_MAX - 1, false), (NAMES_MAX, true)] {
+        let members: Vec<String> = (0..names).map(|n| format!("\"n{n}\":null")).collect();
+        let mut splitter = Splitter::new(Fields::default());
+        taken_apart(&mut splitter, &[format!("{{{}}}", members.join(","))]);
+        assert_eq!(splitter.seen().is_partial(), is_partial, "{names}");
+    }
+}
+
+#[test]
 fn rows_say_which_columns_have_all_that_the_text_has() {
     let fields = discovered(&[r#"{"n": 1, "t": "x", "in": {"b": true, "c": 1}}"#], FieldRules::default());
     for (text, whole) in [
