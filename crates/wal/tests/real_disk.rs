@@ -69,3 +69,14 @@ fn a_lock_is_held_by_one_and_told_to_others() {
         "nothing is left of before"
     );
 }
+
+#[test]
+fn a_folder_in_the_place_of_the_name_of_the_newest_segment_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    RealDisk.create_dir(&folder.path().join("newest")).expect("made");
+    let options = wal::Options { segment_bytes: 8192, frame_bytes_max: 4096 };
+    match wal::Wal::open(folder.path(), options, RealDisk).err() {
+        Some(wal::OpenError::NotAFile { path }) => assert_eq!(path, folder.path().join("newest")),
+        other => panic!("{other:?}"),
+    }
+}

@@ -28,7 +28,9 @@ fn however_full_a_segment_is_there_is_room_for_its_end() {
 fn a_segment_that_no_option_makes_too_small_has_room_for_its_end() {
     let disk = SimDisk::new();
     let options = wal::Options { segment_bytes: 1, ..OPTIONS };
-    Wal::open(dir(), options, disk.clone()).expect("opens").0.close().expect("ended");
+    let wal = Wal::open(dir(), options, disk.clone()).expect("opens").0;
+    assert_eq!(disk.content(&segments(&disk)[0]).expect("there").len(), SEGMENT_HEADER_BYTES as usize + 32);
+    wal.close().expect("ended");
     assert!(Wal::open(dir(), options, disk).expect("opens").1.clean);
 }
 

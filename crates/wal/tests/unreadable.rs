@@ -99,6 +99,21 @@ fn a_small_file_that_the_disk_cannot_read_is_told_and_moved_aside() {
     }
 }
 
+/// With it the next start would miss what the repair let go of.
+#[test]
+fn a_repair_that_cannot_remove_the_name_of_the_newest_segment_says_so_and_can_be_done_again() {
+    let (disk, keys) = let_go();
+    disk.damage(&keys, |bytes| bytes.truncate(5));
+    let newest = dir().join("newest");
+    let repair = |disk: &BadDisk| wal::repair(dir(), disk, Path::new("/damaged/wal"), Known::default());
+    match repair(&BadDisk::unremovable(&disk, &newest, DENIED)) {
+        Err(OpenError::Io { action: "remove", path, .. }) => assert_eq!(path, newest),
+        other => panic!("{other:?}"),
+    }
+    assert!(repair(&BadDisk::unremovable(&disk, &keys, DENIED)).expect("repaired").moved.is_empty());
+    assert_eq!(frames(&open(&disk).0).len(), 4);
+}
+
 /// What is damaged otherwise is not taken for unreadable, nor the other way round.
 #[test]
 fn each_damage_is_told_by_its_own_reason_and_with_its_own_bytes() {

@@ -13,12 +13,13 @@ pub(crate) const NO_SUCH_FILE: i32 = 2;
 pub(crate) const IO: i32 = 5;
 pub(crate) const DENIED: i32 = 13;
 
-/// A disk on which one file cannot be opened to read, or some of its bytes cannot be read.
+/// A disk on which one file cannot be opened to read, or removed, or some of its bytes cannot be read.
 #[derive(Clone)]
 pub(crate) struct BadDisk {
     disk: SimDisk,
     path: PathBuf,
     opening: Option<i32>,
+    removing: Option<i32>,
     bytes: Range<u64>,
     /// Another file has its place.
     is_gone: Arc<AtomicBool>,
@@ -32,12 +33,32 @@ pub(crate) struct BadFile {
 impl BadDisk {
     /// It cannot read these bytes of the file.
     pub(crate) fn unreadable(disk: &SimDisk, path: &Path, bytes: Range<u64>) -> Self {
-        Self { disk: disk.clone(), path: path.to_owned(), opening: None, bytes, is_gone: Arc::default() }
+        Self {
+            disk: disk.clone(),
+            path: path.to_owned(),
+            opening: None,
+            removing: None,
+            bytes,
+            is_gone: Arc::default(),
+        }
     }
 
     /// It has the name of the file, and opening it fails so.
     pub(crate) fn unopenable(disk: &SimDisk, path: &Path, error: i32) -> Self {
         Self { opening: Some(error), ..Self::unreadable(disk, path, 0..0) }
+    }
+
+    /// Removing the file fails so.
+    pub(crate) fn unremovable(disk: &SimDisk, path: &Path, error: i32) -> Self {
+        Self { removing: Some(error), ..Self::unreadable(disk, path, 0..0) }
+    }
+
+    /// The error, when it is for this file.
+    fn failing(&self, error: Option<i32>, path: &Path) -> io::Result<()> {
+        match error.filter(|_| self.is_bad(path)) {
+            Some(error) => Err(io::Error::from_raw_os_error(error)),
+            None => Ok(()),
+        }
     }
 
     fn is_bad(&self, path: &Path) -> bool {
@@ -64,16 +85,15 @@ impl Disk for BadDisk {
         Ok(self.file(path, self.disk.open(path)?))
     }
     fn open_to_read(&self, path: &Path) -> io::Result<BadFile> {
-        match self.opening.filter(|_| self.is_bad(path)) {
-            Some(error) => Err(io::Error::from_raw_os_error(error)),
-            None => self.open(path),
-        }
+        self.failing(self.opening, path)?;
+        self.open(path)
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.is_gone.fetch_or(to == self.path, Ordering::Relaxed);
         self.disk.rename(from, to)
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
+        self.failing(self.removing, path)?;
         self.disk.remove(path)
     }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
