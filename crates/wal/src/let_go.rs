@@ -38,7 +38,7 @@ impl<D: Disk> Wal<D> {
     /// Lets the oldest closed segment go and leaves `keys` in its place; none when they are empty.
     ///
     /// # Errors
-    /// As the operating system says; the segment may then still be there, which harms nothing.
+    /// As the operating system says; the segment may then still be there, or come back, which harms nothing. It can be tried again.
     pub fn trim_oldest(&mut self, keys: Vec<u8>) -> io::Result<()> {
         let Some(oldest) = self.closed.first() else {
             return Ok(());
@@ -50,10 +50,15 @@ impl<D: Disk> Wal<D> {
                 self.key_files.push((first, last));
             }
         }
-        // Known until it is gone: one that stayed behind would look like a gap to the next start.
-        self.disk.remove(&oldest.path)?;
+        match self.disk.remove(&oldest.path) {
+            // It went before, and the sync failed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => removed?,
+        }
+        self.disk.sync_dir(&self.dir)?;
+        // Known until it is gone for good: one that stayed behind, or came back, would look like a gap to the next start.
         self.closed.remove(0);
-        self.disk.sync_dir(&self.dir)
+        Ok(())
     }
 
     /// Writes the key files again with what `keys` gives for their ranges; those that have none go.
