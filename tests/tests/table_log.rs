@@ -111,18 +111,22 @@ fn with_checkpoint(dir: &Path) -> (Collector, u64, PathBuf) {
 fn a_damaged_commit_that_a_checkpoint_stands_for_is_told_as_not_needed_and_a_backup_does_without_it() {
     let dir = tempfile::tempdir().expect("a folder");
     let (collector, sent, checkpoint) = with_checkpoint(dir.path());
+    let backup = |to: &str| catchment(dir.path(), &["backup", to, "--data-dir", "data"], b"");
+    let before = backup("of-before");
+    assert!(before.status.success(), "{before:?}");
     let commit = PathBuf::from(checkpoint.to_string_lossy().replace(".checkpoint.parquet", ".json"));
     fs::write(&commit, "{").expect("damaged");
     let shown = inspect(dir.path(), &["lake"]);
     let told = format!("BAD      {}: ", commit.display());
     assert!(said(&shown).contains(&told) && said(&shown).contains("(nothing needs it)"), "{}", said(&shown));
-    let backup = |to: &str| catchment(dir.path(), &["backup", to, "--data-dir", "data"], b"");
     let running = backup("of-running");
     assert!(running.status.success(), "{running:?}");
     assert_eq!(collector.terminate(), 0);
     let stopped = backup("of-stopped");
     assert!(stopped.status.success(), "{stopped:?}");
-    for copy in ["of-running", "of-stopped"] {
+    let again = backup("of-before");
+    assert!(again.status.success(), "{again:?}");
+    for copy in ["of-running", "of-stopped", "of-before"] {
         let back = tempfile::tempdir().expect("a folder");
         let from = dir.path().join(copy).display().to_string();
         let restored = catchment(back.path(), &["restore", &from, "--data-dir", "data"], b"");

@@ -151,11 +151,19 @@ fn has_commits_of(before: &Manifest, data: &Path) -> anyhow::Result<bool> {
             // It went with the history that nothing needs.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
-            Ok(commit) if crc32c::crc32c(&commit) != entry.crc32c => return Ok(false),
-            Ok(_) => {}
+            Ok(commit) if crc32c::crc32c(&commit) == entry.crc32c => {}
+            // One that is needed would have ended the backup before.
+            Ok(_) if is_damaged(&path, data)? => {}
+            Ok(_) => return Ok(false),
         }
     }
     Ok(true)
+}
+
+/// Whether a commit of the lake is not what was written.
+fn is_damaged(commit: &Path, data: &Path) -> anyhow::Result<bool> {
+    let flaws = lake::flaws(&data.join("lake")).context("lake")?;
+    Ok(flaws.iter().any(|flaw| flaw.path == *commit))
 }
 
 /// How many positions behind the lake have no event: a repair of the wal found none of them.

@@ -39,7 +39,8 @@ impl Lake {
     pub(crate) async fn replace(&self, replacing: Replacing<'_>) -> Result<Replaced, LakeError> {
         let (gone, made) = (replacing.gone, replacing.made);
         let mut table = self.shared.lane.lock().await;
-        let is_there = has_all(&mut table, gone).await;
+        // What it has of a commit whose end was an error is for good before it counts.
+        let is_there = self.update(&mut table).await.and_then(|()| Ok(active(&table, gone)? == gone.len()));
         if !matches!(is_there, Ok(true)) {
             merge::remove(&self.shared.dir, made);
             is_there?;
@@ -105,12 +106,6 @@ fn remove(file: &LakeFile) -> Remove {
         base_row_id: None,
         default_row_commit_version: None,
     }
-}
-
-/// Whether the table as it is now has all of these files.
-async fn has_all(table: &mut DeltaTable, files: &[Arc<LakeFile>]) -> Result<bool, LakeError> {
-    table.update_state().await?;
-    Ok(active(table, files)? == files.len())
 }
 
 /// How many of these files the table has.
