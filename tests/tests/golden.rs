@@ -9,7 +9,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
-use tests::{Answer, Collector, catchment, skipped};
+use tests::{Answer, Collector, catchment, complained, inspect, skipped};
 
 const NDJSON: (&str, &str) = ("content-type", "application/x-ndjson");
 const QUICK: [(&str, &str); 2] = [("CATCHMENT_SEAL__AGE_SECONDS", "1s"), ("CATCHMENT_INGEST__SEGMENT_BYTES", "1MiB")];
@@ -313,6 +313,12 @@ fn what_a_newer_program_wrote_is_turned_away_and_left_as_it_is() {
         let advice =
             "a newer program wrote it: install that version again, or restore a backup made before the upgrade";
         assert!(why.contains("exit status: 1") && why.contains(told) && why.contains(advice), "{what}: {why}");
+        let backup = catchment(dir.path(), &["backup", "copy", "--data-dir", "data"], b"");
+        assert!(complained(&backup).contains(told) && !backup.status.success(), "{what}: {backup:?}");
+        if what.starts_with("the table") {
+            let shown = inspect(dir.path(), &["lake"]);
+            assert!(complained(&shown).contains(told) && !shown.status.success(), "{what}: {shown:?}");
+        }
         let after = contents(&dir.path().join("data"));
         let changed: Vec<_> = before.iter().filter(|file| !after.contains(file)).collect();
         assert!(changed.is_empty(), "{what}: {changed:?}");

@@ -24,9 +24,15 @@ impl Checksum {
     /// Writes it beside the file, where none is.
     pub(crate) fn write(self, of: &Path) -> io::Result<()> {
         let name = of.file_name().ok_or(ErrorKind::InvalidInput)?.to_string_lossy().into_owned();
-        let mut file = OpenOptions::new().write(true).create_new(true).open(beside(of))?;
+        let folder = of.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // It has its name when it is whole: an empty one would tell that the file is not what was exported.
+        let (beside, staged) = (beside(of), folder.join(format!(".{name}.sha256.part")));
+        drop(fs::remove_file(&staged));
+        let mut file = OpenOptions::new().write(true).create_new(true).open(&staged)?;
         file.write_all(format!("{}  {name}\n", self.text()).as_bytes())?;
-        file.sync_all()
+        file.sync_all()?;
+        fs::rename(&staged, &beside)?;
+        File::open(folder)?.sync_all()
     }
 }
 

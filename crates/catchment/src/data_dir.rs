@@ -103,8 +103,11 @@ impl Published {
 
 impl Drop for Published {
     fn drop(&mut self) {
-        // A file that stays behind is believed by nobody.
-        drop(fs::remove_file(&self.path));
+        // A file that stays behind is believed by nobody. Another folder may be in the place of ours by now, with a collector of its own.
+        let ours = self.file.metadata().map(|file| (file.dev(), file.ino())).ok();
+        if ours.is_some() && ours == fs::metadata(&self.path).map(|file| (file.dev(), file.ino())).ok() {
+            drop(fs::remove_file(&self.path));
+        }
         drop(self.file.unlock());
     }
 }
@@ -135,7 +138,10 @@ impl DataDir {
             }
         }
         let path = fs::canonicalize(path).with_context(|| format!("cannot find {}", path.display()))?;
-        Ok(Self { path })
+        match flaw_of_name(&path) {
+            Some(flaw) => bail!("the data folder {path:?}: {flaw}"),
+            None => Ok(Self { path }),
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -167,12 +173,17 @@ impl DataDir {
         format!("sqlite://{}", self.registry_path().display())
     }
 
+    /// Whether a collector ran over it.
+    pub(crate) fn has_events(&self) -> bool {
+        self.wal().exists() || self.lake().exists()
+    }
+
     /// Whether there is a registry from before.
     pub(crate) fn has_registry(&self) -> bool {
         self.registry_path().exists()
     }
 
-    fn registry_path(&self) -> PathBuf {
+    pub(crate) fn registry_path(&self) -> PathBuf {
         self.path.join("registry.sqlite")
     }
 
@@ -253,7 +264,8 @@ impl DataDir {
     /// A token kept in a file; none when there is no such file.
     pub(crate) fn token(path: &Path) -> anyhow::Result<Option<String>> {
         match fs::read_to_string(path) {
-            Ok(text) => Ok(Some(text.trim().to_owned())),
+            Ok(text) if nowwhat::bearer::can_be_sent(text.trim()) => Ok(Some(text.trim().to_owned())),
+            Ok(_) => bail!("{} has no token that a request can send: visible ASCII without blanks", path.display()),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e).with_context(|| format!("cannot read the token in {}", path.display())),
         }
@@ -263,6 +275,15 @@ impl DataDir {
     pub(crate) fn keep_token(path: &Path, token: &str) -> anyhow::Result<()> {
         write_private(path, &format!("{token}\n"), |_| Ok(())).map(drop)
     }
+}
+
+/// What is wrong with the path of a data folder, if anything: the log of the table would be looked for elsewhere.
+pub(crate) fn flaw_of_name(path: &Path) -> Option<String> {
+    let name = path.to_string_lossy();
+    let is_escape = |at: usize| name[at + 1..].bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
+    let sign = name.char_indices().find(|(at, c)| c.is_control() || *c == '\\' || *c == '%' && is_escape(*at))?.1;
+    let what = if sign == '%' { "`%` before two hexadecimal digits".to_owned() } else { format!("{sign:?}") };
+    Some(format!("the library of the lake reads {what} in the name of a folder as something else: choose another name"))
 }
 
 /// The name of a user, as `sudo -u` takes it.

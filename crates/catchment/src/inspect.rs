@@ -82,12 +82,21 @@ pub(crate) fn run(command: &InspectCommand, environment: &Environment) -> anyhow
     }
 }
 
+/// Why a folder cannot be read, and who may where that is the reason.
+fn unread(dir: &Path, error: impl Into<anyhow::Error>) -> anyhow::Error {
+    let error: anyhow::Error = error.into();
+    let is_denied = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::PermissionDenied)
+    };
+    let who = if error.chain().any(is_denied) { ": run this as the user of the collector" } else { "" };
+    error.context(format!("{} cannot be read{who}", dir.display()))
+}
+
 /// `catchment inspect lake`.
 fn lake(args: &LakeArgs, environment: &Environment) -> anyhow::Result<()> {
     let settings = args.folder.settings(environment)?;
     let dir = std::path::absolute(settings.data.dir.join("lake"))?;
-    let unread = || format!("{} cannot be read: run this as the user of the collector", dir.display());
-    let log = lake::flaws(&dir).with_context(unread)?;
+    let log = lake::flaws(&dir).map_err(|error| unread(&dir, error))?;
     match std::fs::metadata(dir.join("_delta_log")) {
         Err(error) if error.kind() == ErrorKind::NotFound && log.is_empty() => {
             bail!(
@@ -97,7 +106,7 @@ fn lake(args: &LakeArgs, environment: &Environment) -> anyhow::Result<()> {
             );
         }
         Err(error) if error.kind() != ErrorKind::NotFound => {
-            return Err(error).with_context(unread);
+            return Err(unread(&dir, error));
         }
         _ => {}
     }
@@ -122,7 +131,7 @@ fn lake(args: &LakeArgs, environment: &Environment) -> anyhow::Result<()> {
         damaged.retain(|path, _| now.files.iter().any(|file| file.path == *path));
     }
     let columns_max = settings.fields.columns_max;
-    let unnamed = lake::unnamed(&lake).with_context(unread)?;
+    let unnamed = lake::unnamed(&lake).map_err(|error| unread(&dir, error))?;
     let shown = Shown { lake: &lake, log: &log, damaged: &damaged, unnamed: &unnamed, columns_max };
     print(if args.json { shown.json() } else { shown.lines() })?;
     match damaged.len() {

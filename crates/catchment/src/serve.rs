@@ -71,6 +71,15 @@ impl Metrics {
     }
 }
 
+/// Whether there is a registry from before. Beside events it has to have something: a new one in its place would let nobody in, without a word.
+async fn has_registry(dir: &DataDir) -> anyhow::Result<bool> {
+    let is_there = dir.has_registry();
+    if is_there && dir.has_events() {
+        Registry::check_file(&dir.registry_path()).await.context("registry")?;
+    }
+    Ok(is_there)
+}
+
 /// Opens everything; each part says how it is closed.
 async fn start(boot: &mut Boot) -> anyhow::Result<Router> {
     let (settings, foundation) = (Settings::from_loaded(&boot.loaded), boot.foundation.clone());
@@ -84,7 +93,7 @@ async fn start(boot: &mut Boot) -> anyhow::Result<Router> {
 
     let options =
         registry::Options { url: dir.registry_url(), failures_per_minute_max: settings.auth.failures_per_minute_max };
-    let is_new = !dir.has_registry();
+    let is_new = !has_registry(&dir).await?;
     let registry = Registry::open(&options, metrics.registry).await.context("registry")?;
     let closing = registry.clone();
     boot.on_stop("registry", async move { Ok(closing.close().await?) });

@@ -27,7 +27,7 @@ nowwhat::settings! {
     pub(crate) struct Settings {
         /// Where everything is kept.
         data: Data {
-            /// The data folder: wal, lake, registry, admin token, addresses.
+            /// The data folder: wal, lake, registry, admin token, addresses. Its path has no `%` before two hexadecimal digits, no backslash and no control character.
             dir: PathBuf = "data";
             /// With less free on its disk events are answered 503 `storage_full`, so that reading, sealing, retention and erasing go on. 0: they are taken until the disk is full.
             free_bytes_min: ByteSize = "256MiB";

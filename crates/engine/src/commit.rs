@@ -13,7 +13,7 @@ use crate::log::{EventLog, LogError, LogFrame, RememberedKeys};
 use crate::metrics::EngineMetrics;
 use crate::payload::Encoder;
 use crate::start::{Options, Status};
-use crate::window::{self, Verdict, Window};
+use crate::window::{self, LOOK_AHEAD, Verdict, Window};
 use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, StringArray, StringBuilder, TimestampMicrosecondArray};
 use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::SchemaRef;
@@ -194,6 +194,9 @@ impl CommitLoop {
         let now = Instant::now();
         let mut stays: Vec<bool> = Vec::new();
         for (row, key) in keys.iter().enumerate() {
+            if row.is_multiple_of(LOOK_AHEAD) {
+                self.window.look_ahead(keys[row..].iter().flatten().copied());
+            }
             let position = self.last_position + 1 + stored_keys.len() as u64;
             let verdict = key.map_or(Verdict::New, |key| self.window.note(key, position, now));
             outcome.reused_ids += u64::from(verdict == Verdict::ReusedId);

@@ -105,7 +105,7 @@ impl LocalLog {
         let (wal, opened) = checked.open(sizes)?;
         let torn_tail = opened.torn.map(|torn| {
             format!(
-                "{} bytes after offset {} of {} were never answered; they are kept in {}",
+                "{} bytes after offset {} of {} are no whole group, as a write leaves them that was cut off before its answer; they are kept in {}",
                 torn.bytes,
                 torn.offset,
                 torn.file.display(),

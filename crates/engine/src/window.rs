@@ -16,6 +16,9 @@ use hashbrown::HashTable;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+/// Keys that are looked up side by side: what they read fits into the processor's caches.
+pub(crate) const LOOK_AHEAD: usize = 1024;
+
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     id: u128,
@@ -114,6 +117,14 @@ impl Window {
         Verdict::ReusedId
     }
 
+    /// Reads what noting the first [`LOOK_AHEAD`] of these keys will read. One note waits for memory before the next begins; these
+    /// look-ups wait side by side.
+    pub(crate) fn look_ahead(&self, keys: impl Iterator<Item = Key>) {
+        let at = |number: u32| &self.ring[number.wrapping_sub(self.first) as usize];
+        let found = keys.take(LOOK_AHEAD).filter(|key| self.ids.find(key.id as u64, |&n| at(n).id == key.id).is_some());
+        std::hint::black_box(found.count());
+    }
+
     /// Number of keys noted; a mark for [`Window::take_back`].
     pub(crate) fn len(&self) -> usize {
         self.ring.len()
@@ -142,14 +153,23 @@ impl Window {
     /// Lets go of what is beyond the window, by number or by age.
     pub(crate) fn keep(&mut self, now: Instant) {
         let now_seconds = self.now_seconds(now);
-        while let Some(oldest) = self.ring.front() {
-            if self.ring.len() <= self.keys_max && oldest.age_seconds(now_seconds) <= self.age_max.as_secs() {
-                break;
+        loop {
+            let too_many = self.ring.len().saturating_sub(self.keys_max);
+            let is_beyond =
+                |n: usize, entry: &Entry| n < too_many || entry.age_seconds(now_seconds) > self.age_max.as_secs();
+            let first = self.ring.iter().take(LOOK_AHEAD).enumerate();
+            let beyond = first.take_while(|(n, entry)| is_beyond(*n, entry)).count();
+            if beyond == 0 {
+                return;
             }
-            let entry = self.ring.pop_front().expect("just seen");
-            let number = self.first;
-            self.first = self.first.wrapping_add(1);
-            self.unindex(&entry, number);
+            let keys = self.ring.range(..beyond).map(|entry| Key { id: entry.id, content: entry.content });
+            self.look_ahead(keys);
+            for _ in 0..beyond {
+                let entry = self.ring.pop_front().expect("just counted");
+                let number = self.first;
+                self.first = self.first.wrapping_add(1);
+                self.unindex(&entry, number);
+            }
         }
     }
 

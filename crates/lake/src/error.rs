@@ -27,6 +27,17 @@ pub enum OpenError {
         /// The first difference.
         difference: String,
     },
+    /// The table cannot be read.
+    #[error(transparent)]
+    Table(#[from] LakeError),
+}
+
+/// Why an operation on the lake failed. What it was to put in stays where it was and can be tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum LakeError {
+    /// The Delta table could not be read or written.
+    #[error("the table failed: {0}")]
+    Delta(Box<DeltaTableError>),
     /// The table was written by a newer program, or brought to another protocol by another one.
     #[error(
         "{} has a format that this program does not know ({what}): a newer program wrote it: install that version again, or restore a \
@@ -39,17 +50,6 @@ pub enum OpenError {
         /// What is not known here.
         what: String,
     },
-    /// The table cannot be read.
-    #[error(transparent)]
-    Table(#[from] LakeError),
-}
-
-/// Why an operation on the lake failed. What it was to put in stays where it was and can be tried again.
-#[derive(Debug, thiserror::Error)]
-pub enum LakeError {
-    /// The Delta table could not be read or written.
-    #[error("the table failed: {0}")]
-    Delta(Box<DeltaTableError>),
     /// A file of the log of the table that is needed is damaged or gone.
     #[error(
         "{} is damaged: {what}. Without it the table is not what it was: stop the collector; `catchment inspect lake` names all such files, \

@@ -37,27 +37,27 @@ pub(crate) async fn open_or_create(dir: &Path, schema: &SchemaRef) -> Result<Del
         create_durable(&log).map_err(|source| OpenError::Folder { action: "create", path: log.clone(), source })?;
         create(store.clone(), schema).await?;
     }
-    let mut table = DeltaTable::new(store);
-    table.load().await.map_err(|error| match error {
-        DeltaTableError::KernelError(error) if error.to_string().starts_with("Unsupported") => {
-            OpenError::Newer { path: dir.to_path_buf(), what: error.to_string() }
-        }
-        error => LakeError::from(error).into(),
-    })?;
-    check_protocol(dir, &table)?;
+    let table = loaded(dir, store).await?;
     check_columns(dir, &table, schema)?;
     Ok(table)
 }
 
-/// Turns away a table whose protocol this program does not write, which the library would write to all the same.
-fn check_protocol(dir: &Path, table: &DeltaTable) -> Result<(), OpenError> {
-    let snapshot = table.snapshot().map_err(LakeError::from)?;
-    let (reader, writer) = (snapshot.protocol().min_reader_version(), snapshot.protocol().min_writer_version());
+/// The table, unless its protocol is one that this program does not write, which the library would read and write to all the same.
+async fn loaded(dir: &Path, store: LogStoreRef) -> Result<DeltaTable, LakeError> {
+    let newer = |what| LakeError::Newer { path: dir.to_path_buf(), what };
+    let mut table = DeltaTable::new(store);
+    table.load().await.map_err(|error| match error {
+        DeltaTableError::KernelError(error) if error.to_string().starts_with("Unsupported") => newer(error.to_string()),
+        error => error.into(),
+    })?;
+    let protocol = table.snapshot()?.protocol();
+    let (reader, writer) = (protocol.min_reader_version(), protocol.min_writer_version());
     if reader > READER_VERSION || writer > WRITER_VERSION {
-        let what = format!("the table has version {reader} of the Delta protocol for readers, {writer} for writers");
-        return Err(OpenError::Newer { path: dir.to_path_buf(), what });
+        return Err(newer(format!(
+            "the table has version {reader} of the Delta protocol for readers, {writer} for writers"
+        )));
     }
-    Ok(())
+    Ok(table)
 }
 
 /// What lies in `dir`, for who only looks: a collector may write there meanwhile, and what it sealed last is not told.
@@ -73,8 +73,7 @@ pub async fn look(dir: &Path) -> Result<Snapshot, LakeError> {
 /// # Errors
 /// See [`look`].
 pub async fn look_for(dir: &Path, wal: Uuid) -> Result<Snapshot, LakeError> {
-    let mut table = DeltaTable::new(log_store(dir)?);
-    table.load().await?;
+    let table = loaded(dir, log_store(dir)?).await?;
     snapshot(&table, dir, wal, &FieldRules::default()).await
 }
 

@@ -7,7 +7,7 @@ mod package_files;
 
 pub use package_files::PackageFiles;
 
-use crate::config::{Ignored, Sources, Turn, prefix};
+use crate::config::{Ignored, Problems, Sources, Turn, prefix};
 use crate::environment::Environment;
 use crate::service::{Boot, BoxError, Service, ServiceError};
 use crate::version::Version;
@@ -218,7 +218,9 @@ pub fn end(name: &str, done: Result<(), impl AsRef<dyn Error + Send + Sync>>) ->
     }
     complain(&format!("{name}: {}", crate::error_chain(error)));
     let mendable = |cause: &(dyn Error + 'static)| {
-        cause.is::<Usage>() || matches!(cause.downcast_ref(), Some(ServiceError::Configuration(_)))
+        cause.is::<Usage>()
+            || cause.is::<Problems>()
+            || matches!(cause.downcast_ref(), Some(ServiceError::Configuration(_)))
     };
     ExitCode::from(if causes().any(mendable) { 2 } else { 1 })
 }
@@ -268,7 +270,8 @@ mod tests {
         assert_eq!(ended("it broke"), code(1));
         assert_eq!(ended(Usage("say less".to_owned())), code(2));
         assert_eq!(ended(around(Usage("say less".to_owned()).into())), code(2));
-        let problems = crate::config::Problems(vec!["no".to_owned()]);
+        let problems = Problems(vec!["no".to_owned()]);
+        assert_eq!(ended(around(problems.clone().into())), code(2));
         assert_eq!(ended(ServiceError::Configuration(problems)), code(2));
         assert_eq!(ended(around(PrintError(broken()).into())), code(0));
         assert_eq!(ended(PrintError(ErrorKind::StorageFull.into())), code(1));

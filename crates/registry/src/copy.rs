@@ -4,8 +4,9 @@
 
 use crate::error::{OpenError, RegistryError};
 use crate::registry::Registry;
+use crate::schema::version;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
-use sqlx::{ConnectOptions, Connection, Row};
+use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
 use std::path::Path;
 
 impl Registry {
@@ -26,10 +27,34 @@ impl Registry {
     pub async fn copy_of(file: &Path, to: &Path) -> Result<(), OpenError> {
         let failed = |source| OpenError::of(&file.display().to_string(), source);
         let mut database = SqliteConnectOptions::new().filename(file).connect().await.map_err(failed)?;
+        has_tables(&mut database, &file.display().to_string()).await?;
         let copy = sqlx::query("VACUUM INTO ?").bind(to.to_string_lossy().into_owned());
         copy.execute(&mut database).await.map_err(failed)?;
         database.close().await.map_err(failed)?;
         without_sessions(to).await.map_err(|source| OpenError::of(&to.display().to_string(), source))
+    }
+
+    /// Whether a database that was there before is one of a registry.
+    ///
+    /// # Errors
+    /// [`OpenError`]: it has nothing, or is of a newer program.
+    pub async fn check_file(file: &Path) -> Result<(), OpenError> {
+        let told = file.display().to_string();
+        let failed = |source| OpenError::of(&told, source);
+        let mut database = SqliteConnectOptions::new().filename(file).connect().await.map_err(failed)?;
+        has_tables(&mut database, &told).await?;
+        database.close().await.map_err(failed)
+    }
+}
+
+/// Whether it has the tables of a registry that is known here.
+async fn has_tables(database: &mut SqliteConnection, told: &str) -> Result<(), OpenError> {
+    match version(&mut *database, told).await? {
+        0 => {
+            let source = sqlx::Error::Protocol("there is nothing in it".to_owned());
+            Err(OpenError::Damaged { url: told.to_owned(), source })
+        }
+        _ => Ok(()),
     }
 }
 

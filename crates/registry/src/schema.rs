@@ -1,7 +1,7 @@
 //! The tables, as a list of steps that is only ever appended to.
 
 use crate::error::OpenError;
-use sqlx::{Row, SqlitePool};
+use sqlx::{Row, SqliteExecutor, SqlitePool};
 
 /// Each entry brings the schema from its index to the next version, in one transaction.
 const STEPS: &[&str] = &[
@@ -49,14 +49,21 @@ const STEPS: &[&str] = &[
 ",
 ];
 
-/// Brings the schema up to what this program knows.
-pub(crate) async fn migrate(pool: &SqlitePool, url: &str) -> Result<(), OpenError> {
+/// The version of the schema that a database has, 0 when it has none.
+pub(crate) async fn version<'e>(database: impl SqliteExecutor<'e>, url: &str) -> Result<usize, OpenError> {
     let failed = |source| OpenError::of(url, source);
-    let row = sqlx::query("PRAGMA user_version").fetch_one(pool).await.map_err(failed)?;
+    let row = sqlx::query("PRAGMA user_version").fetch_one(database).await.map_err(failed)?;
     let found = row.try_get::<i64, _>(0).map_err(failed)? as usize;
     if found > STEPS.len() {
         return Err(OpenError::Newer { url: url.to_owned(), found, known: STEPS.len() });
     }
+    Ok(found)
+}
+
+/// Brings the schema up to what this program knows.
+pub(crate) async fn migrate(pool: &SqlitePool, url: &str) -> Result<(), OpenError> {
+    let failed = |source| OpenError::of(url, source);
+    let found = version(pool, url).await?;
     for (version, step) in STEPS.iter().enumerate().skip(found) {
         let script = format!("BEGIN IMMEDIATE; {step}; PRAGMA user_version = {}; COMMIT;", version + 1);
         sqlx::raw_sql(sqlx::AssertSqlSafe(script)).execute(pool).await.map_err(failed)?;

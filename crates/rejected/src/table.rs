@@ -7,7 +7,7 @@ use crate::row::{Column, Filter, NewRow, Origin, Row};
 use crate::writer::{Done, Erasing, Extent, Job, Keeping, Question, Writer};
 use futures::TryStreamExt;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, Connection as _, Row as _, SqlitePool};
+use sqlx::{ConnectOptions as _, Connection as _, Row as _, SqliteExecutor, SqlitePool};
 use std::fs::Metadata;
 use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
@@ -137,14 +137,9 @@ impl Rejected {
             .max_connections(4)
             .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }));
         let pool = pool.connect_with(connect).await.map_err(failed)?;
-        let row = sqlx::query("PRAGMA user_version").fetch_one(&pool).await.map_err(failed)?;
-        match row.try_get::<i64, _>(0).map_err(failed)? {
-            0 => {
-                let script = format!("BEGIN IMMEDIATE; {TABLES}; PRAGMA user_version = {VERSION}; COMMIT;");
-                sqlx::raw_sql(sqlx::AssertSqlSafe(script)).execute(&pool).await.map_err(failed)?;
-            }
-            VERSION | VERSION_BEFORE => {}
-            found => return Err(OpenError::Version { path, found }),
+        if version(&pool, &path).await? == 0 {
+            let script = format!("BEGIN IMMEDIATE; {TABLES}; PRAGMA user_version = {VERSION}; COMMIT;");
+            sqlx::raw_sql(sqlx::AssertSqlSafe(script)).execute(&pool).await.map_err(failed)?;
         }
         let (jobs, waiting) = mpsc::unbounded_channel();
         let path = options.path.clone();
@@ -316,17 +311,30 @@ impl Rejected {
     /// The same of a file that nobody has open.
     ///
     /// # Errors
-    /// [`RejectedError`].
-    pub async fn copy_of(file: &Path, to: &Path) -> Result<(), RejectedError> {
-        let mut table = SqliteConnectOptions::new().filename(file).connect().await?;
+    /// [`OpenError`].
+    pub async fn copy_of(file: &Path, to: &Path) -> Result<(), OpenError> {
+        let path = file.display().to_string();
+        let failed = |source| OpenError::Database { path: path.clone(), source };
+        let mut table = SqliteConnectOptions::new().filename(file).connect().await.map_err(failed)?;
+        version(&mut table, &path).await?;
         let copy = sqlx::query("VACUUM INTO ?").bind(to.to_string_lossy().into_owned());
-        copy.execute(&mut table).await?;
-        Ok(table.close().await?)
+        copy.execute(&mut table).await.map_err(failed)?;
+        table.close().await.map_err(failed)
     }
 
     /// Closes the file.
     pub async fn close(&self) {
         self.shared.pool.close().await;
+    }
+}
+
+/// The version of the layout of a file, 0 when it has none.
+async fn version<'e>(table: impl SqliteExecutor<'e>, path: &str) -> Result<i64, OpenError> {
+    let failed = |source| OpenError::Database { path: path.to_owned(), source };
+    let row = sqlx::query("PRAGMA user_version").fetch_one(table).await.map_err(failed)?;
+    match row.try_get(0).map_err(failed)? {
+        found @ (0 | VERSION | VERSION_BEFORE) => Ok(found),
+        found => Err(OpenError::Version { path: path.to_owned(), found }),
     }
 }
 

@@ -197,7 +197,7 @@ fn stopped(dir: &DataDir, scratch: &Path) -> anyhow::Result<Source> {
             let copy = scratch.join(format!("whole-{name}"));
             runtime.block_on(async {
                 match name {
-                    REGISTRY => Ok(Registry::copy_of(&source, &copy).await?),
+                    REGISTRY => Registry::copy_of(&source, &copy).await.map_err(anyhow::Error::from),
                     _ => Rejected::copy_of(&source, &copy).await.map_err(anyhow::Error::from),
                 }
             })?;

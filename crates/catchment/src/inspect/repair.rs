@@ -38,6 +38,13 @@ pub(super) fn run(args: &RepairArgs, environment: &Environment) -> anyhow::Resul
     let aside = data.join(format!("damaged-{}", at.strftime("%Y%m%dT%H%M%S%6fZ")));
     let log = log_mended(&data, &aside)?;
     let known = known(&settings, &data);
+    let found = wal::look(&dir, &RealDisk, &known, |_, _| Ok(())).context("the wal was not repaired")?;
+    if found.is_damaged() && !found.is_in_use {
+        // Were it killed, the next one would find the wal mended, and tell nothing of what is lost.
+        let (before, sealed) = (found.clone(), sealed(&data, found.wal_id.or(known.wal_id)));
+        let wal = &Repaired { before, moved: Vec::new(), is_mended: true };
+        Report { at, aside: &aside, wal, sealed, log: &log, lake: &[], taken_in: &[], lake_lost: None }.write()?;
+    }
     let repaired = wal::repair(&dir, &RealDisk, &aside.join("wal"), known).context("the wal was not repaired")?;
     let sealed = sealed(&data, repaired.before.wal_id.or(known.wal_id));
     let mut report =
@@ -215,7 +222,7 @@ impl Report<'_> {
                 let path = segment.path.display();
                 let _ = writeln!(
                     text,
-                    "torn     {path} at offset {offset}, {bytes} bytes: not written to their end, and never answered"
+                    "torn     {path} at offset {offset}, {bytes} bytes: no whole group, as a write leaves them that was cut off before its answer"
                 );
             }
         }

@@ -1,8 +1,8 @@
 //! `catchment inspect wal`: what lies in the wal, and what of it is damaged. It changes nothing.
 
 use super::repair::known;
-use super::{FolderArgs, now};
-use anyhow::{Context, bail};
+use super::{FolderArgs, now, unread};
+use anyhow::bail;
 use clap::Args;
 use nowwhat::Environment;
 use nowwhat::cli::{print, printable};
@@ -32,8 +32,7 @@ pub(super) fn run(args: &WalArgs, environment: &Environment) -> anyhow::Result<(
     let dir = data.join("wal");
     there(&dir)?;
     let known = known(&settings, &data);
-    let look = wal::look(&dir, &RealDisk, &known, engine::check_payload)
-        .with_context(|| format!("{} cannot be read: run this as the user of the collector", dir.display()))?;
+    let look = wal::look(&dir, &RealDisk, &known, engine::check_payload).map_err(|error| unread(&dir, error))?;
     let sealed = sealed(&data, look.wal_id.or(known.wal_id));
     let shown = Shown { look: &look, sealed, frames: args.frames };
     print(if args.json { format!("{}\n", shown.json()) } else { shown.lines() })?;
@@ -60,11 +59,7 @@ pub(super) fn there(dir: &Path) -> anyhow::Result<()> {
             "there is no wal in {}: a collector makes it at its first start; say with --data-dir where it is",
             dir.display()
         ),
-        found => {
-            found
-                .with_context(|| format!("{} cannot be read: run this as the user of the collector", dir.display()))?;
-            Ok(())
-        }
+        found => found.map(drop).map_err(|error| unread(dir, error)),
     }
 }
 
@@ -239,7 +234,7 @@ fn of_segment(segment: &Segment) -> String {
     let end = match segment.end {
         End::Torn { offset, bytes } => {
             format!(
-                "{bytes} bytes at offset {offset} were not written to their end and never answered: the next start cuts them off"
+                "{bytes} bytes at offset {offset} are no whole group, as a write leaves them that was cut off before its answer (damage there looks the same): the next start cuts them off and keeps them"
             )
         }
         ref other => end(other).to_owned(),
