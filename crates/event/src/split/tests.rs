@@ -151,8 +151,20 @@ fn a_value_of_each_kind_is_in_its_row_and_rows_without_one_are_null() {
 
 #[test]
 fn only_numbers_that_a_double_is_are_columns() {
-    for number in ["0", "-0", "21.5", "1e5", "1.50", "0.1", "0.30000000000000004", "9007199254740992", "1E+2", "5e-324"]
-    {
+    for number in [
+        "0",
+        "-0",
+        "21.5",
+        "1e5",
+        "1.50",
+        "0.1",
+        "0.30000000000000004",
+        "9007199254740992",
+        "1E+2",
+        "5e-324",
+        "1000000000000000000000",
+        "0.000000000000000000001",
+    ] {
         assert_eq!(exact(number), number.parse().ok(), "{number}");
     }
     for other in
