@@ -108,7 +108,7 @@ impl<'f, F: DiskFile> Scan<'f, F> {
         if first == 0 {
             return Some("a frame begins at position 0, which no event can have".to_owned());
         }
-        if first > POSITION_MAX + 1 || header.next_position() > POSITION_MAX + 1 {
+        if header.next_position() > POSITION_MAX + 1 {
             return Some(format!("a frame ends beyond the last position, {POSITION_MAX}"));
         }
         (header.kind == Kind::End && header.event_count > 0).then(|| "an end frame counts events".to_owned())

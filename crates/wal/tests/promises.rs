@@ -369,6 +369,8 @@ fn positions_that_no_event_can_have_are_corruption() {
         let error = opened(first, frame, events, 1);
         assert!(matches!(error, Err(OpenError::Corrupt { .. })), "{first}, {frame}, {events}: {error:?}");
     }
+    let gap = opened(1, 2, 1, 1);
+    assert!(matches!(gap, Err(OpenError::Corrupt { .. })), "position 1 is missing: {gap:?}");
     assert_eq!(opened(1, 1, 0, 2).expect("an end"), (0, 0));
     let end = opened(1, 1, 5, 2);
     assert!(matches!(end, Err(OpenError::Corrupt { .. })), "an end has no events: {end:?}");

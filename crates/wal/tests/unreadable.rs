@@ -150,5 +150,23 @@ fn an_end_that_cannot_be_read_is_damaged_and_not_torn() {
     wal::Disk::remove(&disk, &dir().join("newest")).expect("removed");
     let found = look(&BadDisk::unreadable(&disk, &path, 8192..8193)).expect("looked at");
     assert_eq!(found.segments[0].end, End::Damaged);
-    assert_eq!(damages(&found)[0].what, "the disk cannot read what lies here");
+    let told = damages(&found)[0];
+    assert_eq!(told.what, "the disk cannot read what lies here");
+    assert_eq!((told.offset, told.bytes), (4096 + 136, 8193 - 4096 - 136));
+}
+
+/// Further from it than is read at once.
+#[test]
+fn groups_far_behind_what_cannot_be_read_are_found() {
+    let disk = SimDisk::new();
+    let options = wal::Options { segment_bytes: 8 << 20, frame_bytes_max: 4 << 20 };
+    let mut wal = Wal::open(dir(), options, disk.clone()).expect("opened").0;
+    for bytes in [100, 3 << 20, 100] {
+        append(&mut wal, 1, bytes).expect("appended");
+    }
+    drop(wal);
+    let path = segments(&disk).remove(0);
+    let found = look(&BadDisk::unreadable(&disk, &path, (2 << 20)..(2 << 20) + 1)).expect("looked at");
+    assert_eq!(found.segments[0].frames.iter().map(|frame| frame.first_position).collect::<Vec<_>>(), [1, 3]);
+    assert_eq!(found.lost().collect::<Vec<_>>(), [(2, 2)]);
 }
