@@ -170,3 +170,15 @@ fn groups_far_behind_what_cannot_be_read_are_found() {
     assert_eq!(found.segments[0].frames.iter().map(|frame| frame.first_position).collect::<Vec<_>>(), [1, 3]);
     assert_eq!(found.lost().collect::<Vec<_>>(), [(2, 2)]);
 }
+
+#[test]
+fn a_segment_that_cannot_be_removed_stays_known() {
+    let disk = SimDisk::new();
+    append(&mut open(&disk).0, 3, 100).expect("appended");
+    let oldest = segments(&disk).remove(0);
+    let (mut wal, _) = Wal::open(dir(), OPTIONS, BadDisk::unremovable(&disk, &oldest, DENIED)).expect("opened");
+    assert_eq!(wal.trimmable(3), [(1, 3)]);
+    let refused = wal.trim_oldest(Vec::new()).expect_err("it cannot");
+    assert_eq!(refused.kind(), std::io::ErrorKind::PermissionDenied);
+    assert_eq!((wal.trimmable(3), wal.first_position()), (vec![(1, 3)], 1));
+}
