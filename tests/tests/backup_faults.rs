@@ -137,6 +137,46 @@ fn a_damaged_file_of_the_lake_is_named_and_the_backup_of_before_stays() {
 }
 
 #[test]
+fn a_damaged_segment_or_file_of_keys_is_named_and_the_backup_of_before_stays() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (copy, wal) = (dir.path().join("copy"), dir.path().join("data/wal"));
+    let of = |ending: &str| {
+        let found = files(&wal).into_iter().filter(|path| path.extension() == Some(OsStr::new(ending)));
+        found.collect::<Vec<_>>()
+    };
+    let collector = Collector::start_with(dir.path(), &SETTINGS);
+    let roof = collector.sensor("roof");
+    sealed(&collector, &roof, "a");
+    collector.kill();
+    // The start begins a segment; the one before it goes, and its keys stay.
+    let collector = Collector::start_with(dir.path(), &SETTINGS);
+    sealed(&collector, &roof, "b");
+    collector.wait_for("the trim", |_| of("keys").len() == 1 && of("wal").len() == 1);
+    backed_up(dir.path(), &copy);
+    sealed(&collector, &roof, "c");
+    let (segment, keys) = (of("wal").remove(0), of("keys").remove(0));
+    let refused = |damaged: &Path, at: usize| {
+        let whole = fs::read(damaged).expect("read");
+        let mut bytes = whole.clone();
+        bytes[at] ^= 4;
+        fs::write(damaged, bytes).expect("written");
+        let refused = complaint(&backup(dir.path(), &copy));
+        let name = damaged.file_name().expect("a name").to_string_lossy();
+        assert!(refused.contains(&*name), "{name}: {refused}");
+        fs::write(damaged, &whole).expect("written");
+        assert_eq!(events_of(dir.path(), &copy), 2 * BATCH, "the one before is whole");
+    };
+    // In the first frame, which others follow.
+    let both = || [(&segment, 4096 + 60), (&keys, 60)];
+    both().into_iter().for_each(|(damaged, at)| refused(damaged, at));
+    collector.kill();
+    both().into_iter().for_each(|(damaged, at)| refused(damaged, at));
+    let collector = Collector::start_with(dir.path(), &SETTINGS);
+    assert_eq!(backed_up(dir.path(), &copy)["events"], json!(3 * BATCH));
+    assert_eq!(collector.terminate(), 0);
+}
+
+#[test]
 fn a_backup_is_checked_without_being_restored_and_what_is_removed_is_copied_anew() {
     let dir = tempfile::tempdir().expect("a folder");
     let copy = dir.path().join("copy");
