@@ -1,10 +1,10 @@
 //! Load that knows what was answered, and a look at whether all of it is there.
 
-use crate::Collector;
+use crate::{Answer, Collector};
 use std::collections::HashMap;
 use std::fmt::Write;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 const CONNECTIONS: u64 = 4;
@@ -18,6 +18,8 @@ pub struct Oracle {
     pub accepted: Vec<u64>,
     /// Not answered, or with an error.
     pub doubtful: Vec<u64>,
+    /// The errors among the answers.
+    pub errors: Vec<Answer>,
     next: AtomicU64,
     text_bytes: usize,
 }
@@ -38,11 +40,10 @@ impl Oracle {
         answered_min: u64,
         end: impl FnOnce(Collector),
     ) {
-        let found = Mutex::new((Vec::new(), Vec::new()));
+        let found = Mutex::new((Vec::new(), Vec::new(), Vec::new()));
         let (answered, stop) = (AtomicU64::new(0), AtomicBool::new(false));
         let (address, batches, text_bytes) = (collector.api.clone(), &self.next, self.text_bytes);
-        let agent: Arc<ureq::Agent> =
-            Arc::new(ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(20))).build().new_agent());
+        let agent = agent();
         std::thread::scope(|scope| {
             for _ in 0..CONNECTIONS {
                 scope.spawn(|| {
@@ -52,13 +53,14 @@ impl Oracle {
                             .post(format!("{address}/api/v1/events"))
                             .header("authorization", format!("Bearer {token}"))
                             .header("content-type", "application/x-ndjson");
-                        let accepted = request.send(body(batch, text_bytes)).is_ok_and(|r| r.status() == 200);
+                        let answer = crate::try_answer(request.send(body(batch, text_bytes)));
                         let mut found = found.lock().expect("no thread panics");
-                        if accepted {
+                        if answer.as_ref().is_ok_and(|answer| answer.status == 200) {
                             found.0.push(batch);
                             answered.fetch_add(1, Ordering::Relaxed);
                         } else {
                             found.1.push(batch);
+                            found.2.extend(answer);
                             break;
                         }
                     }
@@ -71,9 +73,10 @@ impl Oracle {
             end(collector);
             stop.store(true, Ordering::Relaxed);
         });
-        let (accepted, doubtful) = found.into_inner().expect("no thread panics");
+        let (accepted, doubtful, errors) = found.into_inner().expect("no thread panics");
         self.accepted.extend(accepted);
         self.doubtful.extend(doubtful);
+        self.errors.extend(errors);
     }
 
     /// Sends again what was accepted last.
@@ -132,6 +135,11 @@ impl Oracle {
 /// When `ROUNDS` is no number.
 pub fn rounds() -> u64 {
     std::env::var("ROUNDS").map_or(20, |rounds| rounds.parse().expect("ROUNDS is a number"))
+}
+
+fn agent() -> ureq::Agent {
+    let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(20)));
+    config.http_status_as_error(false).build().new_agent()
 }
 
 fn body(batch: u64, text_bytes: usize) -> String {

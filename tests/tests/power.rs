@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use testkit::{Fault, Lie, Mounted, Random, SimDisk, mount};
-use tests::{Collector, Oracle, rounds, skipped};
+use tests::{Collector, Oracle, assert_problem, rounds, skipped};
 
 /// Power cuts of a disk.
 const CUTS: u64 = 10;
@@ -68,8 +68,8 @@ fn a_program_that_does_not_sync_its_folders_is_caught() {
     assert!(power_cuts(1, Some(Lie::Folders)).is_none_or(|ended| ended.is_err()));
 }
 
-#[test]
-fn a_sync_that_fails_ends_the_program_and_the_next_start_has_all_that_was_accepted() {
+/// Writes or a sync fail under load: those who wait are told, the program ends, and the next start has all that was accepted.
+fn fails(fault: impl Fn(&SimDisk)) {
     let (mut oracle, disk) = (Oracle::default(), SimDisk::new());
     let dir = tempfile::tempdir().expect("a folder");
     let before = dir.path().join("before");
@@ -80,9 +80,11 @@ fn a_sync_that_fails_ends_the_program_and_the_next_start_has_all_that_was_accept
     let collector = Collector::start_with(&before, &[("CATCHMENT_SEAL__AGE_SECONDS", "1h")]);
     let token = collector.sensor("roof");
     oracle.load_until((collector, &token), 30, |collector| {
-        disk.fail_sync(0, Fault::Broken);
+        fault(&disk);
         assert_eq!(collector.wait(), 1, "it ends by itself");
     });
+    assert!(!oracle.errors.is_empty(), "those who wait are told");
+    oracle.errors.iter().for_each(|answer| assert_problem(answer, 503, "log_poisoned"));
     drop(mounted);
     let disk = disk.after_power_cut(7);
     let after = dir.path().join("after");
@@ -90,4 +92,15 @@ fn a_sync_that_fails_ends_the_program_and_the_next_start_has_all_that_was_accept
     let collector = Collector::start_with(&after, &SETTINGS);
     oracle.check(&collector).expect("as answered");
     assert_eq!(collector.terminate(), 0);
+}
+
+#[test]
+fn a_sync_that_fails_ends_the_program_and_the_next_start_has_all_that_was_accepted() {
+    fails(|disk| disk.fail_sync(0, Fault::Broken));
+}
+
+#[test]
+fn writes_that_fail_end_the_program_and_the_next_start_has_all_that_was_accepted() {
+    // Also those of the databases, which may come first and end nothing.
+    fails(|disk| disk.fail_writes(0, u64::MAX, Fault::Broken));
 }

@@ -344,7 +344,8 @@ impl From<LogError> for AcceptError {
         match error {
             LogError::StorageFull(reason) => Self::StorageFull { reason },
             LogError::TooLarge { bytes, bytes_max } => Self::TooLarge { bytes, bytes_max },
-            LogError::Poisoned(reason) => Self::Poisoned { reason },
+            // The second is none of an append's.
+            LogError::Poisoned(reason) | LogError::NotDone(reason) => Self::Poisoned { reason },
         }
     }
 }

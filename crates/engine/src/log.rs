@@ -34,7 +34,7 @@ pub struct Appended {
     pub sync_seconds: f64,
 }
 
-/// Why an append failed. After each of these, nothing of the frame will ever be read back; only after
+/// Why an append, or another change, failed. After each of these, nothing of the frame will ever be read back; only after
 /// [`LogError::Poisoned`] the next start decides.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum LogError {
@@ -52,6 +52,9 @@ pub enum LogError {
     /// A write or a sync failed; the log takes nothing any more.
     #[error("{0}")]
     Poisoned(String),
+    /// A file could not be let go of, written again or linked. All frames are as they were, and it can be tried again; no append fails so.
+    #[error("{0}")]
+    NotDone(String),
 }
 
 /// Where groups become durable.
@@ -173,9 +176,9 @@ impl EventLog for LocalLog {
 
     async fn trim(&mut self, sealed: u64, keys: &dyn RememberedKeys) -> Result<u64, LogError> {
         for (first, last) in self.wal.trimmable(sealed) {
-            self.wal.trim_oldest(keys.of_range(first, last)).map_err(|e| LogError::StorageFull(e.to_string()))?;
+            self.wal.trim_oldest(keys.of_range(first, last)).map_err(|e| LogError::NotDone(e.to_string()))?;
         }
-        self.wal.forget_keys_before(keys.oldest_position()).map_err(|e| LogError::StorageFull(e.to_string()))?;
+        self.wal.forget_keys_before(keys.oldest_position()).map_err(|e| LogError::NotDone(e.to_string()))?;
         Ok(self.wal.bytes())
     }
 
@@ -185,11 +188,11 @@ impl EventLog for LocalLog {
 
     async fn rewrite_keys(&mut self, keys: &dyn RememberedKeys) -> Result<(), LogError> {
         let rewritten = self.wal.rewrite_keys(|first, last| keys.of_range(first, last));
-        rewritten.and_then(|()| self.wal.forget_leftovers()).map_err(|e| LogError::StorageFull(e.to_string()))
+        rewritten.and_then(|()| self.wal.forget_leftovers()).map_err(|e| LogError::NotDone(e.to_string()))
     }
 
     async fn link_into(&mut self, folder: &Path) -> Result<wal::Parts, LogError> {
-        self.wal.link_into(folder).map_err(|e| LogError::StorageFull(e.to_string()))
+        self.wal.link_into(folder).map_err(|e| LogError::NotDone(e.to_string()))
     }
 
     fn first_position(&self) -> u64 {

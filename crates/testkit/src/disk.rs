@@ -44,13 +44,21 @@ pub enum Lie {
     Folders,
 }
 
+/// A fault that comes after `skip` more operations of its kind, to `count` of them.
+#[derive(Debug)]
+struct Due {
+    skip: u64,
+    count: u64,
+    fault: Fault,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct State {
     pub(crate) tree: Tree,
     locked: BTreeMap<PathBuf, u64>,
     life: u64,
-    write_fault: Option<(u64, Fault)>,
-    sync_fault: Option<(u64, Fault)>,
+    write_fault: Option<Due>,
+    sync_fault: Option<Due>,
     create_fault: Option<Fault>,
     lie: Option<Lie>,
     pub(crate) capacity_bytes: Option<u64>,
@@ -126,12 +134,22 @@ impl SimDisk {
 
     /// The write after `skip` more writes fails.
     pub fn fail_write(&self, skip: u64, fault: Fault) {
-        self.state().write_fault = Some((skip, fault));
+        self.fail_writes(skip, 1, fault);
+    }
+
+    /// So many writes after `skip` more writes fail.
+    pub fn fail_writes(&self, skip: u64, count: u64, fault: Fault) {
+        self.state().write_fault = Some(Due { skip, count, fault });
     }
 
     /// The sync, of a file or a folder, after `skip` more syncs fails.
     pub fn fail_sync(&self, skip: u64, fault: Fault) {
-        self.state().sync_fault = Some((skip, fault));
+        self.fail_syncs(skip, 1, fault);
+    }
+
+    /// So many syncs after `skip` more syncs fail.
+    pub fn fail_syncs(&self, skip: u64, count: u64, fault: Fault) {
+        self.state().sync_fault = Some(Due { skip, count, fault });
     }
 
     /// Files can no longer be made, or can again.
@@ -459,15 +477,18 @@ impl Drop for SimFile {
     }
 }
 
-fn take(fault: &mut Option<(u64, Fault)>) -> Option<Fault> {
-    match fault {
-        Some((0, _)) => fault.take().map(|(_, fault)| fault),
-        Some((skip, _)) => {
-            *skip -= 1;
-            None
-        }
-        None => None,
+fn take(due: &mut Option<Due>) -> Option<Fault> {
+    let Due { skip, count, fault } = due.as_mut()?;
+    if *skip > 0 {
+        *skip -= 1;
+        return None;
     }
+    let fault = *fault;
+    *count = count.saturating_sub(1);
+    if *count == 0 {
+        *due = None;
+    }
+    Some(fault)
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {

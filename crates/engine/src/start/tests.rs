@@ -32,7 +32,7 @@ impl EventLog for PanickingLog {
         Ok(())
     }
     async fn link_into(&mut self, _: &Path) -> Result<wal::Parts, LogError> {
-        Err(LogError::StorageFull("it has no files".to_owned()))
+        Err(LogError::NotDone("it has no files".to_owned()))
     }
     fn first_position(&self) -> u64 {
         1
@@ -132,7 +132,7 @@ impl EventLog for ScriptedLog {
         Ok(())
     }
     async fn link_into(&mut self, _: &Path) -> Result<wal::Parts, LogError> {
-        Err(LogError::StorageFull("it has no files".to_owned()))
+        Err(LogError::NotDone("it has no files".to_owned()))
     }
     fn first_position(&self) -> u64 {
         1
