@@ -27,6 +27,7 @@ pub(crate) struct Around {
 pub(crate) struct Life {
     pub(crate) engine: Engine,
     pub(crate) runtime: Runtime,
+    registry: Registry,
     // Last: the engine's files are in it.
     _mounted: Mounted,
 }
@@ -40,7 +41,7 @@ impl Life {
         let (metrics, lake) = (EngineMetrics::register(&mut registry), LakeMetrics::register(&mut registry));
         let started = runtime.block_on(Engine::start(options(folder, around), metrics, lake));
         match started {
-            Ok((engine, _)) => Ok(Self { engine, runtime, _mounted: mounted }),
+            Ok((engine, _)) => Ok(Self { engine, runtime, registry, _mounted: mounted }),
             Err(error) => {
                 runtime.shutdown_timeout(Duration::from_secs(5));
                 Err(error)
@@ -50,9 +51,17 @@ impl Life {
 
     /// Ends it without a word, as a kill does.
     pub(crate) fn end(self) {
-        let Self { engine, runtime, _mounted } = self;
+        let Self { engine, runtime, _mounted, .. } = self;
         drop(engine);
         runtime.shutdown_timeout(Duration::from_secs(5));
+    }
+
+    /// What a counter has counted.
+    pub(crate) fn counted(&self, counter: &str) -> usize {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).expect("text");
+        let line = text.lines().find_map(|line| line.strip_prefix(counter)?.strip_prefix(' '));
+        line.expect("a counter").parse().expect("a number")
     }
 
     pub(crate) fn submission(&self, sent: &[Sent]) -> Submission {

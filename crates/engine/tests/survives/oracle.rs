@@ -34,7 +34,8 @@ pub(crate) enum When {
 pub(crate) struct Oracle {
     /// By number: the event and its position.
     accepted: BTreeMap<u64, (Sent, u64)>,
-    /// Sent without an answer that says what became of them: there once or not at all.
+    /// Sent without an answer that says what became of them: not there before the next start, then there once or not at all. What was answered
+    /// with another error is neither here nor accepted: it may never be there.
     doubtful: BTreeMap<u64, Sent>,
     /// Events that retention may let go: a leap of the clock since they came may be believed.
     old: BTreeSet<u64>,
@@ -84,6 +85,11 @@ impl Oracle {
         self.expired.len()
     }
 
+    /// Number of erasures that were done.
+    pub(crate) fn erasures(&self) -> usize {
+        self.erased.iter().filter(|(.., done)| *done).count()
+    }
+
     pub(crate) fn erasing(&mut self, sensor: &str, until: u64) {
         self.erased.push((sensor.to_owned(), until, false));
     }
@@ -120,6 +126,7 @@ impl Oracle {
             let sent = match (self.accepted.get(&number), self.doubtful.get(&number)) {
                 (Some((sent, position)), _) if *position == row.position => sent,
                 (Some((_, position)), _) => return Err(format!("answered at position {position}, found: {row:?}")),
+                (None, Some(_)) if when == When::Running => return Err(format!("in doubt, and shown: {row:?}")),
                 (None, Some(sent)) => sent,
                 (None, None) => return Err(format!("an event that was not accepted: {row:?}")),
             };

@@ -1,9 +1,9 @@
 //! One seed: lives of an engine, one after the other, on a disk that outlives them.
 
 use super::life::{Around, Life};
-use super::oracle::{Oracle, Sent, When};
-use engine::Retention;
-use std::path::Path;
+use super::oracle::{Found, Oracle, Sent, When};
+use engine::{AcceptError, Retention};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use testkit::{Fault, Lie, Random, SimClock, SimDisk};
 
@@ -13,8 +13,31 @@ pub(crate) struct Plan {
     pub(crate) lie: Option<Lie>,
 }
 
+/// What happened that accepted events have to outlive.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Done {
+    pub(crate) merges: usize,
+    /// Lives in which the wal let go of segments.
+    pub(crate) trims: usize,
+    pub(crate) torn_tails: usize,
+    pub(crate) erasures: usize,
+    /// Events that retention let go.
+    pub(crate) expired: usize,
+}
+
+impl std::ops::AddAssign for Done {
+    fn add_assign(&mut self, other: Self) {
+        self.merges += other.merges;
+        self.trims += other.trims;
+        self.torn_tails += other.torn_tails;
+        self.erasures += other.erasures;
+        self.expired += other.expired;
+    }
+}
+
 struct Run {
     random: Random,
+    done: Done,
     oracle: Oracle,
     next_number: u64,
     around: Around,
@@ -33,16 +56,17 @@ enum End {
     PowerCut,
 }
 
-/// Runs one seed. Returns how many events retention let go; what went wrong, when something did.
-pub(crate) fn run(seed: u64, plan: Plan) -> Result<usize, String> {
+/// Runs one seed. Returns what happened; what went wrong, when something did.
+pub(crate) fn run(seed: u64, plan: Plan) -> Result<Done, String> {
     let mut random = Random::new(seed);
     let age_seconds = random.once_in(2).then_some(AGE_SECONDS);
     let retention = Retention { age_seconds, bytes_max: None };
     let around = Around { clock: SimClock::new(BEGIN), retention };
     let (oracle, told) = (Oracle::default(), Vec::new());
-    let mut run = Run { random, oracle, next_number: 1, around, began: Duration::ZERO, told };
+    let done = Done::default();
+    let mut run = Run { random, done, oracle, next_number: 1, around, began: Duration::ZERO, told };
     run.lives(plan).map_err(|what| format!("{what}\nbefore:\n{}", run.told.join("\n")))?;
-    Ok(run.oracle.expired())
+    Ok(Done { expired: run.oracle.expired(), erasures: run.oracle.erasures(), ..run.done })
 }
 
 impl Run {
@@ -89,7 +113,11 @@ impl Run {
             Err(_) if disk.is_dead() => return Ok(end),
             Err(error) => return Err(format!("it does not start: {error}")),
         };
+        let before = oldest_segment(disk);
         let lived = self.live(disk, &life, end);
+        self.done.trims += usize::from(oldest_segment(disk) > before);
+        self.done.merges += life.counted("catchment_lake_compactions_total");
+        self.done.torn_tails += life.counted("catchment_engine_torn_tails_total");
         life.end();
         lived
     }
@@ -112,7 +140,7 @@ impl Run {
 
     fn step(&mut self, disk: &SimDisk, life: &Life) -> Result<(), String> {
         match self.random.below(21) {
-            0..=9 => self.send(disk, life),
+            0..=9 => self.send(disk, life)?,
             10 | 11 => self.send_again(disk, life)?,
             12..=15 => {
                 // Fails with the disk: then the rows stay live.
@@ -170,7 +198,7 @@ impl Run {
         }
     }
 
-    fn send(&mut self, disk: &SimDisk, life: &Life) {
+    fn send(&mut self, disk: &SimDisk, life: &Life) -> Result<(), String> {
         let batches: Vec<Vec<Sent>> = (0..1 + self.random.below(3)).map(|_| self.batch()).collect();
         let submissions = batches.iter().map(|batch| life.submission(batch)).collect();
         for (batch, outcome) in batches.iter().zip(life.submit(submissions)) {
@@ -178,10 +206,16 @@ impl Run {
             self.told.push(format!("{} {sensor}: {events} from {}: {outcome:?}", disk.operations(), batch[0].number));
             match outcome.map(|outcome| outcome.first_position) {
                 Ok(Some(first)) => self.oracle.accepted(batch, first),
-                // Nothing of it is stored; but after a failed sync only the next start knows.
-                Ok(None) | Err(_) => self.oracle.in_doubt(batch),
+                Ok(None) => return Err(format!("new events have no position: {batch:?}")),
+                // Only the next start knows.
+                Err(AcceptError::Poisoned { .. } | AcceptError::Stopping) => self.oracle.in_doubt(batch),
+                // Nothing of it is stored, now or ever.
+                Err(
+                    AcceptError::StorageFull { .. } | AcceptError::SealBehind { .. } | AcceptError::TooLarge { .. },
+                ) => {}
             }
         }
+        Ok(())
     }
 
     fn send_again(&mut self, disk: &SimDisk, life: &Life) -> Result<(), String> {
@@ -214,19 +248,22 @@ impl Run {
     }
 
     fn look_unless_off(&mut self, disk: &SimDisk, life: &Life, when: When) -> Result<(), String> {
-        match self.look(life, when) {
+        match life.rows() {
             Err(_) if disk.is_dead() => Ok(()),
-            looked => looked,
+            rows => self.compare(life, &rows?, when),
         }
     }
 
     fn look(&mut self, life: &Life, when: When) -> Result<(), String> {
-        let rows = life.rows()?;
+        self.compare(life, &life.rows()?, when)
+    }
+
+    fn compare(&mut self, life: &Life, rows: &[Found], when: When) -> Result<(), String> {
         let lost = life.engine.view().lake.lost_rows;
         if lost > 0 {
             return Err(format!("{lost} positions count as lost"));
         }
-        self.oracle.check(&rows, when)?;
+        self.oracle.check(rows, when)?;
         if life.engine.last_position() < self.oracle.last_position {
             return Err(format!(
                 "position {} was given, and it goes on after {}",
@@ -234,7 +271,7 @@ impl Run {
                 life.engine.last_position()
             ));
         }
-        self.oracle.positions_seen(&rows);
+        self.oracle.positions_seen(rows);
         Ok(())
     }
 
@@ -264,6 +301,11 @@ impl Run {
     fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
         &of[self.random.below(of.len() as u64) as usize]
     }
+}
+
+/// The name of the wal's oldest segment, which has its first position.
+fn oldest_segment(disk: &SimDisk) -> Option<PathBuf> {
+    disk.paths().into_iter().filter(|path| path.extension().is_some_and(|ending| ending == "wal")).min()
 }
 
 /// When the first life begins, in microseconds since 1970.
