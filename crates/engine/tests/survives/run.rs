@@ -13,12 +13,23 @@ pub(crate) struct Plan {
     pub(crate) lie: Option<Lie>,
 }
 
+/// Told by the number of the seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Three of four events have ids.
+    WithIds,
+    /// No event has one, so that the wal lets go of segments without keys; and syncs fail twice, one after the other.
+    WithoutIds,
+}
+
 /// What happened that accepted events have to outlive.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Done {
     pub(crate) merges: usize,
     /// Lives in which the wal let go of segments.
     pub(crate) trims: usize,
+    /// Those in which no file of keys was left of them.
+    pub(crate) trims_without_keys: usize,
     pub(crate) torn_tails: usize,
     pub(crate) erasures: usize,
     /// Events that retention let go.
@@ -29,6 +40,7 @@ impl std::ops::AddAssign for Done {
     fn add_assign(&mut self, other: Self) {
         self.merges += other.merges;
         self.trims += other.trims;
+        self.trims_without_keys += other.trims_without_keys;
         self.torn_tails += other.torn_tails;
         self.erasures += other.erasures;
         self.expired += other.expired;
@@ -37,6 +49,7 @@ impl std::ops::AddAssign for Done {
 
 struct Run {
     random: Random,
+    kind: Kind,
     done: Done,
     oracle: Oracle,
     next_number: u64,
@@ -64,7 +77,8 @@ pub(crate) fn run(seed: u64, plan: Plan) -> Result<Done, String> {
     let around = Around { clock: SimClock::new(BEGIN), retention };
     let (oracle, told) = (Oracle::default(), Vec::new());
     let done = Done::default();
-    let mut run = Run { random, done, oracle, next_number: 1, around, began: Duration::ZERO, told };
+    let kind = if seed % 4 == 3 { Kind::WithoutIds } else { Kind::WithIds };
+    let mut run = Run { random, kind, done, oracle, next_number: 1, around, began: Duration::ZERO, told };
     run.lives(plan).map_err(|what| format!("{what}\nbefore:\n{}", run.told.join("\n")))?;
     Ok(Done { expired: run.oracle.expired(), erasures: run.oracle.erasures(), ..run.done })
 }
@@ -115,7 +129,11 @@ impl Run {
         };
         let before = oldest_segment(disk);
         let lived = self.live(disk, &life, end);
-        self.done.trims += usize::from(oldest_segment(disk) > before);
+        let trims = usize::from(oldest_segment(disk) > before);
+        self.done.trims += trims;
+        if first_of(disk, "keys").is_none() {
+            self.done.trims_without_keys += trims;
+        }
         self.done.merges += life.counted("catchment_lake_compactions_total");
         self.done.torn_tails += life.counted("catchment_engine_torn_tails_total");
         life.end();
@@ -154,6 +172,7 @@ impl Run {
                 self.tell(disk, format_args!("fault {kind} after {skip}: {fault:?}"));
                 match kind {
                     0 => disk.fail_write(skip, fault),
+                    1 if self.kind == Kind::WithoutIds => disk.fail_syncs(skip, 2, fault),
                     1 => disk.fail_sync(skip, fault),
                     _ => disk.fail_creates(Some(Fault::Full)),
                 }
@@ -282,7 +301,8 @@ impl Run {
             .map(|_| {
                 let number = self.next_number;
                 self.next_number += 1;
-                let id = (!self.random.once_in(4)).then(|| format!("e{number}"));
+                let has_id = !self.random.once_in(4) && self.kind == Kind::WithIds;
+                let id = has_id.then(|| format!("e{number}"));
                 let filler = "x".repeat(self.random.below(200) as usize);
                 let data = match self.random.below(3) {
                     0 => format!("{{\"n\":{number}}}"),
@@ -305,7 +325,12 @@ impl Run {
 
 /// The name of the wal's oldest segment, which has its first position.
 fn oldest_segment(disk: &SimDisk) -> Option<PathBuf> {
-    disk.paths().into_iter().filter(|path| path.extension().is_some_and(|ending| ending == "wal")).min()
+    first_of(disk, "wal")
+}
+
+/// The first path with this ending.
+fn first_of(disk: &SimDisk, ending: &str) -> Option<PathBuf> {
+    disk.paths().into_iter().filter(|path| path.extension().is_some_and(|its| its == ending)).min()
 }
 
 /// When the first life begins, in microseconds since 1970.
