@@ -195,7 +195,7 @@ impl CommitLoop {
         let mut stays: Vec<bool> = Vec::new();
         for (row, key) in keys.iter().enumerate() {
             if row.is_multiple_of(LOOK_AHEAD) {
-                self.window.look_ahead(keys[row..].iter().flatten().copied());
+                self.window.look_ahead(keys[row..].iter().take(LOOK_AHEAD).flatten().copied());
             }
             let position = self.last_position + 1 + stored_keys.len() as u64;
             let verdict = key.map_or(Verdict::New, |key| self.window.note(key, position, now));
