@@ -39,6 +39,22 @@ fn a_folder_whose_name_would_be_misread_is_refused_by_whatever_uses_it() {
         }
         assert!(!dir.path().join(name).exists(), "{name}");
     }
+    // Also through a link, and where no configuration is asked.
+    fs::create_dir(dir.path().join("%42")).expect("made");
+    fs::rename(dir.path().join("data"), dir.path().join("%42/data")).expect("moved");
+    std::os::unix::fs::symlink("%42/data", dir.path().join("link")).expect("linked");
+    for (command, code) in [
+        (&["serve", "--listen", "127.0.0.1:0"][..], 2),
+        (&["inspect", "lake"], 2),
+        (&["inspect", "wal"], 2),
+        (&["inspect", "repair"], 2),
+        (&["backup", "of-link"], 1),
+    ] {
+        let refused = catchment(dir.path(), &[command, &["--data-dir", "link"]].concat(), b"");
+        let told = complained(&refused);
+        assert_eq!(refused.status.code(), Some(code), "{command:?}: {told}");
+        assert!(told.contains("choose another name"), "{command:?}: {told}");
+    }
     for name in ["100%", "a b", "%4", "ä#?", "50%off"] {
         let restored = catchment(dir.path(), &["restore", "copy", "--data-dir", name], b"");
         assert!(restored.status.success(), "{name}: {restored:?}");
@@ -103,23 +119,39 @@ fn a_file_of_a_token_that_no_request_can_send_is_named() {
 fn a_repair_that_ends_half_way_leaves_its_report() {
     let dir = tempfile::tempdir().expect("a folder");
     filled(dir.path());
+    let collector = Collector::start(dir.path());
+    let token = collector.sensor("cellar");
+    for _ in 0..2 {
+        assert_eq!(collector.send(&token, b"{\"n\":1}\n").json()["accepted"], 1);
+    }
+    collector.kill();
     let wal = dir.path().join("data/wal");
-    let segment = fs::read_dir(&wal).expect("the wal").flatten().map(|entry| entry.path());
-    let segment = segment.filter(|path| path.extension().is_some_and(|e| e == "wal")).min().expect("a segment");
-    let mut bytes = fs::read(&segment).expect("read");
-    bytes[4096 + 40] ^= 1;
-    fs::write(&segment, bytes).expect("damaged");
-    // Its new file cannot be made.
-    let in_the_way = segment.with_extension("wal.new");
-    fs::create_dir(&in_the_way).expect("made");
+    let segments = fs::read_dir(&wal).expect("the wal").flatten().map(|entry| entry.path());
+    let mut segments: Vec<_> = segments.filter(|path| path.extension().is_some_and(|e| e == "wal")).collect();
+    segments.sort();
+    for segment in &segments[..2] {
+        let mut bytes = fs::read(segment).expect("read");
+        bytes[4096 + 40] ^= 1;
+        fs::write(segment, bytes).expect("damaged");
+    }
+    let asides = || {
+        let data = fs::read_dir(dir.path().join("data")).expect("the folder").flatten().map(|entry| entry.path());
+        data.filter(|path| path.to_string_lossy().contains("/damaged-")).collect::<Vec<_>>()
+    };
+    // The new file of the first cannot be made: nothing is changed. Then that of the second.
+    let in_the_way = |n: usize| segments[n].with_extension("wal.new");
+    fs::create_dir(in_the_way(0)).expect("made");
+    assert!(!inspect(dir.path(), &["repair"]).status.success());
+    assert_eq!(asides(), Vec::<std::path::PathBuf>::new());
+    fs::rename(in_the_way(0), in_the_way(1)).expect("moved");
     let failed = inspect(dir.path(), &["repair"]);
     assert!(!failed.status.success() && said(&failed).is_empty(), "{failed:?}");
-    let data = fs::read_dir(dir.path().join("data")).expect("the folder").flatten().map(|entry| entry.path());
-    let aside = data.filter(|path| path.to_string_lossy().contains("/damaged-")).min().expect("what was kept");
+    let aside = asides().pop().expect("what was kept");
     let report = fs::read_to_string(aside.join("report.json")).expect("a report");
     let report: Value = serde_json::from_str(&report).expect("JSON");
-    assert_eq!(report["wal"]["lost"], json!([{"min": 1, "max": 50}]), "{report}");
-    fs::remove_dir(&in_the_way).expect("removed");
+    assert_eq!(report["wal"]["lost"], json!([{"min": 1, "max": 50}, {"min": 201, "max": 201}]), "{report}");
+    assert_eq!(report["state"], json!("begun"));
+    fs::remove_dir(in_the_way(1)).expect("removed");
     assert!(inspect(dir.path(), &["repair"]).status.success());
-    assert_eq!(Collector::start(dir.path()).rows("SELECT count(*) FROM events"), [[150]]);
+    assert_eq!(Collector::start(dir.path()).rows("SELECT count(*) FROM events"), [[151]]);
 }

@@ -90,6 +90,7 @@ fn damage_in_the_middle_of_the_wal_stops_the_start_is_shown_and_is_mended() {
     );
     let kept = path(&report["wal"]["segments"][0]["kept_at"]);
     assert!(std::fs::read(&kept).expect("kept") == damaged, "nothing is destroyed");
+    assert_eq!(report["state"], json!("done"));
     let written = std::fs::read_to_string(path(&report["folder"]).join("report.json")).expect("the report");
     assert_eq!(serde_json::from_str::<Value>(&written).expect("JSON"), report);
     let again = inspect(dir.path(), &["repair"]);

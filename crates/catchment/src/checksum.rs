@@ -21,7 +21,7 @@ impl Checksum {
         self.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Writes it beside the file, where none is.
+    /// Writes it beside the file, in the place of one that is there.
     pub(crate) fn write(self, of: &Path) -> io::Result<()> {
         let name = of.file_name().ok_or(ErrorKind::InvalidInput)?.to_string_lossy().into_owned();
         let folder = of.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -31,8 +31,7 @@ impl Checksum {
         let mut file = OpenOptions::new().write(true).create_new(true).open(&staged)?;
         file.write_all(format!("{}  {name}\n", self.text()).as_bytes())?;
         file.sync_all()?;
-        fs::rename(&staged, &beside)?;
-        File::open(folder)?.sync_all()
+        fs::rename(&staged, &beside)
     }
 }
 

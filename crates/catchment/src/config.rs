@@ -1,6 +1,5 @@
 //! The service that is configured: what Catchment adds to the settings of every service, and what no single key shows.
 
-use crate::data_dir::flaw_of_name;
 use crate::settings::Settings;
 use nowwhat::cli::Usage;
 use nowwhat::config::{ByteSize, Loaded};
@@ -64,9 +63,8 @@ fn beyond_single_keys(loaded: &Loaded) -> Vec<String> {
             origin("http.body_bytes_max")
         ));
     }
-    let data_dir = std::path::absolute(&settings.data.dir).unwrap_or_else(|_| settings.data.dir.clone());
-    if let Some(flaw) = flaw_of_name(&data_dir) {
-        problems.push(format!("data.dir = {data_dir:?}: {flaw} ({})", origin("data.dir")));
+    if let Some(flaw) = lake::flaw_of_name(&settings.data.dir) {
+        problems.push(format!("data.dir = {:?}: {flaw} ({})", settings.data.dir, origin("data.dir")));
     }
     if let Some(flaw) = settings.auth.admin_token.as_ref().and_then(|token| token_flaw(token.reveal())) {
         problems.push(format!("auth.admin_token: {flaw} ({})", origin("auth.admin_token")));

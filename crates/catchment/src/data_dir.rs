@@ -138,10 +138,7 @@ impl DataDir {
             }
         }
         let path = fs::canonicalize(path).with_context(|| format!("cannot find {}", path.display()))?;
-        match flaw_of_name(&path) {
-            Some(flaw) => bail!("the data folder {path:?}: {flaw}"),
-            None => Ok(Self { path }),
-        }
+        Ok(Self { path })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -275,15 +272,6 @@ impl DataDir {
     pub(crate) fn keep_token(path: &Path, token: &str) -> anyhow::Result<()> {
         write_private(path, &format!("{token}\n"), |_| Ok(())).map(drop)
     }
-}
-
-/// What is wrong with the path of a data folder, if anything: the log of the table would be looked for elsewhere.
-pub(crate) fn flaw_of_name(path: &Path) -> Option<String> {
-    let name = path.to_string_lossy();
-    let is_escape = |at: usize| name[at + 1..].bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
-    let sign = name.char_indices().find(|(at, c)| c.is_control() || *c == '\\' || *c == '%' && is_escape(*at))?.1;
-    let what = if sign == '%' { "`%` before two hexadecimal digits".to_owned() } else { format!("{sign:?}") };
-    Some(format!("the library of the lake reads {what} in the name of a folder as something else: choose another name"))
 }
 
 /// The name of a user, as `sudo -u` takes it.

@@ -50,6 +50,14 @@ pub enum LakeError {
         /// What is not known here.
         what: String,
     },
+    /// The folder has a name under which another one would be read.
+    #[error("{path:?}: {flaw}")]
+    Name {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        flaw: String,
+    },
     /// A file of the log of the table that is needed is damaged or gone.
     #[error(
         "{} is damaged: {what}. Without it the table is not what it was: stop the collector; `catchment inspect lake` names all such files, \

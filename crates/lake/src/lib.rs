@@ -56,5 +56,5 @@ pub use retention::Retention;
 pub use snapshot::{LakeFile, LiveChunk, Newest, RowGroup, Snapshot, View};
 pub use stats::{FileStats, Range};
 pub use sums::{Summed, finish_summed};
-pub use table::{look, look_for, wals};
+pub use table::{flaw_of_name, look, look_for, wals};
 pub use versions::{Flaw, MovedAside, flaws, is_begun, mend_log, unnamed};

@@ -90,7 +90,25 @@ pub fn wals(dir: &Path) -> Vec<Uuid> {
     found
 }
 
+/// What is wrong with the path of a folder, if anything: the library would look for the log of the table elsewhere, and find that of another one.
+pub fn flaw_of_name(dir: &Path) -> Option<String> {
+    let absolute = std::path::absolute(dir).ok()?;
+    // It follows links, as far as there are folders.
+    let there = |above: &Path| Some(above.canonicalize().ok()?.join(absolute.strip_prefix(above).ok()?));
+    let path = absolute.ancestors().find_map(there).unwrap_or_else(|| absolute.clone());
+    let Some(name) = path.to_str() else {
+        return Some(format!("{} is no UTF-8: choose another name", path.display()));
+    };
+    let is_escape = |at: usize| name[at + 1..].bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
+    let sign = name.char_indices().find(|(at, c)| c.is_control() || *c == '\\' || *c == '%' && is_escape(*at))?.1;
+    let what = if sign == '%' { "`%` before two hexadecimal digits".to_owned() } else { format!("{sign:?}") };
+    Some(format!("the library of the lake reads {what} in the name of a folder as something else: choose another name"))
+}
+
 pub(crate) fn log_store(dir: &Path) -> Result<LogStoreRef, LakeError> {
+    if let Some(flaw) = flaw_of_name(dir) {
+        return Err(LakeError::Name { path: dir.to_path_buf(), flaw });
+    }
     versions::check(dir)?;
     let url = deltalake_core::ensure_table_uri(dir.to_string_lossy())?;
     let builder = DeltaTableBuilder::from_url(url.clone())?.with_storage_backend(Arc::new(DurableStore::new()), url);

@@ -40,6 +40,10 @@ impl Registry {
     /// [`OpenError`]: it has nothing, or is of a newer program.
     pub async fn check_file(file: &Path) -> Result<(), OpenError> {
         let told = file.display().to_string();
+        // Opening it would remove what the log beside it has.
+        if file.metadata().is_ok_and(|found| found.len() == 0) {
+            return Err(nothing_in(&told));
+        }
         let failed = |source| OpenError::of(&told, source);
         let mut database = SqliteConnectOptions::new().filename(file).connect().await.map_err(failed)?;
         has_tables(&mut database, &told).await?;
@@ -47,13 +51,14 @@ impl Registry {
     }
 }
 
+fn nothing_in(told: &str) -> OpenError {
+    OpenError::Damaged { url: told.to_owned(), source: sqlx::Error::Protocol("there is nothing in it".to_owned()) }
+}
+
 /// Whether it has the tables of a registry that is known here.
 async fn has_tables(database: &mut SqliteConnection, told: &str) -> Result<(), OpenError> {
     match version(&mut *database, told).await? {
-        0 => {
-            let source = sqlx::Error::Protocol("there is nothing in it".to_owned());
-            Err(OpenError::Damaged { url: told.to_owned(), source })
-        }
+        0 => Err(nothing_in(told)),
         _ => Ok(()),
     }
 }

@@ -209,7 +209,7 @@ impl Found {
         (self.clean, self.last_frame) = (scan.ended, begin..scan.offset);
         let bytes = file.bytes().map_err(io_error("read", path))?;
         let (last, end) = (scan.next_position.saturating_sub(1), scan.offset);
-        self.closed.push(Closed { path: path.to_owned(), first, last, end, bytes });
+        self.closed.push(Closed { path: path.to_owned(), first, last, end, bytes, is_removed: false });
         let segment_id = scan.header.segment_id;
         self.last = Some(Last { first_position: first, segment_id, bytes, is_ended: scan.ended });
         self.torn = torn_tail(&mut scan, path, later)?;

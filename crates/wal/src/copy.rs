@@ -78,7 +78,8 @@ impl Wal<RealDisk> {
     pub fn link_into(&self, folder: &Path) -> io::Result<Parts> {
         fs::create_dir_all(folder)?;
         let mut files = Vec::new();
-        let closed = self.closed.iter().map(|Closed { path, end, .. }| (path, *end));
+        let there = self.closed.iter().filter(|segment| !segment.is_removed);
+        let closed = there.map(|Closed { path, end, .. }| (path, *end));
         let active = self.active.iter().map(|active| (&active.path, active.offset));
         for (path, bytes) in closed.chain(active) {
             files.push(part(path, bytes));

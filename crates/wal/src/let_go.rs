@@ -40,7 +40,7 @@ impl<D: Disk> Wal<D> {
     /// # Errors
     /// As the operating system says; the segment may then still be there, or come back, which harms nothing. It can be tried again.
     pub fn trim_oldest(&mut self, keys: Vec<u8>) -> io::Result<()> {
-        let Some(oldest) = self.closed.first() else {
+        let Some(oldest) = self.closed.first_mut() else {
             return Ok(());
         };
         let (first, last) = (oldest.first, oldest.last);
@@ -50,10 +50,10 @@ impl<D: Disk> Wal<D> {
                 self.key_files.push((first, last));
             }
         }
-        match self.disk.remove(&oldest.path) {
-            // It went before, and the sync failed.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            removed => removed?,
+        // Otherwise it went before, and the sync failed.
+        if !oldest.is_removed {
+            self.disk.remove(&oldest.path)?;
+            oldest.is_removed = true;
         }
         self.disk.sync_dir(&self.dir)?;
         // Known until it is gone for good: one that stayed behind, or came back, would look like a gap to the next start.

@@ -91,6 +91,8 @@ pub(crate) struct Closed {
     /// Where its frames end.
     pub(crate) end: u64,
     pub(crate) bytes: u64,
+    /// Its file went, and may come back after a power cut.
+    pub(crate) is_removed: bool,
 }
 
 /// The segment that is written.
@@ -314,7 +316,8 @@ impl<D: Disk> Wal<D> {
         // A segment without a frame had the same name and is replaced.
         if let Some(before) = before.filter(|b| b.header.first_position < self.next_position) {
             let (first, last) = (before.header.first_position, self.next_position - 1);
-            self.closed.push(Closed { path: before.path, first, last, end: before.offset, bytes: before.bytes });
+            let (path, end, bytes) = (before.path, before.offset, before.bytes);
+            self.closed.push(Closed { path, first, last, end, bytes, is_removed: false });
         }
         Ok(())
     }

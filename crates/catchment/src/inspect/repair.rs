@@ -38,23 +38,33 @@ pub(super) fn run(args: &RepairArgs, environment: &Environment) -> anyhow::Resul
     let aside = data.join(format!("damaged-{}", at.strftime("%Y%m%dT%H%M%S%6fZ")));
     let log = log_mended(&data, &aside)?;
     let known = known(&settings, &data);
-    let found = wal::look(&dir, &RealDisk, &known, |_, _| Ok(())).context("the wal was not repaired")?;
-    if found.is_damaged() && !found.is_in_use {
-        // Were it killed, the next one would find the wal mended, and tell nothing of what is lost.
-        let (before, sealed) = (found.clone(), sealed(&data, found.wal_id.or(known.wal_id)));
-        let wal = &Repaired { before, moved: Vec::new(), is_mended: true };
-        Report { at, aside: &aside, wal, sealed, log: &log, lake: &[], taken_in: &[], lake_lost: None }.write()?;
-    }
-    let repaired = wal::repair(&dir, &RealDisk, &aside.join("wal"), known).context("the wal was not repaired")?;
+    let before = wal::look(&dir, &RealDisk, &known, |_, _| Ok(())).context("the wal was not repaired")?;
+    // Were it killed, the next one would find the wal mended, and tell nothing of what is lost.
+    let (is_mended, sealed_before) = (before.is_damaged(), sealed(&data, before.wal_id.or(known.wal_id)));
+    let wal = &Repaired { before, moved: Vec::new(), is_mended };
+    let begun = Report {
+        state: "begun",
+        at,
+        aside: &aside,
+        wal,
+        sealed: sealed_before,
+        log: &log,
+        lake: &[],
+        taken_in: &[],
+        lake_lost: None,
+    };
+    begun.write()?;
+    let repaired = wal::repair(&dir, &RealDisk, &aside.join("wal"), known);
+    let repaired = repaired.inspect_err(|_| begun.withdraw()).context("the wal was not repaired")?;
     let sealed = sealed(&data, repaired.before.wal_id.or(known.wal_id));
-    let mut report =
-        Report { at, aside: &aside, wal: &repaired, sealed, log: &log, lake: &[], taken_in: &[], lake_lost: None };
+    let mut report = Report { wal: &repaired, sealed, ..begun };
     report.write()?;
     // What was done to the wal is told whatever becomes of the lake.
     let lake = lake_repaired(&settings, &data, &aside, repaired.before.wal_id.or(known.wal_id));
     if let Ok(OfLake { mended, taken_in, lost }) = &lake {
         (report.lake, report.taken_in, report.lake_lost) = (mended, taken_in, lost.as_ref());
     }
+    report.state = if lake.is_ok() { "done" } else { "begun" };
     report.write()?;
     if lake.is_ok() || !report.changed_nothing() {
         print(if args.json { format!("{}\n", report.json()) } else { report.lines() })?;
@@ -170,7 +180,10 @@ fn written(path: &Path, text: &str) -> std::io::Result<()> {
 }
 
 /// What was found and done.
+#[derive(Clone, Copy)]
 struct Report<'a> {
+    /// `begun` until all was done.
+    state: &'static str,
     at: jiff::Timestamp,
     aside: &'a Path,
     wal: &'a Repaired,
@@ -193,6 +206,14 @@ impl Report<'_> {
         made.with_context(|| format!("cannot make {}", self.aside.display()))?;
         let path = self.aside.join("report.json");
         written(&path, &format!("{:#}\n", self.json())).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Takes it back where nothing was moved aside: nothing was changed.
+    fn withdraw(&self) {
+        if self.log.is_empty() && !self.aside.join("wal").exists() {
+            drop(fs::remove_file(self.aside.join("report.json")));
+            drop(fs::remove_dir(self.aside));
+        }
     }
 
     fn changed_nothing(&self) -> bool {
@@ -319,6 +340,7 @@ impl Report<'_> {
         let moved_aside = |MovedAside { flaw, kept_at }: &MovedAside| json!({"path": flaw.path, "kept_at": kept_at, "damage": flaw.what});
         json!({
             "at": self.at.to_string(),
+            "state": self.state,
             "folder": (!self.changed_nothing()).then_some(self.aside),
             "lake": {
                 "log": self.log.iter().map(moved_aside).collect::<Vec<_>>(),
