@@ -123,7 +123,7 @@ fn what_is_no_json_is_rejected_by_name_with_its_index_and_place() {
         match (pointer, *code) {
             (None, "nesting_too_deep") => {
                 let pointer = told["pointer"].as_str().expect("where it is too deep");
-                assert_eq!(pointer, format!("/v{}", "/0".repeat(31)), "its first 64 characters");
+                assert_eq!(pointer, format!("/v{}", "/0".repeat(127)));
             }
             (pointer, _) => assert_eq!(told["pointer"].as_str(), *pointer, "{told} of {}", line.escape_ascii()),
         }
