@@ -35,7 +35,7 @@ pub fn repair(input: &[u8]) {
     let known = Known { more_positions_max: 1 + u64::from(steps.byte()), ..Known::default() };
     let looked = look(dir(), &disk, &known, |_, _| Ok(()));
     assert!(contents(&disk) == before, "a look changes nothing");
-    let kept = match repaired(dir(), &disk, Path::new("/aside"), known) {
+    let kept = match repaired(dir(), &disk, Path::new("/aside"), known, |_| Ok(())) {
         Ok(kept) => kept,
         Err(OpenError::Corrupt { .. } | OpenError::Version { .. }) => {
             let now = contents(&disk);
@@ -49,7 +49,8 @@ pub fn repair(input: &[u8]) {
     for (from, to) in &kept.moved {
         assert!(disk.content(to).as_ref() == Some(&before[from]), "what was damaged is kept as it was");
     }
-    let again = repaired(dir(), &disk, Path::new("/again"), known).expect("it was repaired before");
+    let again =
+        repaired(dir(), &disk, Path::new("/again"), known, |_| Ok::<_, OpenError>(())).expect("it was repaired before");
     assert!(!again.is_mended, "a second repair finds nothing");
     let (mut wal, opened) = open(&disk).unwrap_or_else(|error| panic!("a repaired wal opens: {error}"));
     let recovered = replayed(&wal);

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
 use std::process::Output;
-use tests::{Collector, catchment, complained, inspect, refused_start, said};
+use tests::{Collector, catchment, complained, inspect, refused_start, said, wait_until};
 
 fn serve(dir: &Path, data: &str) -> Output {
     catchment(dir, &["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data-dir", data], b"")
@@ -152,4 +152,122 @@ fn a_repair_that_ends_half_way_leaves_its_report() {
     fs::remove_dir(in_the_way(1)).expect("removed");
     assert!(inspect(dir.path(), &["repair"]).status.success());
     assert_eq!(Collector::start(dir.path()).rows("SELECT count(*) FROM events"), [[151]]);
+}
+
+#[test]
+fn what_has_the_name_of_a_file_and_is_none_is_named_and_nothing_is_changed() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let collector = Collector::start_with(dir.path(), &[("CATCHMENT_SEAL__AGE_SECONDS", "1s")]);
+    let token = collector.sensor("roof");
+    assert_eq!(collector.send(&token, b"{\"id\":\"one\",\"n\":1}\n").json()["accepted"], 1);
+    let data = dir.path().join("data");
+    let inside = |folder: &Path| {
+        fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect::<Vec<_>>()
+    };
+    let data_file = || {
+        let days =
+            inside(&data.join("lake")).into_iter().filter(|day| day.to_string_lossy().contains("/received_date="));
+        days.flat_map(|day| inside(&day)).find(|path| path.extension().is_some_and(|end| end == "parquet"))
+    };
+    wait_until("a seal", || data_file().is_some());
+    assert_eq!(collector.terminate(), 0);
+    let named = |name: &str| data.join(name);
+    let files = ["wal/00000000000000000001.wal", "wal/newest", "lake/_delta_log/00000000000000000001.json"].map(named);
+    let files =
+        files.into_iter().chain(["registry.sqlite", "rejected.sqlite", "admin.token"].map(named)).chain(data_file());
+    let kept = dir.path().join("kept");
+    for path in files.chain(["wal", "lake"].map(named)) {
+        let is_folder = path.is_dir();
+        let name = path.strip_prefix(dir.path()).expect("below").display().to_string();
+        fs::rename(&path, &kept).expect("moved");
+        for what in if is_folder { &["a file"][..] } else { &["a folder", "a pipe"] } {
+            match *what {
+                "a folder" => fs::create_dir(&path).expect("made"),
+                "a file" => fs::write(&path, b"").expect("written"),
+                _ => rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RUSR).expect("made"),
+            }
+            let start = &["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"][..];
+            for command in
+                [start, &["inspect", "wal"], &["inspect", "lake"], &["inspect", "repair"], &["backup", "copy"]]
+            {
+                let refused = catchment(dir.path(), &[command, &["--data-dir", "data"]].concat(), b"");
+                let told = complained(&refused);
+                let is_named = told.contains(&name) && told.contains(&format!("is {what}, and"));
+                assert!(!refused.status.success() && is_named && told.contains("move it away"), "{command:?}: {told}");
+            }
+            drop(if *what == "a folder" { fs::remove_dir(&path) } else { fs::remove_file(&path) });
+        }
+        fs::rename(&kept, &path).expect("moved back");
+    }
+    assert_eq!(Collector::start(dir.path()).rows("SELECT count(*) FROM events"), [[1]]);
+}
+
+#[test]
+fn a_database_in_the_place_of_the_other_one_is_not_taken_for_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let collector = Collector::start(dir.path());
+    collector.sensor("roof");
+    assert_eq!(collector.terminate(), 0);
+    let [registry, rejected, kept] =
+        ["registry.sqlite", "rejected.sqlite", "kept"].map(|name| dir.path().join("data").join(name));
+    fs::rename(&registry, &kept).expect("moved");
+    fs::copy(&rejected, &registry).expect("copied");
+    let told = refused_start(dir.path());
+    assert!(
+        told.contains("registry.sqlite is damaged") && told.contains("it is the database of something else"),
+        "{told}"
+    );
+    fs::rename(&kept, &registry).expect("moved back");
+    // Rejected events keep nobody from taking others: as any damaged one it is moved aside.
+    fs::copy(&registry, &rejected).expect("copied");
+    let backup = catchment(dir.path(), &["backup", "copy", "--data-dir", "data"], b"");
+    assert!(complained(&backup).contains("the database of something else"), "{backup:?}");
+    let collector = Collector::start(dir.path());
+    let ready = collector.get_admin("/readyz").text;
+    assert!(
+        ready.contains("rejected.sqlite.damaged-") && ready.contains("it is the database of something else"),
+        "{ready}"
+    );
+    assert_eq!(collector.get("/api/v1/sensors/roof", &collector.token).status, 200);
+}
+
+#[test]
+fn what_is_no_folder_of_data_and_no_folder_of_a_backup_is_named_and_nobody_waits_for_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    assert_eq!(Collector::start(dir.path()).terminate(), 0);
+    let run = |args: &[&str]| catchment(dir.path(), args, b"");
+    assert!(run(&["backup", "good", "--data-dir", "data"]).status.success());
+    let pipe = |path: &Path| rustix::fs::mkfifoat(rustix::fs::CWD, path, rustix::fs::Mode::RUSR).expect("made");
+    pipe(&dir.path().join("pipe"));
+    fs::write(dir.path().join("file"), b"").expect("written");
+    std::os::unix::fs::symlink("nowhere", dir.path().join("dangling")).expect("linked");
+    for name in ["pipe", "file", "dangling"] {
+        for (args, why) in [
+            (&["backup", name, "--data-dir", "data"][..], "folder"),
+            (&["restore", name, "--data-dir", "new"], ""),
+            (&["inspect", "backup", name], ""),
+            (&["restore", "good", "--data-dir", name], ""),
+            (
+                &["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data-dir", name],
+                "leads to no folder",
+            ),
+        ] {
+            let refused = run(args);
+            let told = complained(&refused);
+            assert_eq!(refused.status.code(), Some(1), "{args:?}: {told}");
+            assert!(told.contains(name) && told.contains(why), "{args:?}: {told}");
+        }
+    }
+    assert!(!dir.path().join("nowhere").exists() && !dir.path().join("new").exists());
+    let manifest = dir.path().join("good/backup.json");
+    fs::remove_file(&manifest).expect("removed");
+    pipe(&manifest);
+    for args in [
+        &["backup", "good", "--data-dir", "data"][..],
+        &["restore", "good", "--data-dir", "new"],
+        &["inspect", "backup", "good"],
+    ] {
+        let told = complained(&run(args));
+        assert!(told.contains("backup.json: it is no file"), "{args:?}: {told}");
+    }
 }

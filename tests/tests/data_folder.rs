@@ -100,19 +100,6 @@ fn a_folder_of_another_user_is_not_used_by_root_who_is_told_as_whom_to_run() {
 }
 
 #[test]
-fn a_folder_in_the_place_of_a_file_of_the_wal_is_named_with_what_to_do() {
-    let (dir, program) = folder();
-    assert_eq!(Collector::start(dir.path()).terminate(), 0);
-    let newest = dir.path().join("data/wal/newest");
-    std::fs::remove_file(&newest).expect("removed");
-    std::fs::create_dir(&newest).expect("made");
-    let output = served_by(&["env"], &program, dir.path());
-    assert_told(&output, &[&format!("{} is a folder", newest.display()), "move it away"]);
-    std::fs::remove_dir(&newest).expect("removed");
-    assert_eq!(Collector::start(dir.path()).terminate(), 0);
-}
-
-#[test]
 fn a_data_folder_that_is_removed_while_it_runs_ends_it_and_nothing_more_is_accepted() {
     let dir = tempfile::tempdir().expect("a folder");
     let collector = Collector::start(dir.path());

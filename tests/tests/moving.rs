@@ -180,7 +180,7 @@ fn an_export_has_the_events_that_are_asked_for_and_writes_over_nothing() {
         (&["export", "events.txt"], 2, "--format"),
         (&["export", "events.parquet.gz"], 2, "compressed in itself"),
         (&["export", "-", "--since", "yesterday"], 2, "--since"),
-        (&["export", "missing/events.csv"], 1, "cannot write missing/events.csv.part"),
+        (&["export", "missing/events.csv"], 2, "there is no folder missing for missing/events.csv"),
     ] {
         let refused = run(dir.path(), args);
         assert_eq!(refused.status.code(), Some(code), "{refused:?}");

@@ -1,6 +1,7 @@
 //! The checksum of a file of lines, in a file beside it as `sha256sum` writes it: `NAME.sha256`. It is read before any line is: gzip and zstd tell only at
 //! their end that they are damaged. Parquet has checksums inside.
 
+use crate::target::folder_of;
 use anyhow::{Context, ensure};
 use sha2::{Digest, Sha256};
 use std::ffi::OsString;
@@ -24,14 +25,16 @@ impl Checksum {
     /// Writes it beside the file, in the place of one that is there.
     pub(crate) fn write(self, of: &Path) -> io::Result<()> {
         let name = of.file_name().ok_or(ErrorKind::InvalidInput)?.to_string_lossy().into_owned();
-        let folder = of.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // It has its name when it is whole: an empty one would tell that the file is not what was exported.
-        let (beside, staged) = (beside(of), folder.join(format!(".{name}.sha256.part")));
+        let (beside, staged) = (beside(of), folder_of(of).join(format!(".{name}.sha256.part")));
         drop(fs::remove_file(&staged));
-        let mut file = OpenOptions::new().write(true).create_new(true).open(&staged)?;
-        file.write_all(format!("{}  {name}\n", self.text()).as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&staged, &beside)
+        let write = || {
+            let mut file = OpenOptions::new().write(true).create_new(true).open(&staged)?;
+            file.write_all(format!("{}  {name}\n", self.text()).as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&staged, &beside)
+        };
+        write().inspect_err(|_| drop(fs::remove_file(&staged)))
     }
 }
 

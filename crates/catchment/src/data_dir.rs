@@ -5,11 +5,17 @@ use http::Uri;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, FileType, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+/// Names of files in the data folder, in the wal and in the log of the lake, and how other ones end.
+const OF_FILES: [&str; 4] = ["admin.token", "newest", "lock", "_last_checkpoint"];
+const ENDS_OF_FILES: [&str; 6] = ["sqlite", "wal", "keys", "json", "crc", "parquet"];
+const KEPT_FOR: &str = "the collector has this name for a";
+const MOVE_AWAY: &str = "move it away, and bring back what was there; nothing was changed";
 
 /// The data folder of the package's unit.
 pub(crate) const OF_PACKAGE: &str = "/var/lib/catchment";
@@ -127,6 +133,8 @@ impl DataDir {
     pub(crate) fn create(path: &Path) -> anyhow::Result<Self> {
         let failed = || format!("cannot make the data folder {}", path.display());
         let absolute = std::path::absolute(path).with_context(failed)?;
+        let is_other = fs::symlink_metadata(&absolute).is_ok() && !absolute.is_dir();
+        ensure!(!is_other, "{}: it is there, and leads to no folder: choose another one, or move it away", failed());
         let new = absolute.ancestors().take_while(|folder| !folder.exists()).count();
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&absolute).with_context(failed)?;
         // Without its name the folder would be gone after a power cut, with all that is accepted.
@@ -197,13 +205,38 @@ impl DataDir {
         self.path.join("restore.unfinished")
     }
 
-    /// Whether it may be used: one into which a backup was not wholly restored may not.
+    /// Whether it may be used: one into which a backup was not wholly restored may not, nor one where something else has the name of a file.
     pub(crate) fn is_whole(&self) -> anyhow::Result<()> {
         ensure!(
             !self.unfinished_path().exists(),
             "{} is not whole: a backup is being restored into it, or a restore was interrupted. Run `catchment restore` again, to its end",
             self.path.display()
         );
+        self.has_files_for_files()
+    }
+
+    /// A folder that is read as a file looks like a disk that fails, and a pipe is waited for.
+    fn has_files_for_files(&self) -> anyhow::Result<()> {
+        let (lake, log) = (self.lake(), self.lake().join("_delta_log"));
+        for folder in [self.wal(), lake.clone(), log.clone()] {
+            if let Some(what) = fs::metadata(&folder).ok().filter(|found| !found.is_dir()) {
+                bail!("{} is {}, and {KEPT_FOR} folder: {MOVE_AWAY}", folder.display(), kind(what.file_type()));
+            }
+        }
+        let inside = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
+        let is_day = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with("received_date=");
+        let days = inside(&lake).filter(is_day).flat_map(|day| inside(&day.path()));
+        for entry in inside(&self.path).chain(inside(&self.wal())).chain(inside(&log)).chain(days) {
+            let path = entry.path();
+            let is_kept = OF_FILES.iter().any(|name| entry.file_name() == *name)
+                || path.extension().is_some_and(|extension| ENDS_OF_FILES.iter().any(|end| extension == *end));
+            // What a link leads to counts, and what goes meanwhile is nobody's.
+            let what = entry.file_type().ok().filter(|what| is_kept && !what.is_file());
+            let what = what.and_then(|_| fs::metadata(&path).ok()).map(|found| found.file_type());
+            if let Some(what) = what.filter(|what| !what.is_file()) {
+                bail!("{} is {}, and {KEPT_FOR} file: {MOVE_AWAY}", path.display(), kind(what));
+            }
+        }
         Ok(())
     }
 
@@ -271,6 +304,17 @@ impl DataDir {
     /// Keeps a token for its owner alone.
     pub(crate) fn keep_token(path: &Path, token: &str) -> anyhow::Result<()> {
         write_private(path, &format!("{token}\n"), |_| Ok(())).map(drop)
+    }
+}
+
+/// What else than a file or a folder has a name.
+fn kind(what: FileType) -> &'static str {
+    match what {
+        what if what.is_dir() => "a folder",
+        what if what.is_fifo() => "a pipe",
+        what if what.is_socket() => "a socket",
+        what if what.is_file() => "a file",
+        _ => "a device",
     }
 }
 

@@ -38,8 +38,15 @@ impl Target {
             return Err(Usage(format!("{path} is no file that could be written over: `-` is standard output")));
         }
         // The file that a link leads to is written over, not the link.
-        let path = if path.is_symlink() { path.canonicalize() } else { Ok(path.to_owned()) };
-        let path = path.map_err(|error| Usage(format!("a link that leads nowhere cannot be written to: {error}")))?;
+        let to = if path.is_symlink() { path.canonicalize() } else { Ok(path.to_owned()) };
+        let nowhere = |error| {
+            Usage(format!("{} is a link that leads nowhere, name where it should lead: {error}", path.display()))
+        };
+        let path = to.map_err(nowhere)?;
+        let folder = folder_of(&path);
+        if !folder.is_dir() {
+            return Err(Usage(format!("there is no folder {} for {}", folder.display(), path.display())));
+        }
         let mut part = OsString::from(&path);
         part.push(".part");
         Ok(Self::File { path, part: part.into(), existing })
@@ -101,10 +108,15 @@ impl Target {
         if let Some(checksum) = checksum {
             checksum.write(path).map_err(beside)?;
         }
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = folder_of(path);
         let synced = File::open(folder).and_then(|folder| folder.sync_all());
         synced.with_context(|| format!("cannot sync {}", folder.display()))
     }
+}
+
+/// The folder that a file is in.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn there(path: &Path) -> String {

@@ -179,8 +179,8 @@ impl Kept {
         Some(Belief { micros, waits })
     }
 
-    /// Writes it; what is lost of it in a power cut makes a start go by less.
-    pub(crate) fn write(&self, belief: Belief) -> io::Result<()> {
+    /// Writes it, durably.
+    fn write(&self, belief: Belief) -> io::Result<()> {
         let new = self.0.with_extension("new");
         let mut file = File::create(&new)?;
         writeln!(file, "{}", belief.micros)?;
@@ -188,7 +188,52 @@ impl Kept {
             writeln!(file, "{until} {}", micros(waited))?;
         }
         file.sync_all()?;
-        std::fs::rename(&new, &self.0)
+        std::fs::rename(&new, &self.0)?;
+        File::open(self.0.parent().unwrap_or(&self.0))?.sync_all()
+    }
+}
+
+/// What is believed, with the file that keeps it for the next start. Clones are one.
+#[derive(Clone, Debug)]
+pub(crate) struct Timekeeper {
+    believed: Believed,
+    kept: Kept,
+    /// What the file has.
+    written: Arc<Mutex<Option<Belief>>>,
+}
+
+impl Timekeeper {
+    /// From what was kept on, else from the time of the newest event.
+    pub(crate) fn since(clock: Clock, kept: Kept, newest_micros: impl FnOnce() -> Option<i64>) -> Self {
+        let written = kept.read();
+        let before = written.or_else(|| newest_micros().map(Belief::of));
+        Self { believed: Believed::since(clock, before), kept, written: Arc::new(Mutex::new(written)) }
+    }
+
+    /// Looks at the clocks. The time now, in microseconds since 1970.
+    pub(crate) fn look(&self) -> i64 {
+        self.believed.look()
+    }
+
+    /// Keeps what is believed, where it is far from what the file has.
+    pub(crate) fn keep(&self) -> io::Result<()> {
+        self.keep_where(Belief::is_far_from)
+    }
+
+    /// The same where the file is ahead, as after a clock that was set back. What is stored now has a time that a start which went by the file would
+    /// let go for its age, so the file comes first.
+    pub(crate) fn keep_if_behind(&self) -> io::Result<()> {
+        self.keep_where(|now, written| now.micros.saturating_add(SLACK_MICROS) < written.micros)
+    }
+
+    fn keep_where(&self, is_other: impl FnOnce(&Belief, &Belief) -> bool) -> io::Result<()> {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.believed.belief();
+        if written.is_none_or(|written| is_other(&now, &written)) {
+            self.kept.write(now)?;
+            *written = Some(now);
+        }
+        Ok(())
     }
 }
 
@@ -293,5 +338,28 @@ mod tests {
         // Events of a clock that was ahead.
         let believed = Believed::since(clock, Some(Belief::of(20 * YEAR)));
         assert_eq!(believed.look(), 9 * YEAR + 24 * HOUR);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_is_kept_before_anything_is_stored_with_its_time() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (moved, clock) = Moved::at(9 * YEAR);
+        let kept = || Kept::of(dir.path());
+        let keeper = || Timekeeper::since(clock.clone(), kept(), || None);
+        let first = keeper();
+        first.keep().expect("written");
+        moved.leaps(-5 * YEAR);
+        first.keep_if_behind().expect("written");
+        moved.leaps(5 * YEAR);
+        // It ends without a word, and the clock is right again.
+        assert_eq!(keeper().look(), 4 * YEAR, "what was stored meanwhile is not old yet");
+        let second = keeper();
+        second.keep_if_behind().expect("nothing to be written");
+        assert_eq!(kept().read(), Some(Belief::of(4 * YEAR)));
+        second.keep().expect("written");
+        assert!(kept().read().is_some_and(|belief| belief.waits.is_some()), "what waits is kept as well");
+        moved.leaps(-7 * YEAR);
+        std::fs::remove_dir_all(dir.path()).expect("removed");
+        second.keep_if_behind().expect_err("nobody knows the time at the next start");
     }
 }

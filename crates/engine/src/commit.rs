@@ -7,7 +7,7 @@ use crate::admission::Reservation;
 use crate::answers::{self, AgedAnswer, Answers, Request};
 use crate::ask::{Ask, Holds};
 use crate::batch::{AcceptError, Outcome, Waiting};
-use crate::clock::Believed;
+use crate::clock::Timekeeper;
 use crate::live::Live;
 use crate::log::{EventLog, LogError, LogFrame, RememberedKeys};
 use crate::metrics::EngineMetrics;
@@ -38,7 +38,7 @@ pub(crate) struct CommitLoop {
     pub(crate) last_position: u64,
     pub(crate) metrics: EngineMetrics,
     pub(crate) options: Options,
-    pub(crate) believed: Believed,
+    pub(crate) time: Timekeeper,
     pub(crate) status: Arc<Status>,
 }
 
@@ -222,7 +222,9 @@ impl CommitLoop {
             return Ok(());
         };
         self.wait_for_room(rows.get_array_memory_size() as u64).await?;
-        self.believed.look();
+        self.time.keep_if_behind().map_err(|error| AcceptError::StorageFull {
+            reason: format!("the time, which the clock was set back to, cannot be kept for the next start: {error}"),
+        })?;
         let started = Instant::now();
         let answers = answers::encode(&group.answers, self.options.clock.wall_micros());
         let payload = self.encoder.encode(rows, &group.keys, &answers).expect("rows of our own schema always encode");

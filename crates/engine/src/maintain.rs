@@ -3,7 +3,7 @@
 //!
 //! It never holds up a seal but for a commit or a checkpoint, and what fails is tried again later: events are in the lake before and after.
 
-use crate::clock::{Belief, Believed, Kept};
+use crate::clock::Timekeeper;
 use crate::live::Live;
 use arrow::array::AsArray;
 use arrow::datatypes::TimestampMicrosecondType;
@@ -23,8 +23,7 @@ pub(crate) struct MaintainLoop {
     pub(crate) lake: Lake,
     pub(crate) live: Arc<Live>,
     pub(crate) retention: Retention,
-    pub(crate) believed: Believed,
-    pub(crate) kept: Kept,
+    pub(crate) time: Timekeeper,
     /// Told after each seal.
     pub(crate) sealed: watch::Receiver<u64>,
 }
@@ -32,14 +31,10 @@ pub(crate) struct MaintainLoop {
 impl MaintainLoop {
     /// Runs until there are no seals any more.
     pub(crate) async fn run(mut self) {
-        let (mut pause, mut written) = (PAUSE, None);
+        let mut pause = PAUSE;
         loop {
-            let now = self.believed.belief();
-            if written.is_none_or(|written| now.is_far_from(&written)) {
-                self.keep(now, &mut written).await;
-            }
-            let now_micros = now.micros;
-            let worked = AssertUnwindSafe(self.work(now_micros)).catch_unwind().await;
+            self.keep_time().await;
+            let worked = AssertUnwindSafe(self.work(self.time.look())).catch_unwind().await;
             let worked = worked.unwrap_or_else(|_| Err(LakeError::Interrupted));
             match worked {
                 Ok(()) => {
@@ -60,13 +55,11 @@ impl MaintainLoop {
         }
     }
 
-    async fn keep(&self, now: Belief, written: &mut Option<Belief>) {
-        let kept = self.kept.clone();
-        match tokio::task::spawn_blocking(move || kept.write(now)).await {
-            Ok(Ok(())) => *written = Some(now),
-            Ok(Err(error)) => tracing::warn!(%error, "the time not kept for the next start, will be tried again"),
-            // The runtime ends.
-            Err(_) => {}
+    async fn keep_time(&self) {
+        let time = self.time.clone();
+        // Else the runtime ends.
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || time.keep()).await {
+            tracing::warn!(%error, "the time not kept for the next start, will be tried again");
         }
     }
 

@@ -7,7 +7,7 @@ use crate::admission::Admission;
 use crate::answers::{Answers, Claimed, InUse, RequestKey};
 use crate::ask::{Ask, Holds};
 use crate::batch::{AcceptError, Outcome, Submission, Waiting};
-use crate::clock::{Belief, Believed, Clock, Kept};
+use crate::clock::{Clock, Kept, Timekeeper};
 use crate::commit::CommitLoop;
 use crate::floor::Floor;
 use crate::live::Live;
@@ -295,10 +295,9 @@ impl Engine {
         metrics.window_keys.set(parts.window.len() as i64);
         metrics.window_bytes.set(parts.window.bytes() as i64);
         let kept = Kept::of(&options.lake_dir);
-        let before = kept.read().or_else(|| newest_micros(&parts.live.view()).map(Belief::of));
-        let believed = Believed::since(options.clock.clone(), before);
+        let time = Timekeeper::since(options.clock.clone(), kept, || newest_micros(&parts.live.view()));
         let (lake, live, retention) = (parts.lake.clone(), parts.live.clone(), options.retention);
-        let maintain = MaintainLoop { lake, live, retention, believed: believed.clone(), kept, sealed: sealed.clone() };
+        let maintain = MaintainLoop { lake, live, retention, time: time.clone(), sealed: sealed.clone() };
         tokio::spawn(maintain.run());
         let seal = SealLoop {
             lake: parts.lake.clone(),
@@ -325,7 +324,7 @@ impl Engine {
             last_position: parts.wal_position,
             metrics: metrics.clone(),
             options,
-            believed,
+            time,
             status: status.clone(),
         };
         let runtime = tokio::runtime::Handle::current();

@@ -176,9 +176,12 @@ async fn foreign_urls_and_newer_schemas_are_refused_with_a_sentence() {
     let connect = sqlx::sqlite::SqliteConnectOptions::new().filename(&path).create_if_missing(true);
     let pool = sqlx::SqlitePool::connect_with(connect).await.expect("opens");
     sqlx::query("PRAGMA user_version = 99").execute(&pool).await.expect("set");
-    pool.close().await;
-    let refused = Registry::open(&options(&format!("sqlite://{}", path.display())), metrics).await;
-    assert!(matches!(refused, Err(OpenError::Newer { found: 99, .. })));
+    let options = options(&format!("sqlite://{}", path.display()));
+    let opened = || Registry::open(&options, metrics.clone());
+    let other = opened().await.err().expect("it has none of its tables").to_string();
+    assert!(other.contains("it is the database of something else"), "{other}");
+    sqlx::query("CREATE TABLE tokens (id INTEGER)").execute(&pool).await.expect("made");
+    assert!(matches!(opened().await, Err(OpenError::Newer { found: 99, .. })));
 }
 
 /// A device may use the token that it got while somebody with the same enrolment token repeats the registration: one of them is told no.

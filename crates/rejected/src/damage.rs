@@ -56,8 +56,22 @@ fn with(path: &Path, end: &str) -> PathBuf {
 /// What is wrong with the file.
 async fn checked(path: &Path) -> Result<Option<String>, sqlx::Error> {
     let mut connection: SqliteConnection = SqliteConnectOptions::new().filename(path).connect().await?;
-    let row = sqlx::query("PRAGMA quick_check(1)").fetch_one(&mut connection).await;
+    let said = wrong(&mut connection).await;
     drop(connection.close().await);
-    let said: String = row?.try_get(0)?;
-    Ok((said != "ok").then_some(said))
+    said
+}
+
+async fn wrong(connection: &mut SqliteConnection) -> Result<Option<String>, sqlx::Error> {
+    let said: String = sqlx::query("PRAGMA quick_check(1)").fetch_one(&mut *connection).await?.try_get(0)?;
+    if said != "ok" {
+        return Ok(Some(said));
+    }
+    Ok(is_other(connection).await?.then(|| "it is the database of something else".to_owned()))
+}
+
+/// Whether it is the database of something else, as one that was put in the wrong place.
+pub(crate) async fn is_other(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    let asked = "SELECT user_version > 0 AND NOT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'rejected') \
+                 FROM pragma_user_version";
+    sqlx::query(asked).fetch_one(connection).await?.try_get(0)
 }

@@ -61,6 +61,14 @@ pub enum OpenError {
         /// What the database said.
         source: sqlx::Error,
     },
+    /// It is the database of something else.
+    #[error(
+        "{path} is no table of rejected events, but the database of something else: put the right file in its place, or move it away"
+    )]
+    Other {
+        /// The file.
+        path: String,
+    },
     /// The file was written by a newer program.
     #[error(
         "the table of rejected events {path} has format version {found}, and this program reads up to {VERSION}: a newer program wrote \
@@ -316,6 +324,9 @@ impl Rejected {
         let path = file.display().to_string();
         let failed = |source| OpenError::Database { path: path.clone(), source };
         let mut table = SqliteConnectOptions::new().filename(file).connect().await.map_err(failed)?;
+        if damage::is_other(&mut table).await.map_err(failed)? {
+            return Err(OpenError::Other { path });
+        }
         version(&mut table, &path).await?;
         let copy = sqlx::query("VACUUM INTO ?").bind(to.to_string_lossy().into_owned());
         copy.execute(&mut table).await.map_err(failed)?;

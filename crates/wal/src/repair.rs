@@ -32,22 +32,44 @@ pub struct Repaired {
     pub is_mended: bool,
 }
 
-/// Repairs the wal in `dir`, which nobody may have open; what was damaged is kept in the folder `aside`, made when it is needed.
+/// Repairs the wal in `dir`, which nobody may have open; what was damaged is kept in the folder `aside`, made when it is needed. What was found
+/// is told to `begin` before anything is changed: killed on the way, the next one finds less.
 ///
 /// # Errors
-/// [`OpenError`]: the wal is in use, a file cannot be read or written, or nothing tells the wal's identity. It can be tried again.
-pub fn repair<D: Disk>(dir: &Path, disk: &D, aside: &Path, known: Known) -> Result<Repaired, OpenError> {
+/// [`OpenError`]: the wal is in use, a file cannot be read or written, or nothing tells the wal's identity. It can be tried again. Else the error
+/// of `begin`, with nothing changed.
+pub fn repair<D: Disk, E: From<OpenError>>(
+    dir: &Path,
+    disk: &D,
+    aside: &Path,
+    known: Known,
+    begin: impl FnOnce(&Repaired) -> Result<(), E>,
+) -> Result<Repaired, E> {
     let _lock = take_lock(disk, dir)?;
     let before = survey(dir, disk, &known, &|_, _| Ok(()))?;
-    let mut repair = Repair { disk, dir, aside, moved: Vec::new() };
     let is_mended = before.is_damaged();
+    let mut repaired = Repaired { before, moved: Vec::new(), is_mended };
+    begin(&repaired)?;
+    repaired.moved = mended(dir, disk, aside, &known, &repaired.before)?;
+    Ok(repaired)
+}
+
+/// Mends what a look has found, and answers with what was moved aside.
+fn mended<D: Disk>(
+    dir: &Path,
+    disk: &D,
+    aside: &Path,
+    known: &Known,
+    before: &Look,
+) -> Result<Vec<(PathBuf, PathBuf)>, OpenError> {
+    let mut repair = Repair { disk, dir, aside, moved: Vec::new() };
     if let Some(first) = before.segments.iter().find(|segment| !segment.damage.is_empty()) {
-        let wal_id = identity(&before, &known, &first.path)?;
+        let wal_id = identity(before, known, &first.path)?;
         if let Some((lost, _)) = before.lost().find(|(first, last)| last - first >= LOST_MAX) {
             let (file, what) = (first.path.clone(), format!("no wal can have lost all positions from {lost} on"));
             return Err(OpenError::Corrupt { file, offset: 0, what, saved: None });
         }
-        repair.segments(&before, wal_id)?;
+        repair.segments(before, wal_id)?;
     }
     for keys in before.key_files.iter().filter(|keys| keys.damage.is_some()) {
         repair.keep(&keys.path)?;
@@ -56,13 +78,13 @@ pub fn repair<D: Disk>(dir: &Path, disk: &D, aside: &Path, known: Known) -> Resu
     if let Some((path, _)) = &before.bad_newest {
         repair.keep(path)?;
     }
-    if is_mended {
+    if before.is_damaged() {
         // It is of a segment that was written anew; the next start makes another one.
         newest::forget(disk, dir).map_err(io_error("remove", &newest::path(dir)))?;
     }
     let names = disk.list(dir).map_err(io_error("list", dir))?;
     Found::check(disk, dir, &names, |_| {})?;
-    Ok(Repaired { before, moved: repair.moved, is_mended })
+    Ok(repair.moved)
 }
 
 /// The identity of the wal afterwards.

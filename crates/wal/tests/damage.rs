@@ -4,6 +4,7 @@ mod failing_disk;
 
 use failing_disk::{OPTIONS, append, dir, frames, open, segments};
 use proptest::prelude::*;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use testkit::{Fault, SimDisk};
 use wal::{Damage, End, Known, Look, OpenError, Repaired, SEGMENT_HEADER_BYTES, Wal};
@@ -41,7 +42,7 @@ fn look(disk: &SimDisk) -> Look {
 }
 
 fn repair(disk: &SimDisk) -> Result<Repaired, OpenError> {
-    wal::repair(dir(), disk, Path::new("/damaged/wal"), Known::default())
+    wal::repair(dir(), disk, Path::new("/damaged/wal"), Known::default(), |_| Ok(()))
 }
 
 fn contents(disk: &SimDisk) -> Vec<(PathBuf, Option<Vec<u8>>)> {
@@ -344,7 +345,7 @@ proptest! {
         }).collect();
         let last_is_whole = disk.content(paths.last().expect("one")).as_ref() == before.last();
         let known = Known { wal_id: id_of(&before[0]), ..Known::default() };
-        wal::repair(dir(), &disk, Path::new("/damaged/wal"), known).expect("repaired");
+        wal::repair(dir(), &disk, Path::new("/damaged/wal"), known, |_| Ok::<_, OpenError>(())).expect("repaired");
         let (found, opened) = opens(&disk).expect("it opens");
         prop_assert!(found.iter().all(|frame| all.contains(frame)));
         for (frame, is_readable) in all.iter().zip(readable) {
@@ -362,4 +363,24 @@ proptest! {
 /// The identity of the wal, as it was written.
 fn id_of(segment: &[u8]) -> Option<uuid::Uuid> {
     uuid::Uuid::from_slice(&segment[16..32]).ok()
+}
+
+#[test]
+fn what_was_found_is_told_before_anything_is_changed() {
+    let (disk, _) = written();
+    let (path, from, _) = places(&disk).swap_remove(4);
+    disk.damage(&path, |bytes| bytes[from + 40] ^= 4);
+    let before = contents(&disk);
+    let refused = wal::repair(dir(), &disk, Path::new("/damaged/wal"), Known::default(), |found| {
+        assert!(found.is_mended && found.moved.is_empty(), "{found:?}");
+        assert!(contents(&disk) == before, "nothing is changed yet");
+        Err(OpenError::Io {
+            action: "write",
+            path: "/damaged/report.json".into(),
+            source: ErrorKind::StorageFull.into(),
+        })
+    });
+    assert!(matches!(refused, Err(OpenError::Io { action: "write", .. })), "{refused:?}");
+    assert!(contents(&disk) == before, "nothing was changed");
+    assert_eq!(repair(&disk).expect("repaired").moved.len(), 1);
 }

@@ -47,7 +47,7 @@ fn contents(disk: &SimDisk) -> Vec<(PathBuf, Option<Vec<u8>>)> {
 }
 
 fn repair(disk: &SimDisk, known: Known) -> Result<Repaired, OpenError> {
-    wal::repair(dir(), disk, Path::new("/damaged/wal"), known)
+    wal::repair(dir(), disk, Path::new("/damaged/wal"), known, |_| Ok(()))
 }
 
 /// After a repair it opens with these groups, gives no position twice, and is not damaged any more.

@@ -19,7 +19,7 @@ fn damages(look: &Look) -> Vec<&Damage> {
 }
 
 fn repair(disk: &SimDisk) -> Result<Repaired, OpenError> {
-    wal::repair(dir(), disk, Path::new("/damaged/wal"), Known::default())
+    wal::repair(dir(), disk, Path::new("/damaged/wal"), Known::default(), |_| Ok(()))
 }
 
 fn refused(disk: &SimDisk) -> OpenError {
@@ -181,7 +181,8 @@ fn more_positions_than_any_wal_can_have_lost_are_refused() {
     let disk = SimDisk::new();
     fill(&disk, 8192, 100);
     let known = |position| Known { position, ..Known::default() };
-    let repair = |position| wal::repair(dir(), &disk, Path::new("/damaged/wal"), known(position));
+    let repair =
+        |position| wal::repair(dir(), &disk, Path::new("/damaged/wal"), known(position), |_| Ok::<_, OpenError>(()));
     match repair(1001 + (1 << 40)).err() {
         Some(OpenError::Corrupt { what, .. }) => assert!(what.contains("all positions from 1001 on"), "{what}"),
         other => panic!("{other:?}"),

@@ -26,7 +26,9 @@ fn what_the_disk_cannot_read_is_told_and_the_rest_of_the_wal_is_kept() {
         assert!(matches!(refused, OpenError::Io { .. }), "{refused}");
         let look = wal::look(dir(), &bad, &Known::default(), |_, _| Ok(())).expect("looked at");
         assert!(look.is_damaged() && look.segments[0].end != End::Clean, "{look:?}");
-        let repaired = wal::repair(dir(), &bad, Path::new("/damaged/wal"), Known::default()).expect("repaired");
+        let repaired =
+            wal::repair(dir(), &bad, Path::new("/damaged/wal"), Known::default(), |_| Ok::<_, OpenError>(()))
+                .expect("repaired");
         let damage = &repaired.before.segments[0].damage;
         assert!(damage.iter().any(|d| d.what.contains("the disk cannot read") || bytes.start == 0), "{damage:?}");
         assert_eq!(repaired.before.lost().count(), usize::from(lost > 0), "{damage:?}");
@@ -92,7 +94,9 @@ fn a_small_file_that_the_disk_cannot_read_is_told_and_moved_aside() {
             let told: Vec<_> = of_keys.chain(found.bad_newest.clone()).collect();
             assert_eq!(told, [(path.clone(), "the disk cannot read it".to_owned())]);
         }
-        let repaired = wal::repair(dir(), &unreadable, Path::new("/damaged/wal"), Known::default()).expect("repaired");
+        let repaired =
+            wal::repair(dir(), &unreadable, Path::new("/damaged/wal"), Known::default(), |_| Ok::<_, OpenError>(()))
+                .expect("repaired");
         assert!(repaired.is_mended && repaired.moved.len() == 1);
         assert!(!look(&unreadable).expect("looked at").is_damaged());
         assert_eq!(frames(&open(&disk).0).len(), 4);
@@ -105,7 +109,9 @@ fn a_repair_that_cannot_remove_the_name_of_the_newest_segment_says_so_and_can_be
     let (disk, keys) = let_go();
     disk.damage(&keys, |bytes| bytes.truncate(5));
     let newest = dir().join("newest");
-    let repair = |disk: &BadDisk| wal::repair(dir(), disk, Path::new("/damaged/wal"), Known::default());
+    let repair = |disk: &BadDisk| {
+        wal::repair(dir(), disk, Path::new("/damaged/wal"), Known::default(), |_| Ok::<_, OpenError>(()))
+    };
     match repair(&BadDisk::unremovable(&disk, &newest, DENIED)) {
         Err(OpenError::Io { action: "remove", path, .. }) => assert_eq!(path, newest),
         other => panic!("{other:?}"),

@@ -81,7 +81,7 @@ impl Manifest {
     /// The one in a folder; none when there is none.
     pub(crate) fn read(folder: &Path) -> anyhow::Result<Option<Self>> {
         let path = folder.join(NAME);
-        let text = match fs::read_to_string(&path) {
+        let text = match opened(&path).and_then(io::read_to_string) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             read => read.with_context(|| format!("cannot read {}", path.display()))?,
         };
@@ -141,7 +141,7 @@ impl Entry {
         let mut crc = 0;
         let mut read = || {
             let mut bytes = 0;
-            let file = File::open(folder.join(&self.stored))?;
+            let file = opened(&folder.join(&self.stored))?;
             blocks(file, u64::MAX, |block| {
                 crc = crc32c::crc32c_append(crc, block);
                 bytes += block.len() as u64;
@@ -159,6 +159,11 @@ impl Entry {
             Ok(_) => (crc != self.crc32c).then(|| "its checksum does not hold".to_owned()),
         }
     }
+}
+
+/// Opens a file to read it. What has its name and is none, as a pipe, might be waited for.
+fn opened(path: &Path) -> io::Result<File> {
+    if fs::metadata(path)?.is_file() { File::open(path) } else { Err(io::Error::other("it is no file")) }
 }
 
 /// Whether a path leads to somewhere below, whatever it is joined to.

@@ -79,7 +79,7 @@ impl Place {
         let runs = |dir: &&Path| DataDir::of(dir).addresses().is_some();
         if !is_named
             && !folders.iter().any(runs)
-            && let Some(dir) = folders.iter().find(|dir| dir.join("wal").is_dir())
+            && let Some(dir) = folders.iter().find(|dir| dir.join("wal").exists())
         {
             return Ok(Self::Stopped(DataDir::of(dir)));
         }

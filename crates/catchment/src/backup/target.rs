@@ -47,7 +47,9 @@ pub(crate) enum Step {
 
 /// Takes the lock of a folder of backups.
 pub(crate) fn lock(dir: &Path, take: impl Fn(&File) -> Result<(), TryLockError>) -> anyhow::Result<File> {
-    let file = File::open(dir).with_context(|| format!("cannot open {}", dir.display()))?;
+    // A pipe would be waited for.
+    let folder = OpenOptions::new().read(true).custom_flags(rustix::fs::OFlags::DIRECTORY.bits() as i32).open(dir);
+    let file = folder.with_context(|| format!("cannot open the folder {}", dir.display()))?;
     match take(&file) {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
@@ -197,6 +199,11 @@ impl Target {
 fn create_durably(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
+    }
+    if let Ok(found) = fs::symlink_metadata(dir) {
+        let what =
+            if found.is_symlink() { "it is a link that leads to no folder" } else { "it is there, and no folder" };
+        return Err(io::Error::new(ErrorKind::NotADirectory, what));
     }
     let above = dir.parent().ok_or(ErrorKind::NotFound)?;
     create_durably(above)?;

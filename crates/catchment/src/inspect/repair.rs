@@ -38,29 +38,16 @@ pub(super) fn run(args: &RepairArgs, environment: &Environment) -> anyhow::Resul
     let aside = data.join(format!("damaged-{}", at.strftime("%Y%m%dT%H%M%S%6fZ")));
     let log = log_mended(&data, &aside)?;
     let known = known(&settings, &data);
-    let before = wal::look(&dir, &RealDisk, &known, |_, _| Ok(())).context("the wal was not repaired")?;
+    let wal_id = |found: &Repaired| found.before.wal_id.or(known.wal_id);
+    let sealed = |wal: &Repaired| sealed(&data, wal_id(wal));
     // Were it killed, the next one would find the wal mended, and tell nothing of what is lost.
-    let (is_mended, sealed_before) = (before.is_damaged(), sealed(&data, before.wal_id.or(known.wal_id)));
-    let wal = &Repaired { before, moved: Vec::new(), is_mended };
-    let begun = Report {
-        state: "begun",
-        at,
-        aside: &aside,
-        wal,
-        sealed: sealed_before,
-        log: &log,
-        lake: &[],
-        taken_in: &[],
-        lake_lost: None,
-    };
-    begun.write()?;
-    let repaired = wal::repair(&dir, &RealDisk, &aside.join("wal"), known);
-    let repaired = repaired.inspect_err(|_| begun.withdraw()).context("the wal was not repaired")?;
-    let sealed = sealed(&data, repaired.before.wal_id.or(known.wal_id));
-    let mut report = Report { wal: &repaired, sealed, ..begun };
+    let begin = |wal: &Repaired| Report::begun(at, &aside, wal, &log, sealed(wal)).write();
+    let repaired = wal::repair(&dir, &RealDisk, &aside.join("wal"), known, begin);
+    let repaired = repaired.inspect_err(|_| withdraw(&aside, &log)).context("the wal was not repaired")?;
+    let mut report = Report::begun(at, &aside, &repaired, &log, sealed(&repaired));
     report.write()?;
     // What was done to the wal is told whatever becomes of the lake.
-    let lake = lake_repaired(&settings, &data, &aside, repaired.before.wal_id.or(known.wal_id));
+    let lake = lake_repaired(&settings, &data, &aside, wal_id(&repaired));
     if let Ok(OfLake { mended, taken_in, lost }) = &lake {
         (report.lake, report.taken_in, report.lake_lost) = (mended, taken_in, lost.as_ref());
     }
@@ -179,8 +166,15 @@ fn written(path: &Path, text: &str) -> std::io::Result<()> {
     File::open(folder.parent().unwrap_or(folder))?.sync_all()
 }
 
+/// Takes the report back where nothing was moved aside: nothing was changed.
+fn withdraw(aside: &Path, log: &[MovedAside]) {
+    if log.is_empty() && !aside.join("wal").exists() {
+        drop(fs::remove_file(aside.join("report.json")));
+        drop(fs::remove_dir(aside));
+    }
+}
+
 /// What was found and done.
-#[derive(Clone, Copy)]
 struct Report<'a> {
     /// `begun` until all was done.
     state: &'static str,
@@ -194,7 +188,18 @@ struct Report<'a> {
     lake_lost: Option<&'a LakeLost>,
 }
 
-impl Report<'_> {
+impl<'a> Report<'a> {
+    /// Of a repair that begins with the wal.
+    fn begun(
+        at: jiff::Timestamp,
+        aside: &'a Path,
+        wal: &'a Repaired,
+        log: &'a [MovedAside],
+        sealed: Option<u64>,
+    ) -> Self {
+        Self { state: "begun", at, aside, wal, sealed, log, lake: &[], taken_in: &[], lake_lost: None }
+    }
+
     /// Writes the report beside what is kept, if there is something.
     fn write(&self) -> anyhow::Result<()> {
         if self.changed_nothing() {
@@ -206,14 +211,6 @@ impl Report<'_> {
         made.with_context(|| format!("cannot make {}", self.aside.display()))?;
         let path = self.aside.join("report.json");
         written(&path, &format!("{:#}\n", self.json())).with_context(|| format!("cannot write {}", path.display()))
-    }
-
-    /// Takes it back where nothing was moved aside: nothing was changed.
-    fn withdraw(&self) {
-        if self.log.is_empty() && !self.aside.join("wal").exists() {
-            drop(fs::remove_file(self.aside.join("report.json")));
-            drop(fs::remove_dir(self.aside));
-        }
     }
 
     fn changed_nothing(&self) -> bool {
