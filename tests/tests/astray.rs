@@ -3,9 +3,25 @@
 
 use serde_json::{Value, json};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 use tests::{Collector, catchment, complained, inspect, refused_start, said, wait_until};
+
+/// All files below a folder, with what is in them; of a pipe nothing is read.
+fn contents(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let (mut all, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.is_file() && !path.ends_with("lock") {
+                all.push((path.clone(), fs::read(path).expect("read")));
+            }
+        }
+    }
+    all.sort();
+    all
+}
 
 fn serve(dir: &Path, data: &str) -> Output {
     catchment(dir, &["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data-dir", data], b"")
@@ -134,16 +150,20 @@ fn a_repair_that_ends_half_way_leaves_its_report() {
     }
     let asides = || {
         let data = fs::read_dir(dir.path().join("data")).expect("the folder").flatten().map(|entry| entry.path());
-        data.filter(|path| path.to_string_lossy().contains("/damaged-")).collect::<Vec<_>>()
+        let mut asides: Vec<_> = data.filter(|path| path.to_string_lossy().contains("/damaged-")).collect();
+        asides.sort();
+        asides
     };
-    // The new file of the first cannot be made: nothing is changed. Then that of the second.
+    // The new file of the first cannot be made, then that of the second.
     let in_the_way = |n: usize| segments[n].with_extension("wal.new");
     fs::create_dir(in_the_way(0)).expect("made");
     assert!(!inspect(dir.path(), &["repair"]).status.success());
-    assert_eq!(asides(), Vec::<std::path::PathBuf>::new());
+    let first = asides().pop().expect("a report");
+    assert!(first.join("report.json").exists() && !first.join("wal").exists(), "nothing was moved aside");
     fs::rename(in_the_way(0), in_the_way(1)).expect("moved");
     let failed = inspect(dir.path(), &["repair"]);
     assert!(!failed.status.success() && said(&failed).is_empty(), "{failed:?}");
+    assert_eq!(asides().len(), 2);
     let aside = asides().pop().expect("what was kept");
     let report = fs::read_to_string(aside.join("report.json")).expect("a report");
     let report: Value = serde_json::from_str(&report).expect("JSON");
@@ -176,15 +196,25 @@ fn what_has_the_name_of_a_file_and_is_none_is_named_and_nothing_is_changed() {
     let files =
         files.into_iter().chain(["registry.sqlite", "rejected.sqlite", "admin.token"].map(named)).chain(data_file());
     let kept = dir.path().join("kept");
-    for path in files.chain(["wal", "lake"].map(named)) {
-        let is_folder = path.is_dir();
+    let others = ["lake/_clock", "addresses.json", "registry.sqlite-wal"].map(named);
+    let day = data_file().and_then(|file| Some(file.parent()?.to_owned()));
+    let folders = ["wal", "lake", "lake/_delta_log", "sensors", "spill"].map(named).into_iter().chain(day);
+    // Of a user, who may have what has no place of the collector's.
+    fs::create_dir(named("export.parquet")).expect("made");
+    for path in files.chain(others).chain(folders) {
+        let is_folder = path.is_dir() || ["spill", "sensors"].iter().any(|name| path.ends_with(name));
         let name = path.strip_prefix(dir.path()).expect("below").display().to_string();
-        fs::rename(&path, &kept).expect("moved");
+        let is_there = path.exists();
+        if is_there {
+            fs::rename(&path, &kept).expect("moved");
+        }
+        let before = contents(&data);
         for what in if is_folder { &["a file"][..] } else { &["a folder", "a pipe"] } {
             match *what {
                 "a folder" => fs::create_dir(&path).expect("made"),
                 "a file" => fs::write(&path, b"").expect("written"),
-                _ => rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RUSR).expect("made"),
+                _ => rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)
+                    .expect("made"),
             }
             let start = &["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"][..];
             for command in
@@ -196,8 +226,11 @@ fn what_has_the_name_of_a_file_and_is_none_is_named_and_nothing_is_changed() {
                 assert!(!refused.status.success() && is_named && told.contains("move it away"), "{command:?}: {told}");
             }
             drop(if *what == "a folder" { fs::remove_dir(&path) } else { fs::remove_file(&path) });
+            assert!(contents(&data) == before, "{}: nothing is changed", path.display());
         }
-        fs::rename(&kept, &path).expect("moved back");
+        if is_there {
+            fs::rename(&kept, &path).expect("moved back");
+        }
     }
     assert_eq!(Collector::start(dir.path()).rows("SELECT count(*) FROM events"), [[1]]);
 }
@@ -244,12 +277,12 @@ fn what_is_no_folder_of_data_and_no_folder_of_a_backup_is_named_and_nobody_waits
     for name in ["pipe", "file", "dangling"] {
         for (args, why) in [
             (&["backup", name, "--data-dir", "data"][..], "folder"),
-            (&["restore", name, "--data-dir", "new"], ""),
-            (&["inspect", "backup", name], ""),
-            (&["restore", "good", "--data-dir", name], ""),
+            (&["restore", name, "--data-dir", "new"], "cannot open the folder"),
+            (&["inspect", "backup", name], "cannot open the folder"),
+            (&["restore", "good", "--data-dir", name], "is no folder"),
             (
                 &["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data-dir", name],
-                "leads to no folder",
+                "is no folder",
             ),
         ] {
             let refused = run(args);

@@ -121,6 +121,35 @@ fn below_the_floor_events_are_turned_away_and_all_else_goes_on_until_there_is_ro
 }
 
 #[test]
+fn below_the_floor_live_events_are_sealed_and_old_ones_go() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let data = dir.path().join("data");
+    std::fs::create_dir(&data).expect("made");
+    let Some(disk) = SmallDisk::mount(&data, "96m") else {
+        return skipped("a tmpfs cannot be mounted: only root may");
+    };
+    let floor = [("CATCHMENT_DATA__FREE_BYTES_MIN", "32MiB"), ("CATCHMENT_INGEST__SEGMENT_BYTES", "1MiB")];
+    let collector = Collector::start_with(dir.path(), &[&floor[..], &[("CATCHMENT_SEAL__AGE_SECONDS", "1h")]].concat());
+    let token = collector.sensor("roof");
+    // It does not compress.
+    let text =
+        |n: u64| (0..140).map(move |m| format!("{:016x}", (140 * n + m + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15)));
+    let lines: String = (0..1500).map(|n| format!("{{\"text\":\"{}\"}}\n", text(n).collect::<String>())).collect();
+    assert_eq!(collector.send(&token, lines.as_bytes()).json()["accepted"], 1500);
+    assert_eq!(collector.metric("catchment_engine_live_rows"), 1500.0, "none is sealed yet");
+    collector.kill();
+    disk.fill(20 << 10);
+    let limits = [("CATCHMENT_SEAL__AGE_SECONDS", "1s"), ("CATCHMENT_RETENTION__BYTES_MAX", "1MiB")];
+    let collector = Collector::start_with(dir.path(), &[&floor[..], &limits].concat());
+    collector.wait_for("the seal", |c| c.metric("catchment_engine_sealed_rows_total") == 1500.0);
+    collector.wait_for("that old events go", |c| c.metric("catchment_lake_expired_rows") > 0.0);
+    assert!(collector.metric("catchment_lake_bytes") <= (1 << 20) as f64);
+    let refused = collector.send(&token, b"{\"n\":1}\n");
+    assert_eq!((refused.status, &refused.json()["code"]), (503, &json!("storage_full")), "{}", refused.text);
+    collector.assert_adds_up();
+}
+
+#[test]
 fn of_a_batch_with_many_rejected_events_all_are_kept_or_none_and_each_is_counted_once() {
     let dir = tempfile::tempdir().expect("a folder");
     let data = dir.path().join("data");

@@ -34,6 +34,7 @@ fn the_lake_is_told_while_a_collector_runs_and_afterwards() {
     assert!(told.ends_with("good     all data files are there and as they were written\n"), "{told}");
     let json: Value = serde_json::from_str(&inspect(&["--json"])).expect("JSON");
     assert_eq!((&json["rows"], &json["columns_max"], &json["expired_rows"]), (&100.into(), &256.into(), &0.into()));
+    assert!(json["version"].as_u64().is_some_and(|version| version > 0), "{json}");
     assert_eq!(json["fields"][0], serde_json::json!({"name": "data.n", "type": "double"}));
     let files = json["files"].as_array().expect("files");
     assert_eq!(files.iter().map(|file| file["rows"].as_u64().expect("a number")).sum::<u64>(), 100);

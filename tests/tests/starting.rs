@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Duration;
 use tests::{Collector, program};
 
 fn folder() -> tempfile::TempDir {
@@ -352,23 +353,63 @@ fn a_start_under_a_smaller_bound_of_live_rows_keeps_to_it_and_has_every_event() 
     assert_eq!(collector.metric("catchment_engine_live_rows"), 20_000.0);
     let before = collector.metric("catchment_engine_live_bytes");
     collector.kill();
-    let socket = dir.path().join("notify");
-    let systemd = std::os::unix::net::UnixDatagram::bind(&socket).expect("a socket");
     let smaller = [
         ("CATCHMENT_SEAL__AGE_SECONDS", "1h"),
         ("CATCHMENT_SEAL__LIVE_BYTES_MAX", "8MiB"),
         ("CATCHMENT_SEAL__BYTES", "4MiB"),
         ("CATCHMENT_INGEST__GROUP_BYTES_MAX", "1MiB"),
-        ("NOTIFY_SOCKET", socket.to_str().expect("a text")),
     ];
     let collector = Collector::start_with(dir.path(), &smaller);
     let live = collector.metric("catchment_engine_live_bytes");
     assert!(before > 10e6 && live <= f64::from(8 << 20), "{before} and {live}");
     assert_eq!(collector.rows("SELECT count(*), count(DISTINCT id), max(position) FROM events"), [[20_000; 3]]);
-    let mut first = [0; 256];
-    let bytes = systemd.recv(&mut first).expect("told");
-    let first = String::from_utf8_lossy(&first[..bytes]).into_owned();
-    assert!(first.starts_with("STATUS=checks the wal: ") && first.contains("\nEXTEND_TIMEOUT_USEC="), "{first}");
+}
+
+#[test]
+fn a_start_that_takes_its_time_tells_the_log_and_systemd_how_far_it_is() {
+    let dir = folder();
+    let collector = Collector::start_with(dir.path(), &[("CATCHMENT_SEAL__AGE_SECONDS", "1h")]);
+    let token = collector.sensor("roof");
+    let text = "of some length".repeat(40);
+    for _ in 0..20 {
+        let lines = (0..1000).map(|n| format!("{{\"n\":{n},\"text\":\"{text}\"}}\n"));
+        assert_eq!(collector.send(&token, lines.collect::<String>().as_bytes()).json()["accepted"], 1000);
+    }
+    collector.kill();
+    let socket = dir.path().join("notify");
+    let systemd = std::os::unix::net::UnixDatagram::bind(&socket).expect("a socket");
+    systemd.set_read_timeout(Some(Duration::from_secs(60))).expect("set");
+    let log = std::fs::File::create(dir.path().join("log")).expect("made");
+    let mut started = Command::new(program())
+        .args(["serve", "--data-dir", "data", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+        .current_dir(dir.path())
+        .env("NOTIFY_SOCKET", &socket)
+        .stderr(log)
+        .spawn()
+        .expect("started");
+    let pid = rustix::process::Pid::from_child(&started);
+    let signal = |signal| rustix::process::kill_process(pid, signal).expect("it runs");
+    let mut told = Vec::new();
+    loop {
+        let mut bytes = [0; 512];
+        let length = systemd.recv(&mut bytes).expect("told");
+        told.push(String::from_utf8_lossy(&bytes[..length]).into_owned());
+        if told.iter().any(|told| told.contains("READY=1")) {
+            break;
+        }
+        // It takes its time: another status is told after a second, a line logged after five.
+        let seconds = [1, 5, 1, 1, 1].get(told.len() - 1).copied().unwrap_or(0);
+        signal(rustix::process::Signal::STOP);
+        std::thread::sleep(Duration::from_secs(seconds));
+        signal(rustix::process::Signal::CONT);
+    }
+    started.kill().and_then(|()| started.wait()).expect("ended");
+    let is_told = |what: &str| told.iter().any(|told| told.starts_with(&format!("STATUS={what}: ")));
+    assert!(told.iter().all(|told| told.contains("READY=1") || told.contains("\nEXTEND_TIMEOUT_USEC=")), "{told:?}");
+    assert!(is_told("checks the wal") && is_told("replays the wal"), "{told:?}");
+    let log = std::fs::read_to_string(dir.path().join("log")).expect("the log");
+    let line = log.lines().find(|line| line.contains("still starting")).unwrap_or_else(|| panic!("{log}"));
+    assert!(line.contains(" events a second\""), "{line}");
 }
 
 #[test]

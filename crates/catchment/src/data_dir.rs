@@ -6,16 +6,33 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, FileType, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Names of files in the data folder, in the wal and in the log of the lake, and how other ones end.
-const OF_FILES: [&str; 4] = ["admin.token", "newest", "lock", "_last_checkpoint"];
-const ENDS_OF_FILES: [&str; 6] = ["sqlite", "wal", "keys", "json", "crc", "parquet"];
+/// The names of files in one folder, and how other ones end.
+type Names = (&'static [&'static str], &'static [&'static str]);
+const OF_DATA: Names = (
+    &[
+        "registry.sqlite",
+        "registry.sqlite-wal",
+        "registry.sqlite-shm",
+        "rejected.sqlite",
+        "rejected.sqlite-wal",
+        "rejected.sqlite-shm",
+        "admin.token",
+        "addresses.json",
+        "restores.json",
+    ],
+    &[],
+);
+const OF_WAL: Names = (&["newest", "lock"], &["wal", "keys"]);
+const OF_LAKE: Names = (&["_clock", "_clock.new"], &[]);
+const OF_LOG: Names = (&["_last_checkpoint"], &["json", "crc", "parquet"]);
+const OF_DAY: Names = (&[], &["parquet"]);
 const KEPT_FOR: &str = "the collector has this name for a";
-const MOVE_AWAY: &str = "move it away, and bring back what was there; nothing was changed";
+const MOVE_AWAY: &str = "move it away, and bring back what was there, if something was; nothing was changed";
 
 /// The data folder of the package's unit.
 pub(crate) const OF_PACKAGE: &str = "/var/lib/catchment";
@@ -133,8 +150,11 @@ impl DataDir {
     pub(crate) fn create(path: &Path) -> anyhow::Result<Self> {
         let failed = || format!("cannot make the data folder {}", path.display());
         let absolute = std::path::absolute(path).with_context(failed)?;
-        let is_other = fs::symlink_metadata(&absolute).is_ok() && !absolute.is_dir();
-        ensure!(!is_other, "{}: it is there, and leads to no folder: choose another one, or move it away", failed());
+        ensure!(
+            !is_no_folder(&absolute),
+            "{}: what is there is no folder: choose another one, or move it away",
+            failed()
+        );
         let new = absolute.ancestors().take_while(|folder| !folder.exists()).count();
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&absolute).with_context(failed)?;
         // Without its name the folder would be gone after a power cut, with all that is accepted.
@@ -212,30 +232,27 @@ impl DataDir {
             "{} is not whole: a backup is being restored into it, or a restore was interrupted. Run `catchment restore` again, to its end",
             self.path.display()
         );
-        self.has_files_for_files()
+        self.names_are_kept()
     }
 
     /// A folder that is read as a file looks like a disk that fails, and a pipe is waited for.
-    fn has_files_for_files(&self) -> anyhow::Result<()> {
-        let (lake, log) = (self.lake(), self.lake().join("_delta_log"));
-        for folder in [self.wal(), lake.clone(), log.clone()] {
-            if let Some(what) = fs::metadata(&folder).ok().filter(|found| !found.is_dir()) {
+    fn names_are_kept(&self) -> anyhow::Result<()> {
+        let log = self.lake().join("_delta_log");
+        let inside = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let is_day =
+            |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("received_date="));
+        let days: Vec<_> = inside(&self.lake()).filter(is_day).collect();
+        let sensors = self.path.join("sensors");
+        for folder in
+            [&self.wal(), &self.lake(), &log, &self.spill(), &self.snapshot(), &sensors].into_iter().chain(&days)
+        {
+            if let Some(what) = fs::metadata(folder).ok().filter(|found| !found.is_dir()) {
                 bail!("{} is {}, and {KEPT_FOR} folder: {MOVE_AWAY}", folder.display(), kind(what.file_type()));
             }
         }
-        let inside = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
-        let is_day = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with("received_date=");
-        let days = inside(&lake).filter(is_day).flat_map(|day| inside(&day.path()));
-        for entry in inside(&self.path).chain(inside(&self.wal())).chain(inside(&log)).chain(days) {
-            let path = entry.path();
-            let is_kept = OF_FILES.iter().any(|name| entry.file_name() == *name)
-                || path.extension().is_some_and(|extension| ENDS_OF_FILES.iter().any(|end| extension == *end));
-            // What a link leads to counts, and what goes meanwhile is nobody's.
-            let what = entry.file_type().ok().filter(|what| is_kept && !what.is_file());
-            let what = what.and_then(|_| fs::metadata(&path).ok()).map(|found| found.file_type());
-            if let Some(what) = what.filter(|what| !what.is_file()) {
-                bail!("{} is {}, and {KEPT_FOR} file: {MOVE_AWAY}", path.display(), kind(what));
-            }
+        let places = [(&self.path, OF_DATA), (&self.wal(), OF_WAL), (&self.lake(), OF_LAKE), (&log, OF_LOG)];
+        for (folder, names) in places.into_iter().chain(days.iter().map(|day| (day, OF_DAY))) {
+            files_for_files(folder, names)?;
         }
         Ok(())
     }
@@ -269,7 +286,7 @@ impl DataDir {
     /// The addresses of the collector that runs over this folder; none when none does. One that was killed leaves its addresses behind, and anybody
     /// may listen there by now: they are believed only while the one that wrote them holds their file.
     pub(crate) fn addresses(&self) -> Option<Addresses> {
-        let mut file = File::open(self.addresses_path()).ok()?;
+        let mut file = opened(&self.addresses_path()).ok()?;
         if !matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)) {
             return None;
         }
@@ -281,7 +298,7 @@ impl DataDir {
     /// Why it cannot be told whether a collector runs over this folder, if that is kept from this user.
     pub(crate) fn kept_from_us(&self) -> Option<anyhow::Error> {
         let path = self.addresses_path();
-        let denied = File::open(&path).err().filter(|error| error.kind() == ErrorKind::PermissionDenied)?;
+        let denied = opened(&path).err().filter(|error| error.kind() == ErrorKind::PermissionDenied)?;
         Some(anyhow::Error::new(denied).context(format!("cannot read {}", path.display())))
     }
 
@@ -293,7 +310,7 @@ impl DataDir {
 
     /// A token kept in a file; none when there is no such file.
     pub(crate) fn token(path: &Path) -> anyhow::Result<Option<String>> {
-        match fs::read_to_string(path) {
+        match opened(path).and_then(io::read_to_string) {
             Ok(text) if nowwhat::bearer::can_be_sent(text.trim()) => Ok(Some(text.trim().to_owned())),
             Ok(_) => bail!("{} has no token that a request can send: visible ASCII without blanks", path.display()),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -304,6 +321,34 @@ impl DataDir {
     /// Keeps a token for its owner alone.
     pub(crate) fn keep_token(path: &Path, token: &str) -> anyhow::Result<()> {
         write_private(path, &format!("{token}\n"), |_| Ok(())).map(drop)
+    }
+}
+
+/// Fails where something in the folder that has the name of a file is none. What a link leads to counts, and what goes meanwhile is nobody's.
+fn files_for_files(folder: &Path, (names, ends): Names) -> anyhow::Result<()> {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let (path, name) = (entry.path(), entry.file_name());
+        let is_kept = names.iter().any(|kept| name == *kept)
+            || path.extension().is_some_and(|extension| ends.iter().any(|end| extension == *end));
+        let is_other = is_kept && entry.file_type().is_ok_and(|what| !what.is_file());
+        let what = is_other.then(|| fs::metadata(&path).ok()).flatten().map(|found| found.file_type());
+        if let Some(what) = what.filter(|what| !what.is_file()) {
+            bail!("{} is {}, and {KEPT_FOR} file: {MOVE_AWAY}", path.display(), kind(what));
+        }
+    }
+    Ok(())
+}
+
+/// Opens a file to read it. What has its name and is none, as a pipe, might be waited for.
+pub(crate) fn opened(path: &Path) -> io::Result<File> {
+    if fs::metadata(path)?.is_file() { File::open(path) } else { Err(io::Error::other("it is no file")) }
+}
+
+/// Whether there is something that leads to no folder. What may not be looked at is told by whoever opens it.
+pub(crate) fn is_no_folder(path: &Path) -> bool {
+    match fs::metadata(path) {
+        Ok(found) => !found.is_dir(),
+        Err(error) => error.kind() == ErrorKind::NotFound && path.is_symlink(),
     }
 }
 

@@ -10,8 +10,8 @@ pub(crate) struct Part {
     pub(crate) bytes: u64,
 }
 
-/// An entry of the window of keys: 48 bytes, and up to 10 of each of its two indexes.
-const KEY_BYTES: u64 = 68;
+/// An entry of the window of keys: 40 bytes, and up to 10 of each of its two indexes.
+const KEY_BYTES: u64 = 60;
 /// No event with an id is shorter: `{"id":"1","type":"","data":1}`.
 const KEYED_EVENT_BYTES_MIN: usize = 30;
 /// The program itself, SQLite, the list of the lake's files, and what the allocator keeps.

@@ -7,7 +7,7 @@ use crate::backup::lineage::{self, Restored};
 use crate::backup::manifest::{Entry, Manifest, NAME, sync_folder};
 use crate::backup::target::{LOST_AND_FOUND, are_nested, copy_durably, lock};
 use crate::config;
-use crate::data_dir::DataDir;
+use crate::data_dir::{DataDir, is_no_folder};
 use crate::settings::Settings;
 use anyhow::{Context, bail, ensure};
 use clap::Args;
@@ -108,6 +108,7 @@ pub(crate) fn whole(dir: &Path) -> anyhow::Result<Manifest> {
 /// Nothing is written where something is.
 fn is_free(new: &Path) -> anyhow::Result<()> {
     let marker = DataDir::of(new).unfinished_path();
+    ensure!(!is_no_folder(new), "{} is no folder: name another with --data-dir", new.display());
     match fs::read_dir(new) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         // Of a restore that did not come to its end: it begins again.

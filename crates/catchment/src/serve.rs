@@ -85,8 +85,8 @@ async fn start(boot: &mut Boot) -> anyhow::Result<Router> {
     let (settings, foundation) = (Settings::from_loaded(&boot.loaded), boot.foundation.clone());
     let metrics = boot.metrics(Metrics::register);
     let dir = DataDir::create(&settings.data.dir)?;
-    dir.is_ours()?;
     dir.is_whole()?;
+    dir.is_ours()?;
     let bound = memory::bound(&settings, &boot.foundation);
     metrics.room.memory_bound(bound);
     boot.task("room on the disk", metrics.room.follow(dir.clone()));

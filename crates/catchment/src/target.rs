@@ -39,12 +39,12 @@ impl Target {
         }
         // The file that a link leads to is written over, not the link.
         let to = if path.is_symlink() { path.canonicalize() } else { Ok(path.to_owned()) };
-        let nowhere = |error| {
-            Usage(format!("{} is a link that leads nowhere, name where it should lead: {error}", path.display()))
+        let unfollowed = |error| {
+            Usage(format!("{} is a link that cannot be followed ({error}): name the file itself", path.display()))
         };
-        let path = to.map_err(nowhere)?;
+        let path = to.map_err(unfollowed)?;
         let folder = folder_of(&path);
-        if !folder.is_dir() {
+        if folder.metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
             return Err(Usage(format!("there is no folder {} for {}", folder.display(), path.display())));
         }
         let mut part = OsString::from(&path);

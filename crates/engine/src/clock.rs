@@ -220,10 +220,14 @@ impl Timekeeper {
         self.keep_where(Belief::is_far_from)
     }
 
-    /// The same where the file is ahead, as after a clock that was set back. What is stored now has a time that a start which went by the file would
-    /// let go for its age, so the file comes first.
+    /// The same where the file is ahead, or waits for a time that is not waited for any more, as after a clock that was set back. What is stored now
+    /// has a time that a start which went by the file would let go for its age, so the file comes first.
     pub(crate) fn keep_if_behind(&self) -> io::Result<()> {
-        self.keep_where(|now, written| now.micros.saturating_add(SLACK_MICROS) < written.micros)
+        let until = |belief: &Belief| belief.waits.map(|(until, _)| until);
+        self.keep_where(|now, written| {
+            now.micros.saturating_add(SLACK_MICROS) < written.micros
+                || until(written).is_some_and(|written| until(now) != Some(written))
+        })
     }
 
     fn keep_where(&self, is_other: impl FnOnce(&Belief, &Belief) -> bool) -> io::Result<()> {
@@ -358,7 +362,13 @@ mod tests {
         assert_eq!(kept().read(), Some(Belief::of(4 * YEAR)));
         second.keep().expect("written");
         assert!(kept().read().is_some_and(|belief| belief.waits.is_some()), "what waits is kept as well");
-        moved.leaps(-7 * YEAR);
+        moved.leaps(-4 * YEAR);
+        second.keep_if_behind().expect("written");
+        assert!(
+            kept().read().is_some_and(|belief| belief.waits.is_none_or(|(until, _)| until < 6 * YEAR)),
+            "it waits anew"
+        );
+        moved.leaps(-3 * YEAR);
         std::fs::remove_dir_all(dir.path()).expect("removed");
         second.keep_if_behind().expect_err("nobody knows the time at the next start");
     }

@@ -20,6 +20,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use event::Key;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -222,9 +223,14 @@ impl CommitLoop {
             return Ok(());
         };
         self.wait_for_room(rows.get_array_memory_size() as u64).await?;
-        self.time.keep_if_behind().map_err(|error| AcceptError::StorageFull {
-            reason: format!("the time, which the clock was set back to, cannot be kept for the next start: {error}"),
-        })?;
+        // With another error than room the loop that maintains the lake says so, and goes on trying.
+        if let Err(error) = self.time.keep_if_behind()
+            && matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+        {
+            return Err(AcceptError::StorageFull {
+                reason: format!("the time cannot be kept for the next start: {error}"),
+            });
+        }
         let started = Instant::now();
         let answers = answers::encode(&group.answers, self.options.clock.wall_micros());
         let payload = self.encoder.encode(rows, &group.keys, &answers).expect("rows of our own schema always encode");

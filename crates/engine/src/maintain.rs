@@ -57,7 +57,7 @@ impl MaintainLoop {
 
     async fn keep_time(&self) {
         let time = self.time.clone();
-        // Else the runtime ends.
+        // Else the runtime ends, or the next turn tries again.
         if let Ok(Err(error)) = tokio::task::spawn_blocking(move || time.keep()).await {
             tracing::warn!(%error, "the time not kept for the next start, will be tried again");
         }

@@ -8,7 +8,7 @@
 //! more that an id may come with several contents: those few have an index of their own. Each look-up misses the processor's caches,
 //! and they are what the window costs.
 //!
-//! Memory: a ring of `keys_max` entries and those of one group, 48 bytes each, and two indexes of 5 to 10 bytes an entry each, the second
+//! Memory: a ring of `keys_max` entries and those of one group, 40 bytes each, and two indexes of 5 to 10 bytes an entry each, the second
 //! of which only holds the entries of ids with several contents.
 
 use event::Key;
@@ -19,26 +19,58 @@ use std::time::{Duration, Instant};
 /// Keys that are looked up side by side: what they read fits into the processor's caches.
 pub(crate) const LOOK_AHEAD: usize = 1024;
 
+/// 40 bytes: a number of 128 bits would have it take a multiple of 16.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    id: u128,
+    id: [u64; 2],
     content: u64,
     position: u64,
-    /// Seconds on the window's own clock, which began with the process: before that they are negative.
-    seen_seconds: i64,
-    /// How many entries before this one the last one of the same id stands; 0 when there was none.
-    older: u32,
-    /// Whether its id came with several contents, so that `contents` finds it as well.
-    several: bool,
+    /// Seconds on the window's own clock, which began with the process: before that they are negative. 68 years each way.
+    seen_seconds: i32,
+    /// How many entries before this one the last one of the same id stands, 0 when there was none; with [`SEVERAL`] when its id came with several
+    /// contents, so that `contents` finds it as well.
+    older_and_several: u32,
 }
 
+const _: () = assert!(size_of::<Entry>() == 40);
+
+/// A bit that no number of entries has.
+const SEVERAL: u32 = 1 << 31;
+
 impl Entry {
+    fn new(key: Key, position: u64, seen_seconds: i64) -> Self {
+        let seen_seconds = seen_seconds.clamp(i32::MIN.into(), i32::MAX.into()) as i32;
+        let id = [key.id as u64, (key.id >> 64) as u64];
+        Self { id, content: key.content, position, seen_seconds, older_and_several: 0 }
+    }
+
+    fn key(&self) -> Key {
+        Key { id: u128::from(self.id[1]) << 64 | u128::from(self.id[0]), content: self.content }
+    }
+
+    fn has_id(&self, id: u128) -> bool {
+        self.id == [id as u64, (id >> 64) as u64]
+    }
+
+    /// Where an index of ids looks for it.
+    fn hash_of_id(&self) -> u64 {
+        self.id[0]
+    }
+
     fn hash(&self) -> u64 {
-        hash_of(Key { id: self.id, content: self.content })
+        hash_of(self.key())
+    }
+
+    fn older(&self) -> u32 {
+        self.older_and_several & !SEVERAL
+    }
+
+    fn is_of_several(&self) -> bool {
+        self.older_and_several & SEVERAL != 0
     }
 
     fn age_seconds(&self, now_seconds: i64) -> u64 {
-        u64::try_from(now_seconds.saturating_sub(self.seen_seconds)).unwrap_or(0)
+        u64::try_from(now_seconds.saturating_sub(self.seen_seconds.into())).unwrap_or(0)
     }
 }
 
@@ -99,19 +131,19 @@ impl Window {
         let number = self.number_of(self.ring.len());
         let (ring, first) = (&self.ring, self.first);
         let at = |number: u32| &ring[number.wrapping_sub(first) as usize];
-        let mut entry = Entry { id: key.id, content: key.content, position, seen_seconds, older: 0, several: false };
-        let Some(newest) = self.ids.find_mut(key.id as u64, |&n| at(n).id == key.id) else {
-            self.ids.insert_unique(key.id as u64, number, |&n| at(n).id as u64);
+        let mut entry = Entry::new(key, position, seen_seconds);
+        let Some(newest) = self.ids.find_mut(entry.hash_of_id(), |&n| at(n).id == entry.id) else {
+            self.ids.insert_unique(entry.hash_of_id(), number, |&n| at(n).hash_of_id());
             self.ring.push_back(entry);
             return Verdict::New;
         };
-        let (before, same) = (at(*newest), |&n: &u32| at(n).id == key.id && at(n).content == key.content);
-        if before.content == key.content || (before.several && self.contents.find(entry.hash(), same).is_some()) {
+        let (before, same) = (at(*newest), |&n: &u32| at(n).id == entry.id && at(n).content == entry.content);
+        let is_several = before.is_of_several();
+        if before.content == key.content || (is_several && self.contents.find(entry.hash(), same).is_some()) {
             return Verdict::Duplicate;
         }
-        let before = (!before.several).then_some(*newest);
-        entry.older = number.wrapping_sub(std::mem::replace(newest, number));
-        entry.several = true;
+        let before = (!is_several).then_some(*newest);
+        entry.older_and_several = number.wrapping_sub(std::mem::replace(newest, number)) | SEVERAL;
         self.ring.push_back(entry);
         before.into_iter().chain([number]).for_each(|number| self.note_content(number));
         Verdict::ReusedId
@@ -121,7 +153,7 @@ impl Window {
     /// wait side by side.
     pub(crate) fn look_ahead(&self, keys: impl Iterator<Item = Key>) {
         let at = |number: u32| &self.ring[number.wrapping_sub(self.first) as usize];
-        let found = keys.filter(|key| self.ids.find(key.id as u64, |&n| at(n).id == key.id).is_some());
+        let found = keys.filter(|key| self.ids.find(key.id as u64, |&n| at(n).has_id(key.id)).is_some());
         std::hint::black_box(found.count());
     }
 
@@ -141,11 +173,11 @@ impl Window {
             let number = self.number_of(self.ring.len() - 1);
             let entry = self.ring.pop_back().expect("longer than the mark");
             self.unindex(&entry, number);
-            let older = number.wrapping_sub(entry.older);
-            if entry.older > 0 && (older.wrapping_sub(self.first) as usize) < self.ring.len() {
+            let older = number.wrapping_sub(entry.older());
+            if entry.older() > 0 && (older.wrapping_sub(self.first) as usize) < self.ring.len() {
                 let (ring, first) = (&self.ring, self.first);
                 let at = |number: u32| &ring[number.wrapping_sub(first) as usize];
-                self.ids.insert_unique(entry.id as u64, older, |&n| at(n).id as u64);
+                self.ids.insert_unique(entry.hash_of_id(), older, |&n| at(n).hash_of_id());
             }
         }
     }
@@ -162,7 +194,7 @@ impl Window {
             if beyond == 0 {
                 return;
             }
-            let keys = self.ring.range(..beyond).map(|entry| Key { id: entry.id, content: entry.content });
+            let keys = self.ring.range(..beyond).map(Entry::key);
             self.look_ahead(keys);
             for _ in 0..beyond {
                 let entry = self.ring.pop_front().expect("just counted");
@@ -196,11 +228,7 @@ impl Window {
         self.ring
             .range(start..)
             .take_while(|e| e.position <= last)
-            .map(|e| AgedKey {
-                key: Key { id: e.id, content: e.content },
-                position: e.position,
-                age_seconds: e.age_seconds(now_seconds),
-            })
+            .map(|e| AgedKey { key: e.key(), position: e.position, age_seconds: e.age_seconds(now_seconds) })
             .collect()
     }
 
@@ -217,17 +245,17 @@ impl Window {
     fn note_content(&mut self, number: u32) {
         let (ring, first) = (&mut self.ring, self.first);
         let entry = &mut ring[number.wrapping_sub(first) as usize];
-        entry.several = true;
+        entry.older_and_several |= SEVERAL;
         let hash = entry.hash();
         self.contents.insert_unique(hash, number, |&n| ring[n.wrapping_sub(first) as usize].hash());
     }
 
     fn unindex(&mut self, entry: &Entry, number: u32) {
         // Only the newest entry of an id stands there.
-        if let Ok(slot) = self.ids.find_entry(entry.id as u64, |&n| n == number) {
+        if let Ok(slot) = self.ids.find_entry(entry.hash_of_id(), |&n| n == number) {
             slot.remove();
         }
-        if entry.several {
+        if entry.is_of_several() {
             let slot = self.contents.find_entry(entry.hash(), |&n| n == number);
             slot.expect("each such entry of the ring has its slot").remove();
         }

@@ -172,7 +172,7 @@ impl Rejected {
         }
         let Aside { path: aside, why } = aside.as_ref()?;
         Some(format!(
-            "{path} was damaged at the start ({why}) and lies in {} now: what was rejected before is not listed",
+            "{path} could not be used at the start ({why}) and lies in {} now: what was rejected before is not listed",
             aside.display()
         ))
     }

@@ -183,16 +183,7 @@ impl DiskFile for File {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let mut read = 0;
-        while read < buffer.len() {
-            match FileExt::read_at(self, &mut buffer[read..], offset + read as u64) {
-                Ok(0) => break,
-                Ok(n) => read += n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(read)
+        filled(buffer, offset, |rest, offset| FileExt::read_at(self, rest, offset))
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
@@ -209,5 +200,52 @@ impl DiskFile for File {
 
     fn has_name(&self) -> io::Result<bool> {
         Ok(self.metadata()?.nlink() > 0)
+    }
+}
+
+/// Fills a buffer from `offset` by reads that may give less than they are asked for, and that a signal may break off.
+fn filled(
+    buffer: &mut [u8],
+    offset: u64,
+    mut read_at: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
+) -> io::Result<usize> {
+    let mut read = 0;
+    while read < buffer.len() {
+        match read_at(&mut buffer[read..], offset + read as u64) {
+            Ok(0) => break,
+            Ok(n) => read += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(read)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_that_are_short_or_broken_off_fill_the_buffer_all_the_same() {
+        let file: Vec<u8> = (0..200).collect();
+        for (step, offset, wanted) in [(1, 0, 100), (7, 50, 100), (7, 150, 100), (64, 199, 8), (3, 200, 8)] {
+            let mut is_broken_off = false;
+            let read_at = |rest: &mut [u8], at: u64| {
+                is_broken_off = !is_broken_off;
+                if is_broken_off {
+                    return Err(io::ErrorKind::Interrupted.into());
+                }
+                let there = &file[(at as usize).min(file.len())..];
+                let bytes = there.len().min(step).min(rest.len());
+                rest[..bytes].copy_from_slice(&there[..bytes]);
+                Ok(bytes)
+            };
+            let mut buffer = vec![0; wanted];
+            let read = filled(&mut buffer, offset, read_at).expect("it can be read");
+            let expected = &file[offset as usize..(offset as usize + wanted).min(file.len())];
+            assert_eq!(&buffer[..read], expected, "{step} bytes at a time from {offset}");
+        }
+        let failed = filled(&mut [0; 4], 0, |_, _| Err(io::ErrorKind::PermissionDenied.into()));
+        assert_eq!(failed.expect_err("it cannot be read").kind(), io::ErrorKind::PermissionDenied);
     }
 }

@@ -28,12 +28,12 @@ pub struct Repaired {
     pub before: Look,
     /// The files that were damaged, each with where it is kept.
     pub moved: Vec<(PathBuf, PathBuf)>,
-    /// Whether anything was damaged, and is not any more.
+    /// Whether anything was damaged; it is not any more when the repair has ended.
     pub is_mended: bool,
 }
 
 /// Repairs the wal in `dir`, which nobody may have open; what was damaged is kept in the folder `aside`, made when it is needed. What was found
-/// is told to `begin` before anything is changed: killed on the way, the next one finds less.
+/// is told to `begin` when it can be repaired, before anything is changed: killed on the way, the next one finds less.
 ///
 /// # Errors
 /// [`OpenError`]: the wal is in use, a file cannot be read or written, or nothing tells the wal's identity. It can be tried again. Else the error
@@ -49,42 +49,26 @@ pub fn repair<D: Disk, E: From<OpenError>>(
     let before = survey(dir, disk, &known, &|_, _| Ok(()))?;
     let is_mended = before.is_damaged();
     let mut repaired = Repaired { before, moved: Vec::new(), is_mended };
+    let plan = plan(&repaired.before, &known)?;
     begin(&repaired)?;
-    repaired.moved = mended(dir, disk, aside, &known, &repaired.before)?;
+    let mut repair = Repair { disk, dir, aside, moved: Vec::new() };
+    repair.all(&repaired.before, plan)?;
+    repaired.moved = repair.moved;
     Ok(repaired)
 }
 
-/// Mends what a look has found, and answers with what was moved aside.
-fn mended<D: Disk>(
-    dir: &Path,
-    disk: &D,
-    aside: &Path,
-    known: &Known,
-    before: &Look,
-) -> Result<Vec<(PathBuf, PathBuf)>, OpenError> {
-    let mut repair = Repair { disk, dir, aside, moved: Vec::new() };
-    if let Some(first) = before.segments.iter().find(|segment| !segment.damage.is_empty()) {
-        let wal_id = identity(before, known, &first.path)?;
-        if let Some((lost, _)) = before.lost().find(|(first, last)| last - first >= LOST_MAX) {
-            let (file, what) = (first.path.clone(), format!("no wal can have lost all positions from {lost} on"));
-            return Err(OpenError::Corrupt { file, offset: 0, what, saved: None });
-        }
-        repair.segments(before, wal_id)?;
+/// What becomes of the segments, and the identity of the wal afterwards; none where no segment is damaged.
+type Plan<'a> = Option<(Uuid, Vec<(&'a Segment, Option<New<'a>>)>)>;
+
+/// Whether it can be repaired, and how.
+fn plan<'a>(before: &'a Look, known: &Known) -> Result<Plan<'a>, OpenError> {
+    let Some(first) = before.segments.iter().find(|segment| !segment.damage.is_empty()) else { return Ok(None) };
+    let wal_id = identity(before, known, &first.path)?;
+    if let Some((lost, _)) = before.lost().find(|(first, last)| last - first >= LOST_MAX) {
+        let (file, what) = (first.path.clone(), format!("no wal can have lost all positions from {lost} on"));
+        return Err(OpenError::Corrupt { file, offset: 0, what, saved: None });
     }
-    for keys in before.key_files.iter().filter(|keys| keys.damage.is_some()) {
-        repair.keep(&keys.path)?;
-        disk.remove(&keys.path).and_then(|()| disk.sync_dir(dir)).map_err(io_error("remove", &keys.path))?;
-    }
-    if let Some((path, _)) = &before.bad_newest {
-        repair.keep(path)?;
-    }
-    if before.is_damaged() {
-        // It is of a segment that was written anew; the next start makes another one.
-        newest::forget(disk, dir).map_err(io_error("remove", &newest::path(dir)))?;
-    }
-    let names = disk.list(dir).map_err(io_error("list", dir))?;
-    Found::check(disk, dir, &names, |_| {})?;
-    Ok(repair.moved)
+    Ok(Some((wal_id, anew(before)?)))
 }
 
 /// The identity of the wal afterwards.
@@ -164,11 +148,26 @@ fn anew(before: &Look) -> Result<Vec<(&Segment, Option<New<'_>>)>, OpenError> {
 }
 
 impl<D: Disk> Repair<'_, D> {
-    /// Writes the damaged segments anew.
-    fn segments(&mut self, before: &Look, wal_id: Uuid) -> Result<(), OpenError> {
-        for (segment, new) in anew(before)? {
-            self.segment(segment, new.as_ref(), wal_id)?;
+    fn all(&mut self, before: &Look, plan: Plan<'_>) -> Result<(), OpenError> {
+        let Self { disk, dir, .. } = *self;
+        if let Some((wal_id, segments)) = plan {
+            for (segment, new) in segments {
+                self.segment(segment, new.as_ref(), wal_id)?;
+            }
         }
+        for keys in before.key_files.iter().filter(|keys| keys.damage.is_some()) {
+            self.keep(&keys.path)?;
+            disk.remove(&keys.path).and_then(|()| disk.sync_dir(dir)).map_err(io_error("remove", &keys.path))?;
+        }
+        if let Some((path, _)) = &before.bad_newest {
+            self.keep(path)?;
+        }
+        if before.is_damaged() {
+            // It is of a segment that was written anew; the next start makes another one.
+            newest::forget(disk, dir).map_err(io_error("remove", &newest::path(dir)))?;
+        }
+        let names = disk.list(dir).map_err(io_error("list", dir))?;
+        Found::check(disk, dir, &names, |_| {})?;
         Ok(())
     }
 

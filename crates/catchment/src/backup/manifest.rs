@@ -1,6 +1,7 @@
 //! `backup.json`: what a backup is made of, with a checksum of each file and of itself. `docs/FORMAT.md` describes it.
 
 use super::lineage::Restored;
+use crate::data_dir::opened;
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -159,11 +160,6 @@ impl Entry {
             Ok(_) => (crc != self.crc32c).then(|| "its checksum does not hold".to_owned()),
         }
     }
-}
-
-/// Opens a file to read it. What has its name and is none, as a pipe, might be waited for.
-fn opened(path: &Path) -> io::Result<File> {
-    if fs::metadata(path)?.is_file() { File::open(path) } else { Err(io::Error::other("it is no file")) }
 }
 
 /// Whether a path leads to somewhere below, whatever it is joined to.

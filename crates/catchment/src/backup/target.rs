@@ -4,6 +4,7 @@
 //! then the manifest changes in one step, then what it does not name goes.
 
 use super::manifest::{self, Entry, Manifest, STAGED, blocks, files_below, sync_folder};
+use crate::data_dir::is_no_folder;
 use anyhow::{Context, bail};
 use lake::CheckedFile;
 use parquet::file::reader::ChunkReader;
@@ -200,10 +201,8 @@ fn create_durably(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
     }
-    if let Ok(found) = fs::symlink_metadata(dir) {
-        let what =
-            if found.is_symlink() { "it is a link that leads to no folder" } else { "it is there, and no folder" };
-        return Err(io::Error::new(ErrorKind::NotADirectory, what));
+    if is_no_folder(dir) {
+        return Err(io::Error::new(ErrorKind::NotADirectory, "what is there is no folder"));
     }
     let above = dir.parent().ok_or(ErrorKind::NotFound)?;
     create_durably(above)?;

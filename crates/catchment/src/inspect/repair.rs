@@ -39,12 +39,15 @@ pub(super) fn run(args: &RepairArgs, environment: &Environment) -> anyhow::Resul
     let log = log_mended(&data, &aside)?;
     let known = known(&settings, &data);
     let wal_id = |found: &Repaired| found.before.wal_id.or(known.wal_id);
-    let sealed = |wal: &Repaired| sealed(&data, wal_id(wal));
+    let mut sealed_before = None;
     // Were it killed, the next one would find the wal mended, and tell nothing of what is lost.
-    let begin = |wal: &Repaired| Report::begun(at, &aside, wal, &log, sealed(wal)).write();
+    let begin = |found: &Repaired| {
+        sealed_before = sealed(&data, wal_id(found));
+        Report::begun(at, &aside, found, &log, sealed_before).write()
+    };
     let repaired = wal::repair(&dir, &RealDisk, &aside.join("wal"), known, begin);
-    let repaired = repaired.inspect_err(|_| withdraw(&aside, &log)).context("the wal was not repaired")?;
-    let mut report = Report::begun(at, &aside, &repaired, &log, sealed(&repaired));
+    let repaired = repaired.with_context(|| not_repaired(&log))?;
+    let mut report = Report::begun(at, &aside, &repaired, &log, sealed_before);
     report.write()?;
     // What was done to the wal is told whatever becomes of the lake.
     let lake = lake_repaired(&settings, &data, &aside, wal_id(&repaired));
@@ -57,6 +60,14 @@ pub(super) fn run(args: &RepairArgs, environment: &Environment) -> anyhow::Resul
         print(if args.json { format!("{}\n", report.json()) } else { report.lines() })?;
     }
     lake.map(drop).context("the lake was not repaired to its end: run this again when its reason is gone")
+}
+
+/// The wal was not, or not to its end. The log of the table may have been: there may be no report that tells it.
+fn not_repaired(log: &[MovedAside]) -> String {
+    let moved = log.iter().map(|MovedAside { flaw, kept_at }| {
+        format!("; {} was moved aside, to {}", flaw.path.display(), kept_at.display())
+    });
+    format!("the wal was not repaired{}", moved.collect::<String>())
 }
 
 /// Moves aside what is damaged in the log of the table and not needed. What else the lake and the wal have is not changed when something is.
@@ -164,14 +175,6 @@ fn written(path: &Path, text: &str) -> std::io::Result<()> {
     File::open(path)?.sync_all()?;
     File::open(folder)?.sync_all()?;
     File::open(folder.parent().unwrap_or(folder))?.sync_all()
-}
-
-/// Takes the report back where nothing was moved aside: nothing was changed.
-fn withdraw(aside: &Path, log: &[MovedAside]) {
-    if log.is_empty() && !aside.join("wal").exists() {
-        drop(fs::remove_file(aside.join("report.json")));
-        drop(fs::remove_dir(aside));
-    }
 }
 
 /// What was found and done.

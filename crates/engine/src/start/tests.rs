@@ -4,6 +4,7 @@ mod replay;
 
 use super::*;
 use crate::answers::Request;
+use crate::clock::Reading;
 use crate::log::{Appended, LogFrame, RememberedKeys};
 use async_trait::async_trait;
 use event::{FieldNames, FieldRules, Framing, Limits, ReadOptions};
@@ -456,4 +457,39 @@ async fn what_is_linked_starts_with_all_that_was_answered_and_the_log_lets_go_of
     let other = started(options(copy.path())).await;
     assert_eq!((rows(&other), other.last_position()), ((2, 6), 8));
     other.close().await.expect("ends");
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_is_kept_before_what_comes_then_is_stored() {
+    const BEGIN: i64 = 1_800_000_000_000_000;
+    const YEAR: i64 = 365 * 86_400_000_000;
+    let dir = tempfile::tempdir().expect("a folder");
+    let clock = testkit::SimClock::new(BEGIN);
+    let read = clock.clone();
+    let clocks = Clock::new(move || Reading { wall_micros: read.wall_micros(), passed: read.passed() });
+    let engine = started(Options { clock: clocks, ..options(dir.path()) }).await;
+    let send = |body: &'static [u8]| engine.submit(submission(&engine, body));
+    let kept = || Kept::of(&dir.path().join("lake")).read().expect("one is kept").micros;
+    assert_eq!(send(b"{\"n\":1}").await.expect("stored").accepted, 1);
+    assert_eq!(kept(), BEGIN, "also at the first event");
+    clock.leap(-2 * YEAR);
+    assert_eq!(send(b"{\"n\":2}").await.expect("stored").accepted, 1);
+    assert_eq!(kept(), BEGIN - 2 * YEAR);
+    // Nothing is stored when there is no room for it.
+    let new = dir.path().join("lake/_clock.new");
+    std::os::unix::fs::symlink("/dev/full", &new).expect("linked");
+    clock.leap(-2 * YEAR);
+    let refused = send(b"{\"n\":3}").await.expect_err("there is no room");
+    assert!(
+        matches!(&refused, AcceptError::StorageFull { reason } if reason.contains("the time cannot be kept")),
+        "{refused:?}"
+    );
+    assert_eq!((engine.last_position(), kept()), (2, BEGIN - 2 * YEAR));
+    std::fs::remove_file(&new).expect("removed");
+    assert_eq!(send(b"{\"n\":3}").await.expect("stored").accepted, 1);
+    assert_eq!((engine.last_position(), kept()), (3, BEGIN - 4 * YEAR));
+    // With another error it is for the operator to see in the log.
+    std::fs::create_dir(&new).expect("made");
+    clock.leap(-2 * YEAR);
+    assert_eq!(send(b"{\"n\":4}").await.expect("stored").accepted, 1);
 }
