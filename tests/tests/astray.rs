@@ -209,10 +209,11 @@ fn what_has_the_name_of_a_file_and_is_none_is_named_and_nothing_is_changed() {
             fs::rename(&path, &kept).expect("moved");
         }
         let before = contents(&data);
-        for what in if is_folder { &["a file"][..] } else { &["a folder", "a pipe"] } {
+        for what in if is_folder { &["a file"][..] } else { &["a folder", "a pipe", "a link that leads nowhere"] } {
             match *what {
                 "a folder" => fs::create_dir(&path).expect("made"),
                 "a file" => fs::write(&path, b"").expect("written"),
+                "a link that leads nowhere" => std::os::unix::fs::symlink("/nowhere/at/all", &path).expect("linked"),
                 _ => rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)
                     .expect("made"),
             }
@@ -225,6 +226,8 @@ fn what_has_the_name_of_a_file_and_is_none_is_named_and_nothing_is_changed() {
                 let is_named = told.contains(&name) && told.contains(&format!("is {what}, and"));
                 assert!(!refused.status.success() && is_named && told.contains("move it away"), "{command:?}: {told}");
             }
+            let doctor = said(&catchment(dir.path(), &["doctor", "--data-dir", "data"], b""));
+            assert!(doctor.contains("BAD") && doctor.contains(&format!("is {what}, and")), "{doctor}");
             drop(if *what == "a folder" { fs::remove_dir(&path) } else { fs::remove_file(&path) });
             assert!(contents(&data) == before, "{}: nothing is changed", path.display());
         }
@@ -253,8 +256,11 @@ fn a_database_in_the_place_of_the_other_one_is_not_taken_for_it() {
     fs::rename(&kept, &registry).expect("moved back");
     // Rejected events keep nobody from taking others: as any damaged one it is moved aside.
     fs::copy(&registry, &rejected).expect("copied");
-    let backup = catchment(dir.path(), &["backup", "copy", "--data-dir", "data"], b"");
-    assert!(complained(&backup).contains("the database of something else"), "{backup:?}");
+    let backup = complained(&catchment(dir.path(), &["backup", "copy", "--data-dir", "data"], b""));
+    assert!(
+        backup.contains("data/rejected.sqlite cannot be copied") && backup.contains("the database of something else"),
+        "{backup}"
+    );
     let collector = Collector::start(dir.path());
     let ready = collector.get_admin("/readyz").text;
     assert!(
@@ -292,6 +298,10 @@ fn what_is_no_folder_of_data_and_no_folder_of_a_backup_is_named_and_nobody_waits
         }
     }
     assert!(!dir.path().join("nowhere").exists() && !dir.path().join("new").exists());
+    // Of a user, who may have what has no place in a backup.
+    let mine = dir.path().join("good/set-mine");
+    fs::create_dir(&mine).expect("made");
+    assert!(run(&["backup", "good", "--data-dir", "data"]).status.success() && mine.exists());
     let manifest = dir.path().join("good/backup.json");
     fs::remove_file(&manifest).expect("removed");
     pipe(&manifest);

@@ -187,6 +187,15 @@ fn an_export_has_the_events_that_are_asked_for_and_writes_over_nothing() {
         assert!(complaints(&refused).contains(why), "{refused:?}");
     }
     assert_eq!(std::fs::read(&file).expect("the export"), kept);
+    // Nobody waits for a pipe.
+    for (pipe, args) in [("new.csv.part", ["export", "new.csv"]), ("old.csv.sha256", ["import", "old.csv"])] {
+        std::fs::write(dir.path().join("old.csv"), b"").expect("written");
+        let pipe = dir.path().join(pipe);
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).expect("made");
+        let refused = run(dir.path(), &args);
+        assert!(!refused.status.success() && complaints(&refused).contains("is no file"), "{refused:?}");
+        std::fs::remove_file(&pipe).expect("removed");
+    }
     let streamed = run(dir.path(), &["export", "-", "--since", "9999-12-31T23:59:59Z"]);
     assert_eq!(streamed.stdout, kept, "on standard output the same");
     assert!(complaints(&streamed).starts_with("2 events up to position"), "{streamed:?}");

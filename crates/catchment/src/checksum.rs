@@ -1,6 +1,7 @@
 //! The checksum of a file of lines, in a file beside it as `sha256sum` writes it: `NAME.sha256`. It is read before any line is: gzip and zstd tell only at
 //! their end that they are damaged. Parquet has checksums inside.
 
+use crate::data_dir::opened;
 use crate::target::folder_of;
 use anyhow::{Context, ensure};
 use sha2::{Digest, Sha256};
@@ -52,7 +53,7 @@ pub(crate) fn remove(of: &Path) -> io::Result<()> {
 /// It is not what was written.
 pub(crate) fn check(of: &Path) -> anyhow::Result<()> {
     let beside = beside(of);
-    let told = match fs::read_to_string(&beside) {
+    let told = match opened(&beside).and_then(io::read_to_string) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         told => told.with_context(|| format!("cannot read {}", beside.display()))?,
     };

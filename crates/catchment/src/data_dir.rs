@@ -324,17 +324,20 @@ impl DataDir {
     }
 }
 
-/// Fails where something in the folder that has the name of a file is none. What a link leads to counts, and what goes meanwhile is nobody's.
+/// Fails where something in the folder that has the name of a file is none. What a link leads to counts; what goes meanwhile is nobody's.
 fn files_for_files(folder: &Path, (names, ends): Names) -> anyhow::Result<()> {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let (path, name) = (entry.path(), entry.file_name());
         let is_kept = names.iter().any(|kept| name == *kept)
             || path.extension().is_some_and(|extension| ends.iter().any(|end| extension == *end));
-        let is_other = is_kept && entry.file_type().is_ok_and(|what| !what.is_file());
-        let what = is_other.then(|| fs::metadata(&path).ok()).flatten().map(|found| found.file_type());
-        if let Some(what) = what.filter(|what| !what.is_file()) {
-            bail!("{} is {}, and {KEPT_FOR} file: {MOVE_AWAY}", path.display(), kind(what));
-        }
+        let Some(what) = entry.file_type().ok().filter(|what| is_kept && !what.is_file()) else { continue };
+        let what = match fs::metadata(&path) {
+            Ok(found) if found.is_file() => continue,
+            Ok(found) => kind(found.file_type()),
+            Err(_) if what.is_symlink() => "a link that leads nowhere",
+            Err(_) => continue,
+        };
+        bail!("{} is {what}, and {KEPT_FOR} file: {MOVE_AWAY}", path.display());
     }
     Ok(())
 }

@@ -130,6 +130,7 @@ fn findings(args: &DoctorArgs, environment: &Environment) -> Vec<Finding> {
     findings.push(machine::memory(memory::bound(&settings, &foundation), unit.as_ref()));
     findings.push(machine::clock());
     let data_dir = DataDir::of(&settings.data.dir);
+    findings.extend(data_dir.is_whole().err().map(|error| Finding::bad("folder", format!("{error:#}"))));
     match (data_dir.addresses(), data_dir.kept_from_us()) {
         (Some(addresses), _) => findings.extend(collector(&data_dir, &addresses)),
         // Its ports may be taken by itself.

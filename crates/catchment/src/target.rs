@@ -65,6 +65,11 @@ impl Target {
         let to = match self {
             Self::Output => To::Output,
             Self::File { part, .. } => {
+                ensure!(
+                    part.symlink_metadata().is_ok_and(|there| there.is_file()) || !part.exists() && !part.is_symlink(),
+                    "{} is no file: it is written to until the export is whole, move away what is there",
+                    part.display()
+                );
                 // A link there may lead to a file that is not ours.
                 let no_link = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
                 let opened =

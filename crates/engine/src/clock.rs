@@ -108,6 +108,14 @@ impl Believed {
     pub(crate) fn since(clock: Clock, before: Option<Belief>) -> Self {
         let looked = clock.read();
         let mut belief = before.unwrap_or(Belief::of(looked.wall_micros));
+        let behind_micros = looked.wall_micros.saturating_sub(belief.micros);
+        if behind_micros > SLACK_MICROS {
+            let seconds = behind_micros / 1_000_000;
+            tracing::info!(
+                seconds,
+                "the time went on while nobody looked: for a day of running nothing is removed because of it"
+            );
+        }
         belief.micros = belief.micros.min(looked.wall_micros);
         Self { clock, state: Arc::new(Mutex::new(State { looked, belief })) }
     }

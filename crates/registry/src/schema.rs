@@ -52,10 +52,11 @@ const STEPS: &[&str] = &[
 /// The version of the schema that a database has, 0 when it has none.
 pub(crate) async fn version<'e>(database: impl SqliteExecutor<'e>, url: &str) -> Result<usize, OpenError> {
     let failed = |source| OpenError::of(url, source);
-    let asked = "SELECT user_version, EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'tokens') FROM pragma_user_version";
+    let asked = "SELECT user_version, (user_version > 0 OR EXISTS (SELECT 1 FROM sqlite_master)) \
+                 AND NOT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'tokens') FROM pragma_user_version";
     let row = sqlx::query(asked).fetch_one(database).await.map_err(failed)?;
     let found = row.try_get::<i64, _>(0).map_err(failed)? as usize;
-    if found > 0 && !row.try_get::<bool, _>(1).map_err(failed)? {
+    if row.try_get::<bool, _>(1).map_err(failed)? {
         let source = sqlx::Error::Protocol("it is the database of something else".to_owned());
         return Err(OpenError::Damaged { url: url.to_owned(), source });
     }

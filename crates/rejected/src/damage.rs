@@ -71,7 +71,7 @@ async fn wrong(connection: &mut SqliteConnection) -> Result<Option<String>, sqlx
 
 /// Whether it is the database of something else, as one that was put in the wrong place.
 pub(crate) async fn is_other(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
-    let asked = "SELECT user_version > 0 AND NOT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'rejected') \
-                 FROM pragma_user_version";
+    let asked = "SELECT (user_version > 0 OR EXISTS (SELECT 1 FROM sqlite_master)) \
+                 AND NOT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'rejected') FROM pragma_user_version";
     sqlx::query(asked).fetch_one(connection).await?.try_get(0)
 }

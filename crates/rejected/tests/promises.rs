@@ -244,6 +244,19 @@ async fn a_file_that_is_no_database_is_moved_aside_and_named() {
 }
 
 #[tokio::test]
+async fn the_database_of_another_program_is_moved_aside_as_it_is() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let connect = sqlx::sqlite::SqliteConnectOptions::new();
+    let other = connect.filename(dir.path().join("rejected.sqlite")).create_if_missing(true);
+    let pool = sqlx::SqlitePool::connect_with(other).await.expect("opens");
+    sqlx::query("CREATE TABLE mine (a)").execute(&pool).await.expect("made");
+    pool.close().await;
+    let table = Rejected::open(options(dir.path()), RejectedMetrics::default()).await.expect("another one");
+    let trouble = table.trouble().expect("it says so");
+    assert!(trouble.contains("it is the database of something else"), "{trouble}");
+}
+
+#[tokio::test]
 async fn what_is_handed_in_is_kept_although_its_caller_is_gone_and_many_at_once_keep_all() {
     let dir = tempfile::tempdir().expect("a folder");
     let table = open(options(dir.path())).await;

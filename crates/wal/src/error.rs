@@ -42,7 +42,7 @@ pub enum OpenError {
         known: u32,
     },
     /// A folder lies in the place of a file.
-    #[error("{} is a folder, and a file of the wal has this name: move it away, then start again; nothing was changed", .path.display())]
+    #[error("{} is a folder, and a file of the wal has this name: move it away and try again", .path.display())]
     NotAFile {
         /// The folder.
         path: PathBuf,

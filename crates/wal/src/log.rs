@@ -371,15 +371,22 @@ pub(crate) fn take_lock<D: Disk>(disk: &D, dir: &Path) -> Result<D::File, OpenEr
 
 pub(crate) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
     let path = path.to_owned();
-    move |source| OpenError::Io { action, path, source }
+    move |source| match source.kind() {
+        io::ErrorKind::IsADirectory => OpenError::NotAFile { path },
+        _ => OpenError::Io { action, path, source },
+    }
 }
 
+/// As many as the largest position has.
+const POSITION_DIGITS: usize = 20;
+
 pub(crate) fn name_of(first_position: u64) -> String {
-    format!("{first_position:020}.wal")
+    format!("{first_position:0POSITION_DIGITS$}.wal")
 }
 
 fn position_of(name: &str) -> Option<u64> {
-    name.strip_suffix(".wal")?.parse().ok()
+    let position = name.strip_suffix(".wal").filter(|position| position.len() == POSITION_DIGITS)?;
+    position.parse().ok()
 }
 
 pub(crate) fn staged(path: &Path) -> PathBuf {

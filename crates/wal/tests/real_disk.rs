@@ -80,3 +80,22 @@ fn a_folder_in_the_place_of_the_name_of_the_newest_segment_is_named() {
         other => panic!("{other:?}"),
     }
 }
+
+#[test]
+fn a_file_that_is_made_takes_the_place_of_a_link_and_not_of_what_it_leads_to() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (other, path) = (folder.path().join("other"), folder.path().join("file"));
+    std::fs::write(&other, b"somebody's").expect("written");
+    for link_to in [&other, &folder.path().join("nowhere")] {
+        std::os::unix::fs::symlink(link_to, &path).expect("linked");
+        RealDisk.create(&path, 0).expect("made").write_at(b"ours", 0).expect("written");
+        assert!(!path.is_symlink() && std::fs::read(&path).expect("read") == b"ours");
+        std::fs::remove_file(&path).expect("removed");
+    }
+    std::os::unix::fs::symlink(&other, &path).expect("linked");
+    assert!(RealDisk.lock(&path).is_err(), "a lock that leads elsewhere is none");
+    assert_eq!(std::fs::read(&other).expect("read"), b"somebody's");
+    std::fs::remove_file(&path).expect("removed");
+    std::fs::create_dir(&path).expect("made");
+    assert_eq!(kind(RealDisk.create(&path, 0)), Some(ErrorKind::IsADirectory));
+}

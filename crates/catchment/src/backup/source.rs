@@ -195,12 +195,13 @@ fn stopped(dir: &DataDir, scratch: &Path) -> anyhow::Result<Source> {
     for name in [REJECTED, REGISTRY] {
         if let Some(source) = database(dir, name, scratch)? {
             let copy = scratch.join(format!("whole-{name}"));
-            runtime.block_on(async {
+            let copied = runtime.block_on(async {
                 match name {
                     REGISTRY => Registry::copy_of(&source, &copy).await.map_err(anyhow::Error::from),
                     _ => Rejected::copy_of(&source, &copy).await.map_err(anyhow::Error::from),
                 }
-            })?;
+            });
+            copied.with_context(|| format!("{} cannot be copied", dir.path().join(name).display()))?;
             wanted.push(Wanted { source: copy, path: name.to_owned(), bytes: None });
         }
     }

@@ -227,6 +227,11 @@ pub(crate) fn are_nested(one: &Path, other: &Path) -> io::Result<bool> {
     Ok(one.starts_with(&other) || other.starts_with(&one))
 }
 
+/// Whether a folder has the name of a set.
+fn is_set(name: &str) -> bool {
+    name.strip_prefix("set-").is_some_and(|id| Uuid::parse_str(id).is_ok())
+}
+
 /// The files of a folder that a backup may have put there; others are not ours.
 fn files_of(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
@@ -235,7 +240,7 @@ fn files_of(dir: &Path) -> io::Result<Vec<PathBuf>> {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name == STAGED {
             files.push(PathBuf::from(name));
-        } else if (name == "lake" || name.starts_with("set-")) && entry.file_type()?.is_dir() {
+        } else if (name == "lake" || is_set(&name)) && entry.file_type()?.is_dir() {
             files.extend(files_below(&entry.path())?.into_iter().map(|file| Path::new(&name).join(file)));
         }
     }
