@@ -4,7 +4,7 @@ use arrow::array::{ArrayRef, Int64Array, StringArray, TimestampMicrosecondArray,
 use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
 use event::FieldRules;
-use lake::{Lake, LakeMetrics, Sealing, Snapshot, View};
+use lake::{Lake, LakeMetrics, Pace, Sealing, Snapshot, View};
 use query::{Queries, Query, QueryMetrics};
 use rejected::{Rejected, RejectedMetrics};
 use std::io::Write;
@@ -57,7 +57,7 @@ pub(crate) fn sealing(events: Range<i64>) -> Sealing {
         nothing(&DataType::Binary),
     ];
     let batch = RecordBatch::try_new(event::events_schema(), columns).expect("the columns fit");
-    Sealing { first: (events.start + 1) as u64, last: events.end as u64, batches: vec![batch] }
+    Sealing { first: (events.start + 1) as u64, last: events.end as u64, batches: vec![batch], pace: Pace::Pressed }
 }
 
 async fn queries(dir: &Path) -> Queries {

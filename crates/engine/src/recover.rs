@@ -15,7 +15,7 @@ use crate::start::{Options, StartError, Starting};
 use crate::window::{self, Remembered, Window};
 use arrow::array::{Array, ArrayRef, MutableArrayData, TimestampMicrosecondArray, make_array};
 use arrow::record_batch::RecordBatch;
-use lake::{Lake, LakeError, Sealing};
+use lake::{Lake, LakeError, Pace, Sealing};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -240,7 +240,7 @@ pub(crate) fn belong_together(wal: &wal::Checked, lake_position: u64, sealed: u6
 pub(crate) async fn seal_lost(lake: &Lake, live: &Live, (first, last): (u64, u64)) {
     let rows = live.take().map(|taken| taken.rows).unwrap_or_default();
     let batches = rows.iter().map(|rows| rows.as_ref().clone()).collect();
-    match lake.seal(Sealing { first, last, batches }).await {
+    match lake.seal(Sealing { first, last, batches, pace: Pace::Pressed }).await {
         Ok(snapshot) => live.sealed(snapshot),
         Err(error) => tracing::error!(first, last, %error, "lost positions are not counted yet: the seal failed"),
     }
@@ -252,7 +252,7 @@ async fn seal(lake: &Lake, live: &Live) -> Result<(), LakeError> {
     let batches = rows.iter().map(|rows| rows.as_ref().clone()).collect();
     // The rows are held by nobody else when they leave.
     drop(rows);
-    live.sealed(lake.seal(Sealing { first, last, batches }).await?);
+    live.sealed(lake.seal(Sealing { first, last, batches, pace: Pace::Pressed }).await?);
     Ok(())
 }
 

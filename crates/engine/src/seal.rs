@@ -6,7 +6,7 @@
 use crate::live::{Live, Taken};
 use crate::metrics::EngineMetrics;
 use crate::start::{Options, Status};
-use lake::{Lake, Sealing};
+use lake::{Lake, Pace, Sealing};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -34,12 +34,16 @@ impl SealLoop {
         let mut pause = PAUSE_MIN;
         let mut oldest = Instant::now();
         loop {
+            // Nearly as much as another seal takes came during the one before: rows come about as quickly as they go.
+            let is_behind = self.live.bytes() as u64 >= self.options.seal_bytes / 4 * 3;
             let asked = tokio::select! {
                 biased;
                 asked = self.asked.recv() => match asked { Some(asked) => Some(asked), None => return },
                 () = due(&self.live, &self.options, oldest) => None,
             };
-            let result = self.seal().await;
+            let is_pressed = is_behind || asked.is_some() || self.live.is_room_wanted();
+            let pace = if is_pressed { Pace::Pressed } else { Pace::Calm };
+            let result = self.seal(pace).await;
             oldest = Instant::now();
             match &result {
                 Ok(()) => pause = PAUSE_MIN,
@@ -54,14 +58,14 @@ impl SealLoop {
         }
     }
 
-    async fn seal(&self) -> Result<(), String> {
+    async fn seal(&self, pace: Pace) -> Result<(), String> {
         let Some(Taken { first, last, rows }) = self.live.take() else {
             return Ok(());
         };
         let started = Instant::now();
         let count: usize = rows.iter().map(|r| r.num_rows()).sum();
         let batches = rows.iter().map(|r| r.as_ref().clone()).collect();
-        match self.lake.seal(Sealing { first, last, batches }).await {
+        match self.lake.seal(Sealing { first, last, batches, pace }).await {
             Ok(snapshot) => {
                 let seconds = started.elapsed().as_secs_f64();
                 tracing::debug!(first, last, rows = count, version = snapshot.version, seconds, "sealed");

@@ -1,6 +1,7 @@
 //! Data files: Parquet, one for each day of receipt in the batches of a seal, in the [order](crate::sort) of all data files.
 
 use crate::error::LakeError;
+use crate::lake::Pace;
 use crate::name;
 use crate::sort::{ORDER, Part, parts, sorted};
 use crate::stats::FileStats;
@@ -60,8 +61,8 @@ pub(crate) struct Encoded {
 /// Encodes the batches of one seal, with a column for each of `fields`. Whether there are fields that have no column and may get one.
 pub(crate) fn encode(
     batches: &[RecordBatch],
-    wal: Uuid,
-    range: (u64, u64),
+    (wal, range): (Uuid, (u64, u64)),
+    pace: Pace,
     fields: &Fields,
 ) -> Result<(Vec<Encoded>, bool), LakeError> {
     let mut days: BTreeMap<i64, Vec<RecordBatch>> = BTreeMap::new();
@@ -71,7 +72,7 @@ pub(crate) fn encode(
     let (mut files, mut saw_new) = (Vec::new(), false);
     for (n, (day, batches)) in days.into_iter().enumerate() {
         let mut file = DataFile::new(Vec::new(), batches[0].schema_ref(), fields);
-        file.write_all(sorted(&batches))?;
+        file.write_all(sorted(&batches), pace)?;
         saw_new |= file.cutter.splitter.saw_new();
         let (bytes, stats) = file.finish()?;
         files.push(Encoded { path: name::path(&day_text(day), wal, range, n), bytes, stats });
@@ -119,11 +120,15 @@ impl<W: Write + Send> DataFile<W> {
         self.cutter.cut(batch, |cut| self.writing.write(cut))
     }
 
-    /// Writes these batches, while the next ones are made and cut on a thread of their own.
+    /// Writes these batches, pressed while the next ones are made and cut on a thread of their own.
     fn write_all(
         &mut self,
-        batches: impl Iterator<Item = Result<RecordBatch, ArrowError>> + Send,
+        mut batches: impl Iterator<Item = Result<RecordBatch, ArrowError>> + Send,
+        pace: Pace,
     ) -> Result<(), LakeError> {
+        if pace == Pace::Calm {
+            return batches.try_for_each(|batch| self.write(&batch?));
+        }
         let Self { cutter, writing } = self;
         std::thread::scope(|scope| {
             let (sender, cuts) = mpsc::sync_channel(CUTS_WAITING);

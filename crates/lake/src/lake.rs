@@ -40,6 +40,17 @@ pub struct Sealing {
     pub last: u64,
     /// The events, in order of position.
     pub batches: Vec<RecordBatch>,
+    /// How quickly it has to be done.
+    pub pace: Pace,
+}
+
+/// How much of the processors a seal takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// It has time: one thread, and what comes in has the others.
+    Calm,
+    /// Somebody waits for it: two threads.
+    Pressed,
 }
 
 /// The lake. Cheap to clone; all clones share one lane.
@@ -166,11 +177,11 @@ impl Lake {
     /// # Errors
     /// [`LakeError`]; the range is not in the lake, or the next call finds that it is.
     pub async fn seal(&self, sealing: Sealing) -> Result<Arc<Snapshot>, LakeError> {
-        let Sealing { first, last, batches } = sealing;
+        let Sealing { first, last, batches, pace } = sealing;
         let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
         let lost = (last + 1 - first).saturating_sub(rows as u64);
         self.there()?;
-        let (files, fields) = self.write(batches, (first, last)).await?;
+        let (files, fields) = self.write(batches, (first, last), pace).await?;
         let mut table = self.shared.lane.lock().await;
         self.there()?;
         self.update(&mut table).await?;
@@ -273,11 +284,12 @@ impl Lake {
         &self,
         batches: Vec<RecordBatch>,
         range: (u64, u64),
+        pace: Pace,
     ) -> Result<(Vec<LakeFile>, Arc<Fields>), LakeError> {
         let started = Instant::now();
         let (wal, fields) = (self.shared.wal, self.snapshot().fields.clone());
         let may_grow = !self.shared.has_all_fields.load(Ordering::Relaxed);
-        let work = move || encode_with_new(&batches, wal, range, (fields, may_grow));
+        let work = move || encode_with_new(&batches, (wal, range), pace, (fields, may_grow));
         let (encoded, fields) = away(work).await??;
         let mut files = Vec::new();
         for Encoded { path, bytes, stats } in encoded {
@@ -366,11 +378,11 @@ impl Lake {
 /// Encodes the batches of a seal, once more when there are fields that get a column.
 fn encode_with_new(
     batches: &[RecordBatch],
-    wal: Uuid,
-    range: (u64, u64),
+    (wal, range): (Uuid, (u64, u64)),
+    pace: Pace,
     (fields, may_grow): (Arc<Fields>, bool),
 ) -> Result<(Vec<Encoded>, Arc<Fields>), LakeError> {
-    let (encoded, saw_new) = encode(batches, wal, range, &fields)?;
+    let (encoded, saw_new) = encode(batches, (wal, range), pace, &fields)?;
     if !(saw_new && may_grow) {
         return Ok((encoded, fields));
     }
@@ -381,7 +393,7 @@ fn encode_with_new(
         return Ok((encoded, fields));
     }
     drop(encoded);
-    let (encoded, _) = encode(batches, wal, range, &more)?;
+    let (encoded, _) = encode(batches, (wal, range), pace, &more)?;
     Ok((encoded, Arc::new(more)))
 }
 

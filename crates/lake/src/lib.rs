@@ -49,7 +49,7 @@ pub use compact::free_bytes;
 pub use copy::{Copy, copy_of};
 pub use erase::Erasing;
 pub use error::{LakeError, OpenError};
-pub use lake::{Lake, Sealing};
+pub use lake::{Lake, Pace, Sealing};
 pub use metrics::LakeMetrics;
 pub use repair::{Mended, TakenIn};
 pub use retention::Retention;

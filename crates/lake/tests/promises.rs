@@ -5,7 +5,7 @@ mod common;
 use arrow::datatypes::{DataType, Field, Schema};
 use common::{DAY, WAL, event, open, positions, schema, sealing_of};
 use event::FieldRules;
-use lake::{Lake, LakeError, LakeMetrics, OpenError, Sealing};
+use lake::{Lake, LakeError, LakeMetrics, OpenError, Pace, Sealing};
 use std::sync::Arc;
 
 /// Events `first..=last`, received at one microsecond each after `received_at`.
@@ -34,6 +34,19 @@ async fn a_seal_is_in_once_however_often_it_is_repeated_also_after_a_restart() {
     lake.seal(sealing(11, 15)).await.expect("the next");
     assert_eq!(positions(&lake), (1..=15).collect::<Vec<_>>());
     assert_eq!((count(&lake), lake.snapshot().sealed, lake.highest_position()), (15, 15, 15));
+}
+
+#[tokio::test]
+async fn at_each_pace_a_seal_writes_the_same_bytes() {
+    let mut written = Vec::new();
+    for pace in [Pace::Calm, Pace::Pressed] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let lake = open(dir.path()).await;
+        let snapshot = lake.seal(Sealing { pace, ..rows(1, 20_000, 2 * DAY - 5) }).await.expect("sealed");
+        let bytes = |path: &str| std::fs::read(dir.path().join(path)).expect("a data file");
+        written.push(snapshot.files.iter().map(|file| (file.path.clone(), bytes(&file.path))).collect::<Vec<_>>());
+    }
+    assert!(written[0].len() == 2 && written[0] == written[1]);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use crate::serve::field_rules;
 use crate::settings::Settings;
 use anyhow::{Context, bail};
 use clap::Args;
-use lake::{Lake, LakeMetrics, Mended, MovedAside, Sealing, TakenIn};
+use lake::{Lake, LakeMetrics, Mended, MovedAside, Pace, Sealing, TakenIn};
 use nowwhat::Environment;
 use nowwhat::cli::{print, printable};
 use serde_json::{Value, json};
@@ -111,7 +111,7 @@ fn lake_repaired(settings: &Settings, data: &Path, aside: &Path, wal: Option<Uui
         if wal.is_some() && from < first {
             let keys = kept.key_files.iter().filter(|keys| keys.last >= from).map(|keys| &keys.path);
             let keys = keys.map(|path| keys_aside(path, &aside.join("wal"))).collect::<anyhow::Result<_>>()?;
-            lake.seal(Sealing { first: from, last: first - 1, batches: Vec::new() }).await?;
+            lake.seal(Sealing { first: from, last: first - 1, batches: Vec::new(), pace: Pace::Pressed }).await?;
             lost = Some(LakeLost { positions: (from, first - 1), keys });
         }
         Ok(OfLake { mended: lake.repair(&aside.join("lake")).await?, taken_in, lost })

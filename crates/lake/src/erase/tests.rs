@@ -1,7 +1,7 @@
 //! Two that change the files of one snapshot: the lane lets one of them.
 
 use super::*;
-use crate::lake::Sealing;
+use crate::lake::{Pace, Sealing};
 use crate::metrics::LakeMetrics;
 use crate::plan::{self, Merge};
 use arrow::array::{ArrayRef, Int64Array, StringArray, TimestampMicrosecondArray};
@@ -44,7 +44,9 @@ async fn sixteen_seals(dir: &Path) -> Lake {
     let lake = open(dir).await;
     for first in (1..=160).step_by(10) {
         let batches = vec![rows(first)];
-        lake.seal(Sealing { first: first as u64, last: first as u64 + 9, batches }).await.expect("sealed");
+        lake.seal(Sealing { first: first as u64, last: first as u64 + 9, batches, pace: Pace::Pressed })
+            .await
+            .expect("sealed");
     }
     lake
 }

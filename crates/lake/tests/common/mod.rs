@@ -4,7 +4,7 @@ use arrow::array::{ArrayRef, AsArray, Int64Array, StringArray, TimestampMicrosec
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
 use event::FieldRules;
-use lake::{Lake, LakeMetrics, Sealing};
+use lake::{Lake, LakeMetrics, Pace, Sealing};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use std::fs::File;
 use std::path::Path;
@@ -59,7 +59,12 @@ pub(crate) fn sealing_of(events: Vec<Event>) -> Sealing {
     ];
     let batch = RecordBatch::try_new(schema(), columns).expect("the columns fit");
     let position = |e: Option<&Event>| e.expect("events").position as u64;
-    Sealing { first: position(events.first()), last: position(events.last()), batches: vec![batch] }
+    Sealing {
+        first: position(events.first()),
+        last: position(events.last()),
+        batches: vec![batch],
+        pace: Pace::Pressed,
+    }
 }
 
 pub(crate) async fn open(dir: &Path) -> Lake {

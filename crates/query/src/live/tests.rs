@@ -3,7 +3,7 @@
 use super::*;
 use crate::{Options, Queries, Query, QueryMetrics};
 use event::{FieldNames, FieldRules, Framing, Limits, ReadOptions};
-use lake::{Lake, LakeMetrics, Sealing};
+use lake::{Lake, LakeMetrics, Pace, Sealing};
 use std::sync::{Mutex, Weak};
 use std::time::Duration;
 
@@ -79,7 +79,10 @@ async fn rows_that_were_merged_or_sealed_since_the_view_was_taken_are_read_once_
         Newest(Arc::new(move || now.lock().expect("unpoisoned").clone()))
     };
     let view = View { lake: before, live: vec![gone(first), gone((41, 50)), gone((51, 70))], newest: newest.clone() };
-    let sealed = lake.seal(Sealing { first: 1, last: 40, batches: vec![rows(first)] }).await.expect("sealed");
+    let sealed = lake
+        .seal(Sealing { first: 1, last: 40, batches: vec![rows(first)], pace: Pace::Pressed })
+        .await
+        .expect("sealed");
     *now.lock().expect("unpoisoned") =
         Arc::new(View { lake: sealed, live: vec![chunk(&rest, (41, 70))], newest: newest.clone() });
 
@@ -95,7 +98,10 @@ async fn rows_that_were_merged_or_sealed_since_the_view_was_taken_are_read_once_
     assert_eq!(last, ["40", "event", "40", "41", "event", "41"]);
 
     // And when all of it is sealed, in files that hold more than was asked for.
-    let all_of_it = lake.seal(Sealing { first: 41, last: 90, batches: vec![rows((41, 90))] }).await.expect("sealed");
+    let all_of_it = lake
+        .seal(Sealing { first: 41, last: 90, batches: vec![rows((41, 90))], pace: Pace::Pressed })
+        .await
+        .expect("sealed");
     *now.lock().expect("unpoisoned") = Arc::new(View { lake: all_of_it, live: Vec::new(), newest });
     assert_eq!(data(&queries, &view, "SELECT data FROM events ORDER BY position").await, all);
 }
