@@ -16,10 +16,16 @@ const UNTIL_FULL: [(&str, &str); 3] = [
 struct SmallDisk<'a>(&'a Path);
 
 impl<'a> SmallDisk<'a> {
+    /// Mounts it in a folder that is made; without one the test is skipped.
     fn mount(at: &'a Path, size: &str) -> Option<Self> {
+        std::fs::create_dir(at).expect("made");
         let size = format!("size={size}");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at).output();
-        mounted.is_ok_and(|output| output.status.success()).then_some(Self(at))
+        if !mounted.is_ok_and(|output| output.status.success()) {
+            skipped("a tmpfs cannot be mounted: only root may");
+            return None;
+        }
+        Some(Self(at))
     }
 
     /// Fills it, but for so many KiB.
@@ -47,10 +53,7 @@ impl Drop for SmallDisk<'_> {
 fn on_a_full_disk_senders_are_told_reading_and_starting_go_on_and_room_is_noticed() {
     let dir = tempfile::tempdir().expect("a folder");
     let data = dir.path().join("data");
-    std::fs::create_dir(&data).expect("made");
-    let Some(disk) = SmallDisk::mount(&data, "16m") else {
-        return skipped("a tmpfs cannot be mounted: only root may");
-    };
+    let Some(disk) = SmallDisk::mount(&data, "16m") else { return };
     let collector = Collector::start_with(dir.path(), &UNTIL_FULL);
     let token = collector.sensor("roof");
     assert_eq!(collector.send(&token, b"{\"n\":1}\n").json()["accepted"], 1);
@@ -93,10 +96,7 @@ fn on_a_full_disk_senders_are_told_reading_and_starting_go_on_and_room_is_notice
 fn below_the_floor_events_are_turned_away_and_all_else_goes_on_until_there_is_room_again() {
     let dir = tempfile::tempdir().expect("a folder");
     let data = dir.path().join("data");
-    std::fs::create_dir(&data).expect("made");
-    let Some(disk) = SmallDisk::mount(&data, "96m") else {
-        return skipped("a tmpfs cannot be mounted: only root may");
-    };
+    let Some(disk) = SmallDisk::mount(&data, "96m") else { return };
     let settings = [("CATCHMENT_DATA__FREE_BYTES_MIN", "32MiB"), ("CATCHMENT_INGEST__SEGMENT_BYTES", "1MiB")];
     let collector = Collector::start_with(dir.path(), &settings);
     let token = collector.sensor("roof");
@@ -124,10 +124,7 @@ fn below_the_floor_events_are_turned_away_and_all_else_goes_on_until_there_is_ro
 fn below_the_floor_live_events_are_sealed_and_old_ones_go() {
     let dir = tempfile::tempdir().expect("a folder");
     let data = dir.path().join("data");
-    std::fs::create_dir(&data).expect("made");
-    let Some(disk) = SmallDisk::mount(&data, "96m") else {
-        return skipped("a tmpfs cannot be mounted: only root may");
-    };
+    let Some(disk) = SmallDisk::mount(&data, "96m") else { return };
     let floor = [("CATCHMENT_DATA__FREE_BYTES_MIN", "32MiB"), ("CATCHMENT_INGEST__SEGMENT_BYTES", "1MiB")];
     let collector = Collector::start_with(dir.path(), &[&floor[..], &[("CATCHMENT_SEAL__AGE_SECONDS", "1h")]].concat());
     let token = collector.sensor("roof");
@@ -153,10 +150,7 @@ fn below_the_floor_live_events_are_sealed_and_old_ones_go() {
 fn of_a_batch_with_many_rejected_events_all_are_kept_or_none_and_each_is_counted_once() {
     let dir = tempfile::tempdir().expect("a folder");
     let data = dir.path().join("data");
-    std::fs::create_dir(&data).expect("made");
-    let Some(disk) = SmallDisk::mount(&data, "64m") else {
-        return skipped("a tmpfs cannot be mounted: only root may");
-    };
+    let Some(disk) = SmallDisk::mount(&data, "64m") else { return };
     let collector = Collector::start_with(dir.path(), &UNTIL_FULL);
     let token = collector.sensor("roof");
     let count = || collector.rows("SELECT count(*) FROM rejected")[0][0].clone();
@@ -178,10 +172,7 @@ fn of_a_batch_with_many_rejected_events_all_are_kept_or_none_and_each_is_counted
 fn where_a_new_folder_cannot_be_filled_the_start_fails_and_doctor_says_so_before() {
     let dir = tempfile::tempdir().expect("a folder");
     let place = dir.path().join("place");
-    std::fs::create_dir(&place).expect("made");
-    let Some(disk) = SmallDisk::mount(&place, "16m") else {
-        return skipped("a tmpfs cannot be mounted: only root may");
-    };
+    let Some(disk) = SmallDisk::mount(&place, "16m") else { return };
     let data = place.join("data");
     let settings = [("CATCHMENT_HTTP__LISTEN", "127.0.0.1:0"), ("CATCHMENT_ADMIN__LISTEN", "127.0.0.1:0")];
     let run = |command: &[&str]| {
@@ -210,10 +201,8 @@ fn where_a_new_folder_cannot_be_filled_the_start_fails_and_doctor_says_so_before
 fn a_backup_that_finds_no_room_leaves_the_one_before_and_nothing_of_itself() {
     let dir = tempfile::tempdir().expect("a folder");
     let (data, copies) = (dir.path().join("data"), dir.path().join("copies"));
-    let made = [&data, &copies].map(std::fs::create_dir);
-    assert!(made.iter().all(Result::is_ok), "{made:?}");
     let (Some(of_data), Some(of_copies)) = (SmallDisk::mount(&data, "16m"), SmallDisk::mount(&copies, "16m")) else {
-        return skipped("a tmpfs cannot be mounted: only root may");
+        return;
     };
     let collector = Collector::start_with(dir.path(), &UNTIL_FULL);
     let token = collector.sensor("roof");

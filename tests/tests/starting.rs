@@ -340,10 +340,9 @@ fn a_start_under_smaller_limits_keeps_what_was_accepted_under_larger_ones() {
     assert_eq!(collector.metric("catchment_engine_torn_tails_total"), 0.0);
 }
 
-#[test]
-fn a_start_under_a_smaller_bound_of_live_rows_keeps_to_it_and_has_every_event() {
-    let dir = folder();
-    let collector = Collector::start_with(dir.path(), &[("CATCHMENT_SEAL__AGE_SECONDS", "1h")]);
+/// A collector with 20,000 live rows, in 20 groups.
+fn with_live_rows(dir: &Path) -> Collector {
+    let collector = Collector::start_with(dir, &[("CATCHMENT_SEAL__AGE_SECONDS", "1h")]);
     let token = collector.sensor("roof");
     let text = "of some length".repeat(40);
     for batch in 0..20 {
@@ -351,6 +350,13 @@ fn a_start_under_a_smaller_bound_of_live_rows_keeps_to_it_and_has_every_event() 
         assert_eq!(collector.send(&token, lines.collect::<String>().as_bytes()).json()["accepted"], 1000);
     }
     assert_eq!(collector.metric("catchment_engine_live_rows"), 20_000.0);
+    collector
+}
+
+#[test]
+fn a_start_under_a_smaller_bound_of_live_rows_keeps_to_it_and_has_every_event() {
+    let dir = folder();
+    let collector = with_live_rows(dir.path());
     let before = collector.metric("catchment_engine_live_bytes");
     collector.kill();
     let smaller = [
@@ -368,14 +374,7 @@ fn a_start_under_a_smaller_bound_of_live_rows_keeps_to_it_and_has_every_event() 
 #[test]
 fn a_start_that_takes_its_time_tells_the_log_and_systemd_how_far_it_is() {
     let dir = folder();
-    let collector = Collector::start_with(dir.path(), &[("CATCHMENT_SEAL__AGE_SECONDS", "1h")]);
-    let token = collector.sensor("roof");
-    let text = "of some length".repeat(40);
-    for _ in 0..20 {
-        let lines = (0..1000).map(|n| format!("{{\"n\":{n},\"text\":\"{text}\"}}\n"));
-        assert_eq!(collector.send(&token, lines.collect::<String>().as_bytes()).json()["accepted"], 1000);
-    }
-    collector.kill();
+    with_live_rows(dir.path()).kill();
     let socket = dir.path().join("notify");
     let systemd = std::os::unix::net::UnixDatagram::bind(&socket).expect("a socket");
     systemd.set_read_timeout(Some(Duration::from_secs(60))).expect("set");

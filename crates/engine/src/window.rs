@@ -40,8 +40,7 @@ const SEVERAL: u32 = 1 << 31;
 impl Entry {
     fn new(key: Key, position: u64, seen_seconds: i64) -> Self {
         let seen_seconds = seen_seconds.clamp(i32::MIN.into(), i32::MAX.into()) as i32;
-        let id = [key.id as u64, (key.id >> 64) as u64];
-        Self { id, content: key.content, position, seen_seconds, older_and_several: 0 }
+        Self { id: halves(key.id), content: key.content, position, seen_seconds, older_and_several: 0 }
     }
 
     fn key(&self) -> Key {
@@ -49,7 +48,7 @@ impl Entry {
     }
 
     fn has_id(&self, id: u128) -> bool {
-        self.id == [id as u64, (id >> 64) as u64]
+        self.id == halves(id)
     }
 
     /// Where an index of ids looks for it.
@@ -72,6 +71,11 @@ impl Entry {
     fn age_seconds(&self, now_seconds: i64) -> u64 {
         u64::try_from(now_seconds.saturating_sub(self.seen_seconds.into())).unwrap_or(0)
     }
+}
+
+/// The lower one first.
+fn halves(id: u128) -> [u64; 2] {
+    [id as u64, (id >> 64) as u64]
 }
 
 /// Both parts are hashes already.

@@ -52,7 +52,7 @@ impl Registry {
 }
 
 fn nothing_in(told: &str) -> OpenError {
-    OpenError::Damaged { url: told.to_owned(), source: sqlx::Error::Protocol("there is nothing in it".to_owned()) }
+    OpenError::none_of_ours(told, "there is nothing in it")
 }
 
 /// Whether it has the tables of a registry that is known here.

@@ -51,6 +51,11 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// A file that is none of a registry.
+    pub(crate) fn none_of_ours(url: &str, what: &str) -> Self {
+        Self::Damaged { url: url.to_owned(), source: sqlx::Error::Protocol(what.to_owned()) }
+    }
+
     pub(crate) fn of(url: &str, source: sqlx::Error) -> Self {
         let url = url.to_owned();
         if is_damage(&source) { Self::Damaged { url, source } } else { Self::Database { url, source } }

@@ -57,8 +57,7 @@ pub(crate) async fn version<'e>(database: impl SqliteExecutor<'e>, url: &str) ->
     let row = sqlx::query(asked).fetch_one(database).await.map_err(failed)?;
     let found = row.try_get::<i64, _>(0).map_err(failed)? as usize;
     if row.try_get::<bool, _>(1).map_err(failed)? {
-        let source = sqlx::Error::Protocol("it is the database of something else".to_owned());
-        return Err(OpenError::Damaged { url: url.to_owned(), source });
+        return Err(OpenError::none_of_ours(url, "it is the database of something else"));
     }
     if found > STEPS.len() {
         return Err(OpenError::Newer { url: url.to_owned(), found, known: STEPS.len() });

@@ -102,12 +102,7 @@ pub(crate) fn read<D: Disk>(disk: &D, dir: &Path) -> Result<Option<Newest>, Open
         opened => opened.map_err(io_error("open", &path))?,
     };
     let mut bytes = [0; BYTES + 1];
-    let read = match file.read_at(&mut bytes, 0) {
-        Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
-            return Err(OpenError::NotAFile { path });
-        }
-        read => read.map_err(io_error("read", &path))?,
-    };
+    let read = file.read_at(&mut bytes, 0).map_err(io_error("read", &path))?;
     let what = "the checksum of the file does not hold".to_owned();
     let is_whole = read == BYTES && bytes[..8] == MAGIC;
     if !is_whole || crc32c::crc32c(&bytes[..BYTES - 4]) != u32_at(&bytes, BYTES - 4) {
